@@ -9,7 +9,7 @@ import pytest
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """In CI (`CI=true`) a skipped test fails the run: everything a test needs is installed there."""
+    """In CI (`CI=true`) a skipped test fails the run: all that a test needs is installed there."""
     if os.environ.get("CI") != "true" or hasattr(session.config, "workerinput"):
         return
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
