@@ -39,6 +39,6 @@ COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-h
 
 lock: ## Update requirements/ from pyproject.toml (needs uv)
 	$(COMPILE) --all-extras --group dev pyproject.toml -o requirements/dev.txt
-	for extra in ui message guestbook lab; do \
+	for extra in ui message guestbook load lab; do \
 		$(COMPILE) --extra $$extra -c requirements/dev.txt pyproject.toml -o requirements/$$extra.txt; \
 	done
