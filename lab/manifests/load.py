@@ -1,0 +1,238 @@
+"""Manifests to typed resources: the API server's schema check, with file and line.
+
+Everything is read and checked before anything is used: `parse` returns all resources or raises
+one error that names every problem.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from lab.manifests import kinds
+from lab.manifests.document import Document, DocumentError, documents
+from lab.manifests.metadata import Metadata, metadata_problems
+from lab.manifests.resource import Kind, Path, Problem, Resource, Source
+
+SUFFIXES = (".yaml", ".yml", ".json")
+
+
+class ManifestError(Exception):
+    """What is wrong with the manifests, one line a problem, each with file and line."""
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = tuple(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Resources in the order of the files, and the warnings about them."""
+
+    resources: tuple[Resource, ...]
+    warnings: tuple[str, ...] = ()
+
+
+def read(name: str) -> list[tuple[str, str]]:
+    """The texts behind one `-f` argument (a file, a folder or `-`), with their names.
+
+    Raises ManifestError when there is nothing to read.
+    """
+    if name == "-":
+        return [("-", sys.stdin.read())]
+    path = FilePath(name)
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
+        # What kustomize and the exercise runner read, not kubectl.
+        skipped = ("kustomization.yaml", "exercise.yaml")
+        files = [file for file in files if file.name not in skipped]
+        if not files:
+            raise ManifestError([f"{name}: no .yaml, .yml or .json file in this folder"])
+    else:
+        files = [path]
+    texts = []
+    for file in files:
+        try:
+            texts.append((str(file), file.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            raise ManifestError([f"{file}: no such file"]) from None
+        except OSError as error:
+            raise ManifestError([f"{file}: {error.strerror}"]) from None
+        except UnicodeDecodeError:
+            raise ManifestError([f"{file}: not UTF-8 text"]) from None
+    return texts
+
+
+def load(names: Iterable[str], namespace: str | None = None) -> Loaded:
+    """`read` and `parse` in one: for programs that work on files alone."""
+    return parse([text for name in names for text in read(name)], namespace)
+
+
+def parse(files: Iterable[tuple[str, str]], namespace: str | None = None) -> Loaded:
+    """The resources of `(name, text)` pairs.
+
+    `namespace` is the one asked for on the command line: it is given to resources without one,
+    and one that names another is an error. Raises ManifestError.
+    """
+    resources: list[Resource] = []
+    errors: list[str] = []
+    warnings: list[str] = []
+    for file, text in files:
+        try:
+            found = [item for document in documents(text) for item in _items(document)]
+        except DocumentError as error:
+            errors.append(f"{file}:{error.line}: {error.reason}")
+            continue
+        for document in found:
+            resource, problems = _resource(document, file, namespace)
+            for problem in problems:
+                line = _describe(document, file, problem)
+                (errors if problem.severity == "error" else warnings).append(line)
+            if resource is not None:
+                resources.append(resource)
+    if errors:
+        raise ManifestError(errors)
+    return Loaded(tuple(resources), tuple(warnings))
+
+
+def _items(document: Document) -> Iterator[Document]:
+    value = document.value
+    if isinstance(value, dict) and value.get("kind") == "List" and isinstance(value["items"], list):
+        for index, item in enumerate(value["items"]):
+            yield document.within(("items", index), item)
+    else:
+        yield document
+
+
+def _describe(document: Document, file: str, problem: Problem) -> str:
+    value = document.value if isinstance(document.value, dict) else {}
+    metadata = value.get("metadata")
+    name = metadata.get("name", "") if isinstance(metadata, dict) else ""
+    resource = Resource(
+        "",
+        str(value.get("kind", "")),
+        "",
+        str(name),
+        None,
+        Source(file, document.line, document.lines),
+    )
+    return resource.describe(problem.path, problem.reason).replace("  :", ":").replace(": :", ":")
+
+
+def _resource(
+    document: Document, file: str, namespace: str | None
+) -> tuple[Resource | None, list[Problem]]:
+    value = document.value
+    if not isinstance(value, dict):
+        return None, [Problem((), "a resource is a mapping with apiVersion, kind and metadata")]
+    for key in ("apiVersion", "kind"):
+        if not isinstance(value.get(key), str):
+            return None, [Problem((key,), f"{key} is missing or not a string")]
+    kind = kinds.of(value["apiVersion"], value["kind"])
+    if isinstance(kind, str):
+        return None, [Problem(("kind",), kind)]
+    declared = value.get("metadata") or {}
+    if kind.kind == "IstioOperator" and isinstance(declared, dict):
+        # istioctl accepts an overlay without a name, and this is the name it gives.
+        declared = {"name": "installed-state"} | declared
+    metadata, problems = _typed(Metadata, document, declared, ("metadata",))
+    content = {
+        key: item
+        for key, item in value.items()
+        if key not in ("apiVersion", "kind", "metadata", "status")
+    }
+    body, more = _typed(kind.body, document, content, ())
+    problems += more
+    if metadata is None or body is None:
+        return None, problems
+    problems += metadata_problems(metadata, kind.kind)
+    where, problem = _namespace(kind, metadata, namespace)
+    if problem is not None:
+        problems.append(problem)
+    resource = Resource(
+        api_version=value["apiVersion"],
+        kind=kind.kind,
+        namespace=where,
+        name=metadata.name,
+        body=body,
+        source=Source(file, document.line, document.lines),
+        labels=metadata.labels or {},
+        annotations=metadata.annotations or {},
+        raw=value,
+    )
+    return resource, [*problems, *kind.validate(resource)]
+
+
+def _namespace(kind: Kind, metadata: Metadata, namespace: str | None) -> tuple[str, Problem | None]:
+    if not kind.namespaced:
+        return "", None
+    if metadata.namespace is not None and namespace not in (None, metadata.namespace):
+        reason = (
+            f'the namespace of this resource, "{metadata.namespace}", is not the one asked for, '
+            f'"{namespace}"'
+        )
+        return metadata.namespace, Problem(("metadata", "namespace"), reason)
+    return metadata.namespace or namespace or "default", None
+
+
+@functools.cache
+def _fields(model: Any) -> tuple[str, ...]:
+    return tuple(info.alias or name for name, info in model.model_fields.items())
+
+
+def _typed(
+    model: type[Any], document: Document, content: dict[str, Any], base: Path
+) -> tuple[Any, list[Problem]]:
+    try:
+        text = json.dumps(content, allow_nan=False)
+        return model.model_validate_json(text, strict=True), []
+    except ValidationError as error:
+        problems = {
+            (problem.path, problem.reason): problem
+            for details in error.errors(include_url=False)
+            if (problem := _problem(details, document, content, base)) is not None
+        }
+        return None, list(problems.values())
+    except ValueError:
+        return None, [Problem(base, "infinity and nan are not values of Kubernetes")]
+
+
+def _problem(
+    details: ErrorDetails, document: Document, content: dict[str, Any], base: Path
+) -> Problem:
+    """One pydantic error in the words of a manifest; steps through unions are left out."""
+    path = list(base)
+    value: Any = content
+    for step in details["loc"]:
+        inside = (isinstance(value, dict) and step in value) or (
+            isinstance(value, list) and isinstance(step, int) and step < len(value)
+        )
+        if inside:
+            value = value[step]
+            path.append(step)
+        elif details["type"] == "missing" and step == details["loc"][-1]:
+            path.append(step)
+    where = tuple(path)
+    kind = details["type"]
+    spelled = document.spelled.get(where)
+    if kind == "extra_forbidden":
+        return Problem(where, "the lab doesn't support this field, or Kubernetes has no such field")
+    if kind == "missing":
+        return Problem(where, "required, but missing")
+    if kind == "string_type" and spelled is not None and not isinstance(value, str):
+        read = json.dumps(value) if value is None or isinstance(value, bool) else "a number"
+        return Problem(
+            where, f'must be a string, and YAML reads {spelled} as {read}: write "{spelled}"'
+        )
+    if kind == "none_required" or value is None:
+        return Problem(where, "has no value")
+    message = details["msg"].removeprefix("Value error, ")
+    return Problem(where, message[:1].lower() + message[1:])
