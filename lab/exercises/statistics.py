@@ -1,0 +1,48 @@
+"""How many of N answers may be of a kind: exact binomial bounds.
+
+Shares of random choices cannot be asserted exactly. These bounds are chosen so that a correct
+system leaves them with a probability of at most MISS; all checks of all exercises together then
+fail by bad luck less than once in a million runs.
+"""
+
+from __future__ import annotations
+
+from math import exp, lgamma, log, log1p
+
+MISS = 1e-7
+"""The chance that one check of a correct system fails."""
+
+
+def _probability(k: int, n: int, p: float) -> float:
+    if p in (0.0, 1.0):
+        return float(k == (n if p else 0))
+    ways = lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1)
+    return exp(ways + k * log(p) + (n - k) * log1p(-p))
+
+
+def bounds(n: int, share: float, miss: float = MISS) -> tuple[int, int]:
+    """The fewest and the most of `n` that are believable when each is one with chance `share`.
+
+    Two-sided: fewer, or more, happen with a chance of at most `miss`/2 each.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError("a share is between 0 and 1")
+    probabilities = [_probability(k, n, share) for k in range(n + 1)]
+    low, below = 0, 0.0
+    while low < n and below + probabilities[low] <= miss / 2:
+        below += probabilities[low]
+        low += 1
+    high, above = n, 0.0
+    while high > low and above + probabilities[high] <= miss / 2:
+        above += probabilities[high]
+        high -= 1
+    return low, high
+
+
+def most(n: int, share: float, miss: float = MISS) -> int:
+    """The most of `n` that are believable when the chance of each is at most `share`."""
+    high, above = n, 0.0
+    while high > 0 and above + (chance := _probability(high, n, share)) <= miss:
+        above += chance
+        high -= 1
+    return high
