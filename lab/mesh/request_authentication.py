@@ -1,0 +1,9 @@
+"""RequestAuthentication: the jwt_authn filter of a pod."""
+
+from __future__ import annotations
+
+from lab.mesh.model import Json, Pod, Snapshot
+
+
+def http_filters(snapshot: Snapshot, pod: Pod) -> list[Json]:
+    return []
