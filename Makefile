@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test lint format lock
+.PHONY: help setup up test lint format lock images kind kind-down compose compose-down
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,21 @@ lint: $(STAMP) ## Check style and types
 
 format: $(STAMP) ## Format the code
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+images: ## Build the images (REGISTRY=, TAG=, PLATFORMS=, PUSH=1; see docs/images.md)
+	@REGISTRY='$(REGISTRY)' TAG='$(TAG)' PLATFORMS='$(PLATFORMS)' PUSH='$(PUSH)' scripts/images.sh
+
+compose: ## Build and run the guestbook with Docker Compose on http://localhost:8080
+	docker compose up --build
+
+compose-down: ## Stop Compose and remove its containers; the messages stay in their volume
+	docker compose --profile '*' down
+
+kind: ## Run the guestbook with Istio on a local kind cluster, on http://localhost:8080
+	@scripts/kind.sh up
+
+kind-down: ## Remove the kind cluster
+	@scripts/kind.sh down
 
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Builds the images: ui:v1, ui:v2 (another background), message:v1, guestbook:v1.
+#
+#   REGISTRY   what the names begin with (default: guestbook)
+#   TAG        default v1; with another TAG the second ui is ui:TAG-v2
+#   PLATFORMS  for example linux/amd64,linux/arm64; these images are pushed to REGISTRY, since an
+#              engine can't hold them, with a software bill of materials and provenance
+#   PUSH=1     push without PLATFORMS
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+fail() { echo "error: $1" >&2; exit 1; }
+
+command -v docker >/dev/null || fail "docker is missing; see https://docs.docker.com/engine/install/"
+docker buildx version >/dev/null 2>&1 || fail "docker has no buildx plugin; see https://docs.docker.com/build/install-buildx/"
+docker info >/dev/null 2>&1 || fail "no Docker engine answers; start it (systemctl start docker), or set DOCKER_HOST"
+
+export REGISTRY=${REGISTRY:-guestbook} TAG=${TAG:-v1}
+REVISION=$(git rev-parse HEAD 2>/dev/null || echo unknown)
+export REVISION
+[ "$TAG" != latest ] || fail "TAG=latest says nothing about what runs; name a version"
+
+options=()
+if [ -n "${PLATFORMS:-}" ]; then
+    [ "$REGISTRY" != guestbook ] || fail "PLATFORMS needs REGISTRY=…, a registry to push to"
+    driver=$(docker buildx inspect | awk '/^Driver:/ {print $2; exit}')
+    if [ "$driver" = docker ]; then
+        fail "this builder (driver docker) builds for one platform only; first: docker buildx create --name guestbook --use"
+    fi
+    options+=(--set "*.platform=$PLATFORMS")
+    PUSH=1
+fi
+if [ -n "${PUSH:-}" ]; then
+    options+=(--push --sbom=true --provenance=mode=max)
+else
+    options+=(--load --provenance=false)
+fi
+
+echo "==> Building $REGISTRY/{ui,message,guestbook}:$TAG${PLATFORMS:+ for $PLATFORMS}"
+docker buildx bake "${options[@]}" "$@"
+[ -n "${PUSH:-}" ] || docker image ls --filter "reference=$REGISTRY/*"
