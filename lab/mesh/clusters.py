@@ -1,0 +1,361 @@
+"""Clusters: one for each host, port and subset a proxy can send to, and one for each port behind
+a sidecar."""
+
+from __future__ import annotations
+
+from lab.manifests.destination_rule import ClientTLSSettings
+from lab.mesh import destination_rule, endpoints, names, registry, tls
+from lab.mesh.destination_rule import Policy
+from lab.mesh.model import Json, Pod, ServicePort, Snapshot
+from lab.mesh.registry import Host
+from lab.mesh.view import View
+from lab.mesh.xds import (
+    duration,
+    extension,
+    file_source,
+    http_protocol_options,
+    socket_address,
+    typed,
+)
+
+CONNECT_TIMEOUT = "10s"
+DNS_CACHE: Json = {"name": "outbound", "dns_lookup_family": "V4_ONLY"}
+"""The one cache that all dynamic forward proxy clusters and filters of a proxy share."""
+
+SYSTEM_ROOTS = "/etc/ssl/certs/ca-certificates.crt"
+
+
+def outbound(view: View) -> list[Json]:
+    """Every cluster a proxy's routes may name: for each port of each host one, and one for each
+    subset of its DestinationRule."""
+    result: list[Json] = []
+    for host in view.hosts.values():
+        rule = view.rules.get(host.name)
+        for port in host.ports:
+            result.append(_outbound(view, host, port, "", view.policy(host.name, port.port)))
+            for subset, _, _ in rule.subsets if rule else ():
+                policy = view.policy(host.name, port.port, subset.name)
+                result.append(_outbound(view, host, port, subset.name, policy))
+    result.append({"name": names.BLACK_HOLE, "type": "STATIC", "connect_timeout": CONNECT_TIMEOUT})
+    if view.pod.proxy == "sidecar":
+        result.append(_passthrough())
+        tunnels = [names.tunnel(port) for port in view.tunnel_ports()]
+        result.extend(_internal(listener) for listener in (*tunnels, names.TUNNEL))
+    return result
+
+
+def _outbound(view: View, host: Host, port: ServicePort, subset: str, policy: Policy) -> Json:
+    name = names.cluster(port.port, host.name, subset)
+    pool = policy.connection_pool
+    cluster: Json = {
+        "name": name,
+        "alt_stat_name": f"{name};",
+        "connect_timeout": CONNECT_TIMEOUT,
+        "circuit_breakers": destination_rule.circuit_breakers(pool, policy.retry_budget),
+        "metadata": {"filter_metadata": {"istio": _metadata(view, host, subset)}},
+    }
+    if pool and pool.tcp and pool.tcp.connect_timeout is not None:
+        cluster["connect_timeout"] = duration(pool.tcp.connect_timeout)
+    if (keepalive := destination_rule.keepalive(pool)) is not None:
+        cluster["upstream_connection_options"] = keepalive
+    if policy.outlier_detection is not None:
+        cluster["outlier_detection"] = destination_rule.outlier_detection(policy.outlier_detection)
+        cluster["common_lb_config"] = {
+            "healthy_panic_threshold": {"value": policy.outlier_detection.min_health_percent or 0}
+        }
+    cluster.update(_discovery(view, host, port, subset, policy))
+    cluster.update(_transport(view, host, port, subset, policy))
+    options = _protocol_options(port, policy)
+    if options:
+        cluster["typed_extension_protocol_options"] = http_protocol_options(**options)
+    return cluster
+
+
+def _metadata(view: View, host: Host, subset: str) -> Json:
+    metadata: Json = {
+        "services": [
+            {"host": host.name, "name": host.name.split(".", 1)[0], "namespace": host.namespace}
+        ]
+    }
+    if rule := view.rules.get(host.name):
+        config = rule.resources[0]
+        metadata["config"] = (
+            "/apis/networking.istio.io/v1/namespaces/"
+            f"{config.namespace}/destination-rule/{config.name}"
+        )
+    if subset:
+        metadata["subset"] = subset
+    return metadata
+
+
+def _discovery(view: View, host: Host, port: ServicePort, subset: str, policy: Policy) -> Json:
+    """Where a cluster's endpoints come from."""
+    name = names.cluster(port.port, host.name, subset)
+    balancing = destination_rule.load_balancing(policy.load_balancer)
+    match host.resolution:
+        case "STATIC":
+            return {
+                "type": "EDS",
+                "eds_cluster_config": {
+                    "eds_config": file_source("eds", name),
+                    "service_name": name,
+                },
+                **balancing,
+            }
+        case "NONE" | "DYNAMIC_DNS":
+            return {
+                "lb_policy": "CLUSTER_PROVIDED",
+                "cluster_type": extension(
+                    "envoy.clusters.dynamic_forward_proxy",
+                    "extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig",
+                    dns_cache_config=DNS_CACHE,
+                ),
+            }
+        case "DNS" | "DNS_ROUND_ROBIN":
+            return {
+                "type": "STRICT_DNS" if host.resolution == "DNS" else "LOGICAL_DNS",
+                "dns_lookup_family": "V4_ONLY",
+                "dns_refresh_rate": "60s",
+                "respect_dns_ttl": True,
+                "load_assignment": endpoints.assignment(view, host, port, subset),
+                **balancing,
+            }
+
+
+def _protocol_options(port: ServicePort, policy: Policy) -> Json:
+    http = policy.connection_pool.http if policy.connection_pool else None
+    options: Json = {}
+    if common := destination_rule.common_http_options(policy.connection_pool):
+        options["common_http_protocol_options"] = common
+    http2: Json = {}
+    if http and http.max_concurrent_streams > 0:
+        http2["max_concurrent_streams"] = http.max_concurrent_streams
+    if (http and http.use_client_protocol) or port.protocol == "AUTO":
+        options["use_downstream_protocol_config"] = {
+            "http_protocol_options": {},
+            "http2_protocol_options": http2,
+        }
+    elif is_http2(port, policy):
+        options["explicit_http_config"] = {"http2_protocol_options": http2}
+    if policy.tls and policy.tls.mode in ("SIMPLE", "MUTUAL") and not policy.tls.sni:
+        options["upstream_http_protocol_options"] = {
+            "auto_sni": True,
+            "auto_san_validation": not (
+                policy.tls.subject_alt_names or policy.tls.insecure_skip_verify
+            ),
+        }
+    if options and not ({"use_downstream_protocol_config", "explicit_http_config"} & set(options)):
+        options["explicit_http_config"] = {"http_protocol_options": {}}
+    return options
+
+
+def is_http2(port: ServicePort, policy: Policy) -> bool:
+    """Whether a cluster speaks HTTP/2 to its endpoints."""
+    http = policy.connection_pool.http if policy.connection_pool else None
+    upgrade = http is not None and http.h2_upgrade_policy == "UPGRADE"
+    return port.protocol in ("HTTP2", "GRPC") or (upgrade and port.protocol == "HTTP")
+
+
+def _transport(view: View, host: Host, port: ServicePort, subset: str, policy: Policy) -> Json:
+    """The cluster's TLS: what the DestinationRule says, else Istio's automatic mutual TLS, which
+    is for the endpoints that have a proxy."""
+    if policy.tls is not None:
+        match policy.tls.mode:
+            case "DISABLE":
+                return {}
+            case "ISTIO_MUTUAL":
+                return {"transport_socket": _mesh_tls(view, host, port, subset, policy)}
+            case _:
+                return {"transport_socket": _origination(policy.tls, http2=is_http2(port, policy))}
+    if not endpoints.auto_mtls(view, host):
+        return {}
+    return {
+        "transport_socket_matches": [
+            {
+                "name": "tlsMode-istio",
+                "match": {"tlsMode": "istio"},
+                "transport_socket": _mesh_tls(view, host, port, subset, policy),
+            },
+            {
+                "name": "tlsMode-disabled",
+                "match": {},
+                "transport_socket": extension(
+                    "envoy.transport_sockets.raw_buffer",
+                    "extensions.transport_sockets.raw_buffer.v3.RawBuffer",
+                ),
+            },
+        ]
+    }
+
+
+def _mesh_tls(view: View, host: Host, port: ServicePort, subset: str, policy: Policy) -> Json:
+    accounts = sorted(
+        {
+            endpoint.service_account
+            for endpoint in view.endpoints(host, port.port)
+            if endpoint.service_account
+        }
+    )
+    return tls.upstream_context(
+        view.snapshot,
+        view.pod,
+        accounts,
+        (policy.tls.sni if policy.tls and policy.tls.sni else None)
+        or names.server_name(port.port, host.name, subset),
+        is_http2(port, policy),
+    )
+
+
+def _origination(settings: ClientTLSSettings, *, http2: bool) -> Json:
+    """TLS towards a server outside the mesh (SIMPLE, MUTUAL)."""
+    common: Json = {}
+    if settings.mode == "MUTUAL":
+        common["tls_certificates"] = [
+            {
+                "certificate_chain": {"filename": settings.client_certificate},
+                "private_key": {"filename": settings.private_key},
+            }
+        ]
+    if not settings.insecure_skip_verify:
+        validation: Json = {"trusted_ca": {"filename": settings.ca_certificates or SYSTEM_ROOTS}}
+        if settings.subject_alt_names:
+            validation["match_typed_subject_alt_names"] = [
+                {"san_type": kind, "matcher": {"exact": name}}
+                for name in settings.subject_alt_names
+                for kind in (("URI",) if "://" in name else ("DNS",))
+            ]
+        common["validation_context"] = validation
+    if http2:
+        common["alpn_protocols"] = ["h2"]
+    fields: Json = {"common_tls_context": common}
+    if settings.sni:
+        fields["sni"] = settings.sni
+    return {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": typed("extensions.transport_sockets.tls.v3.UpstreamTlsContext", **fields),
+    }
+
+
+def _passthrough() -> Json:
+    """Istio's cluster for destinations outside the registry. On a cluster it connects to the
+    original destination; here to the address the client gave, or else the host it asked for."""
+    return {
+        "name": names.PASSTHROUGH,
+        "connect_timeout": CONNECT_TIMEOUT,
+        "lb_policy": "CLUSTER_PROVIDED",
+        "cluster_type": extension(
+            "envoy.clusters.dynamic_forward_proxy",
+            "extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig",
+            dns_cache_config=DNS_CACHE,
+        ),
+        "circuit_breakers": destination_rule.circuit_breakers(None, None),
+        "typed_extension_protocol_options": http_protocol_options(
+            use_downstream_protocol_config={
+                "http_protocol_options": {},
+                "http2_protocol_options": {},
+            },
+            common_http_protocol_options={"idle_timeout": "300s"},
+        ),
+    }
+
+
+def _internal(listener: str) -> Json:
+    """The way from the HTTP proxy to an internal listener, carrying the filter state along."""
+    return {
+        "name": listener,
+        "type": "STATIC",
+        "connect_timeout": CONNECT_TIMEOUT,
+        "transport_socket": extension(
+            "envoy.transport_sockets.internal_upstream",
+            "extensions.transport_sockets.internal_upstream.v3.InternalUpstreamTransport",
+            transport_socket=extension(
+                "envoy.transport_sockets.raw_buffer",
+                "extensions.transport_sockets.raw_buffer.v3.RawBuffer",
+            ),
+        ),
+        "load_assignment": {
+            "cluster_name": listener,
+            "endpoints": [
+                {
+                    "lb_endpoints": [
+                        {
+                            "endpoint": {
+                                "address": {
+                                    "envoy_internal_address": {"server_listener_name": listener}
+                                }
+                            }
+                        }
+                    ]
+                }
+            ],
+        },
+    }
+
+
+def inbound(view: View) -> list[Json]:
+    """A sidecar's clusters towards its own application, one for each container port.
+
+    Of the Service's DestinationRule they take the connection pool, and only that.
+    """
+    owners = inbound_ports(view.snapshot, view.pod)
+    return [
+        _inbound(view, target, owners.get(target))
+        for target in sorted({*owners, *view.pod.ports.values()})
+    ]
+
+
+def inbound_ports(snapshot: Snapshot, pod: Pod) -> dict[int, tuple[Host, ServicePort]]:
+    """The Service port that each container port belongs to; the oldest Service wins."""
+    result: dict[int, tuple[Host, ServicePort]] = {}
+    for service in registry.services_of(snapshot, pod):
+        for port in service.ports:
+            target = registry.resolve_port(pod, port.target_port)
+            if target is not None:
+                result.setdefault(target, (registry.of_service(service), port))
+    return result
+
+
+def _inbound(view: View, target: int, owner: tuple[Host, ServicePort] | None) -> Json:
+    name = names.inbound_cluster(target)
+    pool = None
+    if view.sidecar is not None:
+        pool = view.sidecar.spec.inbound_connection_pool
+    if owner is not None:
+        host, port = owner
+        rule = destination_rule.applicable(view.snapshot, view.pod, host.name, host.namespace)
+        pool = destination_rule.effective(rule, port.port).connection_pool or pool
+    cluster: Json = {
+        "name": name,
+        "alt_stat_name": f"{name};",
+        "type": "STATIC",
+        "connect_timeout": CONNECT_TIMEOUT,
+        "circuit_breakers": destination_rule.circuit_breakers(pool, None),
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [
+                {
+                    "lb_endpoints": [
+                        {"endpoint": {"address": socket_address(view.pod.inside_address, target)}}
+                    ]
+                }
+            ],
+        },
+    }
+    if pool and pool.tcp and pool.tcp.connect_timeout is not None:
+        cluster["connect_timeout"] = duration(pool.tcp.connect_timeout)
+    options: Json = {}
+    if common := destination_rule.common_http_options(pool):
+        options["common_http_protocol_options"] = common
+    protocol = owner[1].protocol if owner else "AUTO"
+    if protocol == "AUTO":
+        options["use_downstream_protocol_config"] = {
+            "http_protocol_options": {},
+            "http2_protocol_options": {},
+        }
+    elif protocol in ("HTTP2", "GRPC"):
+        options["explicit_http_config"] = {"http2_protocol_options": {}}
+    elif options:
+        options["explicit_http_config"] = {"http_protocol_options": {}}
+    if options:
+        cluster["typed_extension_protocol_options"] = http_protocol_options(**options)
+    return cluster

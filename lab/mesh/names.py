@@ -1,0 +1,79 @@
+"""Istio's names for what it generates; logs, statistics and EnvoyFilters speak of these."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+BLACK_HOLE = "BlackHoleCluster"
+PASSTHROUGH = "PassthroughCluster"
+OUTBOUND_LISTENER = "virtualOutbound"
+INBOUND_LISTENER = "virtualInbound"
+OUTBOUND_ROUTES = "http_proxy"
+"""The route configuration of an HTTP proxy port (Istio's `proxyHttpPort` mode)."""
+
+TUNNEL = "virtualOutbound-catchall-tcp"
+"""The internal listener of tunnelled (CONNECT) connections to ports that no host has."""
+
+MESH = "mesh"
+"""The reserved gateway that stands for all sidecars."""
+
+OUTBOUND_PORT = 15001
+HEALTH_PORT = 15021
+METRICS_PORT = 15090
+ADMIN_PORT = 15000
+
+
+def cluster(port: int, host: str, subset: str = "") -> str:
+    return f"outbound|{port}|{subset}|{host}"
+
+
+def inbound_cluster(target_port: int) -> str:
+    return f"inbound|{target_port}||"
+
+
+def tunnel(port: int) -> str:
+    """The internal listener of tunnelled connections to a port that some TLS or TCP host has."""
+    return f"0.0.0.0_{port}"
+
+
+def server_name(port: int, host: str, subset: str = "") -> str:
+    """The SNI a sidecar sends to another."""
+    return f"outbound_.{port}_.{subset}_.{host}"
+
+
+def virtual_host(host: str, port: int) -> str:
+    return f"{host}:{port}"
+
+
+def expand(host: str, namespace: str) -> str:
+    """A host written in a resource of `namespace`, in full: only one without a dot is short."""
+    if "." in host or host.startswith("*"):
+        return host
+    return f"{host}.{namespace}.svc.cluster.local"
+
+
+def gateway(name: str, namespace: str) -> str:
+    """A VirtualService's gateway reference as `namespace/name`; `mesh` stays."""
+    if name == MESH:
+        return name
+    if "/" in name:
+        where, _, short = name.partition("/")
+        return f"{namespace if where == '.' else where}/{short}"
+    if "." in name:
+        short, where = name.split(".")[:2]
+        return f"{where}/{short}"
+    return f"{namespace}/{name}"
+
+
+def matches(pattern: str, host: str) -> bool:
+    """Whether a host, possibly a wildcard itself, is within a (wildcard) pattern."""
+    if pattern == "*":
+        return True
+    if pattern.startswith("*"):
+        return host.removeprefix("*").endswith(pattern[1:]) and len(host) >= len(pattern)
+    return pattern == host
+
+
+def selects(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
+    """Whether every label of `selector` is among `labels`; an empty selector selects all."""
+    return all(labels.get(key) == value for key, value in selector.items())
