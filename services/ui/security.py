@@ -1,0 +1,71 @@
+"""What protects the visitor's browser: headers of every answer, and a check of a post's origin."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from services.ui.settings import UiSettings
+
+_HEADERS = {
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+    # Not "no-referrer": with it, browsers send `Origin: null` on our own form.
+    "referrer-policy": "same-origin",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+}
+
+
+def content_security_policy(nonce: str) -> str:
+    """The policy of a page: no script at all; styles of our own or with the nonce."""
+    return (
+        f"default-src 'none'; style-src 'self' 'nonce-{nonce}'; img-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    )
+
+
+def add_headers(app: ASGIApp, settings: UiSettings) -> ASGIApp:
+    """Say on every answer which ui gave it, and add the protections it does not set itself."""
+    always = {
+        "x-ui-version": header_value(settings.demo_version),
+        "x-ui-hostname": header_value(settings.hostname),
+        **_HEADERS,
+    }
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(raw=message["headers"])
+                for name, value in always.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await app(scope, receive, send_with_headers if scope["type"] == "http" else send)
+
+    return handle
+
+
+def is_from_elsewhere(headers: Headers) -> bool:
+    """Whether a browser sent this post for a page of another site.
+
+    `Sec-Fetch-Site` says it, where the browser trusts the connection (HTTPS, localhost);
+    elsewhere `Origin` does. Gateways keep `Host` or put it into `X-Forwarded-Host`, and neither
+    can be set by a page. Clients that are no browsers send none of these.
+    """
+    site = headers.get("sec-fetch-site")
+    if site is not None:
+        return site not in ("same-origin", "none")
+    origin = headers.get("origin")
+    if origin is None:
+        return False
+    hosts = {headers.get("host"), headers.get("x-forwarded-host")}
+    return urlsplit(origin).netloc not in hosts
+
+
+def header_value(text: str) -> str:
+    """Text as it can stand in a header: printable ASCII, everything else a question mark."""
+    return "".join(c if " " <= c <= "~" else "?" for c in text)[:200]

@@ -1,0 +1,117 @@
+"""From what is known to the HTML of the page."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http import HTTPStatus
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+
+from services.ui import form as forms
+from services.ui.clients import Greeting, Messages, UnavailableError
+from services.ui.form import Form
+from services.ui.settings import UiSettings
+
+HERE = Path(__file__).parent
+STATIC = HERE / "static"
+TONES = 6
+"""Number of colours for the round initials; see style.css."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What the page shows."""
+
+    form: Form
+    messages: Messages | UnavailableError
+    number: int = 1
+    """Which page of the messages, from 1."""
+    name: str | None = None
+    """The name in the visitor's session."""
+    greeting: Greeting | UnavailableError | None = None
+    """None when nobody is to be greeted."""
+    problem: str | None = None
+    """Why what the visitor sent was not stored."""
+    sessions_down: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The compiled templates, with all in them that is the same for every page."""
+
+    index: Template
+    error: Template
+
+    def page(self, page: Page, nonce: str) -> str:
+        """The guestbook, as HTML."""
+        return self.index.render(
+            page=page, nonce=nonce, now=datetime.now(UTC), available=_available(page.messages)
+        )
+
+    def error_page(self, status: int, detail: str, nonce: str) -> str:
+        """A page that says what went wrong, as HTML."""
+        return self.error.render(
+            nonce=nonce, status=status, phrase=HTTPStatus(status).phrase, detail=detail
+        )
+
+
+def load(settings: UiSettings) -> View:
+    """Compile the templates."""
+    environment = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    environment.globals.update(
+        version=settings.demo_version,
+        hostname=settings.hostname,
+        background=settings.ui_background,
+        # In the address of the styles, so that a new image is not shown with an old cached file.
+        style=hashlib.sha256((STATIC / "style.css").read_bytes()).hexdigest()[:12],
+        name_length=forms.NAME_LENGTH,
+        message_length=forms.MESSAGE_LENGTH,
+    )
+    environment.filters.update(ago=ago, clock=clock, initial=initial, tone=tone)
+    return View(environment.get_template("index.html"), environment.get_template("error.html"))
+
+
+def _available(messages: Messages | UnavailableError) -> Messages | None:
+    return messages if isinstance(messages, Messages) else None
+
+
+def clock(moment: datetime) -> str:
+    """A time for reading, in UTC: a page without scripts does not know the visitor's zone."""
+    moment = moment.astimezone(UTC)
+    return f"{moment.day} {moment:%b %Y, %H:%M} UTC"
+
+
+def ago(moment: datetime, now: datetime) -> str:
+    """How long ago that was, roughly; nothing for what is long ago or in the future."""
+    seconds = (now - moment).total_seconds()
+    if seconds < -5 or seconds >= 7 * 86400:
+        return ""
+    if seconds < 60:
+        return "just now"
+    if seconds < 3600:
+        return f"{seconds // 60:.0f} min ago"
+    if seconds < 86400:
+        return f"{seconds // 3600:.0f} h ago"
+    days = int(seconds // 86400)
+    return "yesterday" if days == 1 else f"{days} days ago"
+
+
+def initial(name: str) -> str:
+    """The letter in the circle beside a message."""
+    return next((c.upper() for c in name if c.isalnum()), "") or name.strip()[:1] or "?"
+
+
+def tone(name: str) -> int:
+    """The colour of that circle: always the same for the same name."""
+    return zlib.crc32(name.encode()) % TONES
