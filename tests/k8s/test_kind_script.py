@@ -1,0 +1,163 @@
+"""`make kind`: what it asks for, in which order, and what it says when a tool is missing.
+
+A cluster needs images that can't be had everywhere, so the tools are stand-ins that write down how
+they were called; the workflow .github/workflows/kind.yaml runs the script against a real one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.k8s.manifests import ROOT
+
+SCRIPT = ROOT / "scripts/kind.sh"
+TOOLS = ("docker", "kind", "kubectl", "istioctl", "curl")
+STAND_IN = """#!/bin/bash
+echo "$(basename "$0") $*" >> "$CALLS"
+case "$(basename "$0") $*" in
+"kind get clusters") cat "$CLUSTERS" ;;
+"istioctl version "*) echo "${ISTIOCTL_VERSION:-1.30.5}" ;;
+"kubectl --context kind-guestbook get secret "*) [ -n "${HAS_SECRET:-}" ] ;;
+"kubectl --context kind-guestbook create -f -") cat > "$SECRET" ;;
+"kubectl --context kind-guestbook rollout status deployment/ui"*) [ -z "${NEVER_READY:-}" ] ;;
+esac
+"""
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> dict[str, str]:
+    """Environment of a machine with the stand-ins alone (and the system's small tools)."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for tool in TOOLS:
+        (tools / tool).write_text(STAND_IN)
+        (tools / tool).chmod(0o755)
+    for tool in ("bash", "basename", "cat", "dirname", "git", "awk", "grep", "od", "tr", "env"):
+        (tools / tool).symlink_to(str(shutil.which(tool)))
+    (tmp_path / "clusters").write_text("other\n")
+    return {
+        "PATH": str(tools),
+        "HOME": str(tmp_path),
+        "CALLS": str(tmp_path / "calls"),
+        "CLUSTERS": str(tmp_path / "clusters"),
+        "SECRET": str(tmp_path / "secret"),
+    }
+
+
+def run(machine: dict[str, str], verb: str = "up") -> subprocess.CompletedProcess[str]:
+    return subprocess.run([SCRIPT, verb], env=machine, capture_output=True, text=True, timeout=60)
+
+
+def calls(machine: dict[str, str]) -> list[str]:
+    return Path(machine["CALLS"]).read_text().splitlines()
+
+
+def have_cluster(machine: dict[str, str]) -> None:
+    """As after a first `up`; also keeps the test off this machine's port 8080."""
+    Path(machine["CLUSTERS"]).write_text("other\nguestbook\n")
+
+
+def test_up_installs_deploys_and_waits_in_order(machine: dict[str, str]) -> None:
+    have_cluster(machine)
+    result = run(machine)
+    assert result.returncode == 0, result.stderr
+    assert "The guestbook: http://localhost:8080" in result.stdout
+    order = [
+        "docker buildx bake",
+        "kind load docker-image",
+        "istioctl install",
+        "label namespace default istio-injection=enabled",
+        "create -f -",
+        "apply -k k8s/overlays/kind",
+        "rollout status statefulset/mysql",
+        "rollout status deployment/ui",
+        "curl",
+    ]
+    found = calls(machine)
+    positions = [next(i for i, call in enumerate(found) if part in call) for part in order]
+    assert positions == sorted(positions)
+    assert not any(call.startswith("kind create") for call in found)
+
+
+def test_every_command_names_the_cluster(machine: dict[str, str]) -> None:
+    """The user's current context may be another cluster, which must not be touched."""
+    have_cluster(machine)
+    run(machine)
+    for call in calls(machine):
+        if call.startswith("kubectl"):
+            assert call.startswith("kubectl --context kind-guestbook ")
+        if call.startswith("istioctl install"):
+            assert "--context kind-guestbook" in call
+
+
+def test_the_passwords_are_made_once_and_not_on_a_command_line(machine: dict[str, str]) -> None:
+    have_cluster(machine)
+    run(machine)
+    secret = Path(machine["SECRET"]).read_text()
+    words = secret.replace('"', " ").split()
+    passwords = [word for word in words if len(word) == 32]
+    assert len(set(passwords)) == 2
+    assert not any(password in call for password in passwords for call in calls(machine))
+    Path(machine["SECRET"]).unlink()
+    assert run(machine | {"HAS_SECRET": "1"}).returncode == 0
+    assert not Path(machine["SECRET"]).exists()
+
+
+def test_files_that_are_named_exist(machine: dict[str, str]) -> None:
+    have_cluster(machine)
+    run(machine)
+    named = [
+        word
+        for call in calls(machine)
+        for before, word in zip(call.split(), call.split()[1:], strict=False)
+        if before in ("-f", "-k", "--config") and word != "-"
+    ]
+    assert len(named) >= 5
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_missing_tools_are_all_named_with_where_to_get_them(machine: dict[str, str]) -> None:
+    for tool in ("kind", "istioctl"):
+        (Path(machine["PATH"]) / tool).unlink()
+    result = run(machine)
+    assert result.returncode == 1
+    assert "https://kind.sigs.k8s.io" in result.stderr
+    assert "ISTIO_VERSION=1." in result.stderr
+    assert "make up" in result.stderr
+    assert not Path(machine["CALLS"]).exists()
+
+
+def test_another_istio_is_refused(machine: dict[str, str]) -> None:
+    have_cluster(machine)
+    result = run(machine | {"ISTIOCTL_VERSION": "1.29.2"})
+    assert result.returncode == 1
+    assert "istioctl is 1.29.2" in result.stderr
+    assert not any("install" in call for call in calls(machine))
+
+
+def test_a_pod_that_never_gets_ready_is_named(machine: dict[str, str]) -> None:
+    have_cluster(machine)
+    result = run(machine | {"NEVER_READY": "1"})
+    assert result.returncode == 1
+    assert "deployment/ui did not become ready" in result.stderr
+    assert "get pods" in calls(machine)[-1]
+
+
+def test_down_deletes_this_cluster_alone(machine: dict[str, str]) -> None:
+    assert "no cluster" in run(machine, "down").stdout
+    have_cluster(machine)
+    assert run(machine, "down").returncode == 0
+    assert [call for call in calls(machine) if "delete" in call] == [
+        "kind delete cluster --name guestbook"
+    ]
+
+
+def test_usage(machine: dict[str, str]) -> None:
+    assert run(machine, "sideways").returncode == 2
+    assert "up|down" in run(machine, "sideways").stderr
+    assert os.access(SCRIPT, os.X_OK)
