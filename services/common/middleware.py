@@ -1,0 +1,117 @@
+"""Pure ASGI middlewares: each a function from an application to an application.
+
+They see HTTP requests only. `MIDDLEWARES` is the order, outermost first.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable
+from time import perf_counter
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from services.common import logs, telemetry
+from services.common.context import current_request, new_request
+from services.common.metrics import UNMATCHED, http_recorder
+
+
+def request_context(app: ASGIApp) -> ASGIApp:
+    """Remember the request and the status of its answer for the layers within."""
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        request = new_request(scope["method"], scope["headers"])
+        current_request.set(request)
+
+        def note_status(message: Message) -> Awaitable[None]:
+            if message["type"] == "http.response.start":
+                request.status = message["status"]
+                if telemetry.tracing_enabled():
+                    request.span_trace_id = telemetry.trace_id()
+            return send(message)
+
+        await app(scope, receive, note_status)
+
+    return handle
+
+
+def head(app: ASGIApp) -> ASGIApp:
+    """Answer HEAD wherever GET is answered: the same headers, no body."""
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] != "HEAD":
+            await app(scope, receive, send)
+            return
+
+        def without_body(message: Message) -> Awaitable[None]:
+            if message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            return send(message)
+
+        await app({**scope, "method": "GET"}, receive, without_body)
+
+    return handle
+
+
+def access_log(app: ASGIApp) -> ASGIApp:
+    """Write one line a request, when its answer is complete."""
+    logger = logging.getLogger(logs.ACCESS)
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        started = perf_counter()
+        try:
+            await app(scope, receive, send)
+        finally:
+            request = current_request.get()
+            milliseconds = (perf_counter() - started) * 1000
+            target = scope["raw_path"].decode("latin-1")
+            if query := scope["query_string"]:
+                target += "?" + query.decode("latin-1")
+            logger.info(
+                "%s %s %d %.1fms",
+                request.method,
+                target,
+                request.status,
+                milliseconds,
+                extra={
+                    "method": request.method,
+                    "path": target,
+                    "status": request.status,
+                    "duration_ms": round(milliseconds, 3),
+                },
+            )
+
+    return handle
+
+
+def metrics(app: ASGIApp) -> ASGIApp:
+    """Count and time the request under its route template."""
+    record = http_recorder()
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        started = perf_counter()
+        try:
+            await app(scope, receive, send)
+        finally:
+            request = current_request.get()
+            record(request.method, _route(scope), request.status, perf_counter() - started)
+
+    return handle
+
+
+MIDDLEWARES = (
+    request_context,
+    head,
+    access_log,
+    metrics,
+)
+
+
+def _route(scope: Scope) -> str:
+    """The template of the route that matched, which routing leaves in the scope."""
+    route: Any = scope.get("route")
+    if route is not None:
+        return str(route.path_format)
+    mounted = scope.get("root_path", "")
+    return f"{mounted}/{{path}}" if mounted and "endpoint" in scope else UNMATCHED

@@ -1,0 +1,156 @@
+"""Runs the application and its management port in one process, and stops without losing a request.
+
+uvicorn closes its listeners the moment it is told to stop, before anyone could notice that the
+service is not ready any more. So the signal is handled here: say "not ready", go on serving for
+the drain, and only then let uvicorn finish what is in flight.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from time import monotonic
+
+import uvicorn
+import uvloop
+from starlette.types import ASGIApp
+
+from services.common import telemetry
+from services.common.health import Check, Health
+from services.common.management import management_app
+from services.common.settings import CommonSettings
+
+KEEP_ALIVE = 3900
+"""Seconds an idle connection is kept: longer than Envoy's pool keeps it (an hour), so that it is
+never the server that closes a connection just as the proxy picks it for a request."""
+
+logger = logging.getLogger(__name__)
+
+
+def run(app: ASGIApp, *, settings: CommonSettings, checks: Sequence[Check] = ()) -> None:
+    """Serve until SIGTERM or SIGINT; returns when everything in flight is answered.
+
+    SIGTERM drains first (see `SHUTDOWN_DRAIN`, `SHUTDOWN_GRACE`), SIGINT does not, and a second
+    signal ends the wait. A port that cannot be bound ends the process with status 1 and one line.
+    """
+    listener = _bind(settings.host, settings.port, "PORT")
+    management_listener = _bind(settings.host, settings.management_port, "MANAGEMENT_PORT")
+    uvloop.run(_serve(app, settings, checks, listener, management_listener))
+    telemetry.shutdown()
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_started = on_started
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield  # Signals are for both servers together; `_serve` handles them.
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_started()
+
+    def close_after_answers(self) -> None:
+        """End each connection with its next answer, so that clients reconnect elsewhere."""
+        header = (b"connection", b"close")
+        self.config.encoded_headers.append(header)
+        self.server_state.default_headers = [*self.server_state.default_headers, header]
+
+
+async def _serve(
+    app: ASGIApp,
+    settings: CommonSettings,
+    checks: Sequence[Check],
+    listener: socket.socket,
+    management_listener: socket.socket,
+) -> None:
+    health = Health(checks)
+    stop = asyncio.Event()
+    hurry = asyncio.Event()
+
+    def on_started() -> None:
+        health.started = True
+        logger.info(
+            "%s %s is ready on %s, management on %s",
+            settings.otel_service_name,
+            settings.demo_version,
+            _url(listener),
+            _url(management_listener),
+        )
+
+    def on_signal(number: signal.Signals) -> None:
+        if stop.is_set():
+            server.force_exit = True
+        if stop.is_set() or number is signal.SIGINT:
+            hurry.set()
+        stop.set()
+
+    server = _Server(_config(app, "on"), on_started)
+    management = _Server(_config(management_app(settings, health), "off"), lambda: None)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+
+    management_task = asyncio.create_task(management.serve([management_listener]))
+    serving = asyncio.create_task(server.serve([listener]))
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+
+    deadline = monotonic() + settings.shutdown_grace
+    health.draining = True
+    if health.started and not serving.done():
+        logger.info("Stopping: not ready any more, finishing what is in flight")
+        server.close_after_answers()
+        with contextlib.suppress(TimeoutError):
+            drain = min(settings.shutdown_drain, settings.shutdown_grace)
+            await asyncio.wait_for(hurry.wait(), drain)
+    server.config.timeout_graceful_shutdown = max(0, deadline - monotonic())  # type: ignore[assignment]
+    server.should_exit = True
+    await serving
+    management.should_exit = True
+    await management_task
+    stopping.cancel()
+    logger.info("Stopped")
+
+
+def _config(app: ASGIApp, lifespan: str) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan=lifespan,  # type: ignore[arg-type]
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE,
+    )
+
+
+def _bind(host: str, port: int, name: str) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        reason = error.strerror or error
+        print(f"error: {name}={port} cannot be used on HOST={host}: {reason}", file=sys.stderr)  # noqa: T201
+        sys.exit(1)
+    return listener
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

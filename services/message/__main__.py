@@ -1,0 +1,20 @@
+"""`python -m services.message` runs the service."""
+
+from __future__ import annotations
+
+from services.common import logs
+from services.common.app import instrument
+from services.common.server import run
+from services.common.settings import load
+from services.message.app import create_app
+from services.message.settings import Settings
+
+
+def main() -> None:
+    settings = load(Settings)
+    logs.configure(settings)
+    run(instrument(create_app(settings), settings), settings=settings)
+
+
+if __name__ == "__main__":
+    main()

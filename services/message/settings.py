@@ -1,0 +1,21 @@
+"""Settings of the message service."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from services.common.settings import CommonSettings
+
+
+class Settings(CommonSettings):
+    """What the message service reads from its environment."""
+
+    otel_service_name: str = Field(
+        "message-service", min_length=1, description="Name of the service in exported spans."
+    )
+    greeting: str = Field(
+        "Hello $name from $hostname with $version",
+        min_length=1,
+        max_length=1000,
+        description="Template of the greeting; `$name`, `$hostname` and `$version` are filled in.",
+    )
