@@ -22,6 +22,18 @@ CONNECT_TIMEOUT = "10s"
 DNS_CACHE: Json = {"name": "outbound", "dns_lookup_family": "V4_ONLY"}
 """The one cache that all dynamic forward proxy clusters and filters of a proxy share."""
 
+FORWARD_PROXY: Json = {
+    "lb_policy": "CLUSTER_PROVIDED",
+    "cluster_type": extension(
+        "envoy.clusters.dynamic_forward_proxy",
+        "extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig",
+        dns_cache_config=DNS_CACHE,
+        allow_insecure_cluster_options=True,
+    ),
+}
+"""A cluster that connects to whatever address the connection is for, as ORIGINAL_DST does on a
+cluster. TLS, if any, is the application's own, so there is no name for Envoy to check."""
+
 SYSTEM_ROOTS = "/etc/ssl/certs/ca-certificates.crt"
 
 
@@ -64,11 +76,18 @@ def _outbound(view: View, host: Host, port: ServicePort, subset: str, policy: Po
             "healthy_panic_threshold": {"value": policy.outlier_detection.min_health_percent or 0}
         }
     cluster.update(_discovery(view, host, port, subset, policy))
+    if host.service is not None:
+        cluster["upstream_bind_config"] = {"source_address": _address(view.pod.address)}
     cluster.update(_transport(view, host, port, subset, policy))
     options = _protocol_options(port, policy)
     if options:
         cluster["typed_extension_protocol_options"] = http_protocol_options(**options)
     return cluster
+
+
+def _address(address: str) -> Json:
+    """As the source of connections to other pods, so that they see which pod calls."""
+    return {"address": address, "port_value": 0}
 
 
 def _metadata(view: View, host: Host, subset: str) -> Json:
@@ -103,14 +122,7 @@ def _discovery(view: View, host: Host, port: ServicePort, subset: str, policy: P
                 **balancing,
             }
         case "NONE" | "DYNAMIC_DNS":
-            return {
-                "lb_policy": "CLUSTER_PROVIDED",
-                "cluster_type": extension(
-                    "envoy.clusters.dynamic_forward_proxy",
-                    "extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig",
-                    dns_cache_config=DNS_CACHE,
-                ),
-            }
+            return dict(FORWARD_PROXY)
         case "DNS" | "DNS_ROUND_ROBIN":
             return {
                 "type": "STRICT_DNS" if host.resolution == "DNS" else "LOGICAL_DNS",
@@ -242,12 +254,7 @@ def _passthrough() -> Json:
     return {
         "name": names.PASSTHROUGH,
         "connect_timeout": CONNECT_TIMEOUT,
-        "lb_policy": "CLUSTER_PROVIDED",
-        "cluster_type": extension(
-            "envoy.clusters.dynamic_forward_proxy",
-            "extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig",
-            dns_cache_config=DNS_CACHE,
-        ),
+        **FORWARD_PROXY,
         "circuit_breakers": destination_rule.circuit_breakers(None, None),
         "typed_extension_protocol_options": http_protocol_options(
             use_downstream_protocol_config={
