@@ -9,6 +9,7 @@ CLUSTER=guestbook
 CONTEXT=kind-$CLUSTER
 URL=http://localhost:8080
 TIMEOUT=${TIMEOUT:-5m}
+# shellcheck source-path=SCRIPTDIR/..
 . istio/install/versions.env
 
 fail() { echo "error: $1" >&2; exit 1; }

@@ -1,7 +1,7 @@
 """`make kind`: what it asks for, in which order, and what it says when a tool is missing.
 
 A cluster needs images that can't be had everywhere, so the tools are stand-ins that write down how
-they were called; the workflow .github/workflows/kind.yaml runs the script against a real one.
+they were called; the workflow .github/workflows/ci.yml runs the script against a real one.
 """
 
 from __future__ import annotations
