@@ -68,8 +68,11 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self) -> None:
         size = int(self.headers.get("content-length") or 0)
         body = self.rfile.read(size)
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        received = Received(self.command, self.path, headers, body)
+        headers = {
+            name.lower(): ",".join(self.headers.get_all(name) or ()) for name in self.headers
+        }
+        path = self.requestline.split()[1]  # self.path has double slashes collapsed
+        received = Received(self.command, path, headers, body)
         self.server.received.append(received)
         if self.server.delay:
             time.sleep(self.server.delay)
@@ -81,7 +84,7 @@ class Handler(BaseHTTPRequestHandler):
                 "pod": self.server.name,
                 "version": self.server.version,
                 "method": self.command,
-                "path": self.path,
+                "path": path,
                 "headers": headers,
             }
         ).encode()
