@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+import jwt
 from pydantic import AliasChoices, Field
 
 from lab.manifests.istio import MILLISECOND, Duration, IstioModel, Text, field_problems
@@ -99,18 +101,36 @@ def _rule(rule: JWTRule, path: Path) -> Iterator[Problem]:
 _PRIVATE = ("d", "k")
 
 
+def usable_keys(text: str) -> int:
+    """How many keys of a JSON Web Key Set Envoy could verify with.
+
+    Raises ValueError when the text is no such set.
+    """
+    parsed = json.loads(text)
+    keys = parsed.get("keys") if isinstance(parsed, dict) else None
+    if not isinstance(keys, list) or not all(isinstance(key, dict) for key in keys):
+        raise ValueError('a JSON Web Key Set is {"keys": [{"kty": ...}, ...]}')
+    with contextlib.suppress(jwt.PyJWTError):
+        return len(jwt.PyJWKSet.from_dict(parsed).keys)
+    return 0
+
+
 def _jwks(text: str, path: Path) -> Iterator[Problem]:
     try:
-        parsed = json.loads(text)
+        usable = usable_keys(text)
     except ValueError as error:
         yield Problem(path, f"jwks parse error: {error}")
         return
-    keys = parsed.get("keys", [parsed]) if isinstance(parsed, dict) else None
-    if not isinstance(keys, list) or not all(
-        isinstance(key, dict) and isinstance(key.get("kty"), str) for key in keys
-    ):
-        yield Problem(path, 'jwks parse error: a JSON Web Key Set is {"keys": [{"kty": ...}, ...]}')
-        return
+    keys = json.loads(text)["keys"]
+    if not keys:
+        yield Problem(
+            path,
+            "the key set is empty, so every token is refused (a proxy on a cluster would not take "
+            "the configuration); `guestbook token --manifest FILE` fills in yours",
+            "warning",
+        )
+    elif not usable:
+        yield Problem(path, "jwks has no valid public key; Envoy would not take the configuration")
     for index, key in enumerate(keys):
         if any(field in key for field in _PRIVATE):
             yield Problem(

@@ -86,6 +86,9 @@ class Snapshot:
     """The folder with one SDS file a service account, `<namespace>/<account>.json`, and
     `ROOTCA.json`; empty when no certificates exist (then everything is plain text)."""
 
+    jwks: Mapping[str, str] = field(default_factory=dict)
+    """JSON Web Key Sets by the URL they were fetched from (RequestAuthentication.jwksUri)."""
+
     def of(self, kind: str) -> tuple[Resource, ...]:
         return self.config.get(kind, ())
 
