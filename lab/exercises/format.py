@@ -130,7 +130,7 @@ class Certificate(Part):
 
 
 class Match(Part):
-    """What an answer is like. Text is contained, a header is equal; `/…/` is a regular expression."""
+    """What an answer is like: text is contained, a header is equal, `/…/` is an expression."""
 
     status: Integers | None = Field(None, description="HTTP status, or a list of allowed ones")
     exit: Integers | None = Field(
@@ -291,7 +291,7 @@ class Step(Part):
     targets: list[TargetName] = Field(default=["lab", "kubectl"])
     needs: Literal["mysql"] | None = Field(None, description="skipped, with the reason, without it")
     apply: Strings = Field(default_factory=list, description="files, relative to the exercise")
-    delete: Strings = Field(default_factory=list, description="files, or KIND/NAME[/NAMESPACE]")
+    delete: Strings = Field(default_factory=list, description="files, as for apply")
     label: dict[str, str] = Field(
         default_factory=dict, description="labels by namespace: `demo: istio-injection=enabled`"
     )

@@ -1,0 +1,223 @@
+"""Record what is in the world before an exercise, and put it back afterwards.
+
+The record is a file that exists from before the first change until everything is back, so that
+`guestbook exercise clean` (and the next run) can finish the work of a run that was killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lab.exercises.load import ExerciseError, Lesson, files, objects
+from lab.exercises.target import Target, get_json
+
+BASELINE = ("02-ingress/gateway.yaml", "02-ingress/virtual-service.yaml")
+"""The ingress that every exercise but 01 and 02 begins with."""
+
+_SET_ASIDE = frozenset(
+    {
+        "VirtualService",
+        "DestinationRule",
+        "ServiceEntry",
+        "Sidecar",
+        "EnvoyFilter",
+        "PeerAuthentication",
+        "RequestAuthentication",
+        "AuthorizationPolicy",
+        "Deployment",
+    }
+)
+"""Kinds that another exercise leaves behind and that would disturb this one."""
+
+_FIRST = ("virtualservice",)
+"""A route goes before the subsets it speaks of."""
+
+_LAST = ("deployment", "pod", "service", "configmap", "serviceaccount", "namespace")
+"""Kinds that go after all others, in this order: rules first, then what they speak of."""
+
+_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Name:
+    """Which object: its kind as kubectl takes it, its namespace (or ""), its name."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    @property
+    def argument(self) -> str:
+        return f"{self.kind}/{self.name}"
+
+    @property
+    def where(self) -> list[str]:
+        return ["-n", self.namespace] if self.namespace else []
+
+
+def name_of(document: dict[str, Any]) -> Name:
+    """The name of an object of a manifest."""
+    group, _, _ = document["apiVersion"].rpartition("/")
+    kind = document["kind"].lower()
+    metadata = document["metadata"]
+    namespace = "" if kind == "namespace" else metadata.get("namespace", "default")
+    return Name(f"{kind}.{group}" if group else kind, namespace, metadata["name"])
+
+
+def touched(lesson: Lesson, istio: Path) -> list[Name]:
+    """Every object an exercise may create, change or delete."""
+    paths = [lesson.folder / file for file in files(lesson)]
+    paths += [istio / file for file in BASELINE]
+    labelled = {
+        Name("namespace", "", namespace)
+        for step in lesson.exercise.steps
+        for namespace in step.label
+    }
+    return sorted(labelled | {name_of(item) for path in paths for item in objects(path)})
+
+
+def disturbing(lessons: Iterable[Lesson], istio: Path) -> list[Name]:
+    """What any exercise may have left and that must not be there when one begins."""
+    kinds = {kind.lower() for kind in _SET_ASIDE}
+    return [n for n in leftovers(lessons, istio) if n.kind.partition(".")[0] in kinds]
+
+
+def leftovers(lessons: Iterable[Lesson], istio: Path) -> list[Name]:
+    """Everything exercises create, in the order in which it should go; not the baseline."""
+    baseline = {name_of(document) for file in BASELINE for document in objects(istio / file)}
+    names = {
+        name_of(document)
+        for lesson in lessons
+        for file in files(lesson)
+        if "../install/" not in file
+        for document in objects(lesson.folder / file)
+    }
+    return sorted(names - baseline, key=removal_order)
+
+
+def record(target: Target, names: Sequence[Name]) -> dict[Name, dict[str, Any] | None]:
+    """The objects of these names as they are now; None for those that are not there."""
+    seen: dict[Name, dict[str, Any] | None] = dict.fromkeys(names)
+    for kind, namespace in sorted({(name.kind, name.namespace) for name in names}):
+        where = ["-n", namespace] if namespace else []
+        wanted = [n.name for n in names if (n.kind, n.namespace) == (kind, namespace)]
+        found = get_json(target, kind, *wanted, *where)
+        for item in [] if found is None else found.get("items", [found]):
+            seen[Name(kind, namespace, item["metadata"]["name"])] = item
+    return seen
+
+
+def manifest(item: dict[str, Any]) -> dict[str, Any]:
+    """A recorded object as something that can be applied again."""
+    applied = item["metadata"].get("annotations", {}).get(_APPLIED)
+    if applied:
+        return dict(json.loads(applied))
+    keep = ("name", "namespace", "labels", "annotations")
+    metadata = {key: value for key, value in item["metadata"].items() if key in keep}
+    return {**{k: v for k, v in item.items() if k != "status"}, "metadata": metadata}
+
+
+def restore(target: Target, before: dict[Name, dict[str, Any] | None]) -> list[str]:
+    """Make it so again; what was done, in words. Objects that are as they were stay untouched."""
+    now = record(target, list(before))
+    done = []
+    changed = [
+        item
+        for name, item in before.items()
+        if item is not None and _essence(item) != _essence(now[name])
+    ]
+    if changed:
+        listed = {"apiVersion": "v1", "kind": "List", "items": [manifest(i) for i in changed]}
+        target.run(["kubectl", "apply", "-f", "-"], stdin=json.dumps(listed))
+        done += [f"put back {i['kind']} {i['metadata']['name']}" for i in changed]
+        done += _drop_labels(target, before, now)
+    new = [name for name, item in before.items() if item is None and now[name] is not None]
+    for name in sorted(new, key=removal_order):
+        target.run(["kubectl", "delete", name.argument, *name.where, "--ignore-not-found"])
+        done.append(f"removed {name.argument}")
+    return done
+
+
+def removal_order(name: Name) -> tuple[int, Name]:
+    """A key to sort by: what speaks of another object goes before it."""
+    kind = name.kind.partition(".")[0]
+    if kind in _FIRST:
+        return -1, name
+    return (_LAST.index(kind) + 1 if kind in _LAST else 0), name
+
+
+def _drop_labels(
+    target: Target,
+    before: dict[Name, dict[str, Any] | None],
+    now: dict[Name, dict[str, Any] | None],
+) -> list[str]:
+    """Labels that `kubectl label` added are in no manifest, so applying it doesn't drop them."""
+    done = []
+    for name, item in before.items():
+        current = now[name]
+        if name.kind != "namespace" or item is None or current is None:
+            continue
+        new = set(current["metadata"].get("labels", {})) - set(item["metadata"].get("labels", {}))
+        for label in sorted(new):
+            target.run(["kubectl", "label", "namespace", name.name, f"{label}-"])
+            done.append(f"removed label {label} of namespace {name.name}")
+    return done
+
+
+def _essence(item: dict[str, Any] | None) -> Any:
+    if item is None:
+        return None
+    body = {k: v for k, v in item.items() if k not in ("metadata", "status")}
+    return body, item["metadata"].get("labels", {})
+
+
+class Journal:
+    """The record on disk; one run at a time holds it."""
+
+    def __init__(self, folder: Path, target: str) -> None:
+        self._path = folder / f"exercise-{target}.json"
+
+    def begin(self, before: dict[Name, dict[str, Any] | None]) -> None:
+        """Write the record; it must be there before the first change."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        entries = [
+            {"kind": n.kind, "namespace": n.namespace, "name": n.name, "object": item}
+            for n, item in before.items()
+        ]
+        data = {"process": os.getpid(), "objects": entries}
+        fresh = self._path.with_suffix(".new")
+        fresh.write_text(json.dumps(data))
+        fresh.replace(self._path)
+
+    def unfinished(self) -> dict[Name, dict[str, Any] | None] | None:
+        """The record of a run that never ended; raises when that run is still going."""
+        try:
+            data = json.loads(self._path.read_text())
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise ExerciseError(f"{self._path}: {error}; delete it when it is no use") from error
+        process = int(data["process"])
+        if process != os.getpid() and _alive(process):
+            raise ExerciseError(
+                f"exercises are being run already, by process {process}; wait for it to end"
+            )
+        return {Name(e["kind"], e["namespace"], e["name"]): e["object"] for e in data["objects"]}
+
+    def end(self) -> None:
+        self._path.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
