@@ -65,9 +65,10 @@ async def fetch(
             target = url
             if url.endswith(_OPENID):
                 document = json.loads(await _get(client, url, hosts, networks))
-                target = document.get("jwks_uri") if isinstance(document, dict) else None
-                if not isinstance(target, str):
+                named = document.get("jwks_uri") if isinstance(document, dict) else None
+                if not isinstance(named, str):
                     raise FetchError(f"{url}: no jwks_uri in the OpenID configuration")
+                target = named
             text = await _get(client, target, hosts, networks)
             if not usable_keys(text):
                 raise FetchError(f"{target}: no usable key in the answer")
