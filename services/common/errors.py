@@ -60,7 +60,7 @@ def _reason(error: Mapping[str, Any]) -> str:
     where = ".".join(str(part) for part in location[1:]) or str(location[0])
     if error["type"] == "json_invalid":
         return "the body is not valid JSON"
-    return f"{where}: {error['msg']}"
+    return f"{where}: {error['msg'].removeprefix('Value error, ')}"
 
 
 def _phrase(status: int) -> str:

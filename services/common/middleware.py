@@ -16,6 +16,9 @@ from services.common import logs, telemetry
 from services.common.context import current_request, new_request
 from services.common.metrics import UNMATCHED, http_recorder
 
+LONGEST_TARGET = 1000
+"""Characters of a path and query that the access log shows."""
+
 
 def request_context(app: ASGIApp) -> ASGIApp:
     """Remember the request and the status of its answer for the layers within."""
@@ -68,6 +71,8 @@ def access_log(app: ASGIApp) -> ASGIApp:
             target = scope["raw_path"].decode("latin-1")
             if query := scope["query_string"]:
                 target += "?" + query.decode("latin-1")
+            if len(target) > LONGEST_TARGET:
+                target = target[:LONGEST_TARGET] + "…"
             logger.info(
                 "%s %s %d %.1fms",
                 request.method,

@@ -1,0 +1,52 @@
+"""How a message pod can be made to misbehave: the exercises need one sick replica among several."""
+
+from __future__ import annotations
+
+import random
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+
+def _status(value: int) -> int:
+    if value != 200 and not 400 <= value <= 599:
+        raise ValueError("it must be 200 or from 400 to 599")
+    return value
+
+
+class Misbehaviour(BaseModel):
+    """The parameters of `/misbehave`. Without any, every greeting is refused with a 503."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    status: Annotated[int, AfterValidator(_status)] = Field(
+        503, description="Status of the answer: 200 (with a delay: a slow pod) or 400 to 599."
+    )
+    percent: float = Field(
+        100, gt=0, le=100, description="Share of the requests that misbehave, at random."
+    )
+    delay: float = Field(
+        0, ge=0, le=300, description="Seconds a misbehaving request waits before its answer."
+    )
+    duration: float | None = Field(
+        None,
+        alias="for",
+        gt=0,
+        le=86400,
+        description="Seconds until the pod behaves again by itself; without it, until `/behave`.",
+    )
+
+    def strikes(self) -> bool:
+        """Whether this request is one of the misbehaving ones."""
+        return self.percent == 100 or random.random() * 100 < self.percent  # noqa: S311
+
+    def __str__(self) -> str:
+        """What the next request meets, as the answer of `/misbehave` says it."""
+        parts = [f"return a {self.status}"]
+        if self.percent != 100:
+            parts.append(f"in {self.percent:g}% of cases")
+        if self.delay:
+            parts.append(f"after {self.delay:g}s")
+        if self.duration is not None:
+            parts.append(f"during the next {self.duration:g}s")
+        return " ".join(parts)
