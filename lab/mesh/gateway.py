@@ -76,7 +76,8 @@ def listener_configs(view: View) -> list[Json]:
     by_port: dict[int, list[BoundServer]] = {}
     for bound in servers(view.snapshot, view.pod):
         by_port.setdefault(bound.target, []).append(bound)
-    return [_listener(view, port, found) for port, found in sorted(by_port.items())]
+    built = [_listener(view, port, found) for port, found in sorted(by_port.items())]
+    return [listener for listener in built if listener["filter_chains"]]
 
 
 def _listener(view: View, port: int, found: list[BoundServer]) -> Json:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +23,7 @@ import httpx
 
 from lab.manifests import load
 from lab.manifests.resource import Resource, Source
-from lab.mesh import envoy, names, translate
+from lab.mesh import authority, envoy, names, translate
 from lab.mesh.model import Pod, PortProtocol, Service, ServicePort, Snapshot
 
 APP_PORT = 8080
@@ -191,6 +192,15 @@ class Mesh:
                 source=NOWHERE,
             )
         )
+
+    def certify(self) -> None:
+        """Certificates for all pods added so far: from now on proxies speak mutual TLS."""
+        now = datetime.now(UTC)
+        folder = self.folder / "certificates"
+        accounts = {(r.pod.namespace, r.pod.service_account) for r in self.pods.values()}
+        root = authority.load(self.folder / "authority", now)
+        authority.issue(root, folder, sorted(accounts), now)
+        self.certificates = str(folder)
 
     def snapshot(self) -> Snapshot:
         return Snapshot(
