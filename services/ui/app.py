@@ -23,8 +23,6 @@ from services.ui.routes import Resources
 from services.ui.security import add_headers, content_security_policy
 from services.ui.settings import UiSettings
 
-MAX_BODY_BYTES = 64 * 1024
-
 
 class State(TypedDict):
     resources: Resources
@@ -44,7 +42,6 @@ def create_app(settings: UiSettings, redis: Redis) -> ASGIApp:
     app = FastAPI(
         lifespan=lifespan,
         telemetry=FASTAPI_TELEMETRY,
-        max_body_size=MAX_BODY_BYTES,
         openapi_url=None,
         routes=[
             Route("/", routes.show),
@@ -80,6 +77,4 @@ def _add_error_pages(app: FastAPI, pages: view.View) -> None:
 _DETAILS = {
     404: "There is no such page.",
     405: "This address does not answer such a request.",
-    413: f"What was sent is larger than {MAX_BODY_BYTES // 1024} kB, so it was not read. "
-    "Nothing was stored; go back to shorten it.",
 }

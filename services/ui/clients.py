@@ -200,7 +200,7 @@ async def _read(response: httpx.Response) -> bytes:
 
 def _unavailable(error: Exception, timeout: float) -> UnavailableError:
     """What happened, from the error of aiohttp that is below the one of httpx."""
-    match error.__cause__ or error:
+    match error if isinstance(error, TimeoutError) else error.__cause__ or error:
         case aiohttp.ConnectionTimeoutError():
             return UnavailableError(f"no connection within {CONNECT_SECONDS:g} s")
         case TimeoutError():

@@ -8,9 +8,13 @@ import secrets
 from dataclasses import dataclass
 
 from starlette.datastructures import FormData
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.types import Message, Receive
 
 NAME_LENGTH = 100
 MESSAGE_LENGTH = 2000
+MAX_BODY_BYTES = 64 * 1024
 _KEY = re.compile(r"[A-Za-z0-9_-]{16,40}")
 
 
@@ -39,8 +43,9 @@ def empty(name: str = "") -> Form:
     return Form(name, "", secrets.token_urlsafe(16))
 
 
-def read(data: FormData) -> Form:
+async def read(request: Request) -> Form:
     """The form as it was sent. A missing or strange key gets a new one: it is then a first try."""
+    data = await Request(request.scope, _limited(request)).form(max_files=0, max_fields=10)
     key = _text(data, "key")
     return Form(
         name=_text(data, "name").strip(),
@@ -65,6 +70,25 @@ def problem(form: Form) -> str | None:
     if "\0" in form.name or "\0" in form.message:
         return "The text contains a NUL character. It was not stored."
     return None
+
+
+def _limited(request: Request) -> Receive:
+    """The request's body, as long as it is not too large (413)."""
+    size = 0
+
+    async def receive() -> Message:
+        nonlocal size
+        message = await request.receive()
+        size += len(message.get("body", b""))
+        if size > MAX_BODY_BYTES:
+            raise HTTPException(
+                413,
+                f"What was sent is larger than {MAX_BODY_BYTES // 1024} kB, so it was not read. "
+                "Nothing was stored; go back to shorten it.",
+            )
+        return message
+
+    return receive
 
 
 def _text(data: FormData, field: str) -> str:

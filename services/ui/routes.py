@@ -17,7 +17,7 @@ from services.ui import sessions
 from services.ui.clients import Backends, Greeting, Messages, RefusedError, UnavailableError
 from services.ui.form import Form
 from services.ui.security import content_security_policy, header_value, is_from_elsewhere
-from services.ui.view import Page, View
+from services.ui.view import Page, View, Visitor
 
 MAX_PAGE = 1_000_000
 
@@ -38,17 +38,10 @@ async def show(request: Request) -> Response:
     resources = _resources(request)
     number = _page_number(request)
     messages = asyncio.create_task(_messages(resources, number))
-    name, sessions_down = await _session_name(request)
-    greeting = await _greeting(resources, name)
-    page = Page(
-        form=forms.empty(name or ""),
-        messages=await messages,
-        number=number,
-        name=name,
-        greeting=greeting,
-        sessions_down=sessions_down,
-    )
-    return _html(resources, page)
+    visitor = await _visitor(request)
+    greeting = await _greeting(resources, visitor.name)
+    form = forms.empty(visitor.name or "")
+    return _html(resources, Page(form, await messages, visitor, greeting, number))
 
 
 async def greet(request: Request) -> Response:
@@ -60,16 +53,17 @@ async def greet(request: Request) -> Response:
     if request.method == "GET":  # the address bar, after a failed post
         return RedirectResponse("/", 303)
     _refuse_other_sites(request)
-    form = forms.read(await request.form(max_files=0, max_fields=10))
+    form = await forms.read(request)
     if problem := forms.problem(form):
-        return await _form_again(request, form, problem, status=422)
+        return await _form_again(request, form, problem, await _visitor(request), status=422)
 
     remembered, failure = await asyncio.gather(_remember(request, form.name), _store(request, form))
     response: Response
     if failure is None and (remembered or form.has_message):
         response = RedirectResponse("/", 303)
     else:
-        response = await _form_again(request, form, _explain(failure), failure)
+        visitor = Visitor(form.name) if remembered else Visitor(None, sessions_down=True)
+        response = await _form_again(request, form, _explain(failure), visitor, failure)
     if remembered:
         _set_cookie(request, response, remembered)
     return response
@@ -93,27 +87,26 @@ async def _form_again(
     request: Request,
     form: Form,
     problem: str,
+    visitor: Visitor,
     failure: UnavailableError | RefusedError | None = None,
     status: int = 200,
 ) -> Response:
     """The page with the form as it was sent. A guestbook that just failed is not asked again."""
     resources = _resources(request)
-    name, sessions_down = await _session_name(request)
     messages, greeting = await asyncio.gather(
-        _messages(resources, 1, failure), _greeting(resources, name)
+        _messages(resources, 1, failure), _greeting(resources, visitor.name)
     )
-    page = Page(form, messages, 1, name, greeting, problem, sessions_down)
-    return _html(resources, page, status)
+    return _html(resources, Page(form, messages, visitor, greeting, problem=problem), status)
 
 
-async def _session_name(request: Request) -> tuple[str | None, bool]:
-    """The name in the session, and whether Redis could not be asked."""
+async def _visitor(request: Request) -> Visitor:
+    """Who the session says this is."""
     try:
         token = request.cookies.get(sessions.COOKIE)
-        return await sessions.name_of(_resources(request).redis, token), False
+        return Visitor(await sessions.name_of(_resources(request).redis, token))
     except sessions.Down as error:
         logger.warning("Sessions are unavailable: %s", error)
-        return None, True
+        return Visitor(None, sessions_down=True)
 
 
 async def _remember(request: Request, name: str) -> str | None:

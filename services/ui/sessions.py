@@ -29,15 +29,15 @@ def connect(settings: UiSettings) -> Redis:
     """Make the client; it connects when it is first used, and again whenever it has to.
 
     A pooled connection may be closed under us (a restart of Redis, an authorization policy of
-    the mesh), so one command is tried once more on a new connection, without a pause.
+    the mesh), so a command is tried once more on a new connection, without a pause. One that timed
+    out is not: the visitor has waited.
     """
     return Redis(
         host=settings.redis_host,
         port=settings.redis_port,
         socket_connect_timeout=1,
         socket_timeout=1,
-        retry=Retry(NoBackoff(), 1),
-        retry_on_error=[RedisConnectionError],
+        retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
         decode_responses=True,
     )
 
@@ -48,8 +48,12 @@ async def ping(redis: Redis) -> None:
 
 
 async def name_of(redis: Redis, token: str | None) -> str | None:
-    """The name in a session, which then lasts another half hour; None without a session."""
+    """The name in a session, which then lasts another half hour; None without a session.
+
+    Redis is asked in any case, so that every visitor is told when sessions do not work.
+    """
     if not _is_token(token):
+        await ping(redis)
         return None
     name: str | None = await redis.getex(_key(token), ex=TTL_SECONDS)
     return name

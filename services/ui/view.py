@@ -23,20 +23,28 @@ TONES = 6
 
 
 @dataclass(frozen=True, slots=True)
+class Visitor:
+    """Who is looking, as far as that is known."""
+
+    name: str | None
+    """The name in the session; None without one."""
+    sessions_down: bool = False
+    """Redis did not answer."""
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """What the page shows."""
 
     form: Form
     messages: Messages | UnavailableError
+    visitor: Visitor
+    greeting: Greeting | UnavailableError | None
+    """None when nobody is to be greeted."""
     number: int = 1
     """Which page of the messages, from 1."""
-    name: str | None = None
-    """The name in the visitor's session."""
-    greeting: Greeting | UnavailableError | None = None
-    """None when nobody is to be greeted."""
     problem: str | None = None
     """Why what the visitor sent was not stored."""
-    sessions_down: bool = False
 
 
 @dataclass(frozen=True, slots=True)
