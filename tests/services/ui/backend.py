@@ -39,6 +39,14 @@ RESET = Answer(raw=b"reset")
 Behaviour = Callable[[Seen], Answer]
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that go away are what these tests are about."""
+
+
 class Backend:
     """Listens on a free port of 127.0.0.1 from `start` to `stop`; both can be repeated."""
 
@@ -59,8 +67,7 @@ class Backend:
 
     def start(self) -> None:
         self._released.clear()
-        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), self._handler())
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", self.port), self._handler())
         self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
