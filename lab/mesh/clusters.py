@@ -201,7 +201,7 @@ def _transport(view: View, host: Host, port: ServicePort, subset: str, policy: P
 
 
 def _mesh_tls(view: View, host: Host, port: ServicePort, subset: str, policy: Policy) -> Json:
-    accounts = sorted(
+    accounts = (policy.tls.subject_alt_names if policy.tls else []) or sorted(
         {
             endpoint.service_account
             for endpoint in view.endpoints(host, port.port)

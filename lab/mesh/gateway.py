@@ -85,6 +85,7 @@ def _listener(view: View, port: int, found: list[BoundServer]) -> Json:
         "name": f"0.0.0.0_{port}",
         "address": socket_address(view.pod.address, port),
         "traffic_direction": "OUTBOUND",
+        **listeners.access_log(view, "gateway"),
     }
     if extra := view.pod.published.get(port):
         listener["additional_addresses"] = [

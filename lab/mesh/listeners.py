@@ -24,7 +24,6 @@ from lab.mesh.xds import (
     extension,
     file_source,
     socket_address,
-    typed,
 )
 
 Direction = Literal["inbound", "outbound", "gateway"]
@@ -65,12 +64,7 @@ def connection_manager(
         "stream_idle_timeout": "0s",
         "proxy_100_continue": True,
         "upgrade_configs": [{"upgrade_type": "websocket"}],
-        "request_id_extension": {
-            "typed_config": typed(
-                "extensions.request_id.uuid.v3.UuidRequestIdConfig",
-                use_request_id_for_trace_sampling=True,
-            )
-        },
+        "request_id_extension": telemetry.request_id_extension(view.snapshot, view.pod, direction),
         **CLIENT_CERTIFICATE_DETAILS[direction],
         **fields,
         "http_filters": http_filters(view, direction),
@@ -86,6 +80,12 @@ def connection_manager(
         "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         **config,
     )
+
+
+def access_log(view: View, direction: Direction) -> Json:
+    """A listener's own log: of connections that fit none of its filter chains (flag NR)."""
+    found = telemetry.listener_access_log(view.snapshot, view.pod, direction)
+    return {"access_log": found} if found else {}
 
 
 def http_filters(view: View, direction: Direction) -> list[Json]:
@@ -156,6 +156,7 @@ def _outbound_http(view: View) -> Json:
         "address": socket_address(view.pod.inside_address, names.OUTBOUND_PORT),
         "traffic_direction": "OUTBOUND",
         "filter_chains": [{"filters": [manager]}],
+        **access_log(view, "outbound"),
     }
 
 
@@ -285,6 +286,7 @@ def _inbound(view: View) -> Json:
             *_inspector(HTTP_INSPECTOR, [p for p in ports if p not in sniffed], len(ports)),
         ],
         "filter_chains": chains,
+        **access_log(view, "inbound"),
     }
     if rest:
         listener["additional_addresses"] = [

@@ -193,8 +193,8 @@ def test_rules_of_the_same_host_merge_their_subsets(mesh: Mesh) -> None:
 def test_port_level_settings_replace_and_subsets_override(mesh: Mesh) -> None:
     """A port's own settings inherit nothing; a subset keeps what it does not name."""
     hashing = "loadBalancer: {consistentHash: {httpHeaderName: x-user}}"
-    ports = f"{hashing}\nportLevelSettings:\n- port: {{number: 80}}\n  connectionPool: {{tcp: {{maxConnections: 9}}}}"
-    mesh.apply(rule(ports))
+    pool = "connectionPool: {tcp: {maxConnections: 9}}"
+    mesh.apply(rule(f"{hashing}\nportLevelSettings: [{{port: {{number: 80}}, {pool}}}]"))
     assert len({version(mesh, **{"x-user": "ann"}) for _ in range(30)}) == 2
     subset = """
     subsets:

@@ -90,9 +90,9 @@ def curl(mesh: Mesh, url: str) -> subprocess.CompletedProcess[str]:
     proxy = f"http://{mesh.pods['client'].pod.inside_address}:{names.OUTBOUND_PORT}"
     port = re.search(r":(\d+)/", url)
     address = f"{mesh.pods['outside'].pod.address}:{port[1] if port else 443}"
+    header = f"x-envoy-original-dst-host: {address}"
     return subprocess.run(
-        ["curl", "-sSk", "-m", "10", "-x", proxy, "--proxy-header"]
-        + [f"x-envoy-original-dst-host: {address}", url],
+        ["curl", "-sSk", "-m", "10", "-x", proxy, "--proxy-header", header, url],
         capture_output=True,
         text=True,
         check=False,
