@@ -332,7 +332,7 @@ def pod_problems(spec: PodSpec, path: Path) -> Iterator[Problem]:
         where = (*path, "containers", index)
         if container.name in seen:
             yield Problem((*where, "name"), f'the name "{container.name}" is used twice')
-        if container.name == "istio-proxy":
+        if container.name == "istio-proxy" and len(spec.containers) > 1:
             yield Problem((*where, "name"), "istio-proxy is the name of the sidecar")
         seen.add(container.name)
         for number, mount in enumerate(container.volume_mounts):

@@ -1,0 +1,88 @@
+"""All commands in one application; what a command needs is imported when it runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lab.cli import lifecycle, objects, pods, workloads
+from lab.cli.client import FailureError
+from lab.cli.context import Settings
+
+app = typer.Typer(
+    name="guestbook",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode="rich",
+)
+
+
+@app.callback()
+def top(
+    context: typer.Context,
+    namespace: Annotated[
+        str | None, typer.Option("--namespace", "-n", help="The namespace of what follows.")
+    ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(help="The lab's state folder.", envvar="GUESTBOOK_STATE"),
+    ] = None,
+) -> None:
+    """The guestbook's lab: a cluster with Istio on this machine, in kubectl's words.
+
+    Start it with `guestbook up`, then use the verbs you know: apply, get, logs, exec, delete.
+    """
+    settings = Settings()
+    settings.namespace = namespace
+    settings.folder = state.absolute() if state is not None else None
+    context.obj = settings
+
+
+for module in (lifecycle, objects, workloads, pods):
+    module.register(app)
+
+if importlib.util.find_spec("lab.mesh.cli") is not None:
+    importlib.import_module("lab.mesh.cli").register(app)
+
+
+def _mount_exercises(argv: list[str]) -> None:
+    """The exercise runner is a large import: only for its own command and for help."""
+    wanted = not argv or any(word in ("exercise", "-h", "--help") for word in argv)
+    if wanted and importlib.util.find_spec("lab.exercises.cli") is not None:
+        app.add_typer(importlib.import_module("lab.exercises.cli").app, name="exercise")
+
+
+def _verb(argv: list[str]) -> str:
+    return next((f"{word} " for word in argv if not word.startswith("-")), "")
+
+
+def run(argv: list[str]) -> int:
+    """Run one command; the exit status."""
+    if "_GUESTBOOK_COMPLETE" in os.environ or (argv and argv[0] == "exercise"):
+        _mount_exercises(["exercise"])
+    elif argv[:1] in ([], ["-h"], ["--help"]):
+        _mount_exercises([])
+    command = typer.main.get_command(app)
+    try:
+        status = command.main(args=argv, prog_name="guestbook", standalone_mode=False)
+    except FailureError as error:
+        for line in error.lines:
+            prefix = "Error from server (NotFound): " if error.missing else "Error: "
+            sys.stderr.write(f"{prefix}{line}\n")
+        return 1
+    except typer.TyperException as error:
+        sys.stderr.write(f"Error: {error.format_message()}\nSee: guestbook {_verb(argv)}--help\n")
+        return 1
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
+    return status if isinstance(status, int) else 0

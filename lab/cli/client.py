@@ -1,0 +1,81 @@
+"""The client of the lab's control socket."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+class FailureError(Exception):
+    """What a command couldn't do, for standard error."""
+
+    def __init__(self, *lines: str, missing: bool = False) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
+        self.missing = missing
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, folder: Path) -> None:
+        super().__init__("localhost")
+        self._folder = folder
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        # A socket's path is limited to about 100 characters; this one is short however deep.
+        handle = os.open(self._folder, os.O_RDONLY)
+        try:
+            short = f"/proc/self/fd/{handle}/control.sock"
+            full = str(self._folder / "control.sock")
+            self.sock.connect(short if Path("/proc/self/fd").is_dir() else full)
+        finally:
+            os.close(handle)
+
+
+class Client:
+    """Requests to the lab whose state folder is `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def call(self, operation: str, **body: Any) -> Any:
+        """The answer to one request. Raises FailureError."""
+        response = self._send(operation, body)
+        answer = json.loads(response.read() or b"{}")
+        if response.status >= 400:
+            raise FailureError(*answer["errors"], missing=response.status == 404)
+        return answer
+
+    def stream(self, operation: str, **body: Any) -> Iterator[bytes]:
+        """An answer as it comes. Raises FailureError."""
+        response = self._send(operation, body)
+        if response.status >= 400:
+            raise FailureError(*json.loads(response.read())["errors"])
+        while chunk := response.read1(65536):
+            yield chunk
+
+    def running(self) -> bool:
+        try:
+            self.call("status")
+        except FailureError:
+            return False
+        return True
+
+    def _send(self, operation: str, body: Any) -> http.client.HTTPResponse:
+        connection = _Connection(self.folder)
+        try:
+            connection.request(
+                "POST", f"/{operation}", json.dumps(body), {"Content-Type": "application/json"}
+            )
+            return connection.getresponse()
+        except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
+            raise FailureError(
+                f"no lab is running in {self.folder}; start one with: guestbook up"
+            ) from None
+        except (ConnectionResetError, http.client.RemoteDisconnected):
+            raise FailureError("the lab stopped while it was asked") from None

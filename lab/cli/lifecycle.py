@@ -1,0 +1,198 @@
+"""up, down and status."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lab.cli.client import Client, FailureError
+from lab.cli.context import client, settings
+from lab.cli.output import write
+
+if TYPE_CHECKING:
+    from lab.pods.cluster import Cluster, Mesh
+    from lab.pods.state import State
+
+PLAIN_ENVIRONMENT = "GUESTBOOK_NO_MESH"
+
+BASELINE = (
+    "k8s/base",
+    "istio/install/istio.yaml",
+    "istio/install/telemetry.yaml",
+    "istio/02-ingress/gateway.yaml",
+    "istio/02-ingress/virtual-service.yaml",
+)
+"""What a new lab applies; without a mesh only the first."""
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(up)
+    app.command()(down)
+    app.command()(status)
+
+
+def up(
+    context: typer.Context,
+    port: Annotated[
+        int, typer.Option(help="Port of the ingress on localhost; 0 takes a free one.", min=0)
+    ] = 8080,
+    mesh: Annotated[
+        bool, typer.Option("--mesh/--plain", help="With Envoy beside each pod, or without.")
+    ] = True,
+) -> None:
+    """Start the lab here and keep it running until Ctrl-C.
+
+    The first time it applies k8s/base and Istio's baseline; after that it restores what was applied
+    last. DATABASE_URL and REDIS_HOST in the environment take your own servers.
+
+    Examples:
+      guestbook up
+      guestbook up --port 0
+      DATABASE_URL=mysql+pymysql://me:secret@db/guestbook guestbook up
+    """
+    import asyncio
+
+    from lab.manifests.load import ManifestError
+    from lab.pods import supervisor
+    from lab.pods.addresses import NoAddressesError
+    from lab.pods.state import AlreadyRunningError, State, locked, repository
+
+    state = State(settings(context).state_folder())
+    root = repository()
+    use_mesh, reason = _mesh_or_reason(mesh)
+    if reason:
+        _say(reason)
+    names = BASELINE if use_mesh else BASELINE[:1]
+    plan = supervisor.Plan(
+        state=state,
+        port=port,
+        baseline=tuple(root / name for name in names if (root / name).exists()),
+        mesh=(lambda cluster: _control_plane(state, cluster)) if use_mesh else None,
+        no_mesh_reason=reason,
+    )
+    try:
+        with locked(state):
+            _say(f"Starting the lab in {_short(state.folder)}")
+            asyncio.run(supervisor.run(plan, os.environ, _say, _ready))
+    except AlreadyRunningError as error:
+        raise FailureError(*_already(context, str(error))) from None
+    except ManifestError as error:
+        raise FailureError(*error.lines) from None
+    except supervisor.PortTakenError as error:
+        raise FailureError(f"{error}; choose another with --port") from None
+    except NoAddressesError as error:
+        raise FailureError(str(error)) from None
+    _say("Stopped")
+
+
+def _say(line: str) -> None:
+    write(line)
+    sys.stdout.flush()
+
+
+def _short(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def _already(context: typer.Context, reason: str) -> list[str]:
+    try:
+        found = client(context).call("status")
+    except FailureError:
+        return [reason]
+    return [f"{reason}, serving {found['ingress']}", "stop it with: guestbook down"]
+
+
+def _mesh_or_reason(wanted: bool) -> tuple[bool, str]:
+    """Whether Envoys can run here, and if not why."""
+    if not wanted or os.environ.get(PLAIN_ENVIRONMENT):
+        return False, "Without a mesh, as asked: the services run without Envoy"
+    from lab.mesh.envoy import EnvoyMissingError, binary
+
+    try:
+        binary()
+    except EnvoyMissingError as error:
+        return False, f"Without a mesh: {error}"
+    return True, ""
+
+
+def _control_plane(state: State, cluster: Cluster) -> Mesh:
+    from lab.mesh.control_plane import ControlPlane
+    from lab.mesh.model import Pod
+    from lab.pods.events import Event
+
+    def report(pod: Pod, message: str) -> None:
+        event = Event("Pod", pod.namespace, pod.name, "Warning", "ProxyConfigRejected", message)
+        cluster.events.add(event)
+
+    return ControlPlane(state.folder / "authority", cluster.snapshot, report)
+
+
+def _ready(cluster: Cluster) -> None:
+    from lab.pods.supervisor import address
+
+    _say(f"The guestbook is ready: {address(cluster)}")
+    _say("Ctrl-C stops it. In another terminal: guestbook get pods, guestbook --help")
+
+
+def down(
+    context: typer.Context,
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Also delete the state folder: resources and data.")
+    ] = False,
+) -> None:
+    """Stop the running lab; its resources and data stay for the next `up`."""
+    import shutil
+    import time
+
+    lab = client(context)
+    try:
+        pid = lab.call("status")["pid"]
+        lab.call("down")
+        while Path(f"/proc/{pid}").exists() or lab.running():
+            time.sleep(0.05)
+        write("The lab is stopped")
+    except FailureError as error:
+        if not clean:
+            raise
+        write(error.lines[0])
+    if clean:
+        from lab.pods.state import AlreadyRunningError, State, locked
+
+        state = State(lab.folder)
+        try:
+            with locked(state):
+                shutil.rmtree(lab.folder)
+        except AlreadyRunningError as error:
+            raise FailureError(str(error)) from None
+        write(f"Deleted {_short(lab.folder)}")
+
+
+def status(
+    context: typer.Context,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="json for a program to read.")
+    ] = None,
+) -> None:
+    """Say whether the lab runs, where it is reached and what it uses."""
+    lab: Client = client(context)
+    found: dict[str, Any] = lab.call("status")
+    if output == "json":
+        write(json.dumps(found, indent=2))
+        return
+    write(f"Guestbook   {found['ingress']}")
+    write(f"Pods        {found['ready']} of {found['wanted']} ready")
+    write(f"Mesh        {'on' if found['mesh'] else 'off: ' + found['meshReason']}")
+    write(f"Database    {found['database']}")
+    write(f"Redis       {found['redis']}")
+    write(f"State       {found['state']} (process {found['pid']}, up {found['uptime']:.0f} s)")
+    for problem in [found["problem"], *found["rejected"]]:
+        if problem:
+            write(f"Problem     {problem}")

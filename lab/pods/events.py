@@ -1,0 +1,53 @@
+"""What happened to an object, for `describe` and `get events`."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Literal
+
+
+def now() -> str:
+    """The time as Kubernetes writes it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@dataclass(slots=True)
+class Event:
+    kind: str
+    namespace: str
+    name: str
+    type: Literal["Normal", "Warning"]
+    reason: str
+    message: str
+    count: int = 1
+    first: str = field(default_factory=now)
+    last: str = field(default_factory=now)
+
+
+class Events:
+    """The last thousand events; the same one again only counts up."""
+
+    def __init__(self) -> None:
+        self._events: deque[Event] = deque(maxlen=1000)
+
+    def add(self, event: Event) -> None:
+        for known in reversed(self._events):
+            same = (known.kind, known.namespace, known.name, known.reason, known.message)
+            if same == (event.kind, event.namespace, event.name, event.reason, event.message):
+                known.count += 1
+                known.last = event.last
+                return
+        self._events.append(event)
+
+    def about(
+        self, kind: str | None = None, namespace: str | None = None, name: str | None = None
+    ) -> list[Event]:
+        return [
+            event
+            for event in self._events
+            if (kind is None or event.kind == kind)
+            and (namespace is None or event.namespace == namespace)
+            and (name is None or event.name == name)
+        ]

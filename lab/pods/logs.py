@@ -1,0 +1,102 @@
+"""A log file a container: each line with the time it came, rotated by size, read like kubectl's."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+MAX_BYTES = 10_000_000
+"""A file is put aside at this size; the one before it is dropped, as kubelet does."""
+
+_POLL = 0.1
+
+
+class ContainerLog:
+    """Appends a container's output to its file."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._file = path.open("ab", buffering=0)
+        self._size = self._file.tell()
+        self._rest = b""
+
+    def write(self, chunk: bytes) -> None:
+        """Take output as it comes; only whole lines are written, until `flush`."""
+        lines = (self._rest + chunk).split(b"\n")
+        self._rest = lines.pop()
+        if len(self._rest) > 65536:
+            lines.append(self._rest)
+            self._rest = b""
+        if lines:
+            stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ ").encode()
+            data = b"".join(stamp + line + b"\n" for line in lines)
+            self._file.write(data)
+            self._size += len(data)
+            if self._size > MAX_BYTES:
+                self._rotate()
+
+    def flush(self) -> None:
+        """Write a last line that has no line end."""
+        if self._rest:
+            self.write(b"\n")
+
+    def close(self) -> None:
+        self.flush()
+        self._file.close()
+
+    def _rotate(self) -> None:
+        self._file.close()
+        self.path.replace(previous(self.path))
+        self._file = self.path.open("ab", buffering=0)
+        self._size = 0
+
+
+def previous(path: Path) -> Path:
+    """Where the rotated part of a log is."""
+    return path.with_suffix(".1.log")
+
+
+def lines(path: Path, tail: int | None = None, since: timedelta | None = None) -> list[bytes]:
+    """The lines of a log, with their time; the last `tail` of them, or those since then."""
+    data = b""
+    for file in (previous(path), path):
+        if file.exists():
+            data += file.read_bytes()
+    found = data.splitlines()
+    if since is not None:
+        start = (datetime.now(UTC) - since).strftime("%Y-%m-%dT%H:%M:%S.%fZ").encode()
+        found = [line for line in found if line[: len(start)] >= start]
+    if tail is not None:
+        found = found[-tail:] if tail else []
+    return found
+
+
+async def follow(path: Path) -> AsyncIterator[bytes]:
+    """The lines that are added from now on, across rotation, until the file is deleted."""
+    file = path.open("rb")
+    try:
+        file.seek(0, 2)
+        rest = b""
+        while True:
+            chunk = file.read(65536)
+            if not chunk:
+                try:
+                    moved = path.stat().st_ino != os.fstat(file.fileno()).st_ino
+                except FileNotFoundError:
+                    return
+                if moved:
+                    file.close()
+                    file = path.open("rb")
+                else:
+                    await asyncio.sleep(_POLL)
+                continue
+            parts = (rest + chunk).split(b"\n")
+            rest = parts.pop()
+            for part in parts:
+                yield part
+    finally:
+        file.close()

@@ -1,0 +1,96 @@
+"""Images to local programs, by name: what a container runs in the lab."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+PYTHON = sys.executable
+PROXY_IMAGE = "istio/proxyv2"
+
+
+class UnknownImageError(Exception):
+    """The lab has no program for an image; the message names those it has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """What a container image is in the lab."""
+
+    entrypoint: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def _module(name: str) -> Image:
+    return Image(entrypoint=(PYTHON, "-m", name))
+
+
+_IMAGES: Mapping[str, Image] = {
+    "guestbook/ui": _module("services.ui"),
+    "guestbook/message": _module("services.message"),
+    "guestbook/guestbook": _module("services.guestbook"),
+    "mysql": _module("lab.standins.mysql"),
+    "redis": Image(command=("redis-server",)),
+    "envoyproxy/ratelimit": Image(command=("/bin/ratelimit",)),
+    "openzipkin/zipkin-slim": _module("lab.standins.zipkin"),
+    "curlimages/curl": Image(command=("curl", "--help")),
+    PROXY_IMAGE: Image(),
+}
+
+_TAGS: Mapping[str, Mapping[str, str]] = {
+    "guestbook/ui:v2": {"UI_BACKGROUND": "goldenrod", "DEMO_VERSION": "2.0"},
+}
+"""What the tag of an image has baked in."""
+
+_COMMANDS: Mapping[str, tuple[str, ...]] = {
+    "python": (PYTHON,),
+    "python3": (PYTHON,),
+    "redis-server": (PYTHON, "-m", "lab.standins.redis"),
+    "ratelimit": (PYTHON, "-m", "lab.standins.ratelimit"),
+    "mysqld": (PYTHON, "-m", "lab.standins.mysql"),
+}
+"""Programs of an image that another program plays."""
+
+
+def split(image: str) -> tuple[str, str]:
+    """An image reference as the lab's name for it, and its tag.
+
+    The registry and its folders are left out: `docker.io/library/redis:8` is `redis`.
+    """
+    name, _, _digest = image.partition("@")
+    path, _, last = name.rpartition("/")
+    last, _, tag = last.partition(":")
+    folder = path.rpartition("/")[2]
+    for known in (f"{folder}/{last}", last):
+        if known in _IMAGES:
+            return known, tag
+    raise UnknownImageError(
+        f'the lab has no program for the image "{image}"; it has {", ".join(sorted(_IMAGES))}'
+    )
+
+
+def program(
+    image: str, command: Sequence[str] | None, args: Sequence[str] | None
+) -> tuple[list[str], dict[str, str]]:
+    """The command line of a container and the environment its image brings.
+
+    Kubernetes' rules: `command` replaces the image's entry point and its command, `args` the
+    command alone. Raises UnknownImageError.
+    """
+    name, tag = split(image)
+    known = _IMAGES[name]
+    if command:
+        argv = [*command, *(args or ())]
+    else:
+        argv = [*known.entrypoint, *(args if args is not None else known.command)]
+    return local(argv), dict(known.environment) | dict(_TAGS.get(f"{name}:{tag}", {}))
+
+
+def local(argv: Sequence[str]) -> list[str]:
+    """A command line with the program replaced by the one that plays it here."""
+    if not argv:
+        return []
+    base = argv[0].rpartition("/")[2]
+    return [*_COMMANDS.get(base, (argv[0],)), *argv[1:]]

@@ -1,0 +1,93 @@
+"""Services as the mesh and the pods see them: ports, protocols, endpoints, names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from lab.manifests.core import ServicePort as ManifestPort
+from lab.manifests.core import ServiceSpec
+from lab.manifests.resource import Resource
+from lab.mesh.model import Pod, PortProtocol, Service, ServicePort
+
+_PROTOCOLS: Mapping[str, PortProtocol] = {
+    "http": "HTTP",
+    "http2": "HTTP2",
+    "grpc": "GRPC",
+    "grpc-web": "GRPC",
+    "https": "HTTPS",
+    "tls": "TLS",
+    "tcp": "TCP",
+    "mysql": "TCP",
+    "redis": "TCP",
+    "mongo": "TCP",
+}
+_WELL_KNOWN: Mapping[int, PortProtocol] = {3306: "TCP", 6379: "TCP", 27017: "TCP", 9093: "TCP"}
+_APP_PROTOCOLS: Mapping[str, PortProtocol] = {"kubernetes.io/h2c": "HTTP2"}
+
+
+def protocol(port: ManifestPort) -> PortProtocol:
+    """Istio's explicit protocol selection: appProtocol, then the name's first part."""
+    if port.app_protocol:
+        chosen = _APP_PROTOCOLS.get(port.app_protocol) or _PROTOCOLS.get(port.app_protocol.lower())
+        if chosen is not None:
+            return chosen
+    name = port.name.lower()
+    for prefix in (name if name.startswith("grpc-web") else name.partition("-")[0], name):
+        if prefix in _PROTOCOLS:
+            return _PROTOCOLS[prefix]
+    return _WELL_KNOWN.get(port.port, "AUTO")
+
+
+def service(resource: Resource, cluster_ip: str | None) -> Service:
+    spec: ServiceSpec = resource.spec
+    ports = tuple(
+        ServicePort(port.name, port.port, port.target_port or port.port, protocol(port))
+        for port in spec.ports
+    )
+    return Service(
+        namespace=resource.namespace,
+        name=resource.name,
+        ports=ports,
+        selector=spec.selector,
+        cluster_ip=cluster_ip,
+        source=resource.source,
+        annotations=resource.annotations,
+    )
+
+
+def target_port(port: ServicePort, pod: Pod) -> int | None:
+    """The container port behind a Service's port; None when the pod has none of that name."""
+    if isinstance(port.target_port, int):
+        return port.target_port
+    return pod.ports.get(port.target_port)
+
+
+def selects(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
+    return bool(selector) and all(labels.get(key) == value for key, value in selector.items())
+
+
+def endpoints(service: Service, port: ServicePort, pods: Sequence[Pod]) -> list[tuple[str, int]]:
+    """The addresses of the ready pods behind a Service's port."""
+    return [
+        (pod.address, number)
+        for pod in pods
+        if pod.namespace == service.namespace
+        and pod.ready
+        and selects(service.selector, pod.labels)
+        and (number := target_port(port, pod)) is not None
+    ]
+
+
+def named(host: str, namespace: str, services: Sequence[Service]) -> Service | None:
+    """The Service a host name means to a pod of `namespace`, as cluster DNS resolves it."""
+    parts = host.rstrip(".").split(".")
+    if len(parts) == 1:
+        where = namespace
+    elif len(parts) == 2 or parts[2:] in (["svc"], ["svc", "cluster", "local"]):
+        where = parts[1]
+    else:
+        return None
+    for service in services:
+        if service.name == parts[0] and service.namespace == where:
+            return service
+    return None

@@ -1,0 +1,1 @@
+"""Local programs that play a container image."""

@@ -1,0 +1,155 @@
+"""`python -m lab.standins.mysql ARGS`: a private mysqld or mariadbd, set up like the mysql image.
+
+The data is in `$GUESTBOOK_ROOT/var/lib/mysql`. `MYSQL_DATABASE`, `MYSQL_USER`, `MYSQL_PASSWORD`
+and `MYSQL_ROOT_PASSWORD` mean what they mean to the image. Where no server is installed, a
+placeholder holds the port and the guestbook uses SQLite. `--ping HOST` asks whether it listens.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+PORT = 3306
+SERVERS = ("mariadbd", "mysqld")
+_SEARCH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin:/usr/libexec"
+
+_MYSQL_ONLY = ("--mysqlx", "--default-authentication-plugin", "--authentication-policy")
+"""Options of the mysql image's server that MariaDB doesn't have."""
+
+
+def installed() -> str | None:
+    """The real server on this machine, if there is one."""
+    return next((found for name in SERVERS if (found := shutil.which(name, path=_SEARCH))), None)
+
+
+def is_mariadb(server: str) -> bool:
+    """Debian's mysqld is a link to mariadbd."""
+    return "mariadb" in Path(server).resolve().name
+
+
+def _quote(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _initial_sql(environ: dict[str, str]) -> str:
+    """Run at each start, and harmless when repeated: the database, the user and the passwords."""
+    lines = []
+    database = environ.get("MYSQL_DATABASE", "")
+    name = database.replace("`", "``")
+    if database:
+        lines.append(f"CREATE DATABASE IF NOT EXISTS `{name}` CHARACTER SET utf8mb4;")
+    if user := environ.get("MYSQL_USER"):
+        who = f"{_quote(user)}@'%'"
+        password = _quote(environ.get("MYSQL_PASSWORD", ""))
+        lines.append(f"CREATE USER IF NOT EXISTS {who} IDENTIFIED BY {password};")
+        lines.append(f"ALTER USER {who} IDENTIFIED BY {password};")
+        if database:
+            lines.append(f"GRANT ALL ON `{name}`.* TO {who};")
+    if root := environ.get("MYSQL_ROOT_PASSWORD"):
+        password = _quote(root)
+        lines.append(f"CREATE USER IF NOT EXISTS 'root'@'%' IDENTIFIED BY {password};")
+        lines.append(f"ALTER USER 'root'@'%' IDENTIFIED BY {password};")
+        lines.append(f"ALTER USER 'root'@'localhost' IDENTIFIED BY {password};")
+        lines.append("GRANT ALL ON *.* TO 'root'@'%' WITH GRANT OPTION;")
+    return "\n".join(lines) + "\n"
+
+
+def _initialise(server: str, data: Path, user: list[str]) -> None:
+    """Make the system tables in an empty folder; a half made one is thrown away."""
+    if (data / "mysql").is_dir():
+        return
+    sys.stdout.write("Initialising the database (once)\n")
+    sys.stdout.flush()
+    fresh = data.with_name(data.name + ".new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    if is_mariadb(server):
+        install = shutil.which("mariadb-install-db") or "mysql_install_db"
+        command = [
+            install,
+            "--no-defaults",
+            f"--datadir={fresh}",
+            "--skip-test-db",
+            "--skip-name-resolve",
+            "--auth-root-authentication-method=normal",
+            *user,
+        ]
+    else:
+        command = [server, "--no-defaults", f"--datadir={fresh}", "--initialize-insecure", *user]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        sys.exit(f"{command[0]} failed:\n{result.stdout}{result.stderr}")
+    for entry in fresh.iterdir():
+        shutil.move(str(entry), data / entry.name)
+    fresh.rmdir()
+
+
+def _serve(server: str) -> None:
+    host = os.environ.get("HOST", "127.0.0.1")
+    root = Path(os.environ.get("GUESTBOOK_ROOT", ".")).absolute()
+    data = (root / "var/lib/mysql").resolve()
+    data.mkdir(parents=True, exist_ok=True)
+    user = [f"--user={pwd.getpwuid(0).pw_name}"] if os.geteuid() == 0 else []
+    _initialise(server, data, user)
+    initial = root / "init.sql"
+    initial.touch(mode=0o600)
+    initial.write_text(_initial_sql(dict(os.environ)), encoding="utf-8")
+    args = sys.argv[1:]
+    if is_mariadb(server):
+        args = [arg for arg in args if not arg.startswith(_MYSQL_ONLY)]
+    command = [
+        server,
+        "--no-defaults",
+        f"--datadir={data}",
+        # Relative to the data: the path of a socket may not be longer than about 100 characters.
+        "--socket=mysqld.sock",
+        "--pid-file=mysqld.pid",
+        f"--init-file={initial}",
+        f"--bind-address={host}",
+        f"--port={PORT}",
+        "--skip-name-resolve",
+        "--performance-schema=OFF",
+        "--max-connect-errors=4294967295",
+        "--character-set-server=utf8mb4",
+        *([] if is_mariadb(server) else ["--mysqlx=OFF"]),
+        *user,
+        *args,
+    ]
+    os.execv(server, command)  # noqa: S606
+
+
+def _placeholder() -> None:
+    host = os.environ.get("HOST", "127.0.0.1")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with socket.create_server((host, PORT)) as server:
+        sys.stdout.write("No MySQL-compatible server is installed: the guestbook uses SQLite\n")
+        sys.stdout.flush()
+        while True:
+            connection, _ = server.accept()
+            connection.close()
+
+
+def main() -> None:
+    """Serve until SIGTERM."""
+    if sys.argv[1:2] == ["--ping"]:
+        try:
+            socket.create_connection((sys.argv[2], PORT), 2).close()
+        except OSError as error:
+            sys.exit(f"{sys.argv[2]}:{PORT}: {error}")
+        return
+    server = installed()
+    if server is None or os.environ.get("DATABASE_URL"):
+        _placeholder()
+    else:
+        _serve(server)
+
+
+if __name__ == "__main__":
+    main()
