@@ -1,0 +1,129 @@
+"""Drives the Compose project with the `docker` command, as a person would."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ALWAYS = ("ui", "message-service", "guestbook-service", "redis", "mysql")
+
+
+def require_engine() -> None:
+    """Skip, by name and reason, where there is no Docker engine with Compose."""
+    if shutil.which("docker") is None:
+        pytest.skip("docker is not installed (https://docs.docker.com/engine/install/)")
+    for command, missing in (
+        (["docker", "info"], "no Docker engine answers"),
+        (["docker", "compose", "version"], "docker has no compose plugin"),
+    ):
+        if subprocess.run(command, capture_output=True, timeout=60).returncode:
+            pytest.skip(missing)
+
+
+def docker(*arguments: str, check: bool = True, timeout: float = 120) -> str:
+    """Output of a docker command; its errors in the assertion when it fails."""
+    result = subprocess.run(
+        ["docker", *arguments], capture_output=True, text=True, timeout=timeout, cwd=ROOT
+    )
+    assert not check or result.returncode == 0, f"docker {arguments}: {result.stderr}"
+    return result.stdout
+
+
+def free_port() -> int:
+    """A port for a container to publish. Port 0 would change whenever the container restarts."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def eventually(what: str, condition: Callable[[], Any], seconds: float = 120) -> Any:
+    """Wait until CONDITION gives something true, and give that."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            last = condition()
+        except (httpx.HTTPError, json.JSONDecodeError) as error:
+            last = None
+            problem: object = error
+        else:
+            problem = last
+        if last:
+            return last
+        assert time.monotonic() < deadline, f"{what} did not happen in {seconds} s: {problem}"
+        time.sleep(0.1)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """One Compose project."""
+
+    project: str
+    environment: dict[str, str]
+
+    @property
+    def url(self) -> str:
+        return f"http://localhost:{self.environment['GUESTBOOK_PORT']}"
+
+    def compose(self, *arguments: str, timeout: float = 300, check: bool = True) -> str:
+        result = subprocess.run(
+            ["docker", "compose", "--project-name", self.project, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            cwd=ROOT,
+            env=os.environ | self.environment,
+        )
+        assert not check or result.returncode == 0, f"compose {arguments}: {result.stderr}"
+        return result.stdout
+
+    def inspect(self, service: str) -> dict[str, Any]:
+        """What the engine says about a service's one container, also when it has ended."""
+        container = self.compose("ps", "--all", "--quiet", service).strip()
+        details: dict[str, Any] = json.loads(docker("inspect", container))[0]
+        return details
+
+    def is_healthy(self, service: str) -> bool:
+        state = self.inspect(service)["State"]
+        return bool(state["Running"] and state["Health"]["Status"] == "healthy")
+
+    def crash(self, service: str) -> None:
+        """Kill the container's process as the kernel would when memory is short.
+
+        `docker kill` would not do: the engine takes that for a person's wish, and leaves the
+        container down. So the signal comes from a container that sees the engine's processes.
+        """
+        details = self.inspect(service)
+        helper = ["run", "--rm", "--pid=host", "--user=0", "--entrypoint=kill", "mysql:8.4"]
+        docker(*helper, "-KILL", str(details["State"]["Pid"]))
+
+        def restarted() -> bool:
+            now = self.inspect(service)
+            return now["RestartCount"] > details["RestartCount"] and self.is_healthy(service)
+
+        eventually(f"the restart of {service}", restarted)
+
+    def stored(self) -> list[str]:
+        """Every message in the guestbook, asked of the guestbook service page by page."""
+        script = (
+            "import json, urllib.request as r\n"
+            "page = pages = 0\n"
+            "while page <= pages:\n"
+            "    body = json.load(r.urlopen(f'http://127.0.0.1:8080/api/messages?size=1000&page={page}'))\n"
+            "    print(*(m['message'] for m in body['_embedded']['messages']), sep='\\n')\n"
+            "    page, pages = page + 1, body['page']['totalPages'] - 1\n"
+        )
+        listed = self.compose("exec", "-T", "guestbook-service", "python", "-c", script)
+        return [line for line in listed.splitlines() if line]
