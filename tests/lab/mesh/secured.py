@@ -34,6 +34,18 @@ def mesh(folder: Path) -> Iterator[harness.Mesh]:
         yield made
 
 
+def apply(mesh: harness.Mesh, *manifests: str) -> None:
+    """Makes the manifests the whole configuration, and waits until no old connection is left."""
+    mesh.apply("\n---\n".join(manifests))
+    harness.wait(lambda: not any(_draining(running) for running in mesh.pods.values()), 20)
+
+
+def _draining(running: harness.Running) -> int:
+    if running.process is None:
+        return 0
+    return sum(running.admin.stats("listener_manager.total_.*_draining").values())
+
+
 def get(
     mesh: harness.Mesh,
     client: str = "ui",
