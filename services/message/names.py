@@ -45,5 +45,5 @@ def decode(raw: bytes) -> str:
         if len(name) <= MAX_LENGTH:
             return name
     raise HTTPException(
-        HTTPStatus.REQUEST_URI_TOO_LONG, f"the name is too long; {MAX_LENGTH} characters are allowed"
+        HTTPStatus.REQUEST_URI_TOO_LONG, f"the name is over {MAX_LENGTH} characters long"
     )
