@@ -11,12 +11,12 @@ from services.common.server import run
 from services.common.settings import load
 from services.ui import sessions
 from services.ui.app import create_app
-from services.ui.settings import UiSettings
+from services.ui.settings import Settings
 
 
 def main() -> None:
     """Run the ui until it is told to stop."""
-    settings = load(UiSettings)
+    settings = load(Settings)
     logs.configure(settings)
     logging.getLogger("httpx").setLevel(logging.WARNING)  # else a line for every call
     redis = sessions.connect(settings)

@@ -21,14 +21,14 @@ from services.common.telemetry import FASTAPI_TELEMETRY
 from services.ui import clients, routes, view
 from services.ui.routes import Resources
 from services.ui.security import add_headers, content_security_policy
-from services.ui.settings import UiSettings
+from services.ui.settings import Settings
 
 
 class State(TypedDict):
     resources: Resources
 
 
-def create_app(settings: UiSettings, redis: Redis) -> ASGIApp:
+def create_app(settings: Settings, redis: Redis) -> ASGIApp:
     """The ui. It takes over the Redis client, and closes it at the end of the lifespan."""
 
     pages = view.load(settings)

@@ -21,7 +21,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from services.common.telemetry import client_span, outgoing_headers
 from services.ui.security import header_value
-from services.ui.settings import UiSettings
+from services.ui.settings import Settings
 
 PAGE_SIZE = 20
 CONNECT_SECONDS = 1.0
@@ -167,7 +167,7 @@ class Backends:
             return response.status_code, body
 
 
-def connect(settings: UiSettings) -> Backends:
+def connect(settings: Settings) -> Backends:
     """Make the clients. Nothing is sent; `http_proxy` and `no_proxy` of the environment count."""
     http = HttpxAiohttpClient(
         # One context for the proxied and the direct transport: each load of the CAs takes 20 ms.

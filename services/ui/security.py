@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.ui.settings import UiSettings
+from services.ui.settings import Settings
 
 _HEADERS = {
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
@@ -26,7 +26,7 @@ def content_security_policy(nonce: str) -> str:
     )
 
 
-def add_headers(app: ASGIApp, settings: UiSettings) -> ASGIApp:
+def add_headers(app: ASGIApp, settings: Settings) -> ASGIApp:
     """Say on every answer which ui gave it, and add the protections it does not set itself."""
     always = {
         "x-ui-version": header_value(settings.demo_version),

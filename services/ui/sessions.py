@@ -13,7 +13,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from services.ui.settings import UiSettings
+from services.ui.settings import Settings
 
 COOKIE = "SESSION"
 TTL_SECONDS = 30 * 60
@@ -25,7 +25,7 @@ Down = (RedisError, OSError)
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
-def connect(settings: UiSettings) -> Redis:
+def connect(settings: Settings) -> Redis:
     """Make the client; it connects when it is first used, and again whenever it has to.
 
     A pooled connection may be closed under us (a restart of Redis, an authorization policy of

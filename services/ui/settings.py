@@ -17,7 +17,7 @@ CssColour = Annotated[
 ]
 
 
-class UiSettings(CommonSettings):
+class Settings(CommonSettings):
     """Settings of the ui."""
 
     otel_service_name: str = Field(

@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from services.ui import form as forms
 from services.ui.clients import Greeting, Messages, UnavailableError
 from services.ui.form import Form
-from services.ui.settings import UiSettings
+from services.ui.settings import Settings
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
@@ -67,7 +67,7 @@ class View:
         )
 
 
-def load(settings: UiSettings) -> View:
+def load(settings: Settings) -> View:
     """Compile the templates."""
     environment = Environment(
         loader=FileSystemLoader(HERE / "templates"),

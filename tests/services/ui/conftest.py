@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import queue
-import re
 import shutil
 import socket
 import subprocess
-import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.services.process import Service, environment, wait_until
 from tests.services.ui.backend import Backend, Guestbook, greets
-
-
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 20) -> None:
-    """Wait for something that takes a moment; fail when it does not come."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not happen within {seconds:g} s"
-        time.sleep(0.02)
 
 
 class RedisServer:
@@ -67,21 +53,21 @@ class RedisServer:
             return False
 
 
-@dataclass
-class Ui:
+class Ui(Service):
     """A running ui."""
 
-    url: str
-    management_url: str
-    process: subprocess.Popen[str]
-    log: list[str] = field(default_factory=list)
-
     def browser(self) -> httpx.Client:
-        """A client with cookies that follows redirects when it is told to."""
+        """A client that keeps cookies and follows no redirect by itself."""
         return httpx.Client(base_url=self.url, timeout=30, trust_env=False)
 
-    def ready(self) -> int:
-        url = f"{self.management_url}/actuator/health/readiness"
+    def ready(self) -> bool:
+        return self._health("readiness") == 200
+
+    def alive(self) -> bool:
+        return self._health("liveness") == 200
+
+    def _health(self, group: str) -> int:
+        url = f"{self.management}/actuator/health/{group}"
         return httpx.get(url, trust_env=False).status_code
 
 
@@ -89,50 +75,16 @@ StartUi = Callable[..., Ui]
 
 
 @pytest.fixture(scope="session")
-def start_ui() -> Iterator[Callable[[dict[str, str]], Ui]]:
-    """Start a ui with these environment variables; all are stopped at the end."""
+def start_ui() -> Iterator[StartUi]:
+    """Start a ui with these settings; all are stopped at the end."""
     with ExitStack() as stack:
 
-        def start(environ: dict[str, str]) -> Ui:
-            own = {"HOST": "127.0.0.1", "PORT": "0", "MANAGEMENT_PORT": "0", "HOSTNAME": "ui-1"}
-            path = {"PATH": os.environ["PATH"], "SHUTDOWN_DRAIN": "0"}
-            process = subprocess.Popen(
-                [sys.executable, "-m", "services.ui"],
-                env={**path, **own, **environ},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            stack.callback(_stop, process)
-            lines: queue.Queue[str] = queue.Queue()
-            log: list[str] = []
-            threading.Thread(target=_read, args=(process, log, lines), daemon=True).start()
-            while True:
-                line = lines.get(timeout=30)
-                assert line, f"the ui ended: {log}"
-                if found := re.search(r"ready on (\S+), management on (\S+)", line):
-                    return Ui(found[1], found[2], process, log)
+        def start(**settings: object) -> Ui:
+            ui = Ui("ui", environment(HOSTNAME="ui-1", **settings))
+            stack.callback(ui.stop)
+            return ui
 
         yield start
-
-
-def _read(process: subprocess.Popen[str], log: list[str], lines: queue.Queue[str]) -> None:
-    assert process.stdout is not None
-    for line in process.stdout:
-        log.append(line.rstrip("\n"))
-        lines.put(line)
-    lines.put("")
-
-
-def _stop(process: subprocess.Popen[str]) -> None:
-    process.terminate()
-    try:
-        process.wait(15)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    assert process.stdout is not None
-    process.stdout.close()
 
 
 @pytest.fixture(scope="session")
@@ -195,12 +147,12 @@ def environ(_backends: tuple[Backend, Backend], redis: RedisServer) -> dict[str,
 
 @pytest.fixture(scope="session")
 def _patient_ui(start_ui: StartUi, environ: dict[str, str]) -> Ui:
-    return start_ui(environ)
+    return start_ui(**environ)
 
 
 @pytest.fixture(scope="session")
 def _impatient_ui(start_ui: StartUi, environ: dict[str, str]) -> Ui:
-    return start_ui({**environ, "BACKEND_TIMEOUT": "1"})
+    return start_ui(**environ, BACKEND_TIMEOUT=1)
 
 
 @pytest.fixture

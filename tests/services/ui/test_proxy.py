@@ -57,7 +57,7 @@ def visit(ui: Ui) -> tuple[str | None, list[tuple[str, str]]]:
 def test_both_back_ends_are_asked_through_the_proxy(
     start_ui: StartUi, mesh: dict[str, str], proxy: Backend, stored: Guestbook
 ) -> None:
-    greeting, messages = visit(start_ui(mesh))
+    greeting, messages = visit(start_ui(**mesh))
     assert greeting == "Hello a/b from message-1 with 1.0"
     assert messages == [("a/b", "hello")]
     assert len(stored.messages) == 1
@@ -76,7 +76,7 @@ def test_what_no_proxy_names_is_asked_directly(
     start_ui: StartUi, mesh: dict[str, str], proxy: Backend, environ: dict[str, str]
 ) -> None:
     direct = {"GUESTBOOK_HOST": environ["GUESTBOOK_HOST"], "no_proxy": "127.0.0.1,localhost"}
-    greeting, messages = visit(start_ui({**mesh, **direct}))
+    greeting, messages = visit(start_ui(**{**mesh, **direct}))
     assert greeting == "Hello a/b from message-1 with 1.0"
     assert messages == [("a/b", "hello")]
     assert [seen.target for seen in proxy.seen] == ["http://message-service/hello/a%2Fb"]
@@ -85,7 +85,7 @@ def test_what_no_proxy_names_is_asked_directly(
 def test_a_proxy_that_is_gone_is_a_back_end_that_is_gone(
     start_ui: StartUi, mesh: dict[str, str], proxy: Backend
 ) -> None:
-    ui = start_ui(mesh)
+    ui = start_ui(**mesh)
     proxy.stop()
     greeting, messages = visit(ui)
     assert greeting == "Unable to connect"

@@ -103,7 +103,7 @@ def test_the_codelabs_style_block_is_in_the_page(ui: Ui) -> None:
 
 
 def test_the_background_of_the_second_version(start_ui: StartUi, environ: dict[str, str]) -> None:
-    second = start_ui({**environ, "UI_BACKGROUND": "goldenrod", "DEMO_VERSION": "2.0"})
+    second = start_ui(**{**environ, "UI_BACKGROUND": "goldenrod", "DEMO_VERSION": "2.0"})
     answer = httpx.get(second.url, trust_env=False)
     assert "--background: goldenrod;" in answer.text
     assert answer.headers["x-ui-version"] == "2.0"
