@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from lab.exercises.load import ExerciseError, Lesson, pick, read_all, root
 from lab.exercises.narrate import Transcript
 from lab.exercises.runner import Change, Result, Runner
 from lab.exercises.target import KubectlTarget, LabTarget, Target
+from lab.pods.state import default_folder
 
 app = typer.Typer(
     help="The exercises of the codelab: read them, run them, check that they work.",
@@ -81,6 +81,7 @@ def show(name: Annotated[str, typer.Argument(help="such as 05-retries, retries o
 
 @app.command()
 def run(
+    outer: typer.Context,
     names: Annotated[
         list[str] | None, typer.Argument(help="such as 05-retries, retries or 5")
     ] = None,
@@ -106,13 +107,13 @@ def run(
 
     Exit status: 0 all passed, 1 something was not as expected, 2 they could not be run.
     """
-    with _errors(), _terminated(), _target(target, context, ingress) as world:
+    with _errors(), _terminated(), _target(outer, target, context, ingress) as world:
         lessons = _lessons()
         if bool(names) == every:
             raise ExerciseError("name exercises to run, or say --all (`list` shows them)")
         chosen = lessons if every else pick(lessons, names or [])
         console = Console(highlight=False)
-        runner = _runner(world, lessons, console)
+        runner = _runner(outer, world, lessons, console)
         results: list[Result] = []
         try:
             for lesson in chosen:
@@ -132,21 +133,30 @@ def run(
 
 @app.command()
 def clean(
-    target: TargetOption = World.lab, context: ContextOption = None, ingress: IngressOption = None
+    outer: typer.Context,
+    target: TargetOption = World.lab,
+    context: ContextOption = None,
+    ingress: IngressOption = None,
 ) -> None:
     """Remove what exercises left behind, and bring the ingress back.
 
     After a run that was killed it first puts back what that run had found.
     """
-    with _errors(), _target(target, context, ingress) as world:
+    with _errors(), _target(outer, target, context, ingress) as world:
         console = Console(highlight=False)
-        for text in _runner(world, _lessons(), console).clean():
-            console.print(text, markup=False)
+        for text in _runner(outer, world, _lessons(), console).clean():
+            console.print(text, markup=False, soft_wrap=True)
 
 
-def _runner(world: Target, lessons: list[Lesson], console: Console) -> Runner:
-    state = Path(os.environ.get("GUESTBOOK_HOME", ".guestbook"))
+def _runner(outer: typer.Context, world: Target, lessons: list[Lesson], console: Console) -> Runner:
+    state = _folder(outer) or default_folder()
     return Runner(world, Transcript(console), istio=root(), lessons=lessons, state=state)
+
+
+def _folder(outer: typer.Context) -> Path | None:
+    """The lab's state folder, when `guestbook --state` named one."""
+    folder = getattr(outer.find_root().obj, "folder", None)
+    return folder if isinstance(folder, Path) else None
 
 
 def _lessons() -> list[Lesson]:
@@ -160,7 +170,9 @@ def _counterproofs(runner: Runner, lesson: Lesson, target: str, console: Console
     for proof in lesson.exercise.counterproof:
         if target not in proof.targets:
             continue
-        console.print(f"{lesson.name}, changed on purpose: {proof.because}", markup=False)
+        console.print(
+            f"{lesson.name}, changed on purpose: {proof.because}", markup=False, soft_wrap=True
+        )
         result = run_changed(runner, lesson, proof)
         failed = result.failed
         if failed is not None and failed.step.startswith(proof.fails) and not result.problems:
@@ -169,7 +181,7 @@ def _counterproofs(runner: Runner, lesson: Lesson, target: str, console: Console
         else:
             where = f"it failed at {failed.step!r}" if failed else "every step passed"
             problem = f"the step {proof.fails!r} had to fail, but {where}"
-            console.print(f"  ✗ {problem}\n", style="bold red", markup=False)
+            console.print(f"  ✗ {problem}\n", style="bold red", markup=False, soft_wrap=True)
             problems = [problem, *result.problems]
             results.append(Result(f"{lesson.name}: {proof.because}", result.seconds, [], problems))
     return results
@@ -216,17 +228,26 @@ def _summary(console: Console, results: list[Result]) -> None:
         return
     for result in results:
         mark, style = ("✓", "green") if result.passed else ("✗", "red")
-        console.print(f"{mark} {result.name}  {result.seconds:.1f} s", style=style, markup=False)
+        console.print(
+            f"{mark} {result.name}  {result.seconds:.1f} s",
+            style=style,
+            markup=False,
+            soft_wrap=True,
+        )
     passed = sum(result.passed for result in results)
     took = sum(result.seconds for result in results)
     console.print(f"{passed} of {len(results)} passed in {took:.0f} s")
 
 
 @contextlib.contextmanager
-def _target(target: World, context: str | None, ingress: str | None) -> Iterator[Target]:
+def _target(
+    outer: typer.Context, target: World, context: str | None, ingress: str | None
+) -> Iterator[Target]:
     if target is World.lab and context:
         raise ExerciseError("--context is for --target kubectl")
-    world: Target = KubectlTarget(context, ingress) if target is World.kubectl else LabTarget()
+    world: Target = (
+        KubectlTarget(context, ingress) if target is World.kubectl else LabTarget(_folder(outer))
+    )
     try:
         yield world
     finally:

@@ -13,13 +13,13 @@ import json
 import os
 import re
 import shlex
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from lab.exercises.load import ExerciseError
@@ -202,8 +202,9 @@ class LabTarget:
 
     name = "lab"
 
-    def __init__(self, status: Callable[[], Completed] | None = None) -> None:
-        self._status = status or (lambda: run_here(["status", "-o", "json"], ""))
+    def __init__(self, state: Path | None = None) -> None:
+        """`state` is the lab's folder when it isn't the usual one."""
+        self._options = ["--state", str(state)] if state else []
 
     def line(self, argv: Sequence[str]) -> str:
         words = ["guestbook", *argv[1:]] if argv[0] in ("kubectl", "istioctl") else list(argv)
@@ -217,17 +218,17 @@ class LabTarget:
         timeout: float = 300,  # noqa: ARG002 - the lab's own commands carry their own deadline
         check: bool = True,
     ) -> Completed:
-        done = run_here(argv[1:], stdin)
+        done = run_here([*self._options, *argv[1:]], stdin)
         return checked(self, argv, done) if check else done
 
     def forward(
         self, namespace: str, resource: str, port: int
     ) -> contextlib.AbstractContextManager[int]:
-        command = [sys.executable, "-m", "lab.cli"]
+        command = [sys.executable, "-m", "lab.cli", *self._options]
         return forwarding([*command, "port-forward", "-n", namespace, resource, f":{port}"])
 
     def _state(self) -> dict[str, Any]:
-        done = self._status()
+        done = run_here([*self._options, "status", "-o", "json"], "")
         try:
             state = json.loads(done.output)
         except ValueError:
@@ -285,7 +286,3 @@ def _listens(host: str, port: int) -> bool:
     with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=2):
         return True
     return False
-
-
-def istioctl_installed() -> bool:
-    return shutil.which("istioctl") is not None
