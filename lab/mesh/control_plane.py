@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+import httpx
+
 from lab.manifests.pod_spec import HTTPGetAction, Probe
 from lab.manifests.resource import Resource
 from lab.mesh import authority, envoy, mesh_config
@@ -121,7 +123,7 @@ class ControlPlane:
             reason = f"Envoy of pod {proxy.model.name} refused the configuration: {error}"
             self.report(proxy.model, reason)
             return reason
-        except OSError as error:
+        except (OSError, httpx.HTTPError):
+            # It has ended or is ending; when it starts again it gets the newest configuration.
             self._given[key] = before
-            self.report(proxy.model, f"configuration not delivered: {error}")
         return ""

@@ -203,7 +203,7 @@ class Cluster:
             try:
                 await self._round()
                 self.problem = ""
-            except NoAddressesError as error:
+            except (NoAddressesError, OSError) as error:
                 self.problem = str(error)
             async with self._news:
                 self._news.notify_all()
