@@ -85,6 +85,7 @@ def test_strict_cuts_off_plain_text_and_nobody_else(secured: harness.Mesh) -> No
     assert refused("store", secured)
     assert get(secured).status_code == 200
     assert b"200 OK" in talk(secured, "ui", "store")
+    harness.wait(lambda: "NR filter_chain_not_found" in secured.pods["message"].log)
 
 
 def test_disable_has_no_tls_at_all(secured: harness.Mesh) -> None:
@@ -131,6 +132,24 @@ spec: {host: message, trafficPolicy: {tls: {mode: DISABLE}}}
     )
     assert get(secured).status_code == 503
     assert "connection termination" in get(secured).text
+
+
+def test_a_server_with_another_identity_is_not_trusted(secured: harness.Mesh) -> None:
+    apply(
+        secured,
+        """
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: message, namespace: default}
+spec:
+  host: message
+  trafficPolicy:
+    tls:
+      mode: ISTIO_MUTUAL
+      subjectAltNames: [spiffe://cluster.local/ns/default/sa/somebody-else]
+""",
+    )
+    assert get(secured).status_code == 503
 
 
 def test_mutual_tls_to_a_pod_without_sidecar_fails(secured: harness.Mesh) -> None:

@@ -1,0 +1,146 @@
+"""Envoy's API as protobuf messages: to check, to normalise and to merge parts of a configuration.
+
+The messages come from the xds-protos package, which is large: a message's module is imported when
+the message is first named.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from google.protobuf import descriptor_pool, json_format, message, message_factory
+
+Json = dict[str, Any]
+
+ANY_PREFIX = "type.googleapis.com/"
+
+
+_OLD = re.compile(r"^envoy\..*\.v[12](alpha\d*)?\.")
+
+
+class UnknownTypeError(Exception):
+    """A `@type` that Envoy's v3 API doesn't have."""
+
+
+class InvalidError(Exception):
+    """A value that is no such message."""
+
+
+@functools.cache
+def message_type(name: str) -> type[message.Message]:
+    """The message called `envoy.config.cluster.v3.Cluster`. Raises UnknownTypeError."""
+    if _OLD.search(name):
+        raise UnknownTypeError(name)  # Envoy reads v3 alone; the package still has the old ones.
+    pool = descriptor_pool.Default()
+    for module in _modules(name.rpartition(".")[0]):
+        importlib.import_module(module)
+    try:
+        return message_factory.GetMessageClass(pool.FindMessageTypeByName(name))
+    except KeyError:
+        raise UnknownTypeError(name) from None
+
+
+def _modules(package: str) -> Iterator[str]:
+    try:
+        found = importlib.import_module(package)
+    except (ImportError, ValueError):
+        return
+    for module in pkgutil.iter_modules(getattr(found, "__path__", ())):
+        if module.name.endswith("_pb2"):
+            yield f"{package}.{module.name}"
+
+
+def types_in(value: object) -> Iterator[str]:
+    """Every `@type` in a JSON value, without its prefix."""
+    if isinstance(value, dict):
+        if isinstance(value.get("@type"), str):
+            yield value["@type"].rpartition("/")[2]
+        for item in value.values():
+            yield from types_in(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from types_in(item)
+
+
+def parse(name: str, value: Json, *, strict: bool = False) -> message.Message:
+    """A JSON value (snake_case or camelCase) as a message; `strict` refuses unknown fields.
+
+    Raises UnknownTypeError for a `@type` that doesn't exist, InvalidError for anything else.
+    """
+    for inner in types_in(value):
+        message_type(inner)
+    parsed = message_type(name)()
+    try:
+        json_format.ParseDict(value, parsed, ignore_unknown_fields=not strict)
+    except (json_format.ParseError, TypeError, ValueError) as error:
+        raise InvalidError(str(error)) from error
+    return parsed
+
+
+def to_json(parsed: message.Message) -> Json:
+    return {
+        key: _plain(value)
+        for key, value in json_format.MessageToDict(
+            parsed, preserving_proto_field_name=True
+        ).items()
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Ordinary dictionaries, which are equal in any order."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value
+
+
+def normalize(name: str, value: Json) -> Json:
+    """A value in the spelling the lab writes (snake_case, no unknown fields)."""
+    return to_json(parse(name, value))
+
+
+def merge(name: str, target: Json, patch: Json) -> Json:
+    """What istiod's protobuf merge makes of two values of one message.
+
+    Fields that the patch sets win, messages merge, lists grow, a map's keys and durations are
+    replaced. A zero value counts as not set.
+    """
+    merged = parse(name, target, strict=True)
+    _merge(merged, parse(name, patch))
+    return to_json(merged)
+
+
+def merge_any(target: Json, patch: Json) -> Json:
+    """Two `typed_config` merged; of two types the target stays, as in istiod."""
+    if target.get("@type") != patch.get("@type"):
+        return target
+    kind = target["@type"]
+    bare = [{key: item for key, item in one.items() if key != "@type"} for one in (target, patch)]
+    return {"@type": kind, **merge(kind.rpartition("/")[2], *bare)}
+
+
+def _merge(target: message.Message, patch: message.Message) -> None:
+    for field, value in patch.ListFields():
+        into = getattr(target, field.name)
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            is_message = field.message_type.fields_by_name["value"].message_type is not None
+            for key in value:
+                if is_message:
+                    into[key].CopyFrom(value[key])
+                else:
+                    into[key] = value[key]
+        elif field.is_repeated:
+            into.extend(value)
+        elif field.message_type is None:
+            setattr(target, field.name, value)
+        elif field.message_type.full_name == "google.protobuf.Duration":
+            into.CopyFrom(value)
+        else:
+            into.SetInParent()
+            _merge(into, value)
