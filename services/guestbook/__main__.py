@@ -1,0 +1,26 @@
+"""`python -m services.guestbook` runs the service."""
+
+from __future__ import annotations
+
+from services.common import logs
+from services.common.app import instrument
+from services.common.health import Check
+from services.common.server import run
+from services.common.settings import load
+from services.guestbook.app import create_app
+from services.guestbook.health import database_probe
+from services.guestbook.settings import Settings
+from services.guestbook.storage import Storage
+
+
+def main() -> None:
+    settings = load(Settings)
+    logs.configure(settings)
+    storage = Storage(settings.url())
+    app = create_app(settings, storage)
+    checks = [Check("database", database_probe(storage))]
+    run(instrument(app, settings), settings=settings, checks=checks)
+
+
+if __name__ == "__main__":
+    main()

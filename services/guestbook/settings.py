@@ -1,0 +1,88 @@
+"""Settings of the guestbook service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from services.common.settings import CommonSettings, Port
+
+_ALLOWED_URLS = (
+    "mysql+pymysql://USER:PASSWORD@HOST:PORT/DATABASE or sqlite:////absolute/path/to/file"
+)
+
+
+class Settings(CommonSettings):
+    """What the guestbook service reads from its environment."""
+
+    otel_service_name: str = Field(
+        "guestbook-service", min_length=1, description="Name of the service in exported spans."
+    )
+    database_url: SecretStr | None = Field(
+        None,
+        description=f"The database as one URL: `{_ALLOWED_URLS}`. Wins over the `MYSQL_…` ones.",
+    )
+    mysql_host: str = Field("mysql", min_length=1, description="Host of the MySQL server.")
+    mysql_port: Port = Field(3306, description="Port of the MySQL server.")
+    mysql_database: str = Field(
+        "guestbook", min_length=1, description="Database that holds the messages; it must exist."
+    )
+    mysql_user: str = Field("guestbook", min_length=1, description="User of the MySQL server.")
+    mysql_password: SecretStr | None = Field(None, description="Password of that user.")
+    mysql_password_file: Path | None = Field(
+        None, description="File that holds the password; used when `MYSQL_PASSWORD` is not set."
+    )
+
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        try:
+            url = make_url(value.get_secret_value())
+        except (ArgumentError, ValueError):
+            raise ValueError(_ALLOWED_URLS) from None
+        on_disk = url.drivername in ("sqlite", "sqlite+pysqlite") and url.database not in (
+            None,
+            "",
+            ":memory:",
+        )
+        if not on_disk and not (url.drivername == "mysql+pymysql" and url.database):
+            raise ValueError(_ALLOWED_URLS)
+        return value
+
+    @model_validator(mode="after")
+    def _readable_password(self) -> Self:
+        try:
+            self._password()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+            raise ValueError(
+                f"MYSQL_PASSWORD_FILE={str(self.mysql_password_file)!r} is not allowed; "
+                f"expected a readable file ({reason})"
+            ) from None
+        return self
+
+    def url(self) -> URL:
+        """Where the database is."""
+        if self.database_url is not None:
+            return make_url(self.database_url.get_secret_value())
+        return URL.create(
+            "mysql+pymysql",
+            self.mysql_user,
+            self._password(),
+            self.mysql_host,
+            self.mysql_port,
+            self.mysql_database,
+        )
+
+    def _password(self) -> str | None:
+        if self.mysql_password is not None:
+            return self.mysql_password.get_secret_value()
+        if self.mysql_password_file is None:
+            return None
+        return self.mysql_password_file.read_text(encoding="utf-8").removesuffix("\n")
