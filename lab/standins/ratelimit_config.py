@@ -1,0 +1,139 @@
+"""The configuration of the rate limit service: a domain and nested descriptors in YAML files.
+
+The format is that of envoyproxy/ratelimit, whose image the stand-in plays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+Unit = Literal["second", "minute", "hour", "day"]
+SECONDS: dict[Unit, int] = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+
+Entry = tuple[str, str]
+"""One key and value of a descriptor that a proxy sends."""
+
+
+class ConfigError(Exception):
+    """Files that are no configuration; the message names the file and the place in it."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Limit(_Strict):
+    """`unlimited`, or so many requests in each unit of the clock."""
+
+    unit: Annotated[Unit | None, Field(default=None)]
+    requests_per_unit: Annotated[int, Field(ge=0, le=2**32 - 1, default=0)]
+    unlimited: bool = False
+    name: str = ""
+
+
+class Descriptor(_Strict):
+    key: Annotated[str, Field(min_length=1)]
+    value: str = ""
+    rate_limit: Limit | None = None
+    shadow_mode: bool = False
+    descriptors: tuple[Descriptor, ...] = ()
+    detailed_metric: bool = False
+    """Accepted: the stand-in's statistics always tell values apart."""
+
+
+class Domain(_Strict):
+    domain: Annotated[str, Field(min_length=1)]
+    descriptors: tuple[Descriptor, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """The limit for a descriptor, and the name it has in the statistics."""
+
+    limit: Limit
+    shadow_mode: bool
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    domains: tuple[Domain, ...] = ()
+    _by_name: dict[str, Domain] = field(default_factory=dict)
+
+    def find(self, domain: str, entries: Sequence[Entry]) -> Rule | None:
+        """The limit of a descriptor: its entries must lead to it from the first to the last."""
+        known = self._by_name.get(domain)
+        level = known.descriptors if known is not None else ()
+        name = domain
+        for position, (key, value) in enumerate(entries):
+            chosen = _choose(level, key, value)
+            if chosen is None:
+                return None
+            name += f".{chosen.key}" + (f"_{chosen.value}" if chosen.value else "")
+            if position == len(entries) - 1:
+                if chosen.rate_limit is None:
+                    return None
+                return Rule(chosen.rate_limit, chosen.shadow_mode, name)
+            level = chosen.descriptors
+        return None
+
+
+def _choose(level: Iterable[Descriptor], key: str, value: str) -> Descriptor | None:
+    """The descriptor with exactly this value, else with a prefix `a*` of it, else with the key."""
+    same_key = [found for found in level if found.key == key]
+    for found in same_key:
+        if found.value and found.value == value:
+            return found
+    for found in same_key:
+        if found.value.endswith("*") and value.startswith(found.value[:-1]):
+            return found
+    return next((found for found in same_key if not found.value), None)
+
+
+def files(folder: Path) -> list[Path]:
+    """The configuration files in a folder; those with a leading dot are not looked at."""
+    return sorted(
+        file for file in folder.glob("*.yaml") if file.is_file() and not file.name.startswith(".")
+    )
+
+
+def load(folder: Path) -> Config:
+    """The configuration in a folder. Raises ConfigError."""
+    domains: dict[str, Domain] = {}
+    for file in files(folder):
+        try:
+            document = yaml.safe_load(file.read_text())
+            domain = Domain.model_validate(document)
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ConfigError(f"{file}: {error}") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"])
+            raise ConfigError(f"{file}: {place}: {first['msg']}") from error
+        if domain.domain in domains:
+            raise ConfigError(f"{file}: duplicate domain '{domain.domain}' in config file")
+        _check(domain.descriptors, domain.domain, file)
+        domains[domain.domain] = domain
+    return Config(tuple(domains.values()), domains)
+
+
+def _check(level: Sequence[Descriptor], path: str, file: Path) -> None:
+    seen: set[Entry] = set()
+    for found in level:
+        name = f"{path}.{found.key}" + (f"_{found.value}" if found.value else "")
+        if (found.key, found.value) in seen:
+            raise ConfigError(f"{file}: duplicate descriptor composite key '{name}'")
+        seen.add((found.key, found.value))
+        limit = found.rate_limit
+        if limit is not None and limit.unlimited == (limit.unit is not None):
+            raise ConfigError(
+                f"{file}: {name}: a rate_limit has a unit (second, minute, hour, day), "
+                "or unlimited: true"
+            )
+        _check(found.descriptors, name, file)
