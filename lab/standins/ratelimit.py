@@ -269,19 +269,18 @@ def _stats(limiter: Limiter) -> str:
     return "".join(f"{prefix}{name}: {n}\n" for name, n in sorted(limiter.stats.items()))
 
 
-def _watch(folder: Path, limiter: Limiter, stopped: threading.Event) -> None:
+def _watch(folder: Path, loaded: object, limiter: Limiter, stopped: threading.Event) -> None:
     """Take over a changed configuration; keep the old one when the new one is wrong."""
-    last: object = None
     while not stopped.wait(_RELOAD_SECONDS):
         state = _state(folder)
-        if last is not None and state != last:
+        if state != loaded:
             try:
                 limiter.config = load(folder)
             except ConfigError as error:
                 log.error("error loading new configuration from runtime: %s", error)
             else:
                 log.warning("loaded the changed configuration from %s", folder)
-        last = state
+        loaded = state
 
 
 def _state(folder: Path) -> object:
@@ -319,13 +318,14 @@ def main() -> None:
             level=chosen.log_level,
             format="%(asctime)s %(levelname)s %(message)s",
         )
+        loaded = _state(chosen.config_folder)
         limiter = Limiter(
             _counters(chosen.redis_url), load(chosen.config_folder), chosen.shadow_mode
         )
         server, https = serve(chosen, limiter)
     except (SettingError, ConfigError, OSError, RuntimeError, ValueError) as error:
         sys.exit(f"ratelimit: {error}")
-    watcher = threading.Thread(target=_watch, args=(chosen.config_folder, limiter, stopped))
+    watcher = threading.Thread(target=_watch, args=(chosen.config_folder, loaded, limiter, stopped))
     watcher.start()
     where = f"{chosen.host}:{chosen.grpc_port}"
     sys.stdout.write(f"Stand-in for the rate limit service, gRPC on {where}\n")
