@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -45,19 +46,19 @@ class Client:
 
     def call(self, operation: str, **body: Any) -> Any:
         """The answer to one request. Raises FailureError."""
-        response = self._send(operation, body)
-        answer = json.loads(response.read() or b"{}")
+        with self._send(operation, body) as response:
+            answer = json.loads(response.read() or b"{}")
         if response.status >= 400:
             raise FailureError(*answer["errors"], missing=response.status == 404)
         return answer
 
     def stream(self, operation: str, **body: Any) -> Iterator[bytes]:
         """An answer as it comes. Raises FailureError."""
-        response = self._send(operation, body)
-        if response.status >= 400:
-            raise FailureError(*json.loads(response.read())["errors"])
-        while chunk := response.read1(65536):
-            yield chunk
+        with self._send(operation, body) as response:
+            if response.status >= 400:
+                raise FailureError(*json.loads(response.read())["errors"])
+            while chunk := response.read1(65536):
+                yield chunk
 
     def running(self) -> bool:
         try:
@@ -66,13 +67,14 @@ class Client:
             return False
         return True
 
-    def _send(self, operation: str, body: Any) -> http.client.HTTPResponse:
-        connection = _Connection(self.folder)
+    @contextlib.contextmanager
+    def _send(self, operation: str, body: Any) -> Iterator[http.client.HTTPResponse]:
+        headers = {"Content-Type": "application/json"}
         try:
-            connection.request(
-                "POST", f"/{operation}", json.dumps(body), {"Content-Type": "application/json"}
-            )
-            return connection.getresponse()
+            with contextlib.closing(_Connection(self.folder)) as connection:
+                connection.request("POST", f"/{operation}", json.dumps(body), headers)
+                with connection.getresponse() as response:
+                    yield response
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
             raise FailureError(
                 f"no lab is running in {self.folder}; start one with: guestbook up"

@@ -41,6 +41,10 @@ def up(
     port: Annotated[
         int, typer.Option(help="Port of the ingress on localhost; 0 takes a free one.", min=0)
     ] = 8080,
+    filename: Annotated[
+        list[str] | None,
+        typer.Option("--filename", "-f", help="What a new lab applies, instead of its own set."),
+    ] = None,
     mesh: Annotated[
         bool, typer.Option("--mesh/--plain", help="With Envoy beside each pod, or without.")
     ] = True,
@@ -68,10 +72,11 @@ def up(
     if reason:
         _say(reason)
     names = BASELINE if use_mesh else BASELINE[:1]
+    baseline = [root / name for name in names if (root / name).exists()]
     plan = supervisor.Plan(
         state=state,
         port=port,
-        baseline=tuple(root / name for name in names if (root / name).exists()),
+        baseline=tuple(map(Path, filename)) if filename else tuple(baseline),
         mesh=(lambda cluster: _control_plane(state, cluster)) if use_mesh else None,
         no_mesh_reason=reason,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -17,7 +18,7 @@ from lab.mesh.model import Pod, Service, Snapshot
 from lab.pods import forwarder, registry, rollout
 from lab.pods.addresses import NoAddressesError, Slice, bindable
 from lab.pods.environment import Lookup, Resolve
-from lab.pods.events import Event, Events
+from lab.pods.events import Event, Events, now
 from lab.pods.pod import PodRunner, Proxies, World
 from lab.pods.programs import PROXY_IMAGE, UnknownImageError, split
 from lab.pods.state import State
@@ -186,11 +187,23 @@ class Cluster:
                 await self._news.wait_for(lambda: self.pushed >= revision)
         return self.pushed >= revision
 
+    def _defect(self, doing: str, error: Exception) -> None:
+        self.problem = f"internal error while trying to {doing}: {error!r}"
+        with (self.state.logs / "lab.log").open("a", encoding="utf-8") as file:
+            file.write(f"{now()} {self.problem}\n")
+            traceback.print_exception(error, file=file)
+
     async def _configure(self) -> None:
         while self.mesh is not None:
             revision = self.revision
             if self.pushed < revision:
-                self.rejected = await self.mesh.push(self.snapshot(), self.runners)
+                try:
+                    self.rejected = await self.mesh.push(self.snapshot(), dict(self.runners))
+                except Exception as error:
+                    # A defect of the translation must not end the lab: the proxies keep what
+                    # they have, `status` says so, and the trace is in the lab's own log.
+                    self._defect("configure the proxies", error)
+                    self.rejected = [self.problem]
                 self.pushed = revision
                 async with self._news:
                     self._news.notify_all()
@@ -205,6 +218,8 @@ class Cluster:
                 self.problem = ""
             except (NoAddressesError, OSError) as error:
                 self.problem = str(error)
+            except Exception as error:
+                self._defect("reconcile", error)
             async with self._news:
                 self._news.notify_all()
             # Changes come in bursts: take those of the next moment together.

@@ -149,7 +149,13 @@ class ContainerRunner:
     async def _once(self, log: ContainerLog) -> int:
         """One start to its end; the exit status."""
         self.ready = self.started = False
-        command = await self._command()
+        try:
+            command = await self._command()
+        except Exception as error:
+            # A defect (of the mesh's translation, say) is this container's problem, not the lab's.
+            self._set(Status("terminated", "StartError", repr(error), 128, finished_at=now()))
+            self.report("Warning", "Failed", f"Error: {error!r}")
+            return 128
         if command is None:
             return 0
         try:

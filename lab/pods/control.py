@@ -27,6 +27,9 @@ from lab.pods.access import exec_command, forward_target
 from lab.pods.cluster import Cluster
 from lab.pods.operations import RefusedError
 
+SETTLE = 5.0
+"""Seconds an answer waits for the proxies to take a change."""
+
 Json = dict[str, Any]
 Handler = Callable[[Cluster, Json], Awaitable[Any]]
 
@@ -90,7 +93,14 @@ async def _apply(cluster: Cluster, body: Json) -> Any:
         create=body.get("create", False),
         dry_run=body.get("dry_run", False),
     )
-    return {"results": done.results, "warnings": done.warnings}
+    rejected = await _settled(cluster)
+    return {"results": done.results, "warnings": done.warnings, "rejected": rejected}
+
+
+async def _settled(cluster: Cluster) -> list[str]:
+    """Wait until the proxies have what was just changed; what they refused of it."""
+    await cluster.settled(cluster.revision, SETTLE)
+    return cluster.rejected
 
 
 async def _objects(cluster: Cluster, body: Json) -> Any:
@@ -109,7 +119,7 @@ async def _objects(cluster: Cluster, body: Json) -> Any:
 
 
 async def _delete(cluster: Cluster, body: Json) -> Any:
-    return await operations.delete(
+    deleted = await operations.delete(
         cluster,
         body["kind"],
         body["namespace"],
@@ -118,6 +128,8 @@ async def _delete(cluster: Cluster, body: Json) -> Any:
         wait=body.get("wait", True),
         grace=body.get("grace"),
     )
+    await _settled(cluster)
+    return deleted
 
 
 async def _change(cluster: Cluster, body: Json) -> Any:

@@ -1,0 +1,181 @@
+"""A real lab for tests: `guestbook up` as a process, its commands called in this one."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lab.cli import main
+from lab.pods.process import marked
+
+COMMAND = (sys.executable, "-m", "lab.cli")
+
+START = 90.0
+"""Seconds a lab may take to start beside other tests on a small machine."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command printed, and its exit status."""
+
+    status: int
+    out: str
+    err: str
+
+
+def eventually(check: Callable[[], Any], *, timeout: float = 30.0, what: str = "") -> Any:
+    """The first true value of `check`; fails after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not (value := check()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout} s: {what or check}")
+        time.sleep(0.05)
+    return value
+
+
+@dataclass
+class Lab:
+    """A running `guestbook up`."""
+
+    folder: Path
+    process: subprocess.Popen[str]
+    log: Path
+
+    def run(self, *argv: str, stdin: str = "") -> Answer:
+        """One command, called as the exercise runner calls it."""
+        out, err = io.StringIO(), io.StringIO()
+        old = sys.stdin
+        sys.stdin = io.StringIO(stdin)
+        try:
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                status = main(["--state", str(self.folder), *argv])
+        finally:
+            sys.stdin = old
+        return Answer(status, out.getvalue(), err.getvalue())
+
+    def ok(self, *argv: str, stdin: str = "") -> str:
+        """The output of a command that must succeed."""
+        answer = self.run(*argv, stdin=stdin)
+        assert answer.status == 0, answer
+        return answer.out
+
+    def apply(self, text: str) -> str:
+        return self.ok("apply", "-f", "-", stdin=text)
+
+    def json(self, *argv: str) -> Any:
+        return json.loads(self.ok("get", *argv, "-o", "json"))
+
+    def pods(self, labels: str, namespace: str = "default") -> list[Any]:
+        items = self.json("pods", "-l", labels, "-n", namespace)["items"]
+        return [item for item in items if "deletionTimestamp" not in item["metadata"]]
+
+    def ready(self, labels: str, count: int, namespace: str = "default") -> list[Any]:
+        """The pods with these labels, once `count` of them are ready and there are no others."""
+
+        def check() -> list[Any]:
+            pods = self.pods(labels, namespace)
+            serving = [pod for pod in pods if condition(pod)]
+            return pods if len(serving) == len(pods) == count else []
+
+        found: list[Any] = eventually(check, timeout=60, what=f"{count} ready pods {labels}")
+        return found
+
+    def url(self) -> str:
+        return str(json.loads(self.ok("status", "-o", "json"))["ingress"])
+
+    def stop(self, number: int = signal.SIGINT) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(30)
+
+
+def condition(pod: Any, name: str = "Ready") -> bool:
+    return any(c["type"] == name and c["status"] == "True" for c in pod["status"]["conditions"])
+
+
+def process_of(pod: Any, container: str) -> int:
+    """The process id of a container."""
+    status = pod["status"]
+    for item in (*status["containerStatuses"], *status.get("initContainerStatuses", ())):
+        if item["name"] == container:
+            return int(item["containerID"].removeprefix("process://"))
+    raise AssertionError(f"no container {container}")
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; a zombie doesn't."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def left_behind(folder: Path) -> list[str]:
+    """The command lines of processes that carry a lab's mark."""
+    lines = []
+    for pid in marked(str(folder)):
+        with contextlib.suppress(OSError):
+            lines.append(Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " "))
+    return [line for line in lines if line]
+
+
+def spawn(folder: Path, *options: str, env: dict[str, str] | None = None) -> Lab:
+    """Start `guestbook up --port 0` and don't wait for it."""
+    log = folder.with_name(folder.name + ".log")
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "lab.cli",
+                "--state",
+                str(folder),
+                "up",
+                "--port",
+                "0",
+                *options,
+            ],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, **(env or {})},
+        )
+    return Lab(folder, process, log)
+
+
+@contextlib.contextmanager
+def running(folder: Path, *options: str, env: dict[str, str] | None = None) -> Iterator[Lab]:
+    """A lab that is ready; stopped, with all it started, at the end."""
+    lab = spawn(folder, *options, env=env)
+    try:
+        wait_until_ready(lab)
+        yield lab
+    finally:
+        if lab.process.poll() is None:
+            lab.process.send_signal(signal.SIGINT)
+            try:
+                lab.process.wait(30)
+            except subprocess.TimeoutExpired:
+                lab.process.kill()
+                lab.process.wait()
+
+
+def wait_until_ready(lab: Lab) -> None:
+    def check() -> bool:
+        text = lab.log.read_text()
+        assert lab.process.poll() is None, text
+        return "is ready: http" in text
+
+    try:
+        eventually(check, timeout=START, what="the lab is ready")
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{lab.log.read_text()}") from None

@@ -1,0 +1,21 @@
+"""One lab for the tests of this folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab.cluster import Lab, left_behind, running
+
+SMALL = Path(__file__).with_name("small.yaml")
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A lab with a mesh and the small application; it must leave no process."""
+    folder = tmp_path_factory.mktemp("lab") / "state"
+    with running(folder, "-f", str(SMALL)) as started:
+        yield started
+    assert left_behind(folder) == []
