@@ -35,8 +35,7 @@ def create_app(settings: Settings, redis: Redis) -> ASGIApp:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
-        backends = clients.connect(settings)
-        async with backends.http, redis:
+        async with clients.connect(settings) as backends, redis:
             yield {"resources": Resources(backends, redis, pages)}
 
     app = FastAPI(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from starlette.datastructures import Headers, MutableHeaders
+from collections.abc import Awaitable
+
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.ui.settings import Settings
@@ -28,19 +30,20 @@ def content_security_policy(nonce: str) -> str:
 
 def add_headers(app: ASGIApp, settings: Settings) -> ASGIApp:
     """Say on every answer which ui gave it, and add the protections it does not set itself."""
-    always = {
+    texts = {
         "x-ui-version": header_value(settings.demo_version),
         "x-ui-hostname": header_value(settings.hostname),
         **_HEADERS,
     }
+    always = [(name.encode(), value.encode()) for name, value in texts.items()]
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_with_headers(message: Message) -> None:
+        def send_with_headers(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(raw=message["headers"])
-                for name, value in always.items():
-                    headers.setdefault(name, value)
-            await send(message)
+                own = {name for name, _ in message["headers"]}
+                missing = [header for header in always if header[0] not in own]
+                message["headers"] = [*message["headers"], *missing]
+            return send(message)
 
         await app(scope, receive, send_with_headers if scope["type"] == "http" else send)
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from http import HTTPStatus
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import Markup
 
 from services.ui import form as forms
-from services.ui.clients import Greeting, Messages, UnavailableError
+from services.ui.clients import Entry, Greeting, Messages, UnavailableError
 from services.ui.form import Form
 from services.ui.settings import Settings
 
@@ -86,8 +89,25 @@ def load(settings: Settings) -> View:
         name_length=forms.NAME_LENGTH,
         message_length=forms.MESSAGE_LENGTH,
     )
-    environment.filters.update(ago=ago, clock=clock, initial=initial, tone=tone)
+    environment.filters.update(clock=clock, initial=initial, tone=tone)
+    environment.globals["signed"] = _signed(environment.get_template("message.html"))
     return View(environment.get_template("index.html"), environment.get_template("error.html"))
+
+
+def _signed(template: Template) -> Callable[[Entry, datetime], Markup]:
+    """The HTML of a message, as of now. All visitors see the same few, so they are kept."""
+
+    @lru_cache(maxsize=1000)
+    def render(username: str, message: str, moment: datetime | None, since: str) -> Markup:
+        # Safe: the template escapes what it is given.
+        text = template.render(username=username, message=message, moment=moment, since=since)
+        return Markup(text)  # noqa: S704
+
+    def signed(entry: Entry, now: datetime) -> Markup:
+        since = ago(entry.timestamp, now) if entry.timestamp else ""
+        return render(entry.username, entry.message, entry.timestamp, since)
+
+    return signed
 
 
 def _available(messages: Messages | UnavailableError) -> Messages | None:
