@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from services.common import telemetry
 from services.common.errors import add_error_handlers
 from services.common.metrics import set_build_info
-from services.common.middleware import MIDDLEWARES
+from services.common.middleware import MIDDLEWARES, declared_length
 from services.common.settings import CommonSettings
 
 
@@ -18,6 +18,8 @@ def instrument(app: FastAPI, settings: CommonSettings) -> ASGIApp:
     set_build_info(settings)
     add_error_handlers(app)
     http: ASGIApp = app
+    if app.max_body_size is not None:
+        http = declared_length(http, app.max_body_size)
     for middleware in reversed(MIDDLEWARES):
         http = middleware(http)
 

@@ -31,6 +31,8 @@ class RequestContext:
     request_id: str
     status: int = 500
     """The answer's status; 500 until one is sent, for that is what an exception becomes."""
+    answered: bool = False
+    """Whether the answer has begun."""
     span_trace_id: str | None = None
     """The trace id of our own span, where spans are made."""
 

@@ -42,8 +42,8 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def unexpected(_request: Request, _error: Exception) -> Response:
-        # The server logs the traceback; the client is told nothing of our insides.
-        return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "The service failed; see its log.")
+        # The log has the traceback; the client is told nothing of our insides.
+        return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the service failed; see its log")
 
 
 def _allowed_methods(app: FastAPI, request: Request) -> set[str]:

@@ -47,7 +47,7 @@ def configure(settings: CommonSettings) -> None:
     """Send all logging of this process to standard output in the form the settings ask for."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(_json_formatter() if settings.log_format == "json" else TextFormatter())
-    logging.basicConfig(handlers=[handler], level=settings.log_level.upper(), force=True)
+    logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
     # Its start and stop lines repeat ours.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     # Nobody prints these, and collecting them costs each line (see "Optimization" in the

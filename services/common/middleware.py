@@ -5,6 +5,7 @@ They see HTTP requests only. `MIDDLEWARES` is the order, outermost first.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable
 from time import perf_counter
@@ -14,7 +15,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.common import logs, telemetry
 from services.common.context import current_request, new_request
+from services.common.errors import problem
 from services.common.metrics import UNMATCHED, http_recorder
+
+logger = logging.getLogger(__name__)
 
 LONGEST_TARGET = 1000
 """Characters of a path and query that the access log shows."""
@@ -30,6 +34,7 @@ def request_context(app: ASGIApp) -> ASGIApp:
         def note_status(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
                 request.status = message["status"]
+                request.answered = True
                 if telemetry.tracing_enabled():
                     request.span_trace_id = telemetry.trace_id()
             return send(message)
@@ -59,7 +64,7 @@ def head(app: ASGIApp) -> ASGIApp:
 
 def access_log(app: ASGIApp) -> ASGIApp:
     """Write one line a request, when its answer is complete."""
-    logger = logging.getLogger(logs.ACCESS)
+    access = logging.getLogger(logs.ACCESS)
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
         started = perf_counter()
@@ -73,7 +78,7 @@ def access_log(app: ASGIApp) -> ASGIApp:
                 target += "?" + query.decode("latin-1")
             if len(target) > LONGEST_TARGET:
                 target = target[:LONGEST_TARGET] + "…"
-            logger.info(
+            access.info(
                 "%s %s %d %.1fms",
                 request.method,
                 target,
@@ -105,11 +110,53 @@ def metrics(app: ASGIApp) -> ASGIApp:
     return handle
 
 
+def failures(app: ASGIApp) -> ASGIApp:
+    """Log what the application raises, and answer for it where it has not.
+
+    A connection that has had a whole answer stays usable: the exception ends here, for the server
+    closes the connection of a request that raised.
+    """
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await app(scope, receive, send)
+        except asyncio.CancelledError:
+            # The server cancels a request that is still running when the shutdown grace ends.
+            refusal = problem(503, "the service is stopping and could not finish in time")
+        except Exception:
+            logger.exception("%s %s failed", scope["method"], scope["path"])
+            refusal = problem(500, "the service failed; see its log")
+        else:
+            return
+        if not current_request.get().answered:
+            await refusal(scope, receive, send)
+
+    return handle
+
+
+def declared_length(app: ASGIApp, limit: int) -> ASGIApp:
+    """Refuse a body that is declared longer than `limit` bytes before any of it is read.
+
+    One that turns out longer is FastAPI's to refuse (`max_body_size`).
+    """
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        for name, value in scope["headers"]:
+            if name == b"content-length" and int(value) > limit:
+                refusal = problem(413, f"the body is over {limit} bytes long")
+                await refusal(scope, receive, send)
+                return
+        await app(scope, receive, send)
+
+    return handle
+
+
 MIDDLEWARES = (
     request_context,
     head,
     access_log,
     metrics,
+    failures,
 )
 
 

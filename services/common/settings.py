@@ -74,9 +74,6 @@ class CommonSettings(BaseSettings):
     log_format: Literal["text", "json"] = Field(
         "text", description="Form of the log lines on standard output."
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least severe log lines to write."
-    )
     shutdown_drain: Seconds = Field(
         3,
         description="Seconds after SIGTERM in which the service is not ready but still takes new "

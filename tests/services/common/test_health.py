@@ -1,0 +1,75 @@
+"""The management port: readiness tells the truth, liveness never asks a dependency."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.services.conftest import StartService
+from tests.services.process import Service, wait_until
+
+SAMPLE = "tests.services.common.sample"
+
+
+@pytest.fixture
+def service(start_service: StartService, tmp_path: Path) -> Service:
+    return start_service(SAMPLE, DOWN_FILE=tmp_path / "down", HANG_FILE=tmp_path / "hang")
+
+
+def get(service: Service, path: str) -> tuple[int, object]:
+    answer = httpx.get(f"{service.management}/actuator/health{path}")
+    return answer.status_code, answer.json()
+
+
+def test_up(service: Service) -> None:
+    up = {"status": "UP", "components": {"dependency": {"status": "UP"}}}
+    assert get(service, "") == (200, up)
+    assert get(service, "/readiness") == (200, up)
+    assert get(service, "/liveness") == (200, {"status": "UP"})
+
+
+@pytest.mark.parametrize(
+    ("file", "error"),
+    [
+        ("down", "ConnectionRefusedError: refused by the test"),
+        ("hang", "no answer within 0.8 s"),
+    ],
+)
+def test_a_dependency_goes_and_comes_back(
+    service: Service, tmp_path: Path, file: str, error: str
+) -> None:
+    assert get(service, "/readiness")[0] == 200
+    (tmp_path / file).touch()
+    wait_until(lambda: get(service, "/readiness")[0] == 503, "readiness to say no", 5)
+    down = {"status": "DOWN", "components": {"dependency": {"status": "DOWN", "error": error}}}
+    assert get(service, "") == (503, down)
+    assert get(service, "/liveness") == (200, {"status": "UP"})
+    (tmp_path / file).unlink()
+    wait_until(lambda: get(service, "/readiness")[0] == 200, "readiness to recover", 5)
+
+
+def test_a_hanging_dependency_does_not_hold_up_a_probe(service: Service, tmp_path: Path) -> None:
+    (tmp_path / "hang").touch()
+    wait_until(lambda: get(service, "/readiness")[0] == 503, "readiness to say no", 5)
+    started = time.monotonic()
+    for _ in range(20):
+        get(service, "/readiness")
+    assert time.monotonic() - started < 10  # One of a second is awaited in each second, not each.
+
+
+def test_the_application_port_has_no_management(service: Service) -> None:
+    assert httpx.get(f"{service.url}/actuator/health").status_code == 404
+    assert httpx.get(f"{service.url}/metrics").status_code == 404
+
+
+def test_unknown_management_paths_name_the_known_ones(service: Service) -> None:
+    answer = httpx.get(f"{service.management}/")
+    assert answer.status_code == 404
+    assert "/actuator/health/readiness" in answer.json()["detail"]
+
+
+def test_head(service: Service) -> None:
+    assert httpx.head(f"{service.management}/actuator/health/readiness").status_code == 200

@@ -1,0 +1,121 @@
+"""What every service does with a request: metrics, HEAD, errors, size limits."""
+
+from __future__ import annotations
+
+import re
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.services.conftest import StartService
+from tests.services.process import Service
+
+SAMPLE = "tests.services.common.sample"
+
+
+@pytest.fixture
+def service(start_service: StartService) -> Service:
+    return start_service(SAMPLE)
+
+
+def samples(service: Service, name: str) -> dict[tuple[str, ...], float]:
+    """The samples of a metric by (method, route, status)."""
+    text = httpx.get(f"{service.management}/metrics").text
+    return {
+        tuple(sample.labels[label] for label in ("method", "route", "status")): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == name
+    }
+
+
+def test_requests_are_counted_by_method_route_and_status(service: Service) -> None:
+    for item in range(5):
+        httpx.get(f"{service.url}/items/{item}")
+    httpx.head(f"{service.url}/items/1")
+    httpx.get(f"{service.url}/items/x")
+    httpx.delete(f"{service.url}/items/1")
+    httpx.get(f"{service.url}/crash")
+    expected = {
+        ("GET", "/items/{item}", "200"): 5.0,
+        ("HEAD", "/items/{item}", "200"): 1.0,
+        ("GET", "/items/{item}", "400"): 1.0,
+        ("DELETE", "/items/{item}", "405"): 1.0,
+        ("GET", "/crash", "500"): 1.0,
+    }
+    assert samples(service, "http_requests_total") == expected
+    assert samples(service, "http_request_duration_seconds_count") == expected
+
+
+def test_durations_are_in_seconds(service: Service) -> None:
+    httpx.get(f"{service.url}/slow/0.5")
+    ((_, seconds),) = samples(service, "http_request_duration_seconds_sum").items()
+    assert 0.5 <= seconds < 5
+
+
+def test_a_client_cannot_make_new_series(service: Service) -> None:
+    for number in range(50):
+        httpx.get(f"{service.url}/nowhere/{number}?q={number}")
+        httpx.request("PROPFIND", f"{service.url}/nowhere/{number}")
+        httpx.request("PURGE", f"{service.url}/nowhere/{number}")
+    assert samples(service, "http_requests_total") == {
+        ("GET", "unmatched", "404"): 50.0,
+        ("other", "unmatched", "404"): 100.0,
+    }
+
+
+def test_build_info(start_service: StartService) -> None:
+    service = start_service(SAMPLE, DEMO_VERSION="2.0", HOSTNAME="pod")
+    metrics = httpx.get(f"{service.management}/metrics")
+    assert metrics.headers["content-type"].startswith("text/plain; version=")
+    assert re.search(
+        r'^build_info{hostname="pod",service="sample",version="2.0"} 1.0$', metrics.text, re.M
+    )
+    info = httpx.get(f"{service.management}/actuator/info").json()
+    assert (info["service"], info["version"], info["hostname"]) == ("sample", "2.0", "pod")
+
+
+@pytest.mark.parametrize("path", ["/items/1", "/stream", "/nowhere", "/crash"])
+def test_head_is_get_without_the_body(service: Service, path: str) -> None:
+    with httpx.Client(base_url=service.url) as client:  # One connection: a body would be found.
+        get = client.get(path)
+        head = client.head(path)
+        assert (head.status_code, head.content) == (get.status_code, b"")
+        assert head.headers["content-type"] == get.headers["content-type"]
+        assert client.get(path).status_code == get.status_code
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "reason"),
+    [
+        ("GET", "/nowhere", b"", 404, "GET /nowhere: not found"),
+        ("GET", "/items/x", b"", 400, "item: Input should be a valid integer"),
+        ("POST", "/items/1", b"{", 400, "the body is not valid JSON"),
+        ("POST", "/items/1", b'{"a": "b"}', 400, "a: Input should be a valid integer"),
+        ("POST", "/items/1", b"", 400, "body: Field required"),
+        ("POST", "/items/1", b'{"a": ' + b"1" * 2000 + b"}", 413, "over 1000 bytes"),
+        ("PUT", "/items/1", b"", 405, "PUT /items/1: method not allowed"),
+    ],
+)
+def test_an_error_says_what_is_wrong(
+    service: Service, method: str, path: str, body: bytes, status: int, reason: str
+) -> None:
+    headers = {"content-type": "application/json"} if body else {}
+    answer = httpx.request(method, service.url + path, content=body, headers=headers)
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["status"] == status
+    assert reason.lower() in answer.json()["detail"].lower()
+    if status == 405:
+        assert answer.headers["allow"] == "GET, HEAD, POST"
+
+
+def test_a_body_of_unknown_length_is_limited_too(service: Service) -> None:
+    def chunks() -> object:
+        for _ in range(100):
+            yield b" " * 100
+
+    headers = {"content-type": "application/json"}
+    answer = httpx.post(f"{service.url}/items/1", content=chunks(), headers=headers)  # type: ignore[arg-type]
+    assert answer.status_code == 413
