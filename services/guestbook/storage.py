@@ -59,6 +59,8 @@ class Storage:
     DatabaseUnavailableError."""
 
     def __init__(self, url: URL) -> None:
+        # It writes a stack trace for each connection that breaks; we say once that they do.
+        logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
         self._reading = database.reading_engine(url, CONNECTIONS)
         self._writing = database.writing_engine(url, CONNECTIONS)
         self._probing = database.probing_engine(url)

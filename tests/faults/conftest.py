@@ -1,0 +1,23 @@
+"""Servers of a test's own, to be broken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.services.conftest import start_service
+from tests.services.guestbook.mysql import MySQL
+
+__all__ = ["start_service"]
+
+
+@pytest.fixture
+def breakable_mysql(tmp_path: Path) -> Iterator[MySQL]:
+    """A running database server nobody else uses."""
+    server = MySQL(tmp_path)
+    try:
+        yield server
+    finally:
+        server.stop()
