@@ -208,7 +208,7 @@ def _mesh_tls(view: View, host: Host, port: ServicePort, subset: str, policy: Po
             if endpoint.service_account
         }
     )
-    return tls.upstream_context(
+    socket = tls.upstream_context(
         view.snapshot,
         view.pod,
         accounts,
@@ -216,6 +216,10 @@ def _mesh_tls(view: View, host: Host, port: ServicePort, subset: str, policy: Po
         or names.server_name(port.port, host.name, subset),
         is_http2(port, policy),
     )
+    if port.protocol == "AUTO":
+        # Istio's own Envoy has a filter for this; without it the server would take HTTP for TCP.
+        socket["typed_config"]["common_tls_context"]["alpn_protocols"] = ["istio-http/1.1", "istio"]
+    return socket
 
 
 def _origination(settings: ClientTLSSettings, *, http2: bool) -> Json:

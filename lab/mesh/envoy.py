@@ -31,7 +31,6 @@ PUSH_TIMEOUT = 10.0
 _LISTENER = f"{TYPE_PREFIX}config.listener.v3.Listener"
 _CLUSTER = f"{TYPE_PREFIX}config.cluster.v3.Cluster"
 _ROUTES = f"{TYPE_PREFIX}config.route.v3.RouteConfiguration"
-_ENDPOINTS = f"{TYPE_PREFIX}config.endpoint.v3.ClusterLoadAssignment"
 
 
 class EnvoyMissingError(RuntimeError):
@@ -88,15 +87,27 @@ def command(folder: Path) -> list[str]:
 
 
 def files(config: ProxyConfig) -> dict[str, str]:
-    """A configuration as files, relative path to content; what a file refers to comes before it."""
-    result: dict[str, str] = {}
-    for item in config.endpoints:
-        result[f"eds/{file_name(item['cluster_name'])}"] = _response(_ENDPOINTS, [item])
-    result[CDS_FILE] = _response(_CLUSTER, config.clusters)
+    """A configuration as files, relative path to content; what a file refers to comes before it.
+
+    A cluster carries its endpoints instead of discovering them: Envoy takes one inotify instance
+    for each file it watches, and Linux allows a user 128.
+    """
+    assignments = {item["cluster_name"]: item for item in config.endpoints}
+    clusters = [_with_endpoints(cluster, assignments) for cluster in config.clusters]
+    result = {CDS_FILE: _response(_CLUSTER, clusters)}
     for item in config.routes:
         result[f"rds/{file_name(item['name'])}"] = _response(_ROUTES, [item])
     result[LDS_FILE] = _response(_LISTENER, config.listeners)
     return result
+
+
+def _with_endpoints(cluster: Json, assignments: Mapping[str, Json]) -> Json:
+    if cluster.get("type") != "EDS":
+        return cluster
+    rest = {key: value for key, value in cluster.items() if key != "eds_cluster_config"}
+    name = cluster["name"]
+    found = assignments.get(name, {"cluster_name": name})
+    return {**rest, "type": "STATIC", "load_assignment": found}
 
 
 def _response(kind: str, resources: Iterable[Json]) -> str:
@@ -139,20 +150,16 @@ def push(folder: Path, pod: Pod, config: ProxyConfig, *, running: bool = True) -
     """Gives a proxy a new configuration and returns the names of the files that changed.
 
     Makes before it breaks, so that no request meets a route to a missing cluster: first new
-    endpoints and clusters, then routes and listeners, and what is no longer used is removed last.
+    clusters, then routes and listeners, and what is no longer used is removed last.
     Raises RejectedError when Envoy refuses any of it (the caller decides whether to go back) or
     does not take it in time. With `running=False` only the files are written.
     """
     wanted = files(config)
-    before = _resources(folder / CDS_FILE)
     kept = {item["name"] for item in config.clusters}
-    leaving = [item for item in before if item["name"] not in kept]
-    endpoints = {name: text for name, text in wanted.items() if name.startswith("eds/")}
-    transition = {
-        **endpoints,
-        CDS_FILE: _response(_CLUSTER, [*config.clusters, *map(_untyped, leaving)]),
-    }
-    rest = {name: text for name, text in wanted.items() if name[:3] in ("rds", "lds")}
+    leaving = [item for item in _resources(folder / CDS_FILE) if item["name"] not in kept]
+    new = json.loads(wanted[CDS_FILE])["resources"]
+    transition = {CDS_FILE: _response(_CLUSTER, map(_untyped, [*new, *leaving]))}
+    rest = {name: text for name, text in wanted.items() if name != CDS_FILE}
     changed: list[str] = []
     for stage in (transition, rest, {CDS_FILE: wanted[CDS_FILE]}) if running else (wanted,):
         written = _write_watched(folder, pod, stage, running=running)
@@ -173,8 +180,6 @@ def _write_watched(folder: Path, pod: Pod, stage: Mapping[str, str], *, running:
         for name in changing
         if name in (CDS_FILE, LDS_FILE) or json.dumps(f"./{name}") in listeners
     ]
-    if not watched:
-        return _write(folder, stage)
     with httpx.Client(base_url=admin_url(pod), timeout=PUSH_TIMEOUT, verify=False) as client:  # noqa: S501 - plain HTTP, and no time for a trust store
         rejected = _rejections(client)
         written = _write(folder, stage)
@@ -221,10 +226,9 @@ def _untyped(resource: Json) -> Json:
 
 
 def _remove_stale(folder: Path, wanted: Mapping[str, str]) -> None:
-    for kind in ("eds", "rds"):
-        for path in (folder / kind).glob("*.json"):
-            if f"{kind}/{path.name}" not in wanted:
-                path.unlink(missing_ok=True)
+    for path in (folder / "rds").glob("*.json"):
+        if f"rds/{path.name}" not in wanted:
+            path.unlink(missing_ok=True)
 
 
 def validate(folder: Path) -> str | None:

@@ -131,6 +131,7 @@ class Mesh:
     config: dict[str, tuple[Resource, ...]] = field(default_factory=dict)
     mesh_config: dict[str, Any] = field(default_factory=lambda: {"accessLogFile": "/dev/stdout"})
     certificates: str = ""
+    servers: list[Server] = field(default_factory=list)
 
     def add(
         self,
@@ -165,11 +166,16 @@ class Mesh:
         bound: Server | None = None
         if server:
             place = pod.address if proxy == "none" else pod.inside_address
-            bound = Server(name, version, (place, APP_PORT))
-            threading.Thread(target=bound.serve_forever, args=(0.05,), daemon=True).start()
+            bound = self.listen(Server(name, version, (place, APP_PORT)))
         running = Running(pod, bound, self.folder / name)
         self.pods[name] = running
         return running
+
+    def listen(self, server: Server) -> Server:
+        """Lets a server answer until the mesh stops."""
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        self.servers.append(server)
+        return server
 
     def service(
         self,
@@ -280,9 +286,9 @@ class Mesh:
             if running.process is not None:
                 running.process.kill()
                 running.process.wait()
-            if running.server is not None:
-                running.server.shutdown()
-                running.server.server_close()
+        for server in self.servers:
+            server.shutdown()
+            server.server_close()
 
 
 def resources(text: str) -> dict[str, tuple[Resource, ...]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import ssl
 import subprocess
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,12 +36,9 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
         servers.append(Server("outside", "https", (outside.address, 443)))
         secure(servers[1], folder)
         for server in servers:
-            threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+            made.listen(server)
         made.start()
         yield made
-        for server in servers:
-            server.shutdown()
-            server.server_close()
 
 
 def secure(server: Server, folder: Path) -> None:
