@@ -1,0 +1,29 @@
+"""docs/configuration.md cannot go stale."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.common import docs
+from services.common.settings import CommonSettings
+
+
+def test_the_page_is_what_the_settings_say() -> None:
+    assert docs.PAGE.read_text(encoding="utf-8") == docs.page(), (
+        "run: python -m services.common.docs"
+    )
+
+
+@pytest.mark.parametrize("service", docs.SERVICES)
+def test_every_setting_is_described_and_in_the_page(service: str) -> None:
+    page = docs.PAGE.read_text(encoding="utf-8")
+    for name, field in docs.settings_class(service).model_fields.items():
+        assert field.description, f"{service}: {name} has no description"
+        assert f"| `{name.upper()}` |" in page
+
+
+def test_only_what_differs_is_repeated() -> None:
+    page = docs.page()
+    assert page.count("| `SHUTDOWN_GRACE` |") == 1
+    assert page.count("| `OTEL_SERVICE_NAME` |") == len(docs.SERVICES)
+    assert set(CommonSettings.model_fields) >= {"port", "management_port", "host"}
