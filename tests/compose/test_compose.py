@@ -1,0 +1,200 @@
+"""The guestbook in real containers, with real MySQL and Redis, through good and bad days."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.compose.stack import ALWAYS, Stack, docker, eventually, free_port, require_engine
+from tests.compose.visitors import Visitors
+
+pytestmark = pytest.mark.timeout(900)  # The first build downloads the dependencies.
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    require_engine()
+    ports = {name: str(free_port()) for name in ("GUESTBOOK_PORT", "LOAD_PORT")}
+    stack = Stack(f"guestbook-test-{os.getpid()}", ports)
+    try:
+        stack.compose("--profile", "load", "build", timeout=600)
+        stack.compose("up", "--detach", "--wait", timeout=300)
+        yield stack
+    finally:
+        stack.compose(
+            "--profile", "*", "down", "--volumes", "--timeout", "10", check=False, timeout=120
+        )
+
+
+def test_the_page_takes_a_message_and_greets(stack: Stack) -> None:
+    with httpx.Client(base_url=stack.url, follow_redirects=True) as browser:
+        form = {"name": "Grace", "message": "Ahoy, <b>Compose</b> 🐳"}
+        page = browser.post("/greet", data=form)
+        assert page.status_code == 200
+        assert "Ahoy, &lt;b&gt;Compose&lt;/b&gt; 🐳" in page.text
+        container = stack.inspect("message-service")["Config"]["Hostname"]
+        assert f"Hello Grace from {container} with 1.0" in page.text
+        assert page.headers["x-ui-version"] == "1.0"
+
+
+def test_nothing_had_to_restart_to_come_up(stack: Stack) -> None:
+    """The start order is gated by health, so nobody met a database that was not there yet."""
+    restarts = {service: stack.inspect(service)["RestartCount"] for service in ALWAYS}
+    assert restarts == dict.fromkeys(ALWAYS, 0)
+    assert "rror" not in stack.compose("logs", "--no-log-prefix", "guestbook-service", "ui")
+
+
+def test_the_passwords_are_generated_and_kept_out_of_sight(stack: Stack) -> None:
+    command = ["exec", "-T", "mysql", "bash", "-c"]
+    password = stack.compose(*command, "cat /run/credentials/password")
+    root = stack.compose(*command, "cat /run/credentials/root-password")
+    assert re.fullmatch("[0-9a-f]{32}", password)
+    assert re.fullmatch("[0-9a-f]{32}", root)
+    assert password != root
+    for service in (*ALWAYS, "credentials"):
+        details = json.dumps(stack.inspect(service))
+        assert password not in details
+        assert root not in details
+    logs = stack.compose("logs")
+    assert password not in logs
+    assert root not in logs
+    # The guestbook service can read its own password, not root's.
+    peek = stack.compose(
+        "exec", "-T", "guestbook-service", "cat", "/run/credentials/root-password", check=False
+    )
+    assert peek == ""
+
+
+def test_mysql_uses_its_modern_login(stack: Stack) -> None:
+    query = "SELECT plugin FROM mysql.user WHERE user = 'guestbook'"
+    command = f'MYSQL_PWD=$(cat /run/credentials/root-password) mysql -uroot -Ne "{query}"'
+    assert stack.compose("exec", "-T", "mysql", "bash", "-c", command).split() == [
+        "caching_sha2_password"
+    ]
+
+
+@pytest.mark.parametrize("service", ALWAYS)
+def test_containers_can_do_little(stack: Stack, service: str) -> None:
+    details = stack.inspect(service)
+    host = details["HostConfig"]
+    assert host["ReadonlyRootfs"]
+    assert host["CapDrop"] == ["ALL"]
+    assert "no-new-privileges:true" in host["SecurityOpt"]
+    assert host["Memory"] > 0
+    assert host["NanoCpus"] > 0
+    assert host["RestartPolicy"]["Name"] == "unless-stopped"
+    assert int(details["Config"]["User"].split(":")[0]) > 0
+    status = stack.compose("exec", "-T", service, "cat", "/proc/1/status")
+    assert re.search(r"^CapEff:\s+0+$", status, re.M)
+    assert re.search(r"^NoNewPrivs:\s+1$", status, re.M)
+
+
+def test_only_the_page_is_published_and_only_to_this_machine(stack: Stack) -> None:
+    published: dict[str, list[Any]] = {}
+    for service in ALWAYS:
+        ports = stack.inspect(service)["NetworkSettings"]["Ports"]
+        if bindings := [binding for found in ports.values() if found for binding in found]:
+            published[service] = bindings
+    assert published == {
+        "ui": [{"HostIp": "127.0.0.1", "HostPort": stack.environment["GUESTBOOK_PORT"]}]
+    }
+
+
+@pytest.mark.parametrize("service", ["ui", "message-service", "guestbook-service"])
+def test_a_stop_is_heard_and_clean(stack: Stack, service: str) -> None:
+    """PID 1 gets the signal: the engine would otherwise kill it after 35 s, with status 137."""
+    stack.compose("stop", service)
+    state = stack.inspect(service)["State"]
+    assert state["ExitCode"] == 0
+    stack.compose("up", "--detach", "--wait")
+
+
+def test_a_trace_has_every_hop(stack: Stack) -> None:
+    """A collector under Zipkin's name prints what it is sent; the real one can't be pulled here."""
+    collector = (
+        "import http.server as h\n"
+        "class Collector(h.BaseHTTPRequestHandler):\n"
+        "    def do_POST(self):\n"
+        "        print(self.rfile.read(int(self.headers['content-length'])).decode(), flush=True)\n"
+        "        self.send_response(202); self.end_headers()\n"
+        "    def log_message(self, *_): pass\n"
+        "h.HTTPServer(('', 9411), Collector).serve_forever()\n"
+    )
+    name = f"{stack.project}-zipkin"
+    arguments = ["--detach", "--rm", "--name", name, "--network-alias", "zipkin"]
+    network = f"--network={stack.project}_default"
+    docker("run", *arguments, network, "guestbook/ui:v1", "python", "-c", collector)
+    try:
+        with httpx.Client(base_url=stack.url) as browser:
+            browser.post("/greet", data={"name": "Ada", "message": "Traced"})
+            browser.get("/")
+
+        def hops() -> dict[str, set[str]] | None:
+            spans = [
+                span for line in docker("logs", name).splitlines() for span in json.loads(line)
+            ]
+            for trace in {span["traceId"] for span in spans}:
+                mine = [span for span in spans if span["traceId"] == trace]
+                kinds: dict[str, set[str]] = {}
+                for span in mine:
+                    kinds.setdefault(span["localEndpoint"]["serviceName"], set()).add(
+                        span.get("kind", "")
+                    )
+                ids = {span["id"] for span in mine}
+                whole = all(span.get("parentId", span["id"]) in ids for span in mine)
+                if kinds.keys() == {"ui", "message-service", "guestbook-service"} and whole:
+                    return kinds
+            return None
+
+        found = eventually("a trace of all three services", hops, 60)
+        assert {"SERVER", "CLIENT"} <= found["ui"]
+        assert "SERVER" in found["message-service"]
+        assert "SERVER" in found["guestbook-service"]
+    finally:
+        docker("rm", "--force", name, check=False)
+
+
+def test_the_load_profile_visits(stack: Stack) -> None:
+    stack.compose("--profile", "load", "up", "--detach", "--wait", "load")
+    try:
+        url = f"http://localhost:{stack.environment['LOAD_PORT']}/stats/requests"
+
+        def totals() -> dict[str, Any] | None:
+            rows = {row["name"]: row for row in httpx.get(url).json()["stats"]}
+            return rows if {"/", "/greet"} <= rows.keys() else None
+
+        rows = eventually("visits to the page and signatures", totals, 90)
+        assert rows["Aggregated"]["num_failures"] == 0, rows
+    finally:
+        stack.compose("--profile", "load", "rm", "--stop", "--force", "load")
+
+
+def test_every_acknowledged_message_is_kept_exactly_once(stack: Stack) -> None:
+    """Through the crash of each container in turn, and a whole `down` and `up`."""
+    with Visitors(stack.url) as visitors:
+        for service in ALWAYS:
+            before = len(visitors.acknowledged)
+            eventually("posts before the crash", lambda: len(visitors.acknowledged) >= before + 10)  # noqa: B023
+            stack.crash(service)
+            after = len(visitors.acknowledged)
+            eventually(
+                f"posts after the crash of {service}",
+                lambda: len(visitors.acknowledged) >= after + 10,  # noqa: B023
+            )
+        assert visitors.failures > 0, "no crash was noticed, so nothing was tested"
+
+    stack.compose("down", timeout=180)
+    stack.compose("up", "--detach", "--wait")
+
+    stored = Counter(stack.stored())
+    lost = [message for message in visitors.acknowledged if stored[message] == 0]
+    twice = [message for message, count in stored.items() if count > 1 and len(message) == 32]
+    assert len(visitors.acknowledged) >= 100
+    assert (lost, twice) == ([], [])
