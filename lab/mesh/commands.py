@@ -1,4 +1,4 @@
-"""`token`: what the exercises with JSON Web Tokens need."""
+"""`token`, `proxy-config` and `graph`: tokens for requests, and what the proxies say."""
 
 from __future__ import annotations
 
@@ -6,17 +6,24 @@ import json
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lab.cli.client import FailureError
-from lab.cli.context import settings
-from lab.cli.output import write
+from lab.cli.context import Namespace, client, namespace, settings
+from lab.cli.output import columns, write
+
+if TYPE_CHECKING:
+    from lab.mesh.graph import Edge
+    from lab.mesh.proxies import Proxy
 
 
 def register(app: typer.Typer) -> None:
     app.command()(token)
+    app.command(name="proxy-config")(proxy_config)
+    app.command(name="pc", hidden=True)(proxy_config)
+    app.command()(graph)
 
 
 def token(
@@ -117,3 +124,111 @@ def _filled(manifest: Path, keys: str) -> str:
         raise FailureError(f"{manifest}: {error}") from None
     except (NoPlaceError, yaml.YAMLError) as error:
         raise FailureError(f"{manifest}: {error}") from None
+
+
+def proxy_config(
+    context: typer.Context,
+    kind: Annotated[
+        str,
+        typer.Argument(help="listeners, routes, clusters, endpoints, secret or all."),
+    ],
+    target: Annotated[str, typer.Argument(metavar="POD | KIND/NAME", help="Whose proxy.")],
+    port: Annotated[int, typer.Option(help="Only what is for this port.")] = 0,
+    fqdn: Annotated[str, typer.Option(help="Only clusters and endpoints of this host.")] = "",
+    name: Annotated[str, typer.Option(help="Only what is called exactly so.")] = "",
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="json for all that Envoy has, or short.")
+    ] = "short",
+    namespace_: Namespace = None,
+) -> None:
+    """Print what a proxy was given, asked from the proxy itself, as `istioctl proxy-config` does.
+
+    Examples:
+      guestbook proxy-config routes deploy/istio-ingressgateway -n istio-system
+      guestbook proxy-config clusters deploy/ui --fqdn message-service.default.svc.cluster.local
+      guestbook proxy-config endpoints deploy/ui --port 80
+      guestbook proxy-config secret deploy/ui -o json
+    """
+    from lab.mesh.proxies import chosen
+    from lab.mesh.proxy_tables import ALIASES, TABLES, Filter
+
+    kind = ALIASES.get(kind, kind)
+    if kind not in (*TABLES, "all"):
+        raise FailureError(f"unknown {kind!r}; there are {', '.join(TABLES)} and all")
+    if output not in ("short", "json"):
+        raise FailureError(f"-o {output}: there are short and json")
+    proxy = chosen(client(context), namespace(context, namespace_), target)
+    wanted = Filter(port, fqdn, name)
+    shown: dict[str, Any] = {}
+    for one in TABLES if kind == "all" else (kind,):
+        table = TABLES[one]
+        options = {"format": "json"} if table.page == "/clusters" else {"include_eds": "on"}
+        items = table.items(json.loads(proxy.page(table.page, **options)), wanted)
+        if output == "json":
+            shown[one] = items
+            continue
+        if kind == "all":
+            write(f"{one.upper()}:")
+        write("\n".join(columns(table.header, table.rows(items))))
+        if kind == "all":
+            write("")
+    if output == "json":
+        write(json.dumps(shown if kind == "all" else shown[kind], indent=2))
+
+
+def graph(
+    context: typer.Context,
+    output: Annotated[str, typer.Option("--output", "-o", help="table, json or svg.")] = "table",
+    interval: Annotated[
+        float, typer.Option(help="How many seconds to watch for the rates.", min=0.1)
+    ] = 2.0,
+) -> None:
+    """Show who calls whom, with rates, success and latency, from the proxies' own statistics.
+
+    Calls, success and latency are since each proxy started; the rate is of the last moment.
+
+    Examples:
+      guestbook graph
+      guestbook graph -o svg > graph.svg
+      guestbook graph -o json --interval 10
+    """
+    import time
+
+    from lab.mesh import graph as graphs
+    from lab.mesh.graph_svg import picture
+    from lab.mesh.proxies import everywhere
+
+    if output not in ("table", "json", "svg"):
+        raise FailureError(f"-o {output}: there are table, json and svg")
+    proxies = everywhere(client(context))
+    if sys.stderr.isatty():
+        sys.stderr.write(f"Watching {len(proxies)} proxies for {interval:g} s...\n")
+    started = time.monotonic()
+    before = _edges(proxies)
+    time.sleep(interval)
+    after = _edges(proxies)
+    rate = graphs.rates(before, after, time.monotonic() - started)
+    if output == "json":
+        write(json.dumps(graphs.as_json(after, rate), indent=2))
+    elif output == "svg":
+        write(picture(after, rate), end="")
+    elif not after:
+        write("No calls yet: send a request through the gateway.")
+    else:
+        write("\n".join(columns(graphs.HEADER, graphs.rows(after, rate))))
+
+
+def _edges(proxies: list[Proxy]) -> list[Edge]:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from lab.mesh import graph as graphs
+
+    def one(proxy: Proxy) -> list[Edge]:
+        text = proxy.page(
+            "/stats", format="json", histogram_buckets="detailed", filter=graphs.STATS
+        )
+        source = graphs.workload(proxy.labels, proxy.name, proxy.namespace)
+        return graphs.edges(source, json.loads(text), gateway="istio" in proxy.labels)
+
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        return graphs.merged(edge for found in pool.map(one, proxies) for edge in found)
