@@ -56,11 +56,20 @@ class View:
 
     index: Template
     error: Template
+    entry: Callable[[Entry, datetime], str]
+    """The HTML of a message, as of now."""
 
     def page(self, page: Page, nonce: str) -> str:
         """The guestbook, as HTML."""
+        available = page.messages if isinstance(page.messages, Messages) else None
+        now = datetime.now(UTC)
+        entries = [self.entry(entry, now) for entry in available.entries] if available else []
         return self.index.render(
-            page=page, nonce=nonce, now=datetime.now(UTC), available=_available(page.messages)
+            page=page,
+            nonce=nonce,
+            available=available,
+            # Safe: the template of a message escapes what it is given.
+            entries=Markup("".join(entries)),  # noqa: S704
         )
 
     def error_page(self, status: int, detail: str, nonce: str) -> str:
@@ -90,28 +99,25 @@ def load(settings: Settings) -> View:
         message_length=forms.MESSAGE_LENGTH,
     )
     environment.filters.update(clock=clock, initial=initial, tone=tone)
-    environment.globals["signed"] = _signed(environment.get_template("message.html"))
-    return View(environment.get_template("index.html"), environment.get_template("error.html"))
+    return View(
+        environment.get_template("index.html"),
+        environment.get_template("error.html"),
+        _entry_renderer(environment.get_template("message.html")),
+    )
 
 
-def _signed(template: Template) -> Callable[[Entry, datetime], Markup]:
-    """The HTML of a message, as of now. All visitors see the same few, so they are kept."""
+def _entry_renderer(template: Template) -> Callable[[Entry, datetime], str]:
+    """Renders messages; all visitors see the same few, so those seen last are kept."""
 
     @lru_cache(maxsize=1000)
-    def render(username: str, message: str, moment: datetime | None, since: str) -> Markup:
-        # Safe: the template escapes what it is given.
-        text = template.render(username=username, message=message, moment=moment, since=since)
-        return Markup(text)  # noqa: S704
+    def render(username: str, message: str, moment: datetime | None, since: str) -> str:
+        return template.render(username=username, message=message, moment=moment, since=since)
 
-    def signed(entry: Entry, now: datetime) -> Markup:
+    def entry_html(entry: Entry, now: datetime) -> str:
         since = ago(entry.timestamp, now) if entry.timestamp else ""
         return render(entry.username, entry.message, entry.timestamp, since)
 
-    return signed
-
-
-def _available(messages: Messages | UnavailableError) -> Messages | None:
-    return messages if isinstance(messages, Messages) else None
+    return entry_html
 
 
 def clock(moment: datetime) -> str:
