@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from lab.cli import lifecycle, objects, pods, workloads
+from lab.cli import inject, lifecycle, objects, pods, workloads
 from lab.cli.client import FailureError
 from lab.cli.context import Settings
 
@@ -44,7 +44,7 @@ def top(
     context.obj = settings
 
 
-for module in (lifecycle, objects, workloads, pods):
+for module in (lifecycle, objects, workloads, pods, inject):
     module.register(app)
 
 if importlib.util.find_spec("lab.mesh.cli") is not None:
@@ -53,7 +53,8 @@ if importlib.util.find_spec("lab.mesh.cli") is not None:
 
 def _mount_exercises(argv: list[str]) -> None:
     """The exercise runner is a large import: only for its own command and for help."""
-    wanted = not argv or any(word in ("exercise", "-h", "--help") for word in argv)
+    general = argv[:1] in ([], ["-h"], ["--help"]) or "_GUESTBOOK_COMPLETE" in os.environ
+    wanted = general or "exercise" in argv[:4]
     if wanted and importlib.util.find_spec("lab.exercises.cli") is not None:
         app.add_typer(importlib.import_module("lab.exercises.cli").app, name="exercise")
 
@@ -64,10 +65,7 @@ def _verb(argv: list[str]) -> str:
 
 def run(argv: list[str]) -> int:
     """Run one command; the exit status."""
-    if "_GUESTBOOK_COMPLETE" in os.environ or (argv and argv[0] == "exercise"):
-        _mount_exercises(["exercise"])
-    elif argv[:1] in ([], ["-h"], ["--help"]):
-        _mount_exercises([])
+    _mount_exercises(argv)
     command = typer.main.get_command(app)
     try:
         status = command.main(args=argv, prog_name="guestbook", standalone_mode=False)

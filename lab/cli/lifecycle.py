@@ -48,6 +48,10 @@ def up(
     mesh: Annotated[
         bool, typer.Option("--mesh/--plain", help="With Envoy beside each pod, or without.")
     ] = True,
+    embedded: Annotated[
+        bool,
+        typer.Option("--embedded", help="SQLite and the embedded Redis, even beside real ones."),
+    ] = False,
 ) -> None:
     """Start the lab here and keep it running until Ctrl-C.
 
@@ -65,7 +69,10 @@ def up(
     from lab.pods import supervisor
     from lab.pods.addresses import NoAddressesError
     from lab.pods.state import AlreadyRunningError, State, locked, repository
+    from lab.standins import EMBEDDED
 
+    if embedded:
+        os.environ[EMBEDDED] = "1"
     state = State(settings(context).state_folder())
     root = repository()
     use_mesh, reason = _mesh_or_reason(mesh)
@@ -155,25 +162,21 @@ def down(
 ) -> None:
     """Stop the running lab; its resources and data stay for the next `up`."""
     import shutil
-    import time
+
+    from lab.pods.state import AlreadyRunningError, State, locked, wait_until_unlocked
 
     lab = client(context)
     try:
-        pid = lab.call("status")["pid"]
         lab.call("down")
-        while Path(f"/proc/{pid}").exists() or lab.running():
-            time.sleep(0.05)
+        wait_until_unlocked(State(lab.folder))
         write("The lab is stopped")
     except FailureError as error:
         if not clean:
             raise
         write(error.lines[0])
     if clean:
-        from lab.pods.state import AlreadyRunningError, State, locked
-
-        state = State(lab.folder)
         try:
-            with locked(state):
+            with locked(State(lab.folder)):
                 shutil.rmtree(lab.folder)
         except AlreadyRunningError as error:
             raise FailureError(str(error)) from None

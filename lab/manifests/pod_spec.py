@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, field_validator
 
 from lab.manifests.istio import refused
 from lab.manifests.kubernetes import KubernetesModel, LabelSelector, inert, spec_problems
@@ -184,6 +184,21 @@ class Container(KubernetesModel):
     termination_message_policy: str | None = inert()
 
 
+class InjectedContainer(KubernetesModel):
+    """The sidecar as `kube-inject` writes it; other init containers are refused."""
+
+    name: str
+    image: str
+    restart_policy: Literal["Always"]
+
+    @field_validator("name")
+    @classmethod
+    def _sidecar(cls, name: str) -> str:
+        if name != "istio-proxy":
+            raise ValueError("init containers are not played: do the work in the container's start")
+        return name
+
+
 class KeyToPath(KubernetesModel):
     key: str
     path: str
@@ -237,7 +252,7 @@ class TopologySpreadConstraint(KubernetesModel):
 
 class PodSpec(KubernetesModel):
     containers: list[Container] = Field(min_length=1)
-    init_containers: list[Container] | None = refused("do the work in the container's own start")
+    init_containers: list[InjectedContainer] = Field(default_factory=list)
     volumes: list[Volume] = Field(default_factory=list)
     service_account_name: str = "default"
     service_account: str | None = None

@@ -339,6 +339,8 @@ class Cluster:
         )
         if wish is not None:
             return "sidecar" if wish == "true" else "none"
+        if resource.spec.init_containers:
+            return "sidecar"
         namespace = self.store.get("Namespace", "", resource.namespace)
         labels = namespace.resource.labels if namespace is not None else {}
         injected = labels.get("istio-injection") == "enabled" or (

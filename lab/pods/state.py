@@ -85,6 +85,12 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
+def wait_until_unlocked(state: State) -> None:
+    """Return when no supervisor holds the folder any more."""
+    with contextlib.suppress(FileNotFoundError), (state.folder / "lock").open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+
+
 @contextlib.contextmanager
 def locked(state: State) -> Iterator[None]:
     """Hold the folder for one supervisor; the kernel lets go when the process dies.

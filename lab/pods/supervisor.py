@@ -22,7 +22,7 @@ from lab.pods.addresses import take_slice
 from lab.pods.cluster import Cluster, Mesh, Options
 from lab.pods.pod import PodRunner
 from lab.pods.state import State
-from lab.standins import mysql, redis
+from lab.standins import EMBEDDED, mysql, redis
 
 STOP_GRACE = 5.0
 """Seconds that pods get to end when the lab is stopped."""
@@ -91,8 +91,8 @@ def overrides(
     cache = {name: environ[name] for name in ("REDIS_HOST", "REDIS_PORT") if environ.get(name)}
 
     def chosen(env: Mapping[str, str]) -> dict[str, str]:
-        values: dict[str, str] = {}
-        if url and ("MYSQL_HOST" in env or "MYSQL_DATABASE" in env):
+        values = {EMBEDDED: "1"} if environ.get(EMBEDDED) else {}
+        if url and "MYSQL_DATABASE" in env:
             values["DATABASE_URL"] = url
         if cache.get("REDIS_HOST") and "REDIS_HOST" in env:
             values |= {"REDIS_PORT": "6379"} | cache
@@ -157,22 +157,25 @@ async def _cancel(task: asyncio.Task[Any]) -> None:
 
 def _fill(cluster: Cluster, plan: Plan, say: Say) -> None:
     """Restore what was applied, or apply the baseline to a new lab. Raises ManifestError."""
-    for problem in cluster.store.restore():
-        say(f"Not restored: {problem}")
-    count = sum(1 for _ in cluster.store.all())
-    if count:
-        say(f"Restored {count} resources of {plan.state.folder}")
+    filled = plan.state.folder / "filled"
+    if filled.exists():
+        for problem in cluster.store.restore():
+            say(f"Not restored: {problem}")
+        say(f"Restored {sum(1 for _ in cluster.store.all())} resources of {plan.state.folder}")
         return
+    # What a first start that was interrupted has left is half of something.
+    for file in plan.state.resources.iterdir():
+        file.unlink()
     here = Path(__file__).parent
     builtin = [here / "builtin.yaml"] + ([here / "gateway.yaml"] if plan.mesh else [])
-    operations.apply(cluster, [(f"(built in) {f.name}", f.read_text()) for f in builtin])
-    operations.apply(cluster, [credentials()])
+    own = [(f"(built in) {f.name}", f.read_text()) for f in builtin] + [credentials()]
     files = [text for path in plan.baseline for text in load.read(_shown(path))]
-    applied = operations.apply(cluster, files)
+    applied = operations.apply(cluster, own + files)
     if plan.mesh is not None:
         operations.change(
             cluster, "labels", "ns", "", ["default"], {"istio-injection": "enabled"}, overwrite=True
         )
+    filled.touch()
     say(f"Applied {len(applied.results)} resources of {', '.join(map(_shown, plan.baseline))}")
 
 
@@ -235,7 +238,7 @@ async def _report_progress(cluster: Cluster, say: Say) -> None:
         if cluster.problem and cluster.problem not in complained:
             complained.add(cluster.problem)
             say(cluster.problem)
-        if wanted and ready >= wanted:
+        if ready >= wanted:
             return
         await cluster.wait_for_change(revision, 5)
         revision = cluster.revision

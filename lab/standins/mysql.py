@@ -7,6 +7,7 @@ placeholder holds the port and the guestbook uses SQLite. `--ping HOST` asks whe
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -15,6 +16,8 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+
+from lab.standins import EMBEDDED
 
 PORT = 3306
 SERVERS = ("mariadbd", "mysqld")
@@ -25,7 +28,9 @@ _MYSQL_ONLY = ("--mysqlx", "--default-authentication-plugin", "--authentication-
 
 
 def installed() -> str | None:
-    """The real server on this machine, if there is one."""
+    """The real server on this machine, if there is one and it is wanted."""
+    if os.environ.get(EMBEDDED):
+        return None
     return next((found for name in SERVERS if (found := shutil.which(name, path=_SEARCH))), None)
 
 
@@ -125,15 +130,24 @@ def _serve(server: str) -> None:
     os.execv(server, command)  # noqa: S606
 
 
+def _refusal() -> bytes:
+    """MySQL's error packet: clients print its text, and `mysqladmin ping` takes it as life."""
+    text = b"the guestbook keeps its messages elsewhere: this is a placeholder for MySQL"
+    payload = b"\xff" + (1045).to_bytes(2, "little") + text
+    return len(payload).to_bytes(3, "little") + b"\0" + payload
+
+
 def _placeholder() -> None:
     host = os.environ.get("HOST", "127.0.0.1")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with socket.create_server((host, PORT)) as server:
-        sys.stdout.write("No MySQL-compatible server is installed: the guestbook uses SQLite\n")
+        url = os.environ.get("DATABASE_URL", "").partition(":")[0] or "SQLite"
+        sys.stdout.write(f"A placeholder for MySQL: the guestbook uses {url}\n")
         sys.stdout.flush()
         while True:
             connection, _ = server.accept()
-            connection.close()
+            with connection, contextlib.suppress(OSError):
+                connection.sendall(_refusal())
 
 
 def main() -> None:

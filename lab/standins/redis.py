@@ -11,11 +11,15 @@ import signal
 import sys
 from types import FrameType
 
+from lab.standins import EMBEDDED
+
 SERVERS = ("redis-server", "valkey-server")
 
 
 def installed() -> str | None:
-    """The real server on this machine, if there is one."""
+    """The real server on this machine, if there is one and it is wanted."""
+    if os.environ.get(EMBEDDED):
+        return None
     return next((found for name in SERVERS if (found := shutil.which(name))), None)
 
 
