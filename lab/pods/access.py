@@ -46,7 +46,7 @@ def exec_command(
     else:
         spec = next(c for c in runner.spec.containers if c.name == name)
         words = runner.rewritten(spec, list(argv))
-    return {"argv": commands.executed(words, view), "env": env, "folder": str(command.folder)}
+    return {"argv": commands.executed(words, view, env), "env": env, "folder": str(command.folder)}
 
 
 def forward_target(

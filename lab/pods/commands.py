@@ -11,7 +11,7 @@ import ipaddress
 import itertools
 import random
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -19,6 +19,7 @@ from lab.mesh.model import Pod, Service
 from lab.pods import registry
 from lab.pods.addresses import bindable
 from lab.pods.programs import PYTHON, local
+from lab.standins import mysql
 
 _LOCAL = ("localhost", "127.0.0.1")
 _MYSQL_CLIENTS = {
@@ -96,17 +97,17 @@ class View:
         return self.pod.proxy == "sidecar" and not self.proxy_container
 
 
-def in_container(argv: Sequence[str], address: str) -> list[str]:
-    """A probe's or hook's command, whose `localhost` is `address`."""
+def in_container(argv: Sequence[str], address: str, env: Mapping[str, str]) -> list[str]:
+    """A probe's or hook's command, whose `localhost` is `address`; `env` is its container's."""
     name = argv[0].rpartition("/")[2] if argv else ""
     if name in _MYSQL_CLIENTS:
-        return _mysql_client(name, argv[1:], address)
+        return _mysql_client(name, argv[1:], address, mysql.serves(env))
     if name == "redis-cli" and not any(word in ("-h", "-u") for word in argv):
         return [argv[0], "-h", address, *argv[1:]]
     return local(argv)
 
 
-def executed(argv: Sequence[str], view: View) -> list[str]:
+def executed(argv: Sequence[str], view: View, env: Mapping[str, str]) -> list[str]:
     """A command of `exec`."""
     name = argv[0].rpartition("/")[2] if argv else ""
     if name == "curl":
@@ -115,13 +116,13 @@ def executed(argv: Sequence[str], view: View) -> list[str]:
         return ["openssl", *_openssl(argv[1:], view)]
     if name == "pilot-agent":
         return _pilot_agent(argv[1:], view)
-    return in_container(argv, view.own)
+    return in_container(argv, view.own, env)
 
 
-def _mysql_client(name: str, args: Sequence[str], address: str) -> list[str]:
+def _mysql_client(name: str, args: Sequence[str], address: str, real: bool) -> list[str]:
     program = next((found for c in _MYSQL_CLIENTS[name] if (found := shutil.which(c))), None)
-    if program is None:
-        # The SQLite stand-in has no protocol to ask in: it accepts connections.
+    if program is None or not real:
+        # The placeholder has no protocol to ask in: it accepts connections.
         return [PYTHON, "-m", "lab.standins.mysql", "--ping", address]
     words = [word.replace(f"={host}", f"={address}") for word in args for host in ("127.0.0.1",)]
     words = [address if word in _LOCAL else word for word in words]

@@ -188,7 +188,7 @@ class PodRunner:
         if hook.sleep is not None:
             await asyncio.sleep(hook.sleep.seconds)
         elif hook.exec is not None and command is not None:
-            argv = self.translate(container, hook.exec.command)
+            argv = self.translate(container, hook.exec.command, command.env)
             await process.run(argv, env=command.env, cwd=command.folder, timeout=3600)
         elif hook.http_get is not None and command is not None:
             target = Target(self.application_address, self.model.ports, {}, command.folder)
@@ -265,7 +265,9 @@ class PodRunner:
         address = self.application_address
         if self.model.annotations.get("sidecar.istio.io/rewriteAppHTTPProbers") == "false":
             address = self.model.address
-        argv = None if probe.exec is None else self.translate(container, probe.exec.command)
+        argv = None
+        if probe.exec is not None:
+            argv = self.translate(container, probe.exec.command, command.env)
         return Target(address, self.model.ports, command.env, command.folder, argv)
 
     def _base_environment(self) -> dict[str, str]:
@@ -284,9 +286,9 @@ class PodRunner:
         root = self._folder / container.name / "root"
         return [volumes.rewrite(word, container.volume_mounts, root) for word in argv]
 
-    def translate(self, container: Container, argv: list[str]) -> list[str]:
+    def translate(self, container: Container, argv: list[str], env: Mapping[str, str]) -> list[str]:
         """A probe's or a hook's command of this container as it is run here."""
-        return commands.in_container(self.rewritten(container, argv), self.application_address)
+        return commands.in_container(self.rewritten(container, argv), self.application_address, env)
 
     def _command(self, container: Container) -> Command:
         """Volumes, environment and command line of one start. Raises MissingReferenceError."""

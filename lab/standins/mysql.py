@@ -7,7 +7,6 @@ placeholder holds the port and the guestbook uses SQLite. `--ping HOST` asks whe
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pwd
 import shutil
@@ -15,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from lab.standins import EMBEDDED
@@ -32,6 +32,11 @@ def installed() -> str | None:
     if os.environ.get(EMBEDDED):
         return None
     return next((found for name in SERVERS if (found := shutil.which(name, path=_SEARCH))), None)
+
+
+def serves(environ: Mapping[str, str]) -> bool:
+    """Whether a real server runs in a container with this environment, or the placeholder."""
+    return installed() is not None and not (environ.get("DATABASE_URL") or environ.get(EMBEDDED))
 
 
 def is_mariadb(server: str) -> bool:
@@ -130,13 +135,6 @@ def _serve(server: str) -> None:
     os.execv(server, command)  # noqa: S606
 
 
-def _refusal() -> bytes:
-    """MySQL's error packet: clients print its text, and `mysqladmin ping` takes it as life."""
-    text = b"the guestbook keeps its messages elsewhere: this is a placeholder for MySQL"
-    payload = b"\xff" + (1045).to_bytes(2, "little") + text
-    return len(payload).to_bytes(3, "little") + b"\0" + payload
-
-
 def _placeholder() -> None:
     host = os.environ.get("HOST", "127.0.0.1")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -146,8 +144,7 @@ def _placeholder() -> None:
         sys.stdout.flush()
         while True:
             connection, _ = server.accept()
-            with connection, contextlib.suppress(OSError):
-                connection.sendall(_refusal())
+            connection.close()
 
 
 def main() -> None:
@@ -159,10 +156,10 @@ def main() -> None:
             sys.exit(f"{sys.argv[2]}:{PORT}: {error}")
         return
     server = installed()
-    if server is None or os.environ.get("DATABASE_URL"):
-        _placeholder()
-    else:
+    if server is not None and serves(os.environ):
         _serve(server)
+    else:
+        _placeholder()
 
 
 if __name__ == "__main__":
