@@ -113,18 +113,14 @@ def _items(document: Document) -> Iterator[Document]:
 
 
 def _describe(document: Document, file: str, problem: Problem) -> str:
-    value = document.value if isinstance(document.value, dict) else {}
-    metadata = value.get("metadata")
+    source = Source(file, document.line, document.lines)
+    if not isinstance(document.value, dict):
+        return f"{source.at(*problem.path)}: {problem.reason}"
+    metadata = document.value.get("metadata")
     name = metadata.get("name", "") if isinstance(metadata, dict) else ""
-    resource = Resource(
-        "",
-        str(value.get("kind", "")),
-        "",
-        str(name),
-        None,
-        Source(file, document.line, document.lines),
-    )
-    return resource.describe(problem.path, problem.reason).replace("  :", ":").replace(": :", ":")
+    kind = str(document.value.get("kind", "(no kind)"))
+    resource = Resource("", kind, "", str(name or "(no name)"), None, source)
+    return resource.describe(problem.path, problem.reason)
 
 
 def _resource(

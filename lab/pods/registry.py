@@ -32,9 +32,9 @@ def protocol(port: ManifestPort) -> PortProtocol:
         if chosen is not None:
             return chosen
     name = port.name.lower()
-    for prefix in (name if name.startswith("grpc-web") else name.partition("-")[0], name):
-        if prefix in _PROTOCOLS:
-            return _PROTOCOLS[prefix]
+    prefix = "grpc-web" if name.startswith("grpc-web") else name.partition("-")[0]
+    if prefix in _PROTOCOLS:
+        return _PROTOCOLS[prefix]
     return _WELL_KNOWN.get(port.port, "AUTO")
 
 
