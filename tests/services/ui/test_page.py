@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.services.ui.backend import Answer, Backend, Guestbook, Seen, greets
-from tests.services.ui.conftest import RedisServer, Ui
+from tests.services.ui.conftest import RedisServer, StartUi, Ui
 from tests.services.ui.page import read
 
 TTL = 30 * 60
@@ -322,3 +322,28 @@ def test_trace_headers_and_the_request_id_reach_both_back_ends(
 
     assert kept(message.seen[-1]) == headers
     assert kept(guestbook.seen[-1]) == headers
+
+
+def test_with_a_collector_the_calls_are_spans_of_the_same_trace(
+    start_ui: StartUi, environ: dict[str, str], message: Backend, guestbook: Backend
+) -> None:
+    trace, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    collector = Backend(lambda _: Answer(200))
+    collector.start()
+    ui = start_ui(**environ, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url)
+    with ui.browser() as browser:
+        browser.post("/greet", data={"name": "Ada"})
+        browser.get("/", headers={"traceparent": f"00-{trace}-{parent}-01"})
+    spans = []
+    for backend in (message, guestbook):
+        _, trace_id, span_id, _ = backend.seen[-1].headers["traceparent"].split("-")
+        assert trace_id == trace
+        assert span_id != parent
+        assert backend.seen[-1].headers["x-b3-traceid"] == trace
+        assert backend.seen[-1].headers["x-b3-spanid"] == span_id
+        spans.append(span_id)
+    assert spans[0] != spans[1]
+    ui.stop()
+    collector.stop()
+    exported = b"".join(seen.body for seen in collector.seen)
+    assert exported
