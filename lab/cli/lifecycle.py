@@ -144,7 +144,8 @@ def _control_plane(state: State, cluster: Cluster) -> Mesh:
         event = Event("Pod", pod.namespace, pod.name, "Warning", "ProxyConfigRejected", message)
         cluster.events.add(event)
 
-    return ControlPlane(state.folder / "authority", cluster.snapshot, report)
+    folder = state.folder / "authority"
+    return ControlPlane(folder, cluster.snapshot, report, cluster.changed, cluster.client)
 
 
 def _ready(cluster: Cluster) -> None:

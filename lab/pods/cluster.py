@@ -36,6 +36,10 @@ class Mesh(Proxies, Protocol):
         """The meshConfig that the applied IstioOperators amount to."""
         ...
 
+    def warnings(self, resources: Sequence[Resource]) -> list[str]:
+        """What to say about resources that were applied."""
+        ...
+
 
 ISTIO_GROUP = ".istio.io"
 Key = tuple[str, str]

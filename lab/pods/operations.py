@@ -90,7 +90,8 @@ def apply(
     results = tuple((reference(r), str(store.apply(r))) for r in loaded.resources)
     if any(verb != "unchanged" for _, verb in results):
         cluster.objects_changed()
-    return Applied(results, loaded.warnings)
+    said = cluster.mesh.warnings(loaded.resources) if cluster.mesh is not None else []
+    return Applied(results, (*loaded.warnings, *said))
 
 
 def _immutable(old: Resource, new: Resource) -> Iterable[str]:
