@@ -26,7 +26,7 @@ class Before:
     """What was there when a step began: lines and numbers to subtract."""
 
     lines: dict[tuple[str, str, str], int] = field(default_factory=dict)
-    numbers: dict[Stats | Metric, float] = field(default_factory=dict)
+    numbers: dict[str, float] = field(default_factory=dict)
 
 
 def select(selector: str) -> tuple[str, list[str]]:
@@ -62,9 +62,9 @@ def before(target: Target, expect: Expect) -> Before:
             seen.lines[namespace, name, logs.container or ""] = len(lines)
     for stats in expect.stats:
         if not stats.since_start:
-            seen.numbers[stats] = _stats(target, stats)
+            seen.numbers[repr(stats)] = _stats(target, stats)
     for metric in expect.metrics:
-        seen.numbers[metric] = _metric(target, metric)
+        seen.numbers[repr(metric)] = _metric(target, metric)
     return seen
 
 
@@ -88,11 +88,11 @@ def _all(target: Target, expect: Expect, seen: Before) -> Iterator[tuple[str, st
         text = f"log of {where}: {logs.words} lines with {logs.line!r}"
         yield _amount(text, logs.allows(lines), lines)
     for stats in expect.stats:
-        number = _stats(target, stats) - seen.numbers.get(stats, 0.0)
+        number = _stats(target, stats) - seen.numbers.get(repr(stats), 0.0)
         text = f"statistic {stats.name} of {stats.of}: {stats.words}"
         yield _amount(text, stats.allows(number), number)
     for metric in expect.metrics:
-        number = _metric(target, metric) - seen.numbers.get(metric, 0.0)
+        number = _metric(target, metric) - seen.numbers.get(repr(metric), 0.0)
         text = f"metric {metric.name} {metric.labels or ''} of {metric.of}: {metric.words}"
         yield _amount(text, metric.allows(number), number)
     for endpoint in expect.endpoints:

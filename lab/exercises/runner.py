@@ -97,7 +97,7 @@ class Runner:
         self._istio = istio
         self._disturbing = world.disturbing(lessons, istio)
         self._leftovers = world.leftovers(lessons, istio)
-        self._journal = world.Journal(state, target.name)
+        self._journal = world.Journal(state, target.identity())
 
     def run(self, lesson: Lesson, change: Change | None = None) -> Result:
         """Run one exercise; whatever happens, the world is put back as it was."""

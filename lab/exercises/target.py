@@ -72,6 +72,10 @@ class Target(Protocol):
         """The URL of the ingress gateway, without a slash at the end."""
         ...
 
+    def identity(self) -> str:
+        """Which world this is, so that the record of one is never put back into another."""
+        ...
+
     def lacks(self, need: str) -> str | None:
         """Why this world has no `need` (`mysql`), or None when it has."""
         ...
@@ -190,6 +194,12 @@ class KubectlTarget:
         )
         return f"http://localhost:{port}"
 
+    def identity(self) -> str:
+        """The name of kubectl's context."""
+        if self._context is None:
+            self._context = self.run(["kubectl", "config", "current-context"]).output.strip()
+        return self._context
+
     def lacks(self, need: str) -> str | None:  # noqa: ARG002 - a cluster has what k8s/ asks for
         return None
 
@@ -242,6 +252,9 @@ class LabTarget:
 
     def ingress(self) -> str:
         return str(self._state()["ingress"]).rstrip("/")
+
+    def identity(self) -> str:
+        return "lab"
 
     def lacks(self, need: str) -> str | None:
         database = self._state().get("database")

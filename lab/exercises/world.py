@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,12 +104,13 @@ def leftovers(lessons: Iterable[Lesson], istio: Path) -> list[Name]:
 def record(target: Target, names: Sequence[Name]) -> dict[Name, dict[str, Any] | None]:
     """The objects of these names as they are now; None for those that are not there."""
     seen: dict[Name, dict[str, Any] | None] = dict.fromkeys(names)
-    for kind, namespace in sorted({(name.kind, name.namespace) for name in names}):
+    for namespace in sorted({name.namespace for name in names}):
+        kinds = sorted({name.kind for name in names if name.namespace == namespace})
         where = ["-n", namespace] if namespace else []
-        wanted = [n.name for n in names if (n.kind, n.namespace) == (kind, namespace)]
-        found = get_json(target, kind, *wanted, *where)
-        for item in [] if found is None else found.get("items", [found]):
-            seen[Name(kind, namespace, item["metadata"]["name"])] = item
+        found = get_json(target, ",".join(kinds), *where) or {"items": []}
+        for item in found["items"]:
+            if (name := name_of(item)) in seen:
+                seen[name] = item
     return seen
 
 
@@ -179,8 +181,9 @@ def _essence(item: dict[str, Any] | None) -> Any:
 class Journal:
     """The record on disk; one run at a time holds it."""
 
-    def __init__(self, folder: Path, target: str) -> None:
-        self._path = folder / f"exercise-{target}.json"
+    def __init__(self, folder: Path, identity: str) -> None:
+        """`identity` is that of the target: each world has a record of its own."""
+        self._path = folder / f"exercise-{re.sub(r'[^A-Za-z0-9.-]+', '_', identity)}.json"
 
     def begin(self, before: dict[Name, dict[str, Any] | None]) -> None:
         """Write the record; it must be there before the first change."""

@@ -136,6 +136,12 @@ def _fields(policy: TrafficPolicy | None) -> Policy:
     )
 
 
+def written(policy: TrafficPolicy, key: str) -> bool:
+    """Whether a policy itself has a field, by its name in the manifest."""
+    fields = type(policy).model_fields
+    return any(getattr(policy, name) is not None for name in fields if fields[name].alias == key)
+
+
 def _with_port(policy: Policy, source: TrafficPolicy | None, port: int) -> Policy:
     settings: PortTrafficPolicy | None = next(
         (

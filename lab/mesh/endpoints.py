@@ -57,16 +57,15 @@ def _endpoint(view: View, host: Host, port: ServicePort, subset: str, endpoint: 
         "endpoint": {"address": socket_address(endpoint.address, endpoint.port)},
         "load_balancing_weight": endpoint.weight,
     }
-    if _speaks_mtls(view, host, port, subset, endpoint):
+    if speaks_mtls(view, host, port, subset, endpoint):
         result["metadata"] = {
             "filter_metadata": {"envoy.transport_socket_match": {"tlsMode": "istio"}}
         }
     return result
 
 
-def _speaks_mtls(
-    view: View, host: Host, port: ServicePort, subset: str, endpoint: Endpoint
-) -> bool:
+def speaks_mtls(view: View, host: Host, port: ServicePort, subset: str, endpoint: Endpoint) -> bool:
+    """Whether an endpoint of a cluster is spoken to in mutual TLS."""
     policy = view.policy(host.name, port.port, subset)
     if policy.tls is not None:
         return policy.tls.mode == "ISTIO_MUTUAL"

@@ -30,8 +30,7 @@ async def read(request: Request, model: type[Model]) -> Model:
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        reasons = (_reason(e["type"], e["loc"], e["msg"]) for e in error.errors())
-        raise HTTPException(HTTPStatus.BAD_REQUEST, "; ".join(reasons)) from None
+        raise HTTPException(HTTPStatus.BAD_REQUEST, reasons(error)) from None
 
 
 def idempotency_key(request: Request) -> str | None:
@@ -41,6 +40,11 @@ def idempotency_key(request: Request) -> str | None:
         detail = f"Idempotency-Key: not 1 to {MAX_KEY} visible ASCII characters"
         raise HTTPException(HTTPStatus.BAD_REQUEST, detail)
     return key
+
+
+def reasons(error: ValidationError) -> str:
+    """Everything that is wrong, in words for a client."""
+    return "; ".join(_reason(each["type"], each["loc"], each["msg"]) for each in error.errors())
 
 
 def _check_type(request: Request) -> None:

@@ -49,7 +49,13 @@ class Cluster:
     @property
     def environment(self) -> dict[str, str]:
         path = f"{self.home / 'bin'}{os.pathsep}{os.environ['PATH']}"
-        return {**os.environ, "PATH": path, "STANDIN": str(self.home), "NO_COLOR": "1"}
+        return {
+            **os.environ,
+            "PATH": path,
+            "STANDIN": str(self.home),
+            "NO_COLOR": "1",
+            "GUESTBOOK_STATE": str(self.home / "state"),
+        }
 
 
 def seed(home: Path) -> None:

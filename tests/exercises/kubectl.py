@@ -129,6 +129,8 @@ def parser() -> argparse.ArgumentParser:
     execute.add_argument("names", nargs=1)
     execute.add_argument("-c", "--container")
     execute.add_argument("-i", "--stdin", action="store_true")
+    config = verb("config")
+    config.add_argument("names", choices=["current-context"])
     forward = verb("port-forward")
     forward.add_argument("names", nargs=2)
     return top
@@ -139,8 +141,8 @@ def items(objects: dict[str, Any], args: argparse.Namespace) -> list[dict[str, A
     if "/" in kind:
         kind, name = kind.split("/")
         names = [name]
-    prefix = key(kind, args.namespace, "")
-    found = [item for place, item in objects.items() if place.startswith(prefix)]
+    prefixes = tuple(key(one, args.namespace, "") for one in kind.split(","))
+    found = [item for place, item in objects.items() if place.startswith(prefixes)]
     if names:
         found = [item for item in found if item["metadata"]["name"] in names]
     for pair in (args.selector or "").split(","):
@@ -252,6 +254,8 @@ def main(argv: list[str]) -> int:
             port, remote = server.getsockname()[1], args.names[1].partition(":")[2]
             print(f"Forwarding from 127.0.0.1:{port} -> {remote}", flush=True)
             time.sleep(600)
+    if args.verb == "config":
+        print("kind-guestbook")
     verbs = {"get": get, "apply": apply, "delete": delete, "label": label, "logs": logs}
     return verbs[args.verb](args) if args.verb in verbs else 0
 

@@ -277,7 +277,7 @@ def test_a_signal_ends_a_run_and_the_cluster_is_as_before(
     assert process.returncode == 130, output
     assert "interrupted; everything is as it was before" in output
     assert cluster.essence() == before
-    assert not list((tmp_path / ".guestbook").iterdir())
+    assert not list((cluster.home / "state").iterdir())
 
 
 def test_after_a_kill_clean_puts_back_what_was_there(cluster: Cluster, tmp_path: Path) -> None:
@@ -292,6 +292,20 @@ def test_after_a_kill_clean_puts_back_what_was_there(cluster: Cluster, tmp_path:
     output, _ = done.communicate(timeout=60)
     assert done.returncode == 0, output
     assert cluster.essence() == before
+    assert not list((cluster.home / "state").iterdir())
+
+
+def test_a_record_is_not_put_back_into_another_cluster(cluster: Cluster, tmp_path: Path) -> None:
+    exercise(tmp_path, [BREAK, WAIT])
+    process = cli(cluster, tmp_path, "run", "own")
+    until(lambda: broken(cluster))
+    process.kill()
+    process.communicate()
+    (record,) = (cluster.home / "state").iterdir()
+    assert record.name == "exercise-kind-guestbook.json"
+    other = cli(cluster, tmp_path, "clean", "--context", "another")
+    other.communicate(timeout=60)
+    assert list((cluster.home / "state").iterdir()) == [record]
 
 
 def test_two_runs_at_once_are_refused(cluster: Cluster, tmp_path: Path) -> None:

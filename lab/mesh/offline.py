@@ -1,0 +1,120 @@
+"""A mesh from manifests alone: the pods that Deployments would have, without running any."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Literal
+
+from lab.manifests.pod_spec import PodSpec
+from lab.manifests.resource import Resource
+from lab.mesh import mesh_config
+from lab.mesh.model import Pod, Snapshot
+from lab.pods import registry
+
+ISTIO_GROUPS = ("networking.istio.io", "security.istio.io", "telemetry.istio.io")
+PROXY_IMAGE = "proxyv2"
+CERTIFICATES = "/var/lib/istio/certificates"
+"""Stands for the certificates that a running lab issues; nothing is read from it."""
+
+
+def snapshot(resources: Iterable[Resource], *, injected: bool = True) -> Snapshot:
+    """The mesh that these manifests describe, all of its pods ready.
+
+    Pods are named after their workload and a number. `injected` is for namespaces that no
+    manifest labels: whether their pods have sidecars.
+    """
+    ordered = _applied(resources)
+    by_kind: dict[str, list[Resource]] = {}
+    for resource in ordered:
+        by_kind.setdefault(resource.kind, []).append(resource)
+    namespaces = {item.name: item.labels for item in by_kind.get("Namespace", ())}
+    services = tuple(
+        registry.service(item, _cluster_ip(index, item))
+        for index, item in enumerate(by_kind.get("Service", ()))
+    )
+    config = {
+        kind: tuple(items)
+        for kind, items in by_kind.items()
+        if kind == "Secret" or items[0].api_version.split("/")[0] in ISTIO_GROUPS
+    }
+    return Snapshot(
+        services=services,
+        pods=tuple(_pods(ordered, namespaces, injected=injected)),
+        config=config,
+        mesh=mesh_config.installed(by_kind.get("IstioOperator", ())),
+        certificates=CERTIFICATES,
+    )
+
+
+def _applied(resources: Iterable[Resource]) -> list[Resource]:
+    """As `apply` leaves them: of two with the same name the later, in the place of the first."""
+    found: dict[tuple[str, str, str], Resource] = {}
+    for resource in resources:
+        key = (resource.kind, resource.namespace, resource.name)
+        found[key] = replace(resource, order=found[key].order if key in found else len(found))
+    return list(found.values())
+
+
+def _cluster_ip(index: int, service: Resource) -> str | None:
+    headless = service.spec.cluster_ip == "None"
+    return None if headless else f"127.79.0.{index + 1}"
+
+
+def _pods(
+    resources: Iterable[Resource], namespaces: Mapping[str, Mapping[str, str]], *, injected: bool
+) -> Iterator[Pod]:
+    number = 0
+    for resource in resources:
+        if resource.kind == "Pod":
+            templates = [(resource.name, resource.labels, resource.annotations, resource.spec)]
+        elif resource.kind in ("Deployment", "StatefulSet"):
+            template = resource.spec.template
+            templates = [
+                (
+                    f"{resource.name}-{ordinal}",
+                    template.metadata.labels,
+                    template.metadata.annotations,
+                    template.spec,
+                )
+                for ordinal in range(resource.spec.replicas)
+            ]
+        else:
+            continue
+        for name, labels, notes, spec in templates:
+            number += 1
+            yield Pod(
+                namespace=resource.namespace,
+                name=name,
+                labels=labels,
+                annotations=notes,
+                service_account=spec.service_account_name,
+                address=f"127.77.0.{number}",
+                inside_address=f"127.78.0.{number}",
+                ports={
+                    port.name or str(port.container_port): port.container_port
+                    for container in spec.containers
+                    for port in container.ports
+                },
+                ready=True,
+                proxy=_proxy(labels, notes, spec, namespaces.get(resource.namespace), injected),
+            )
+
+
+def _proxy(
+    labels: Mapping[str, str],
+    annotations: Mapping[str, str],
+    spec: PodSpec,
+    namespace: Mapping[str, str] | None,
+    injected: bool,
+) -> Literal["none", "sidecar", "gateway"]:
+    images = [container.image.rpartition("/")[2].partition(":")[0] for container in spec.containers]
+    if PROXY_IMAGE in images:
+        return "gateway"
+    name = "sidecar.istio.io/inject"
+    wish = labels.get(name) or annotations.get(name)
+    if wish is not None:
+        return "sidecar" if wish == "true" else "none"
+    if namespace is not None:
+        injected = namespace.get("istio-injection") == "enabled"
+    return "sidecar" if injected else "none"
