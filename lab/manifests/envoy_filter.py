@@ -33,8 +33,8 @@ MESSAGES = {
 """What a patch of each `applyTo` is a part of."""
 
 CONNECTION_MANAGER = "envoy.filters.network.http_connection_manager"
-_LISTENER_CLASS = ("LISTENER", "LISTENER_FILTER", "FILTER_CHAIN", "NETWORK_FILTER", "HTTP_FILTER")
-_ROUTE_CLASS = ("ROUTE_CONFIGURATION", "VIRTUAL_HOST", "HTTP_ROUTE")
+LISTENER_CLASS = ("LISTENER", "LISTENER_FILTER", "FILTER_CHAIN", "NETWORK_FILTER", "HTTP_FILTER")
+ROUTE_CLASS = ("ROUTE_CONFIGURATION", "VIRTUAL_HOST", "HTTP_ROUTE")
 
 _DEPRECATED_NAMES = {
     "envoy.http_connection_manager": CONNECTION_MANAGER,
@@ -234,9 +234,9 @@ def _config_patch(config: ConfigPatch, path: Path) -> Iterator[Problem]:
 def _match(match: Match, applied: str, path: Path) -> Iterator[Problem]:
     listener, routes, cluster = match.listener, match.route_configuration, match.cluster
     for classes, wanted, others, what in (
-        (_LISTENER_CLASS, listener, (routes, cluster), "listener class objects cannot have non "
+        (LISTENER_CLASS, listener, (routes, cluster), "listener class objects cannot have non "
          "listener match"),
-        (_ROUTE_CLASS, routes, (listener, cluster), "http route class objects cannot have non "
+        (ROUTE_CLASS, routes, (listener, cluster), "http route class objects cannot have non "
          "route configuration match"),
         (("CLUSTER",), cluster, (listener, routes), "cluster class objects cannot have non "
          "cluster match"),

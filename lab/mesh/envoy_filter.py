@@ -79,6 +79,9 @@ class Patching:
     def took(self, patch: PatchOf) -> None:
         self.effective.add((patch.filter.namespace, patch.filter.name, patch.index))
 
+    def has_effect(self, patch: PatchOf) -> bool:
+        return (patch.filter.namespace, patch.filter.name, patch.index) in self.effective
+
 
 def applicable(snapshot: Snapshot, pod: Pod) -> list[PatchOf]:
     """The patches for a pod in their order: by priority, the root namespace's first, by age."""
@@ -119,6 +122,13 @@ def apply(snapshot: Snapshot, pod: Pod, config: ProxyConfig) -> ProxyConfig:
     if not patches:
         return config
     return _patched(Patching(snapshot, pod, patches), config)
+
+
+def effective(snapshot: Snapshot, pod: Pod, config: ProxyConfig) -> list[PatchOf]:
+    """The patches for this pod that find something to patch in its configuration."""
+    patching = Patching(snapshot, pod, applicable(snapshot, pod))
+    _patched(patching, config)
+    return [patch for patch in patching.patches if patching.has_effect(patch)]
 
 
 def without_effect(

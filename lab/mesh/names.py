@@ -23,6 +23,11 @@ METRICS_PORT = 15090
 ADMIN_PORT = 15000
 
 
+def inside(address: str) -> str:
+    """The inside address of a pod, the twin of its pod address."""
+    return address.replace("127.77.", "127.78.", 1)
+
+
 def cluster(port: int, host: str, subset: str = "") -> str:
     return f"outbound|{port}|{subset}|{host}"
 

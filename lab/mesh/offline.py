@@ -1,28 +1,40 @@
-"""A mesh from manifests alone: the pods that Deployments would have, without running any."""
+"""A mesh from manifests, with the pods that its workloads would have, or with a lab's own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 from lab.manifests.pod_spec import PodSpec
 from lab.manifests.resource import Resource
-from lab.mesh import mesh_config
+from lab.mesh import mesh_config, names
 from lab.mesh.model import Pod, Snapshot
 from lab.pods import registry
 
-ISTIO_GROUPS = ("networking.istio.io", "security.istio.io", "telemetry.istio.io")
+ISTIO_GROUPS = (
+    "networking.istio.io",
+    "security.istio.io",
+    "telemetry.istio.io",
+    "install.istio.io",
+)
 PROXY_IMAGE = "proxyv2"
+PROXY_CONTAINER = "istio-proxy"
 CERTIFICATES = "/var/lib/istio/certificates"
 """Stands for the certificates that a running lab issues; nothing is read from it."""
 
 
-def snapshot(resources: Iterable[Resource], *, injected: bool = True) -> Snapshot:
-    """The mesh that these manifests describe, all of its pods ready.
+def snapshot(
+    resources: Iterable[Resource],
+    *,
+    injected: bool = True,
+    running: Sequence[Mapping[str, Any]] | None = None,
+) -> Snapshot:
+    """The mesh that these manifests describe.
 
-    Pods are named after their workload and a number. `injected` is for namespaces that no
-    manifest labels: whether their pods have sidecars.
+    Its pods are those of `running`, as `get pods -o json` has them. Without it they are those that
+    the workloads would have, all ready, named after their workload and a number; `injected` is then
+    for namespaces that no manifest labels: whether their pods have sidecars.
     """
     ordered = _applied(resources)
     by_kind: dict[str, list[Resource]] = {}
@@ -40,7 +52,11 @@ def snapshot(resources: Iterable[Resource], *, injected: bool = True) -> Snapsho
     }
     return Snapshot(
         services=services,
-        pods=tuple(_pods(ordered, namespaces, injected=injected)),
+        pods=tuple(
+            map(_running, running)
+            if running is not None
+            else _pods(ordered, namespaces, injected=injected)
+        ),
         config=config,
         mesh=mesh_config.installed(by_kind.get("IstioOperator", ())),
         certificates=CERTIFICATES,
@@ -59,6 +75,36 @@ def _applied(resources: Iterable[Resource]) -> list[Resource]:
 def _cluster_ip(index: int, service: Resource) -> str | None:
     headless = service.spec.cluster_ip == "None"
     return None if headless else f"127.79.0.{index + 1}"
+
+
+def _running(pod: Mapping[str, Any]) -> Pod:
+    """A pod of a running lab from its JSON."""
+    metadata, spec, status = pod["metadata"], pod["spec"], pod["status"]
+    proxy: Literal["none", "sidecar", "gateway"] = "none"
+    if any(container["name"] == PROXY_CONTAINER for container in spec.get("initContainers", ())):
+        proxy = "sidecar"
+    elif any(container["name"] == PROXY_CONTAINER for container in spec["containers"]):
+        proxy = "gateway"
+    ports = [port for container in spec["containers"] for port in container.get("ports", ())]
+    ready = any(
+        condition["type"] == "Ready" and condition["status"] == "True"
+        for condition in status["conditions"]
+    )
+    address = status["podIP"]
+    return Pod(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        labels=metadata.get("labels", {}),
+        annotations=metadata.get("annotations", {}),
+        service_account=spec.get("serviceAccountName", "default"),
+        address=address,
+        inside_address=names.inside(address),
+        ports={
+            port.get("name") or str(port["containerPort"]): port["containerPort"] for port in ports
+        },
+        ready=ready and "deletionTimestamp" not in metadata,
+        proxy=proxy,
+    )
 
 
 def _pods(

@@ -25,9 +25,7 @@ class Proxy:
 
     @property
     def admin(self) -> envoy.Admin:
-        # An inside address is its pod address's twin.
-        inside = self.address.replace("127.77.", "127.78.", 1)
-        return envoy.Admin(f"http://{inside}:{names.ADMIN_PORT}")
+        return envoy.Admin(f"http://{names.inside(self.address)}:{names.ADMIN_PORT}")
 
     def page(self, path: str, **params: str) -> str:
         """An admin page. Raises FailureError when the proxy doesn't answer."""

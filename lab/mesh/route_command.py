@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lab.cli.client import FailureError
+from lab.cli.client import Client, FailureError
 from lab.cli.context import Files, Namespace, asked_namespace, settings
 
 if TYPE_CHECKING:
     from lab.manifests.resource import Resource
-    from lab.mesh.explain import Explanation, Step, Target
+    from lab.mesh.explanation import Explanation, Step, Target
     from lab.mesh.model import Pod, Snapshot
 
 GATEWAY = "ingress"
@@ -64,8 +64,11 @@ def route(
     if output not in ("text", "json"):
         raise FailureError(f"unknown output {output}: text or json")
     method, url = _request(request)
-    resources = _from_files(filename) if filename else _from_lab(settings(context).state_folder())
-    snapshot = offline.snapshot(resources)
+    if filename:
+        snapshot = offline.snapshot(_from_files(filename))
+    else:
+        lab = settings(context)
+        snapshot = offline.snapshot(_from_lab(lab.state_folder()), running=_pods(lab.client()))
     pod = caller(snapshot, source, asked_namespace(context, namespace))
     try:
         found = explain.explain(
@@ -139,16 +142,29 @@ def _from_lab(folder: Path) -> list[Resource]:
     return sorted(resources, key=lambda resource: resource.order)
 
 
+def _pods(lab: Client) -> list[dict[str, Any]] | None:
+    """The pods of a running lab; None when it does not run."""
+    try:
+        items: list[dict[str, Any]] = lab.call("objects", kinds=["pods"], namespace=None)["items"]
+    except FailureError:
+        return None
+    return items
+
+
 def caller(snapshot: Snapshot, name: str, namespace: str | None) -> Pod:
     """The pod called by its name, its workload's name or its app label; `ingress` is a gateway.
 
-    Raises FailureError when there is none, naming those there are.
+    The name may say the namespace (`noistio/curl`); without one `default` comes first. Raises
+    FailureError when there is no such pod, naming those there are.
     """
+    where, _, short = name.rpartition("/")
+    namespace = where or namespace
     pods = [pod for pod in snapshot.pods if namespace in (None, pod.namespace)]
-    short = name.rpartition("/")[2]
+    pods.sort(key=lambda pod: (pod.namespace != "default", not pod.ready))
     readings: tuple[Callable[[Pod], bool], ...] = (
         lambda pod: pod.name == short,
         lambda pod: pod.name.rpartition("-")[0] == short,
+        lambda pod: pod.name.rsplit("-", 2)[0] == short,
         lambda pod: pod.labels.get("app") == short,
         lambda pod: short == GATEWAY and pod.proxy == "gateway",
     )
@@ -169,7 +185,8 @@ def _print(pod: Pod, method: str, url: str, found: Explanation) -> None:
             rows += [(step, indent) for step, indent in _target_rows(title, target)]
     width = max(len(indent + step.what) for step, indent in rows) + 2
     console = Console(highlight=False, soft_wrap=True)
-    console.print(Text(f"{method} {url}", style="bold"), f"from {pod.namespace}/{pod.name}")
+    asked = url if url.startswith("tcp:") else f"{method} {url}"
+    console.print(Text(asked, style="bold"), f"from {pod.namespace}/{pod.name}")
     for step, indent in rows:
         line = Text(f"{indent}{step.what}".ljust(width), style="cyan")
         line.append(step.says, style="bold red" if step.what == "answer" else "default")
@@ -179,7 +196,7 @@ def _print(pod: Pod, method: str, url: str, found: Explanation) -> None:
 
 
 def _target_rows(title: str, target: Target) -> Iterator[tuple[Step, str]]:
-    from lab.mesh.explain import Step
+    from lab.mesh.explanation import Step
 
     share = f"{target.share:.1%}".replace(".0%", "%")
     yield Step(title, f"{share} to {target.cluster}"), ""

@@ -19,6 +19,9 @@ ORIGINAL_DESTINATION = "x-envoy-original-dst-host"
 """Tells a sidecar the address the client meant to connect to, which iptables would have kept."""
 
 
+CATCH_ALLS = ("allow_any", "block_all")
+"""The names of the virtual host for all that nobody knows, by outboundTrafficPolicy."""
+
 NOWHERE = Source("(default)", 0)
 """The origin of what Istio does without being told."""
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from lab.manifests.virtual_service import HTTPMatchRequest, StringMatch
 from lab.mesh import explain, names
+from lab.mesh.explanation import Explanation
 from tests.lab.mesh.harness import Mesh
 
 PATHS = ["/", "/a", "/A", "/ab", "/a/b", "/b"]
@@ -181,7 +182,7 @@ def test_envoy_route_and_the_specification_agree(
             assert (real, answer(told)) == (expected, expected), url
 
 
-def answer(told: explain.Explanation) -> str:
+def answer(told: Explanation) -> str:
     """What an explanation says, in the words of `reading`."""
     if told.virtual_host == "block_all":
         return "hidden"
