@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from lab.mesh import authority, authorization, envoy, request_authentication, tls, token
@@ -356,7 +356,12 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "sds"
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=8,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # a failure names its one case
+)
 @given(many=cases)
 def test_the_lab_decides_as_envoy_does(
     many: list[tuple[list[Json], list[Asked]]],

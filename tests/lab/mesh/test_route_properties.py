@@ -1,26 +1,39 @@
 """Three readings of random VirtualServices agree: the real Envoy's, `guestbook route`'s, and a
-plain Python reading of the specification."""
+plain Python reading of the specification.
+
+One configuration holds the VirtualServices of many cases, each for a host of its own, so that an
+example is one push and many requests.
+"""
 
 from __future__ import annotations
 
+import http.client
+import json
 import re
+from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
-import httpx
+import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from lab.manifests.virtual_service import HTTPMatchRequest, StringMatch
 from lab.mesh import explain, names
 from lab.mesh.explanation import Explanation
+from tests.lab.mesh import harness
 from tests.lab.mesh.harness import Mesh
 
+CASES = 12
 PATHS = ["/", "/a", "/A", "/ab", "/a/b", "/b"]
+NORMALIZED = {"/b/../a": "/a", "/a/./b": "/a/b", "/%61": "/a", "/a/b/..": "/a/", "/%2Fa": "/%2Fa"}
+"""Paths that are not sent as they are matched, each with what it is matched as."""
 VALUES = ["one", "two", "ONE", "one two", ""]
 PATTERNS = [".*", "o.*", "[a-z]+", "one|two", "(?i)one", "t.o"]
 METHODS = ["GET", "POST", "DELETE"]
-HOSTS = ["server", "server.default", "server.default.svc.cluster.local", "server:80"]
+HOSTS = ["HOST", "HOST.default", "HOST.default.svc.cluster.local", "HOST:80"]
+"""HOST stands for the host of a case."""
 
 
 def string_matches(values: list[str], patterns: list[str]) -> st.SearchStrategy[dict[str, str]]:
@@ -53,7 +66,7 @@ matches = st.tuples(
     maybe("withoutHeaders", headers),
     maybe("queryParams", queries),
     maybe("method", string_matches(METHODS, ["P.*", "GET|POST"])),
-    maybe("authority", string_matches(HOSTS, ["server.*", "[a-z]+"])),
+    maybe("authority", string_matches(HOSTS, ["HOST.*", "[a-z]+"])),
     maybe("scheme", string_matches(["http", "https"], ["https?"])),
     maybe("port", st.sampled_from([80, 8080])),
     maybe("sourceLabels", st.sampled_from([{"app": "client"}, {"app": "other"}])),
@@ -64,7 +77,7 @@ requests = st.fixed_dictionaries(
     {
         "method": st.sampled_from(METHODS),
         "host": st.sampled_from(HOSTS),
-        "path": st.sampled_from(PATHS),
+        "path": st.sampled_from([*PATHS, *NORMALIZED]),
         "query": st.dictionaries(
             st.sampled_from(["q", "r"]), st.sampled_from(["one", "two", ""]), max_size=2
         ),
@@ -108,7 +121,7 @@ def reading(routes: list[list[dict[str, Any]]], request: dict[str, Any]) -> str:
 
 
 def one_match(match: HTTPMatchRequest, request: dict[str, Any]) -> bool:
-    path = request["path"]
+    path = NORMALIZED.get(request["path"], request["path"])
     uri = match.uri
     if uri is not None:
         if match.ignore_uri_case and uri.regex is None:
@@ -140,46 +153,76 @@ def one_match(match: HTTPMatchRequest, request: dict[str, Any]) -> bool:
     )
 
 
-def manifest(routes: list[list[dict[str, Any]]]) -> str:
-    http = [
+def manifest(host: str, routes: list[list[dict[str, Any]]]) -> dict[str, Any]:
+    http_routes = [
         {
             **({"match": alternatives} if alternatives else {}),
             "directResponse": {"status": 200, "body": {"string": str(index)}},
         }
         for index, alternatives in enumerate(routes)
     ]
-    return yaml.safe_dump(
-        {
-            "apiVersion": "networking.istio.io/v1",
-            "kind": "VirtualService",
-            "metadata": {"name": "server"},
-            "spec": {"hosts": ["server"], "http": http},
-        }
-    )
+    return {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "VirtualService",
+        "metadata": {"name": host},
+        "spec": {"hosts": [host], "http": http_routes},
+    }
+
+
+def named(host: str, value: Any) -> Any:
+    """A case about one host."""
+    return json.loads(json.dumps(value).replace("HOST", host))
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    """A client, and a host for each case; nobody serves them, for the routes answer directly."""
+    with harness.mesh(tmp_path_factory.mktemp("mesh")) as made:
+        made.add("client", proxy="sidecar")
+        made.service("client")
+        for index in range(CASES):
+            made.service(f"s{index}")
+        made.mesh_config["outboundTrafficPolicy"] = {"mode": "REGISTRY_ONLY"}
+        made.start()
+        yield made
+
+
+cases = st.lists(
+    st.tuples(services, st.lists(requests, min_size=3, max_size=6)), min_size=8, max_size=CASES
+)
 
 
 @settings(
-    max_examples=120,
+    max_examples=12,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # a failure names its one case
 )
-@given(routes=services, asked=st.lists(requests, min_size=1, max_size=6))
+@given(many=cases)
 def test_envoy_route_and_the_specification_agree(
-    mesh: Mesh, routes: list[list[dict[str, Any]]], asked: list[dict[str, Any]]
+    mesh: Mesh, many: list[tuple[list[list[dict[str, Any]]], list[dict[str, Any]]]]
 ) -> None:
-    mesh.mesh_config["outboundTrafficPolicy"] = {"mode": "REGISTRY_ONLY"}
-    mesh.apply(manifest(routes))
-    pod = mesh.pods["client"].pod
-    proxy = f"http://{pod.inside_address}:{names.OUTBOUND_PORT}"
-    with httpx.Client(proxy=proxy) as client:
-        for request in asked:
-            query = "&".join(f"{key}={value}" for key, value in request["query"].items())
-            url = f"http://{request['host']}{request['path']}" + (f"?{query}" if query else "")
-            expected = reading(routes, request)
-            reply = client.request(request["method"], url, headers=request["headers"])
-            real = {200: reply.text, 404: "404", 502: "hidden"}[reply.status_code]
-            told = explain.explain(mesh.snapshot(), pod, request["method"], url, request["headers"])
-            assert (real, answer(told)) == (expected, expected), url
+    hosts = [f"s{index}" for index in range(len(many))]
+    many = [named(host, case) for host, case in zip(hosts, many, strict=True)]
+    mesh.apply(
+        yaml.safe_dump_all(
+            manifest(host, routes) for host, (routes, _) in zip(hosts, many, strict=True)
+        )
+    )
+    snapshot, pod = mesh.snapshot(), mesh.pods["client"].pod
+    with closing(http.client.HTTPConnection(pod.inside_address, names.OUTBOUND_PORT)) as proxy:
+        for routes, asked in many:
+            for request in asked:
+                query = "&".join(f"{key}={value}" for key, value in request["query"].items())
+                host = request["host"].removesuffix(":80")  # as every HTTP client does
+                url = f"http://{host}{request['path']}" + (f"?{query}" if query else "")
+                proxy.request(request["method"], url, headers=request["headers"])
+                reply = proxy.getresponse()
+                text = reply.read().decode()
+                real = {200: text, 404: "404", 502: "hidden"}[reply.status]
+                told = explain.explain(snapshot, pod, request["method"], url, request["headers"])
+                expected = reading(routes, request)
+                assert (real, answer(told)) == (expected, expected), (url, routes)
 
 
 def answer(told: Explanation) -> str:
