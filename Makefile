@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test lint format lock images kind kind-down compose compose-down
+.PHONY: help setup up test bench lint format lock images kind kind-down compose compose-down
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ up: $(STAMP) ## Run the guestbook on http://localhost:8080 (Ctrl-C stops it)
 
 test: $(STAMP) ## Run the tests (everything this machine can run)
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+bench: $(STAMP) ## Measure speed, start and memory (writes bench.json; AREAS="message ui" for some)
+	@$(BIN)/python -m bench $(AREAS)
 
 lint: $(STAMP) ## Check style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
