@@ -55,9 +55,7 @@ def matches(match: Match, answer: Answer) -> bool:
 def words(match: Match) -> str:
     """The match in words: `status 200 and text 'Hello'`."""
     fields = match.model_dump(by_alias=True, exclude_unset=True)
-    return " and ".join(
-        f"{name.replace('_', ' ')} {_plain(value)}" for name, value in fields.items()
-    )
+    return " and ".join(f"{name.replace('_', ' ')} {_field(name, v)}" for name, v in fields.items())
 
 
 def verdict(
@@ -113,11 +111,13 @@ def _differences(match: Match, answer: Answer) -> Iterator[Difference]:
     if match.status is not None and answer.status not in match.status:
         seen = f"status {answer.status}" if answer.status else answer.words
         body = answer.body.strip()[:200]
-        yield Difference(f"status {_plain(match.status)}", f"{seen} {body!r}" if body else seen)
+        yield Difference(
+            f"status {_field('status', match.status)}", f"{seen} {body!r}" if body else seen
+        )
         return
     if match.exit is not None and answer.exit not in match.exit:
         yield Difference(
-            f"exit status {_plain(match.exit)}",
+            f"exit status {_field('exit', match.exit)}",
             answer.words if answer.error or answer.status else f"exit {answer.exit}",
         )
     if match.open is not None and bool(answer.body) != match.open:
@@ -187,9 +187,12 @@ def _excerpt(body: str) -> str:
     return " ".join(text.split())[:300]
 
 
-def _plain(value: Any) -> str:
-    if isinstance(value, list):
-        return " or ".join(_plain(item) for item in value)
+def _field(name: str, value: Any) -> str:
+    """A field's value in words: one of several statuses will do, of texts all must be there."""
+    if name in ("takes_at_least", "takes_less_than", "lifetime_at_most"):
+        return f"{value:g} s"
     if isinstance(value, dict):
-        return ", ".join(f"{key}: {_plain(item)}" for key, item in value.items())
+        return ", ".join(f"{key}: {_field(key, item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return (" or " if name in ("status", "exit") else " and ").join(map(str, value))
     return str(value)

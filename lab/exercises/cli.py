@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import tempfile
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -15,11 +14,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from lab.exercises import junit, mutate, traffic
-from lab.exercises.format import CounterProof, Step
+from lab.exercises import junit, traffic
+from lab.exercises.counterproof import obstacle, run_changed, shortcoming
+from lab.exercises.format import Step
 from lab.exercises.load import ExerciseError, Lesson, pick, read_all, root
 from lab.exercises.narrate import Transcript
-from lab.exercises.runner import Change, Result, Runner
+from lab.exercises.runner import Result, Runner
 from lab.exercises.target import KubectlTarget, LabTarget, Target
 from lab.pods.state import default_folder
 
@@ -50,7 +50,11 @@ IngressOption = Annotated[
 
 @app.command("list")
 def list_() -> None:
-    """List the exercises."""
+    """List the exercises.
+
+    Example:
+      guestbook exercise list
+    """
     table = Table("Exercise", "You learn", "Minutes", "Codelab", box=None, pad_edge=False)
     for lesson in _lessons():
         exercise = lesson.exercise
@@ -62,7 +66,11 @@ def list_() -> None:
 
 @app.command()
 def show(name: Annotated[str, typer.Argument(help="such as 05-retries, retries or 5")]) -> None:
-    """Show what an exercise does, step by step, with the commands to type."""
+    """Show what an exercise does, step by step, with the commands to type.
+
+    Example:
+      guestbook exercise show 05-retries
+    """
     with _errors():
         (lesson,) = pick(_lessons(), [name])
         console = Console(highlight=False)
@@ -106,6 +114,10 @@ def run(
     """Run exercises and check what is seen; afterwards everything is as it was before.
 
     Exit status: 0 all passed, 1 something was not as expected, 2 they could not be run.
+
+    Examples:
+      guestbook exercise run 05-retries
+      guestbook exercise run --all
     """
     with _errors(), _terminated(), _target(outer, target, context, ingress) as world:
         lessons = _lessons()
@@ -118,7 +130,7 @@ def run(
         try:
             for lesson in chosen:
                 if counterproof:
-                    results += _counterproofs(runner, lesson, world.name, console)
+                    results += _counterproofs(runner, lesson, world, console)
                 else:
                     results.append(runner.run(lesson))
                 if not keep_going and not results[-1].passed:
@@ -141,6 +153,9 @@ def clean(
     """Remove what exercises left behind, and bring the ingress back.
 
     After a run that was killed it first puts back what that run had found.
+
+    Example:
+      guestbook exercise clean
     """
     with _errors(), _target(outer, target, context, ingress) as world:
         console = Console(highlight=False)
@@ -164,34 +179,27 @@ def _lessons() -> list[Lesson]:
         return read_all(root())
 
 
-def _counterproofs(runner: Runner, lesson: Lesson, target: str, console: Console) -> list[Result]:
+def _counterproofs(
+    runner: Runner, lesson: Lesson, target: Target, console: Console
+) -> list[Result]:
     """Run an exercise once for each counter-proof; one passes when its step fails."""
     results = []
     for proof in lesson.exercise.counterproof:
-        if target not in proof.targets:
-            continue
         console.print(
             f"{lesson.name}, changed on purpose: {proof.because}", markup=False, soft_wrap=True
         )
+        if reason := obstacle(lesson, proof, target):
+            console.print(f"  skipped: {reason}\n", style="yellow", markup=False, soft_wrap=True)
+            continue
         result = run_changed(runner, lesson, proof)
-        failed = result.failed
-        if failed is not None and failed.step.startswith(proof.fails) and not result.problems:
+        problem = shortcoming(result, proof)
+        if problem is None:
             console.print("  as it must, that step failed\n", style="bold green")
-            results.append(Result(f"{lesson.name}: {proof.because}", result.seconds, []))
         else:
-            where = f"it failed at {failed.step!r}" if failed else "every step passed"
-            problem = f"the step {proof.fails!r} had to fail, but {where}"
             console.print(f"  ✗ {problem}\n", style="bold red", markup=False, soft_wrap=True)
-            problems = [problem, *result.problems]
-            results.append(Result(f"{lesson.name}: {proof.because}", result.seconds, [], problems))
+        title = f"{lesson.name}: {proof.because}"
+        results.append(Result(title, result.seconds, [], [problem] if problem else []))
     return results
-
-
-def run_changed(runner: Runner, lesson: Lesson, proof: CounterProof) -> Result:
-    """Run an exercise with one manifest changed."""
-    with tempfile.TemporaryDirectory(prefix="guestbook-") as folder:
-        files = mutate.overlay(lesson, proof, Path(folder))
-        return runner.run(lesson, Change(files, proof.fails))
 
 
 def _commands(lesson: Lesson, step: Step) -> Iterator[str]:

@@ -35,6 +35,8 @@ class StepResult:
     reason: str = ""
     """Why it was skipped."""
     logs: list[str] = field(default_factory=list)
+    error: bool = False
+    """It failed because a command did, before anything could be looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,14 +268,16 @@ class _Play:
             return replace(ended("skipped"), reason=f"only on {' and '.join(step.targets)}")
         if step.needs and (reason := self._target.lacks(step.needs)):
             return replace(ended("skipped"), reason=reason)
+        broke = False
         try:
             wrong = self._do(step)
         except ExerciseError as error:
+            broke = True
             wrong = [Difference("every command succeeds", str(error))]
         if not wrong:
             return ended("passed")
         logs = self._logs(step)
-        return replace(ended("failed"), differences=wrong, logs=logs)
+        return replace(ended("failed"), differences=wrong, logs=logs, error=broke)
 
     def _do(self, step: Step) -> list[Difference]:
         """Do one step and look until it is as expected; how it differs."""

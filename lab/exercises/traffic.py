@@ -124,7 +124,7 @@ def command(spec: Send, base_url: str) -> list[str]:
         if spec.form:
             argv += ["-c", "cookies", "-b", "cookies"]
         return [*argv, *_curl_options(spec, "$TOKEN"), f"{base_url}{spec.url}"]
-    return ["kubectl", *_exec(spec, "$TOKEN")]
+    return ["kubectl", *_exec(spec, "$TOKEN", report=False)]
 
 
 def line(spec: Send, target: Target, base_url: str) -> str:
@@ -162,7 +162,8 @@ def _curl_options(spec: Send, token: str | None) -> list[str]:
     return argv
 
 
-def _exec(spec: Send, token: str | None) -> list[str]:
+def _exec(spec: Send, token: str | None, *, report: bool = True) -> list[str]:
+    """Arguments of kubectl; with `report` curl adds the line that `_REPORT` reads."""
     namespace, pod = pod_of(spec.origin)
     if spec.certificate_of:
         inside = ["openssl", "s_client", "-showcerts", "-alpn", "istio"]
@@ -173,7 +174,8 @@ def _exec(spec: Send, token: str | None) -> list[str]:
         # curl's dict protocol sends a line and prints what the server says.
         inside.append(f"dict://{spec.tcp}/{spec.say or 'QUIT'}")
     else:
-        inside += ["-i", "-w", _WRITTEN, *_curl_options(spec, token), spec.url or ""]
+        written = ["-w", _WRITTEN] if report else []
+        inside += ["-i", *written, *_curl_options(spec, token), spec.url or ""]
     return ["exec", pod, "-n", namespace, "-c", pod, "--", *inside]
 
 

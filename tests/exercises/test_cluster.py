@@ -326,7 +326,7 @@ def test_the_transcript_the_report_and_the_exit_status(cluster: Cluster, tmp_pat
     process = cli(cluster, tmp_path, "run", "own", "--junit", "out/report.xml")
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "$ kubectl apply -f istio/99-own/abort.yaml" in output
+    assert "$ kubectl --context kind-guestbook apply -f istio/99-own/abort.yaml" in output
     assert f"$ curl -sS -i {cluster.url}/" in output
     assert "✓ status 200 and text currently unavailable" in output
     assert "✗ expected status 404" in output

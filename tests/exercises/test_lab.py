@@ -1,0 +1,140 @@
+"""Every exercise in a real lab, and every counter-proof: what is broken on purpose must fail."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from rich.console import Console
+
+from lab.exercises import load, world
+from lab.exercises.counterproof import obstacle, run_changed, shortcoming
+from lab.exercises.format import CounterProof
+from lab.exercises.narrate import Transcript
+from lab.exercises.runner import Result, Runner
+from lab.exercises.target import LabTarget
+from tests.exercises.cluster import REPOSITORY
+from tests.lab.cluster import COMMAND, Lab, condition, eventually
+
+ISTIO = REPOSITORY / "istio"
+LESSONS = load.read_all(ISTIO)
+PROOFS = [
+    pytest.param(lesson, proof, id=f"{lesson.name}-{re.sub(r'[^a-z0-9]+', '-', proof.because)}")
+    for lesson in LESSONS
+    for proof in lesson.exercise.counterproof
+]
+
+
+def picture(lab: Lab) -> dict[str, Any]:
+    """All that an exercise could change: objects as they were written, pods, the record."""
+    kinds = {name.kind for lesson in LESSONS for name in world.touched(lesson, ISTIO)}
+    objects = lab.json(",".join(sorted(kinds - {"pod"})), "-A")["items"]
+    seen: dict[str, Any] = {
+        f"{world.name_of(item)}": (
+            item.get("spec"),
+            item.get("data"),
+            item["metadata"].get("labels"),
+        )
+        for item in objects
+    }
+    pods = [p for p in lab.json("pods", "-A")["items"] if "deletionTimestamp" not in p["metadata"]]
+    seen["pods"] = sorted((p["metadata"]["name"], condition(p)) for p in pods)
+    seen["records"] = [path.name for path in lab.folder.glob("exercise-*")]
+    return seen
+
+
+def behaves(lab: Lab) -> bool:
+    """Whether each pod of message-service answers, and at once."""
+    addresses = [pod["status"]["podIP"] for pod in lab.pods("app=message-service")]
+    answers = [
+        httpx.get(f"http://{address}:8080/hello/test", trust_env=False, timeout=20)
+        for address in addresses
+    ]
+    quick = all(answer.elapsed.total_seconds() < 0.9 for answer in answers)
+    return quick and all(answer.status_code == 200 for answer in answers)
+
+
+@pytest.fixture
+def target(lab: Lab) -> LabTarget:
+    return LabTarget(lab.folder)
+
+
+@pytest.fixture
+def runner(lab: Lab, target: LabTarget) -> Iterator[Runner]:
+    """A runner with a transcript; whatever a test does with it, the lab is left as found."""
+    before = picture(lab)
+    transcript = Transcript(Console(highlight=False, soft_wrap=True))
+    yield Runner(target, transcript, istio=ISTIO, lessons=LESSONS, state=lab.folder)
+    assert picture(lab) == before
+    eventually(lambda: behaves(lab), what="the pods of message-service behave")
+
+
+@pytest.mark.timeout(420)
+@pytest.mark.parametrize("lesson", LESSONS, ids=[lesson.name for lesson in LESSONS])
+def test_the_exercise_shows_what_it_says(
+    runner: Runner, target: LabTarget, lesson: load.Lesson
+) -> None:
+    result = runner.run(lesson)
+    assert result.passed, told(result)
+    skipped = {step.step for step in result.steps if step.outcome == "skipped"}
+    elsewhere = {
+        step.step
+        for step in lesson.exercise.steps
+        if "lab" not in step.targets or (step.needs and target.lacks(step.needs))
+    }
+    assert skipped == elsewhere
+
+
+@pytest.mark.timeout(420)
+@pytest.mark.parametrize(("lesson", "proof"), PROOFS)
+def test_the_exercise_fails_when_it_should(
+    runner: Runner, target: LabTarget, lesson: load.Lesson, proof: CounterProof
+) -> None:
+    if reason := obstacle(lesson, proof, target):
+        pytest.skip(reason)
+    result = run_changed(runner, lesson, proof)
+    assert shortcoming(result, proof) is None, told(result)
+
+
+@pytest.mark.timeout(420)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_the_lab_as_it_was(
+    lab: Lab, tmp_path: Path, number: signal.Signals
+) -> None:
+    """Stopped while a pod misbehaves and a rule of the exercise is in place."""
+    before = picture(lab)
+    transcript = tmp_path / "transcript"
+    with transcript.open("w") as output:
+        process = subprocess.Popen(
+            [*COMMAND, "--state", str(lab.folder), "exercise", "run", "05-retries"],
+            cwd=REPOSITORY,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+    try:
+        eventually(lambda: " 5/7 " in transcript.read_text(), timeout=120)
+        process.send_signal(number)
+        assert process.wait(120) == 130, transcript.read_text()
+    finally:
+        process.kill()
+        process.wait()
+    assert "interrupted; everything is as it was before" in transcript.read_text()
+    assert picture(lab) == before
+    assert behaves(lab)
+
+
+def told(result: Result) -> str:
+    """What went wrong, for the report of a test."""
+    lines = list(result.problems)
+    for step in result.steps:
+        lines += [f"{step.step}: expected {d.expected}, seen {d.seen}" for d in step.differences]
+        lines += step.logs
+    return "\n".join(lines) or "every step passed"
