@@ -46,8 +46,6 @@ class Guestbook:
 @pytest.fixture(scope="module")
 def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guestbook]:
     """Its guestbook is empty when a module begins."""
-    if shutil.which("redis-server") is None:
-        pytest.skip("redis-server is not installed (Debian: apt-get install redis-server)")
     folder: Path = tmp_path_factory.mktemp("guestbook")
     database = f"sqlite:///{folder}/guestbook.db"
     redis = RedisServer(folder)

@@ -5,16 +5,21 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
+from typing import Protocol
 from uuid import uuid4
 
 import httpx
 
 from tests.services.guestbook.client import PATH, Client
 from tests.services.process import Service, wait_until
+from tests.services.ui.page import Shown, read
+
+STORED = "stored"
 
 
 @dataclass
@@ -24,7 +29,7 @@ class Posts:
     tried: set[str] = field(default_factory=set)
     acknowledged: set[str] = field(default_factory=set)
     failures: Counter[str] = field(default_factory=Counter)
-    """Answers other than 201, and errors, by kind."""
+    """Answers that acknowledge nothing, and errors, by kind."""
     slowest: float = 0
     """Seconds of the slowest answer."""
 
@@ -45,15 +50,68 @@ class Posts:
         assert set(times) <= self.tried
 
 
+class Visitor(Protocol):
+    """Posts messages, one after the other, over a client of its own."""
+
+    def post(self, http: httpx.Client, text: str, again: bool) -> str:
+        """Post it, or try again to post it; answers STORED or what came instead."""
+
+
+@dataclass
+class ApiVisitor:
+    """Posts to the guestbook service; with a key, the same one when it tries again."""
+
+    keyed: bool = True
+    _key: str = ""
+
+    def post(self, http: httpx.Client, text: str, again: bool) -> str:
+        if not again:
+            self._key = str(uuid4())
+        headers = {"Idempotency-Key": self._key} if self.keyed else {}
+        answer = http.post(PATH, json={"username": "Ann", "message": text}, headers=headers)
+        if answer.status_code == 201:
+            return STORED
+        if answer.status_code == 503 and not (
+            answer.headers.get("retry-after", "").isdigit() and answer.json()["detail"]
+        ):
+            return f"503 without reason: {answer.text}"
+        return str(answer.status_code)
+
+
+class PageVisitor:
+    """Fills in the form of the page, and sends it as often as it comes back filled in."""
+
+    def __init__(self) -> None:
+        self._shown: Shown | None = None
+
+    def post(self, http: httpx.Client, text: str, again: bool) -> str:
+        if not again or self._shown is None:
+            page = http.get("/")
+            if page.status_code != 200:
+                return f"the page: {page.status_code} {page.text}"
+            self._shown = read(page)
+        key = self._shown.key
+        answer = http.post("/greet", data={"name": "Ann", "message": text, "key": key})
+        if answer.status_code == 303:
+            return STORED
+        self._shown = read(answer)
+        kept = (self._shown.name, self._shown.message, self._shown.key) == ("Ann", text, key)
+        if answer.status_code != 200 or not kept or "again is safe" not in str(self._shown.problem):
+            return f"something lost: {answer.status_code} {answer.text}"
+        return "200"
+
+
 @contextmanager
-def posting(url: str, visitors: int = 8, *, keyed: bool = True) -> Iterator[Posts]:
-    """Post all the time. With a key a failed post is sent again until it is acknowledged."""
+def posting(
+    url: str, visitors: int = 8, *, visitor: Callable[[], Visitor] = ApiVisitor, again: bool = True
+) -> Iterator[Posts]:
+    """Post all the time; `again`: send a post that failed again, until it is acknowledged."""
     posts = Posts()
     stop = threading.Event()
     numbers = count()
     lock = threading.Lock()
     threads = [
-        threading.Thread(target=_visit, args=(url, posts, numbers, lock, stop, keyed))
+        threading.Thread(target=_visit, args=(visitor(), url, posts, numbers, lock, stop, again))
         for _ in range(visitors)
     ]
     for thread in threads:
@@ -67,43 +125,46 @@ def posting(url: str, visitors: int = 8, *, keyed: bool = True) -> Iterator[Post
 
 
 def _visit(
+    visitor: Visitor,
     url: str,
     posts: Posts,
     numbers: Iterator[int],
     lock: threading.Lock,
     stop: threading.Event,
-    keyed: bool,
+    again: bool,
 ) -> None:
     with httpx.Client(base_url=url, timeout=30, trust_env=False) as http:
         while not stop.is_set():
             text = f"message {next(numbers)}"
             with lock:
                 posts.tried.add(text)
-            headers = {"Idempotency-Key": str(uuid4())} if keyed else {}
-            while not _post(http, text, headers, posts, lock) and keyed and not stop.wait(0.05):
-                pass
+            post = partial(_post, visitor, http, text, posts, lock)
+            stored = post(again=False)
+            while not stored and again and not stop.wait(0.05):
+                stored = post(again=True)
 
 
 def _post(
-    http: httpx.Client, text: str, headers: dict[str, str], posts: Posts, lock: threading.Lock
+    visitor: Visitor,
+    http: httpx.Client,
+    text: str,
+    posts: Posts,
+    lock: threading.Lock,
+    *,
+    again: bool,
 ) -> bool:
     started = time.monotonic()
     try:
-        answer = http.post(PATH, json={"username": "Ann", "message": text}, headers=headers)
-        outcome = str(answer.status_code)
-        if answer.status_code == 503 and not (
-            answer.headers.get("retry-after", "").isdigit() and answer.json()["detail"]
-        ):
-            outcome = f"503 without reason: {answer.text}"
+        outcome = visitor.post(http, text, again)
     except httpx.TransportError as error:
         outcome = repr(error)
     with lock:
         posts.slowest = max(posts.slowest, time.monotonic() - started)
-        if outcome == "201":
+        if outcome == STORED:
             posts.acknowledged.add(text)
         else:
             posts.failures[outcome] += 1
-    return outcome == "201"
+    return outcome == STORED
 
 
 def stored(client: Client) -> list[str]:

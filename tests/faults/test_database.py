@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from functools import partial
 
 import httpx
 import pymysql
 import pytest
 
-from tests.faults.posts import check_log, posting, stored
+from tests.faults.posts import ApiVisitor, check_log, posting, stored
 from tests.faults.proxy import CutAtCommit
 from tests.services.conftest import StartService
 from tests.services.guestbook.client import PATH, Client, until_ready, until_unready
@@ -24,7 +25,10 @@ def test_of_a_thousand_posts_each_acknowledged_one_is_there_once(
     start_service: StartService, breakable_mysql: MySQL, keyed: bool
 ) -> None:
     service = start_service("guestbook", DATABASE_URL=breakable_mysql.url())
-    with Client(service) as client, posting(service.url, keyed=keyed) as posts:
+    with (
+        Client(service) as client,
+        posting(service.url, visitor=partial(ApiVisitor, keyed), again=keyed) as posts,
+    ):
         until_ready(client)
         for end in (breakable_mysql.kill, breakable_mysql.stop, breakable_mysql.kill):
             posts.wait_for(200)
@@ -106,7 +110,7 @@ def test_posts_whose_connection_is_cut_in_the_middle_are_stored_once(
     service = start_service("guestbook", DATABASE_URL=breakable_mysql.url())
     with Client(service) as client:
         until_ready(client)
-        with posting(service.url, keyed=False) as posts:
+        with posting(service.url, visitor=partial(ApiVisitor, keyed=False), again=False) as posts:
             for _ in range(40):
                 _close_connections(breakable_mysql)
             posts.wait_for(50)

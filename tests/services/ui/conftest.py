@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -16,6 +17,14 @@ from tests.services.process import Service, environment, wait_until
 from tests.services.ui.backend import Backend, Guestbook, greets
 
 
+def redis_program() -> str:
+    """The server to run; skips the test where none is installed."""
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("redis-server is not installed (Debian: apt-get install redis-server)")
+    return program
+
+
 class RedisServer:
     """A real redis-server on a free port; it can be stopped and started again, and forgets."""
 
@@ -27,17 +36,17 @@ class RedisServer:
             self.port: int = probe.getsockname()[1]
 
     def start(self) -> None:
-        command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
+        command = [redis_program(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
         self._process = subprocess.Popen(
             [*command, "--dir", str(self._folder)], stdout=subprocess.DEVNULL
         )
         wait_until(self._answers, "Redis listening")
 
     def stop(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self._end(signal.SIGKILL)
 
     def ask(self, *words: str) -> str:
         """Send one command; the first line of the answer, or the text of a string."""
@@ -45,6 +54,12 @@ class RedisServer:
             parts = "".join(f"${len(word.encode())}\r\n{word}\r\n" for word in words)
             connection.sendall(f"*{len(words)}\r\n{parts}".encode())
             return connection.recv(4096).decode().partition("\r\n")[0]
+
+    def _end(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.wait(60)
+            self._process = None
 
     def _answers(self) -> bool:
         try:
@@ -89,8 +104,6 @@ def start_ui() -> Iterator[StartUi]:
 
 @pytest.fixture(scope="session")
 def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    if shutil.which("redis-server") is None:
-        pytest.skip("redis-server is not installed (Debian: apt-get install redis-server)")
     server = RedisServer(tmp_path_factory.mktemp("redis"))
     server.start()
     yield server
