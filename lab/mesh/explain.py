@@ -102,9 +102,17 @@ def _at_sidecar(seen: View, config: ProxyConfig, request: Request) -> Explanatio
     return _routed(seen, config, request, request, names.OUTBOUND_ROUTES, hosts, filters, found)
 
 
+def _published(pod: Pod, port: int) -> int | None:
+    """The container port behind a port at which the lab publishes a gateway on its machine."""
+    for container, places in pod.published.items():
+        if port in (number for _, number in places):
+            return container
+    return None
+
+
 def _at_gateway(seen: View, config: ProxyConfig, request: Request, port: int) -> Explanation:
     found = Explanation()
-    target_port = gateway.target_port(seen.snapshot, seen.pod, port)
+    target_port = _published(seen.pod, port) or gateway.target_port(seen.snapshot, seen.pod, port)
     servers = gateway.servers(seen.snapshot, seen.pod)
     bound = [item for item in servers if item.target == target_port]
     listener = route_match.by_name(config.listeners, f"0.0.0.0_{target_port}")

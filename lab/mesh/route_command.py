@@ -68,7 +68,10 @@ def route(
         snapshot = offline.snapshot(_from_files(filename))
     else:
         lab = settings(context)
-        snapshot = offline.snapshot(_from_lab(lab.state_folder()), running=_pods(lab.client()))
+        running = _pods(lab.client())
+        snapshot = offline.snapshot(_from_lab(lab.state_folder()), running=running)
+        if running is not None:
+            snapshot = _published(snapshot, lab.client())
     pod = caller(snapshot, source, asked_namespace(context, namespace))
     try:
         found = explain.explain(
@@ -151,14 +154,40 @@ def _pods(lab: Client) -> list[dict[str, Any]] | None:
     return items
 
 
+def _published(snapshot: Snapshot, lab: Client) -> Snapshot:
+    """The same mesh, its gateways with the ports at which the lab publishes them."""
+    from dataclasses import replace
+    from urllib.parse import urlsplit
+
+    from lab.mesh import gateway
+
+    status = lab.call("status")
+    pods = []
+    for pod in snapshot.pods:
+        if pod.proxy == "gateway":
+            published = {
+                container: ((url.hostname or "", url.port or number),)
+                for key, number in (("ingress", 80), ("ingressHttps", 443))
+                if (url := urlsplit(status.get(key) or "")).hostname
+                and (container := gateway.target_port(snapshot, pod, number)) is not None
+            }
+            pod = replace(pod, published=published)
+        pods.append(pod)
+    return replace(snapshot, pods=tuple(pods))
+
+
 def caller(snapshot: Snapshot, name: str, namespace: str | None) -> Pod:
     """The pod called by its name, its workload's name or its app label; `ingress` is a gateway.
 
-    The name may say the namespace (`noistio/curl`); without one `default` comes first. Raises
-    FailureError when there is no such pod, naming those there are.
+    The name may have a kind (`deploy/ui`) or a namespace (`noistio/curl`) before it; without a
+    namespace `default` comes first. Raises FailureError when there is no such pod, naming those
+    there are.
     """
-    where, _, short = name.rpartition("/")
-    namespace = where or namespace
+    from lab.manifests import kinds
+
+    before, _, short = name.rpartition("/")
+    if before and kinds.find(before) is None:
+        namespace = before
     pods = [pod for pod in snapshot.pods if namespace in (None, pod.namespace)]
     pods.sort(key=lambda pod: (pod.namespace != "default", not pod.ready))
     readings: tuple[Callable[[Pod], bool], ...] = (

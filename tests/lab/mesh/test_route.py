@@ -208,6 +208,19 @@ def test_tokens(ask: Any) -> None:
     assert claiming("iss=another", "sub=testing@secure.istio.io") == ("answered", 401)
 
 
+def test_ways_to_name_who_asks(ask: Any) -> None:
+    for name, found in (
+        ("ui", "default/ui-0"),
+        ("ui-1", "default/ui-1"),
+        ("pod/ui-1", "default/ui-1"),
+        ("deploy/ui", "default/ui-0"),
+        ("curl", "default/curl"),
+        ("noistio/curl", "noistio/curl"),
+        ("ingress", "istio-system/istio-ingressgateway-0"),
+    ):
+        assert ask("--from", name, "http://ui.default/").answer["from"] == found
+
+
 def test_for_people(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(repository())
     named = [word for file in (*BASE, DENY) for word in ("-f", file)]
