@@ -135,12 +135,13 @@ def _tls(server: Server, protocol: str, path: Path) -> Iterator[Problem]:
             return
         if tls.https_redirect:
             yield Problem(where, "tls.httpsRedirect should only be used with http servers")
-        if tls.mode in (None, "SIMPLE"):
+        if tls.mode == "SIMPLE":
             if not tls.credential_name and not tls.server_certificate:
                 yield Problem(where, "SIMPLE TLS requires a server certificate: set credentialName")
         else:
+            given = tls.mode or "PASSTHROUGH, which no mode means"
             yield Problem(
-                (*where, "mode"), f"not supported by the lab: {tls.mode}; SIMPLE servers are"
+                (*where, "mode"), f"not supported by the lab: {given}; SIMPLE servers are"
             )
     elif tls is not None and (tls.mode is not None or tls.credential_name):
         yield Problem(where, "server cannot have TLS settings for non HTTPS/TLS ports")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import jwt
 from pydantic import AliasChoices, Field
 
-from lab.manifests.istio import MILLISECOND, Duration, IstioModel, Text, field_problems
+from lab.manifests.istio import MILLISECOND, Duration, IstioModel, Text, field_problems, ignored
 from lab.manifests.policy import SECURITY_VERSIONS, Selecting, selector_problems
 from lab.manifests.resource import Kind, Path, Problem, Resource
 
@@ -42,7 +42,7 @@ class JWTRule(IstioModel):
     output_claim_to_headers: list[ClaimToHeader] = Field(default_factory=list)
     space_delimited_claims: list[Text] = Field(default_factory=list)
     forward_original_token: bool = False
-    timeout: Duration | None = None
+    timeout: Duration | None = ignored("the lab waits 5 s at most for a set of keys, as by default")
 
 
 class RequestAuthenticationSpec(Selecting):
@@ -110,9 +110,15 @@ def usable_keys(text: str) -> int:
     keys = parsed.get("keys") if isinstance(parsed, dict) else None
     if not isinstance(keys, list) or not all(isinstance(key, dict) for key in keys):
         raise ValueError('a JSON Web Key Set is {"keys": [{"kty": ...}, ...]}')
-    with contextlib.suppress(jwt.PyJWTError):
-        return len(jwt.PyJWKSet.from_dict(parsed).keys)
-    return 0
+    return sum(map(_usable, keys))
+
+
+def _usable(key: dict[str, Any]) -> bool:
+    try:
+        jwt.PyJWK(key)
+    except (jwt.PyJWTError, KeyError, TypeError, ValueError):  # it does not check what it reads
+        return False
+    return True
 
 
 def _jwks(text: str, path: Path) -> Iterator[Problem]:

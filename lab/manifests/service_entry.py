@@ -76,6 +76,13 @@ def validate(resource: Resource) -> Iterator[Problem]:
             yield Problem((*path, "hosts", index), "invalid host *")
         elif problem := host_problem(host):
             yield Problem((*path, "hosts", index), problem)
+    if spec.subject_alt_names and spec.location == "MESH_EXTERNAL":
+        yield Problem(
+            (*path, "subjectAltNames"),
+            "no effect in the lab on hosts outside the mesh; put them into the tls of a "
+            "DestinationRule",
+            "warning",
+        )
     yield from _ports(spec, path)
     yield from _addresses(spec, path)
     yield from _resolution(spec, path)
@@ -99,7 +106,14 @@ def _ports(spec: ServiceEntrySpec, path: Path) -> Iterator[Problem]:
         for field, number in (("number", port.number), ("targetPort", port.target_port)):
             if number is not None and (problem := port_problem(number)):
                 yield Problem((*where, field), problem)
-        if port.protocol and port.protocol.upper() not in PROTOCOLS:
+        if not port.protocol:
+            yield Problem(
+                where,
+                "without protocol Istio looks at the first bytes of a connection; the lab goes by "
+                "the name of the port, and takes another for HTTP",
+                "warning",
+            )
+        elif port.protocol.upper() not in PROTOCOLS:
             reason = (
                 "not supported by the lab: UDP"
                 if port.protocol.upper() == "UDP"

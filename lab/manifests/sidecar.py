@@ -64,6 +64,13 @@ def validate(resource: Resource) -> Iterator[Problem]:
     yield from connection_pool_problems(
         spec.inbound_connection_pool, (*path, "inboundConnectionPool")
     )
+    pool = spec.inbound_connection_pool
+    if pool is not None and pool.http is not None and pool.http.h2_upgrade_policy is not None:
+        yield Problem(
+            (*path, "inboundConnectionPool", "http", "h2UpgradePolicy"),
+            "a client's connections are upgraded, not a server's: no effect here",
+            "warning",
+        )
     for index, listener in enumerate(spec.egress):
         where = (*path, "egress", index, "hosts")
         if not listener.hosts:

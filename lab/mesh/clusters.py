@@ -3,7 +3,7 @@ a sidecar."""
 
 from __future__ import annotations
 
-from lab.manifests.destination_rule import ClientTLSSettings
+from lab.manifests.destination_rule import ClientTLSSettings, ConnectionPoolSettings
 from lab.mesh import destination_rule, endpoints, names, registry, tls
 from lab.mesh.destination_rule import Policy
 from lab.mesh.model import Json, Pod, ServicePort, Snapshot
@@ -203,9 +203,12 @@ def _transport(view: View, host: Host, port: ServicePort, subset: str, policy: P
 def _mesh_tls(view: View, host: Host, port: ServicePort, subset: str, policy: Policy) -> Json:
     accounts = (policy.tls.subject_alt_names if policy.tls else []) or sorted(
         {
-            endpoint.service_account
-            for endpoint in view.endpoints(host, port.port)
-            if endpoint.service_account
+            *host.subject_alt_names,
+            *(
+                endpoint.service_account
+                for endpoint in view.endpoints(host, port.port)
+                if endpoint.service_account
+            ),
         }
     )
     socket = tls.upstream_context(
@@ -332,9 +335,9 @@ def _inbound(view: View, target: int, owner: tuple[Host, ServicePort] | None) ->
     if view.sidecar is not None:
         pool = view.sidecar.spec.inbound_connection_pool
     if owner is not None:
-        host, port = owner
+        host, service_port = owner
         rule = destination_rule.applicable(view.snapshot, view.pod, host.name, host.namespace)
-        pool = destination_rule.effective(rule, port.port).connection_pool or pool
+        pool = destination_rule.effective(rule, service_port.port).connection_pool or pool
     cluster: Json = {
         "name": name,
         "alt_stat_name": f"{name};",
@@ -354,19 +357,17 @@ def _inbound(view: View, target: int, owner: tuple[Host, ServicePort] | None) ->
     }
     if pool and pool.tcp and pool.tcp.connect_timeout is not None:
         cluster["connect_timeout"] = duration(pool.tcp.connect_timeout)
-    options: Json = {}
-    if common := destination_rule.common_http_options(pool):
-        options["common_http_protocol_options"] = common
-    protocol = owner[1].protocol if owner else "AUTO"
-    if protocol == "AUTO":
-        options["use_downstream_protocol_config"] = {
-            "http_protocol_options": {},
-            "http2_protocol_options": {},
-        }
-    elif protocol in ("HTTP2", "GRPC"):
-        options["explicit_http_config"] = {"http2_protocol_options": {}}
-    elif options:
-        options["explicit_http_config"] = {"http_protocol_options": {}}
-    if options:
+    if (keepalive := destination_rule.keepalive(pool)) is not None:
+        cluster["upstream_connection_options"] = keepalive
+    port = owner[1] if owner else ServicePort("", target, target, "AUTO")
+    if options := _protocol_options(port, Policy(connection_pool=_inbound_pool(pool))):
         cluster["typed_extension_protocol_options"] = http_protocol_options(**options)
     return cluster
+
+
+def _inbound_pool(pool: ConnectionPoolSettings | None) -> ConnectionPoolSettings | None:
+    """The part of a pool that is for a server: only a client upgrades to HTTP/2."""
+    if pool is None or pool.http is None:
+        return pool
+    http = pool.http.model_copy(update={"h2_upgrade_policy": None})
+    return pool.model_copy(update={"http": http})
