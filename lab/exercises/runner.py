@@ -288,7 +288,7 @@ class _Play:
         self._announce(step)
         within, patience = step.within or 0.0, PATIENCE
         if self._change and step.step.startswith(self._change.fails):
-            within, patience = min(within, 10.0), 5.0  # it must fail: no need to hope for long
+            within, patience = min(within, 6.0), 5.0  # it must fail: no need to hope for long
         deadline = time.monotonic() + within
         while True:
             left = deadline - time.monotonic()

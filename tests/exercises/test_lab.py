@@ -8,46 +8,27 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 from rich.console import Console
 
-from lab.exercises import load, world
+from lab.exercises import load
 from lab.exercises.counterproof import obstacle, run_changed, shortcoming
 from lab.exercises.format import CounterProof
 from lab.exercises.narrate import Transcript
 from lab.exercises.runner import Result, Runner
 from lab.exercises.target import LabTarget
 from tests.exercises.cluster import REPOSITORY
-from tests.lab.cluster import COMMAND, Lab, condition, eventually
+from tests.exercises.conftest import ISTIO, picture
+from tests.lab.cluster import COMMAND, Lab, eventually
 
-ISTIO = REPOSITORY / "istio"
 LESSONS = load.read_all(ISTIO)
 PROOFS = [
     pytest.param(lesson, proof, id=f"{lesson.name}-{re.sub(r'[^a-z0-9]+', '-', proof.because)}")
     for lesson in LESSONS
     for proof in lesson.exercise.counterproof
 ]
-
-
-def picture(lab: Lab) -> dict[str, Any]:
-    """All that an exercise could change: objects as they were written, pods, the record."""
-    kinds = {name.kind for lesson in LESSONS for name in world.touched(lesson, ISTIO)}
-    objects = lab.json(",".join(sorted(kinds - {"pod"})), "-A")["items"]
-    seen: dict[str, Any] = {
-        f"{world.name_of(item)}": (
-            item.get("spec"),
-            item.get("data"),
-            item["metadata"].get("labels"),
-        )
-        for item in objects
-    }
-    pods = [p for p in lab.json("pods", "-A")["items"] if "deletionTimestamp" not in p["metadata"]]
-    seen["pods"] = sorted((p["metadata"]["name"], condition(p)) for p in pods)
-    seen["records"] = [path.name for path in lab.folder.glob("exercise-*")]
-    return seen
 
 
 def behaves(lab: Lab) -> bool:
