@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import tempfile
 import time
@@ -31,6 +32,10 @@ PUSH_TIMEOUT = 10.0
 _LISTENER = f"{TYPE_PREFIX}config.listener.v3.Listener"
 _CLUSTER = f"{TYPE_PREFIX}config.cluster.v3.Cluster"
 _ROUTES = f"{TYPE_PREFIX}config.route.v3.RouteConfiguration"
+
+
+_REASON = re.compile(r"error initializing configuration '[^']*': (.*)", re.DOTALL)
+"""What is wrong, in the last thing that a validating Envoy says."""
 
 
 class EnvoyMissingError(RuntimeError):
@@ -262,8 +267,10 @@ def validate(folder: Path) -> str | None:
         )
     if outcome.returncode == 0:
         return None
-    lines = [line for line in outcome.stderr.splitlines() if line.strip()]
-    return lines[-1] if lines else f"envoy --mode validate ended with {outcome.returncode}"
+    said = outcome.stderr.strip()
+    if (found := _REASON.search(said)) is not None:
+        said = found[1]
+    return " ".join(said.split()) or f"envoy --mode validate ended with {outcome.returncode}"
 
 
 def _inline_routes(listener: Json, route_configs: Mapping[str, Json]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -127,22 +129,23 @@ def _secure_chains(view: View, found: list[BoundServer]) -> Iterator[Json]:
 def server_tls(snapshot: Snapshot, pod: Pod, server: Server) -> Json | None:
     """The TLS of a server with a certificate from a Secret in the gateway's namespace.
 
-    None when there is no such Secret; then, as on a cluster, nobody can connect.
+    None when there is no such Secret, or no certificate with its key in it; then, as on a cluster,
+    nobody can connect.
     """
     settings = server.tls
     if settings is None or not settings.credential_name:
         return None
-    secret = next(
+    secret: dict[str, bytes] = next(
         (
-            found.raw.get("data") or {}
+            found.body.decoded()
             for found in snapshot.of("Secret")
             if (found.namespace, found.name) == (pod.namespace, settings.credential_name)
         ),
         {},
     )
-    chain = secret.get("tls.crt") or secret.get("cert")
-    key = secret.get("tls.key") or secret.get("key")
-    if not chain or not key:
+    chain = secret.get("tls.crt") or secret.get("cert") or b""
+    key = secret.get("tls.key") or secret.get("key") or b""
+    if not _are_pair(chain, key):
         return None
     parameters: Json = {"tls_minimum_protocol_version": "TLSv1_2"}
     for field, version in (
@@ -159,12 +162,28 @@ def server_tls(snapshot: Snapshot, pod: Pod, server: Server) -> Json | None:
             "alpn_protocols": ["h2", "http/1.1"],
             "tls_certificates": [
                 {
-                    "certificate_chain": {"inline_bytes": chain},
-                    "private_key": {"inline_bytes": key},
+                    "certificate_chain": {"inline_bytes": base64.b64encode(chain).decode()},
+                    "private_key": {"inline_bytes": base64.b64encode(key).decode()},
                 }
             ],
         },
     )
+
+
+@functools.lru_cache(maxsize=32)
+def _are_pair(chain: bytes, key: bytes) -> bool:
+    """Whether a certificate and a private key, both PEM, belong together."""
+    from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives import serialization
+
+    try:
+        public = x509.load_pem_x509_certificates(chain)[0].public_key()
+        own = serialization.load_pem_private_key(key, None).public_key()
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return False
+    form = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return public.public_bytes(*form) == own.public_bytes(*form)
 
 
 def _host_name(host: str) -> str:

@@ -5,7 +5,13 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from lab.manifests.resource import Resource, Source
 from lab.mesh.model import Pod, Service, ServicePort, Snapshot
@@ -109,15 +115,41 @@ SERVICES = (
     service(8, "another-gateway", ServicePort("http2", 80, 8080, "HTTP")),
 )
 
-SECRET = f"""
+
+def certificate() -> tuple[bytes, bytes]:
+    """A certificate that a gateway can show, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "secure.example")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now)
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    plain = serialization.NoEncryption()
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+    return made.public_bytes(serialization.Encoding.PEM), key.private_bytes(*form)
+
+
+def secret() -> str:
+    chain, key = certificate()
+    return f"""
 apiVersion: v1
 kind: Secret
 metadata: {{name: certificate, namespace: istio-system}}
 data:
-  tls.crt: {base64.b64encode(b"a certificate").decode()}
-  tls.key: {base64.b64encode(b"its key").decode()}
+  tls.crt: {base64.b64encode(chain).decode()}
+  tls.key: {base64.b64encode(key).decode()}
 ---
 """
+
+
+SECRET = secret()
 
 
 def snapshot(config: Mapping[str, tuple[Resource, ...]], certificates: str = "/c") -> Snapshot:
