@@ -41,7 +41,7 @@ class DeploymentSpec(KubernetesModel):
     strategy: DeploymentStrategy = Field(default_factory=DeploymentStrategy)
     min_ready_seconds: Count = 0
     progress_deadline_seconds: Count = 600
-    revision_history_limit: int | None = inert()
+    revision_history_limit: int | None = inert("a rollout cannot be undone in the lab")
     paused: Any = refused("change the Deployment when it shall roll")
 
 
@@ -88,8 +88,10 @@ class StatefulSetSpec(KubernetesModel):
     update_strategy: StatefulSetStrategy = Field(default_factory=StatefulSetStrategy)
     volume_claim_templates: list[VolumeClaimTemplate] = Field(default_factory=list)
     min_ready_seconds: Count = 0
-    revision_history_limit: int | None = inert()
-    persistent_volume_claim_retention_policy: dict[str, str] | None = inert()
+    revision_history_limit: int | None = inert("a rollout cannot be undone in the lab")
+    persistent_volume_claim_retention_policy: dict[str, str] | None = inert(
+        "data stay until their folder is removed"
+    )
 
 
 class StatefulSet(KubernetesModel):

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from lab.manifests.istio import refused
 from lab.manifests.kubernetes import KubernetesModel, inert, spec_problems
-from lab.manifests.pod_spec import PodSpec, Port, PortName, pod_problems
+from lab.manifests.pod_spec import NO_TOKENS, PodSpec, Port, PortName, pod_problems
 from lab.manifests.resource import Kind, Problem, Resource
 
 
@@ -33,7 +33,7 @@ class ServicePort(KubernetesModel):
     target_port: Port | PortName | None = None
     protocol: Literal["TCP"] = "TCP"
     app_protocol: str | None = None
-    node_port: int | None = inert()
+    node_port: int | None = inert("the lab has no nodes; the gateway's port is `up --port`")
 
 
 class ServiceSpec(KubernetesModel):
@@ -47,11 +47,11 @@ class ServiceSpec(KubernetesModel):
     external_ips: Any = refused("the lab has no other nodes", alias="externalIPs")
     load_balancer_ip: Any = refused("the lab publishes on localhost", alias="loadBalancerIP")
     session_affinity: Literal["None"] | None = None
-    ip_families: list[str] | None = inert()
-    ip_family_policy: str | None = inert()
-    internal_traffic_policy: str | None = inert()
-    external_traffic_policy: str | None = inert()
-    allocate_load_balancer_node_ports: bool | None = inert()
+    ip_families: list[str] | None = inert("the lab has IPv4 only")
+    ip_family_policy: str | None = inert("the lab has IPv4 only")
+    internal_traffic_policy: str | None = inert("the lab has one node")
+    external_traffic_policy: str | None = inert("the lab has one node")
+    allocate_load_balancer_node_ports: bool | None = inert("the lab has no nodes")
     load_balancer_source_ranges: list[str] | None = refused("use an AuthorizationPolicy")
 
 
@@ -60,9 +60,9 @@ class Service(KubernetesModel):
 
 
 class ServiceAccount(KubernetesModel):
-    automount_service_account_token: bool | None = inert()
-    image_pull_secrets: list[dict[str, str]] | None = inert()
-    secrets: list[dict[str, str]] | None = inert()
+    automount_service_account_token: bool | None = inert(NO_TOKENS)
+    image_pull_secrets: list[dict[str, str]] | None = inert("no image is pulled")
+    secrets: list[dict[str, str]] | None = inert(NO_TOKENS)
 
 
 class ConfigMap(KubernetesModel):

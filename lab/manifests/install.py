@@ -21,12 +21,14 @@ class Gateway(IstioModel):
     enabled: bool = True
     namespace: Text | None = refused("the lab's gateway is in istio-system")
     label: dict[str, str] | None = refused("the lab's gateway has the label istio: ingressgateway")
-    k8s: dict[str, Any] | None = refused("the lab's gateway has an address of its own (--port)")
+    k8s: dict[str, Any] | None = refused(
+        "the lab's gateway has an address of its own (--port)", alias="k8s"
+    )
 
 
 class Component(IstioModel):
     enabled: bool = True
-    k8s: dict[str, Any] | None = refused(_INSTALLED)
+    k8s: dict[str, Any] | None = refused(_INSTALLED, alias="k8s")
 
 
 class Components(IstioModel):

@@ -17,9 +17,12 @@ class KubernetesModel(Model):
     model_config = ConfigDict(populate_by_name=False, validate_by_alias=True)
 
 
-def inert(**options: Any) -> Any:
-    """A field the lab accepts and does nothing with; `docs/lab.md` says why for each of them."""
-    return Field(default=None, json_schema_extra={"ignored": "inert"}, **options)
+INERT = "no effect"
+
+
+def inert(reason: str) -> Any:
+    """A field the lab accepts and does nothing with, and why; `docs/lab.md` lists them."""
+    return Field(default=None, json_schema_extra={"ignored": INERT, "reason": reason})
 
 
 class LabelSelector(KubernetesModel):
@@ -33,7 +36,7 @@ def spec_problems(value: object, path: Path) -> Iterator[Problem]:
     """The refused fields, and one warning for all those without effect."""
     silent: dict[str, None] = {}
     for problem in field_problems(value, path):
-        if problem.severity == "warning" and problem.reason == "inert":
+        if problem.severity == "warning" and problem.reason == INERT:
             silent[str(problem.path[-1])] = None
         else:
             yield problem

@@ -105,7 +105,9 @@ class ProxyConfig(IstioModel):
     proxy_stats_matcher: dict[str, Any] | None = ignored(
         "in the lab Envoy keeps all its statistics"
     )
-    concurrency: Integer | None = None
+    concurrency: Integer | None = ignored(
+        "an Envoy of the lab has one worker thread, so that a limit of one connection is one"
+    )
 
 
 _ONE_MESH = "the lab is one mesh with these names"
@@ -121,7 +123,9 @@ class MeshConfig(IstioModel):
     enable_auto_mtls: bool = True
     outbound_traffic_policy: OutboundTrafficPolicy = OutboundTrafficPolicy()
     connect_timeout: Duration = timedelta(seconds=10)
-    protocol_detection_timeout: Duration = timedelta(0)
+    protocol_detection_timeout: Duration | None = ignored(
+        "in the lab a port's protocol is known or it is HTTP: nothing is detected"
+    )
     dns_refresh_rate: Duration = timedelta(seconds=60)
     extension_providers: list[ExtensionProvider] = Field(default_factory=list)
     default_providers: DefaultProviders = DefaultProviders()

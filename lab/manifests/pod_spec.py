@@ -18,6 +18,10 @@ Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[^=\s\x00]+$")]
 
+NO_TOKENS = "there is no API server that would take a token"
+_ONE_USER = "all processes run as the user who started the lab, on its file system"
+_ONE_MACHINE = "there is one machine, nothing to choose from"
+
 
 class KeyRef(KubernetesModel):
     name: str
@@ -178,10 +182,10 @@ class Container(KubernetesModel):
     restart_policy: Any = refused("sidecar containers of your own are not played")
     stdin: bool = False
     tty: bool = False
-    resources: ResourceRequirements | None = inert()
-    security_context: SecurityContext | None = inert()
-    termination_message_path: str | None = inert()
-    termination_message_policy: str | None = inert()
+    resources: ResourceRequirements | None = inert("processes share the machine without limits")
+    security_context: SecurityContext | None = inert(_ONE_USER)
+    termination_message_path: str | None = inert("the log says why a container ended")
+    termination_message_policy: str | None = inert("the log says why a container ended")
 
 
 class InjectedContainer(KubernetesModel):
@@ -238,7 +242,7 @@ class Volume(KubernetesModel):
     host_path: Any = refused("use a ConfigMap, a Secret, an emptyDir or a claim")
     projected: Any = refused("use a ConfigMap, a Secret, an emptyDir or a claim")
     csi: Any = refused("use a ConfigMap, a Secret, an emptyDir or a claim")
-    downward_api: Any = refused("use fieldRef in the environment")
+    downward_api: Any = refused("use fieldRef in the environment", alias="downwardAPI")
 
 
 class TopologySpreadConstraint(KubernetesModel):
@@ -264,14 +268,14 @@ class PodSpec(KubernetesModel):
     dns_policy: Any = refused("the lab has no DNS server")
     dns_config: Any = refused("the lab has no DNS server")
     host_aliases: Any = refused("the lab has no DNS server")
-    automount_service_account_token: bool | None = inert()
-    security_context: PodSecurityContext | None = inert()
-    topology_spread_constraints: list[TopologySpreadConstraint] | None = inert()
-    affinity: dict[str, Any] | None = inert()
-    node_selector: dict[str, str] | None = inert()
-    tolerations: list[dict[str, Any]] | None = inert()
-    priority_class_name: str | None = inert()
-    scheduler_name: str | None = inert()
+    automount_service_account_token: bool | None = inert(NO_TOKENS)
+    security_context: PodSecurityContext | None = inert(_ONE_USER)
+    topology_spread_constraints: list[TopologySpreadConstraint] | None = inert(_ONE_MACHINE)
+    affinity: dict[str, Any] | None = inert(_ONE_MACHINE)
+    node_selector: dict[str, str] | None = inert(_ONE_MACHINE)
+    tolerations: list[dict[str, Any]] | None = inert(_ONE_MACHINE)
+    priority_class_name: str | None = inert(_ONE_MACHINE)
+    scheduler_name: str | None = inert(_ONE_MACHINE)
 
 
 class TemplateMetadata(KubernetesModel):

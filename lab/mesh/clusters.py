@@ -4,7 +4,7 @@ a sidecar."""
 from __future__ import annotations
 
 from lab.manifests.destination_rule import ClientTLSSettings, ConnectionPoolSettings
-from lab.mesh import destination_rule, endpoints, names, registry, tls
+from lab.mesh import destination_rule, endpoints, mesh_config, names, registry, tls
 from lab.mesh.destination_rule import Policy
 from lab.mesh.model import Json, Pod, ServicePort, Snapshot
 from lab.mesh.registry import Host
@@ -18,7 +18,6 @@ from lab.mesh.xds import (
     typed,
 )
 
-CONNECT_TIMEOUT = "10s"
 DNS_CACHE: Json = {"name": "outbound", "dns_lookup_family": "V4_ONLY"}
 """The one cache that all dynamic forward proxy clusters and filters of a proxy share."""
 
@@ -37,6 +36,11 @@ cluster. TLS, if any, is the application's own, so there is no name for Envoy to
 SYSTEM_ROOTS = "/etc/ssl/certs/ca-certificates.crt"
 
 
+def connect_timeout(view: View) -> str:
+    """The mesh's connectTimeout."""
+    return mesh_config.time(view.snapshot.mesh, "connectTimeout", "10s")
+
+
 def outbound(view: View) -> list[Json]:
     """Every cluster a proxy's routes may name: for each port of each host one, and one for each
     subset of its DestinationRule."""
@@ -48,11 +52,12 @@ def outbound(view: View) -> list[Json]:
             for subset, _, _ in rule.subsets if rule else ():
                 policy = view.policy(host.name, port.port, subset.name)
                 result.append(_outbound(view, host, port, subset.name, policy))
-    result.append({"name": names.BLACK_HOLE, "type": "STATIC", "connect_timeout": CONNECT_TIMEOUT})
+    timeout = connect_timeout(view)
+    result.append({"name": names.BLACK_HOLE, "type": "STATIC", "connect_timeout": timeout})
     if view.pod.proxy == "sidecar":
-        result.append(_passthrough())
+        result.append(_passthrough(timeout))
         tunnels = [names.tunnel(port) for port in view.tunnel_ports()]
-        result.extend(_internal(listener) for listener in (*tunnels, names.TUNNEL))
+        result.extend(_internal(listener, timeout) for listener in (*tunnels, names.TUNNEL))
     return result
 
 
@@ -62,7 +67,7 @@ def _outbound(view: View, host: Host, port: ServicePort, subset: str, policy: Po
     cluster: Json = {
         "name": name,
         "alt_stat_name": f"{name};",
-        "connect_timeout": CONNECT_TIMEOUT,
+        "connect_timeout": connect_timeout(view),
         "circuit_breakers": destination_rule.circuit_breakers(pool, policy.retry_budget),
         "metadata": {"filter_metadata": {"istio": _metadata(view, host, subset)}},
     }
@@ -127,7 +132,7 @@ def _discovery(view: View, host: Host, port: ServicePort, subset: str, policy: P
             return {
                 "type": "STRICT_DNS" if host.resolution == "DNS" else "LOGICAL_DNS",
                 "dns_lookup_family": "V4_ONLY",
-                "dns_refresh_rate": "60s",
+                "dns_refresh_rate": mesh_config.time(view.snapshot.mesh, "dnsRefreshRate", "60s"),
                 "respect_dns_ttl": True,
                 "load_assignment": endpoints.assignment(view, host, port, subset),
                 **balancing,
@@ -255,12 +260,12 @@ def _origination(settings: ClientTLSSettings, *, http2: bool) -> Json:
     }
 
 
-def _passthrough() -> Json:
+def _passthrough(timeout: str) -> Json:
     """Istio's cluster for destinations outside the registry. On a cluster it connects to the
     original destination; here to the address the client gave, or else the host it asked for."""
     return {
         "name": names.PASSTHROUGH,
-        "connect_timeout": CONNECT_TIMEOUT,
+        "connect_timeout": timeout,
         **FORWARD_PROXY,
         "circuit_breakers": destination_rule.circuit_breakers(None, None),
         "typed_extension_protocol_options": http_protocol_options(
@@ -273,12 +278,12 @@ def _passthrough() -> Json:
     }
 
 
-def _internal(listener: str) -> Json:
+def _internal(listener: str, timeout: str) -> Json:
     """The way from the HTTP proxy to an internal listener, carrying the filter state along."""
     return {
         "name": listener,
         "type": "STATIC",
-        "connect_timeout": CONNECT_TIMEOUT,
+        "connect_timeout": timeout,
         "transport_socket": extension(
             "envoy.transport_sockets.internal_upstream",
             "extensions.transport_sockets.internal_upstream.v3.InternalUpstreamTransport",
@@ -342,7 +347,7 @@ def _inbound(view: View, target: int, owner: tuple[Host, ServicePort] | None) ->
         "name": name,
         "alt_stat_name": f"{name};",
         "type": "STATIC",
-        "connect_timeout": CONNECT_TIMEOUT,
+        "connect_timeout": connect_timeout(view),
         "circuit_breakers": destination_rule.circuit_breakers(pool, None),
         "load_assignment": {
             "cluster_name": name,

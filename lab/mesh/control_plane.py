@@ -13,7 +13,7 @@ import httpx
 
 from lab.manifests.pod_spec import HTTPGetAction, Probe
 from lab.manifests.resource import Resource
-from lab.mesh import authority, envoy, envoy_filter, jwks, mesh_config
+from lab.mesh import authority, envoy, envoy_filter, jwks, listeners, mesh_config
 from lab.mesh.model import Pod, ProxyConfig, Snapshot
 from lab.mesh.translate import generated, proxy_config
 from lab.mesh.view import view
@@ -125,9 +125,15 @@ class ControlPlane:
         self._alarm = asyncio.get_running_loop().call_later(delay, self.changed)
 
     def warnings(self, resources: Sequence[Resource]) -> list[str]:
-        """What Istio would do in silence: patches of EnvoyFilters that match nothing."""
+        """What would happen in silence: patches of EnvoyFilters that match nothing, and TCP ports
+        that sidecars listen on for another Service."""
         snapshot = replace(self.snapshot(), jwks=self._keys)
         return [
+            resource.describe(problem.path, problem.reason)
+            for resource in resources
+            if resource.kind == "Service"
+            for problem in listeners.taken_ports(resource, snapshot)
+        ] + [
             resource.describe(problem.path, problem.reason)
             for resource in resources
             if resource.kind == "EnvoyFilter"

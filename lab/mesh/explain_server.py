@@ -31,7 +31,7 @@ Refusal = tuple[int, str, str]
 """A status, its text, and where the reason is written."""
 
 OUTSIDE = "127.0.0.1"
-"""The address of a client outside the mesh: it is on the lab's machine."""
+"""The address of a client without a proxy: it is a process of the lab's machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +112,8 @@ def at_pod(
         peer=tls.spiffe_id(snapshot.trust_domain, source.namespace, source.service_account)
         if spoken == "mutual TLS"
         else None,
-        address=source.address,
-        remote=OUTSIDE if source.proxy == "gateway" else source.address,
+        address=OUTSIDE if source.proxy == "none" else source.address,
+        remote=OUTSIDE if source.proxy != "sidecar" else source.address,
     )
     verdict = _verdict(snapshot, pod, endpoint.port, request, caller, tcp=tcp)
     yield from verdict.steps

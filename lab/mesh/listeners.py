@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
+from lab.manifests.resource import Problem, Resource
 from lab.mesh import (
     authorization,
     clusters,
@@ -14,7 +16,7 @@ from lab.mesh import (
     telemetry,
     tls,
 )
-from lab.mesh.model import Json, PortProtocol, ServicePort
+from lab.mesh.model import Json, PortProtocol, Service, ServicePort, Snapshot
 from lab.mesh.registry import Host
 from lab.mesh.view import View
 from lab.mesh.xds import (
@@ -174,6 +176,25 @@ def outbound_tcp_ports(view: View) -> dict[int, tuple[Host, ServicePort]]:
             if port.protocol == "TCP" and port.port not in view.pod.ports.values():
                 result.setdefault(port.port, (host, port))
     return result
+
+
+def taken_ports(resource: Resource, snapshot: Snapshot) -> Iterator[Problem]:
+    """A warning for each TCP port of a Service that belongs to an older one."""
+    owners: dict[int, Service] = {}
+    for service in snapshot.services:
+        own = (service.namespace, service.name) == (resource.namespace, resource.name)
+        for index, port in enumerate(service.ports):
+            if port.protocol != "TCP":
+                continue
+            owner = owners.setdefault(port.port, service)
+            if own and owner is not service:
+                yield Problem(
+                    ("spec", "ports", index),
+                    f"sidecars listen on TCP port {port.port} for {owner.namespace}/{owner.name}: "
+                    "through them this Service is not reached (on a cluster each has an address "
+                    "of its own)",
+                    "warning",
+                )
 
 
 def _outbound_tcp(view: View) -> list[Json]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args
@@ -20,7 +21,8 @@ from pydantic import AliasChoices
 from pydantic.fields import FieldInfo
 
 from lab.manifests import kinds, load
-from lab.mesh import translate
+from lab.manifests.mesh_config import MeshConfig
+from lab.mesh import mesh_config, translate
 from tests.lab.mesh import sample
 
 SCHEMAS = json.loads((Path(__file__).parents[2] / "data" / "istio-1.30.3-crds.json").read_text())[
@@ -101,6 +103,13 @@ spec:
         typed_config:
           "@type": type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer
           max_request_bytes: 1000
+---
+""",
+    "mesh_config": """
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: resolved, namespace: default}
+spec: {hosts: [resolved.example], resolution: DNS, ports: [{number: 80, name: a, protocol: HTTP}]}
 ---
 """,
     "destination_rule": """
@@ -189,6 +198,8 @@ def translated(companion: str, document: Any) -> str:
         snapshot = sample.with_manifests(companion + yaml.safe_dump(document))
     except load.ManifestError:
         return "refused"
+    if document["kind"] == "IstioOperator":
+        snapshot = replace(snapshot, mesh=mesh_config.installed(snapshot.of("IstioOperator")))
     configs = [translate.proxy_config(snapshot, pod) for pod in sample.PODS if pod.proxy != "none"]
     return json.dumps([[c.listeners, c.clusters, c.routes, c.endpoints] for c in configs])
 
@@ -248,6 +259,39 @@ def test_every_field_of_istio_is_known(kind: str) -> None:
         and not any(answered(*step) for step in known)
     ]
     assert unknown == []
+
+
+def test_every_field_of_the_mesh_configuration_is_known() -> None:
+    """It has no schema to go by; the models say what there is."""
+    shown = {
+        known[-1]
+        for _, document in DOCUMENTS
+        if document["kind"] == "IstioOperator"
+        for place in places({"spec": document["spec"]})
+        if (known := path_in_models("IstioOperator", tuple(map(str, steps(place)))))
+    }
+    silent = [
+        f"{model.__name__}.{name}"
+        for model in models(MeshConfig)
+        for name in model.model_fields
+        if (model, name) not in shown and not answered(model, name) and name not in NAMES
+    ]
+    assert silent == []
+
+
+NAMES = ("trust_domain", "root_namespace")
+"""Settings with one value that the lab takes."""
+
+
+def steps(place: Place) -> Iterator[str | int]:
+    return (step for step in place if isinstance(step, str))
+
+
+def models(model: Any) -> Iterator[Any]:
+    yield model
+    for info in model.model_fields.values():
+        if (inner := model_in(info.annotation)) is not None:
+            yield from models(inner)
 
 
 @pytest.mark.parametrize(("kind", "spec"), [(k, spec) for k in REFUSED for spec in REFUSED[k]])
