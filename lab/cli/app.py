@@ -10,9 +10,12 @@ from typing import Annotated
 
 import typer
 
-from lab.cli import inject, lifecycle, objects, pods, workloads
+from lab.cli import complete, inject, lifecycle, objects, pods, workloads
 from lab.cli.client import FailureError
 from lab.cli.context import Settings
+
+TRACE = "GUESTBOOK_TRACE"
+"""Set, it has a defect of the command itself end with Python's trace."""
 
 app = typer.Typer(
     name="guestbook",
@@ -27,7 +30,13 @@ app = typer.Typer(
 def top(
     context: typer.Context,
     namespace: Annotated[
-        str | None, typer.Option("--namespace", "-n", help="The namespace of what follows.")
+        str | None,
+        typer.Option(
+            "--namespace",
+            "-n",
+            help="The namespace of what follows.",
+            autocompletion=complete.namespaces,
+        ),
     ] = None,
     state: Annotated[
         Path | None,
@@ -59,8 +68,10 @@ def _mount_exercises(argv: list[str]) -> None:
         app.add_typer(importlib.import_module("lab.exercises.cli").app, name="exercise")
 
 
-def _verb(argv: list[str]) -> str:
-    return next((f"{word} " for word in argv if not word.startswith("-")), "")
+def _see(error: typer.TyperException) -> str:
+    """The command whose help says more."""
+    context = getattr(error, "ctx", None)
+    return context.command_path if context is not None else "guestbook"
 
 
 def run(argv: list[str]) -> int:
@@ -75,7 +86,9 @@ def run(argv: list[str]) -> int:
             sys.stderr.write(f"{prefix}{line}\n")
         return 1
     except typer.TyperException as error:
-        sys.stderr.write(f"Error: {error.format_message()}\nSee: guestbook {_verb(argv)}--help\n")
+        # A group of commands without a command has printed its help; there is no message.
+        if message := error.format_message():
+            sys.stderr.write(f"Error: {message}\nSee: {_see(error)} --help\n")
         return 1
     except (KeyboardInterrupt, typer.Abort):
         return 130
@@ -83,4 +96,13 @@ def run(argv: list[str]) -> int:
         # The reader (head, less) has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        sys.stderr.write(f"Error: {place}{error.strerror or error}\n")
+        return 1
+    except Exception as error:
+        if os.environ.get(TRACE):
+            raise
+        sys.stderr.write(f"Error: {error!r}\nThis is a defect; {TRACE}=1 shows where\n")
+        return 1
     return status if isinstance(status, int) else 0

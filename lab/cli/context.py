@@ -8,14 +8,23 @@ from typing import Annotated, Any
 
 import typer
 
+from lab.cli import complete
 from lab.cli.client import Client
 
 Namespace = Annotated[
-    str | None, typer.Option("--namespace", "-n", help="The namespace.", show_default="default")
+    str | None,
+    typer.Option(
+        "--namespace",
+        "-n",
+        help="The namespace.",
+        show_default="default",
+        autocompletion=complete.namespaces,
+    ),
 ]
 Selector = Annotated[
     str, typer.Option("--selector", "-l", help="Labels to select by, such as app=ui,version!=1.0.")
 ]
+PodTarget = Annotated[str, typer.Argument(metavar="POD | KIND/NAME", autocompletion=complete.pods)]
 AllNamespaces = Annotated[
     bool, typer.Option("--all-namespaces", "-A", help="All namespaces instead of one.")
 ]

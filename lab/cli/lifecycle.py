@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,19 +16,23 @@ from lab.cli.context import client, settings
 from lab.cli.output import write
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from lab.pods.cluster import Cluster, Mesh
     from lab.pods.state import State
 
 PLAIN_ENVIRONMENT = "GUESTBOOK_NO_MESH"
 
-BASELINE = (
-    "k8s/base",
+BASELINE = ("k8s/base",)
+"""What a new lab applies."""
+
+MESH_BASELINE = (
     "istio/install/istio.yaml",
     "istio/install/telemetry.yaml",
     "istio/02-ingress/gateway.yaml",
     "istio/02-ingress/virtual-service.yaml",
 )
-"""What a new lab applies; without a mesh only the first."""
+"""What it applies as well when it has a mesh."""
 
 
 def register(app: typer.Typer) -> None:
@@ -39,7 +44,10 @@ def register(app: typer.Typer) -> None:
 def up(
     context: typer.Context,
     port: Annotated[
-        int, typer.Option(help="Port of the ingress on localhost; 0 takes a free one.", min=0)
+        int,
+        typer.Option(
+            help="Port of the ingress on localhost; 0 takes a free one.", min=0, max=65535
+        ),
     ] = 8080,
     filename: Annotated[
         list[str] | None,
@@ -78,19 +86,27 @@ def up(
     use_mesh, reason = _mesh_or_reason(mesh)
     if reason:
         _say(reason)
-    names = BASELINE if use_mesh else BASELINE[:1]
-    baseline = [root / name for name in names if (root / name).exists()]
     plan = supervisor.Plan(
         state=state,
         port=port,
-        baseline=tuple(map(Path, filename)) if filename else tuple(baseline),
+        baseline=tuple(map(Path, filename or ())) or _existing(root, BASELINE),
+        mesh_baseline=() if filename else _existing(root, MESH_BASELINE),
         mesh=(lambda cluster: _control_plane(state, cluster)) if use_mesh else None,
         no_mesh_reason=reason,
     )
     try:
-        with locked(state):
+        with locked(state), _bar() as bar:
+            task = bar.add_task("Pods ready", total=None)
+
+            def progress(ready: int, wanted: int) -> None:
+                bar.update(task, completed=ready, total=wanted)
+
+            def ready(cluster: Cluster) -> None:
+                bar.stop()
+                _ready(cluster)
+
             _say(f"Starting the lab in {_short(state.folder)}")
-            asyncio.run(supervisor.run(plan, os.environ, _say, _ready))
+            asyncio.run(supervisor.run(plan, os.environ, _say, progress, ready))
     except AlreadyRunningError as error:
         raise FailureError(*_already(context, str(error))) from None
     except ManifestError as error:
@@ -100,6 +116,18 @@ def up(
     except NoAddressesError as error:
         raise FailureError(str(error)) from None
     _say("Stopped")
+
+
+def _existing(root: Path, names: Iterable[str]) -> tuple[Path, ...]:
+    return tuple(root / name for name in names if (root / name).exists())
+
+
+def _bar() -> Progress:
+    """On a terminal, how many pods are ready; nothing elsewhere, and nothing is left of it."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    return Progress(*columns, transient=True, disable=not sys.stdout.isatty())
 
 
 def _say(line: str) -> None:
@@ -161,7 +189,12 @@ def down(
         bool, typer.Option("--clean", help="Also delete the state folder: resources and data.")
     ] = False,
 ) -> None:
-    """Stop the running lab; its resources and data stay for the next `up`."""
+    """Stop the running lab; its resources and data stay for the next `up`.
+
+    Examples:
+      guestbook down
+      guestbook down --clean
+    """
     import shutil
 
     from lab.pods.state import AlreadyRunningError, State, locked, wait_until_unlocked
@@ -190,7 +223,12 @@ def status(
         str | None, typer.Option("--output", "-o", help="json for a program to read.")
     ] = None,
 ) -> None:
-    """Say whether the lab runs, where it is reached and what it uses."""
+    """Say whether the lab runs, where it is reached and what it uses.
+
+    Examples:
+      guestbook status
+      guestbook status -o json
+    """
     lab: Client = client(context)
     found: dict[str, Any] = lab.call("status")
     if output == "json":

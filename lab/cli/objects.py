@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lab.cli import complete
 from lab.cli.client import Client, FailureError
 from lab.cli.context import (
     AllNamespaces,
@@ -21,7 +22,10 @@ from lab.cli.context import (
 )
 from lab.cli.output import render, row, warn, write
 
-Names = Annotated[list[str] | None, typer.Argument(metavar="KIND [NAME]... | KIND/NAME...")]
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KIND [NAME]... | KIND/NAME...", autocompletion=complete.objects),
+]
 Output = Annotated[
     str | None,
     typer.Option("--output", "-o", help="json, yaml, wide, name or jsonpath=TEMPLATE."),
@@ -85,6 +89,8 @@ def _apply(
     dry_run: bool = False,
 ) -> None:
     answer = client(context).call("apply", files=files, namespace=namespace_, dry_run=dry_run)
+    if not answer["results"]:
+        raise FailureError("no objects passed to apply")
     for line in answer["warnings"]:
         warn(line)
     for reference, verb in answer["results"]:
@@ -106,7 +112,11 @@ def install(
 
 
 def create_namespace(context: typer.Context, name: str) -> None:
-    """Create a namespace."""
+    """Create a namespace.
+
+    Example:
+      guestbook create namespace playground
+    """
     text = f"apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {name!r}\n"
     client(context).call("apply", files=[("-", text)], create=True)
     write(f"namespace/{name} created")
@@ -243,10 +253,13 @@ def get(
     single = sum(len(some) for _, some, _ in requests) == 1
     if items or (output and output != "name" and not (single or missing)):
         text = render(
-            items, output, single=single, namespaces=all_namespaces, headers=not no_headers
+            items,
+            output,
+            single=single,
+            namespaces=all_namespaces,
+            headers=not no_headers,
+            labels=show_labels,
         )
-        if show_labels and output in (None, "wide"):
-            text = _with_labels(text, items)
         write(text, end="" if (output or "").startswith("jsonpath") else "\n")
     elif not output and not missing and not single:
         place = "" if all_namespaces else f" in {where} namespace"
@@ -259,17 +272,6 @@ def get(
     if watch:
         kinds, some, options = requests[0]
         _watch(lab, revision, {"kinds": kinds, "names": some, **options}, items, all_namespaces)
-
-
-def _with_labels(text: str, items: list[dict[str, Any]]) -> str:
-    lines = text.split("\n")
-    labels = [
-        ",".join(f"{k}={v}" for k, v in (item["metadata"].get("labels") or {}).items()) or "<none>"
-        for item in items
-    ]
-    width = max(map(len, lines))
-    tail = ["LABELS", *labels]
-    return "\n".join(f"{a.ljust(width)}   {b}" for a, b in zip(lines, tail, strict=False))
 
 
 def _watch(
@@ -356,8 +358,13 @@ def describe(
 def _set(field: str, verb: str) -> Callable[..., None]:
     def command(
         context: typer.Context,
-        words: Annotated[
-            list[str], typer.Argument(metavar="KIND NAME KEY=VALUE... KEY-...", show_default=False)
+        names: Annotated[
+            list[str],
+            typer.Argument(
+                metavar="KIND NAME KEY=VALUE... KEY-...",
+                show_default=False,
+                autocompletion=complete.objects,
+            ),
         ],
         namespace_: Namespace = None,
         selector: Selector = "",
@@ -366,7 +373,7 @@ def _set(field: str, verb: str) -> Callable[..., None]:
     ) -> None:
         values: dict[str, str | None] = {}
         references: list[str] = []
-        for word in words:
+        for word in names:
             key, equals, value = word.partition("=")
             if equals:
                 values[key] = value
@@ -404,11 +411,19 @@ label.__doc__ = """Set labels, or remove them with `key-`.
     """
 annotate = _set("annotations", "annotat")
 annotate.__name__ = "annotate"
-annotate.__doc__ = "Set annotations, or remove them with `key-`."
+annotate.__doc__ = """Set annotations, or remove them with `key-`.
+
+    Example:
+      guestbook annotate service ui team=frontend
+    """
 
 
 def api_resources() -> None:
-    """List the kinds the lab supports, with their short names and versions."""
+    """List the kinds the lab supports, with their short names and versions.
+
+    Example:
+      guestbook api-resources
+    """
     from lab.cli.output import columns
     from lab.manifests.kinds import kinds
 

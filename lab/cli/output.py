@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -38,13 +39,34 @@ def age(stamp: str) -> str:
     return f"{seconds // 3600}h" if seconds < 86400 * 2 else f"{seconds // 86400}d"
 
 
+_STYLES = {
+    "Running": "green",
+    "Pending": "yellow",
+    "Terminating": "yellow",
+    "CrashLoopBackOff": "red",
+    "CreateContainerConfigError": "red",
+    "Error": "red",
+    "StartError": "red",
+    "Warning": "yellow",
+}
+"""How a cell looks on a terminal."""
+
+
 def columns(header: Sequence[str], rows: Sequence[Row]) -> list[str]:
-    """Rows in columns, three spaces apart."""
-    widths = [max(len(row[i]) for row in [list(header), *rows]) for i in range(len(header))]
-    return [
-        "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in [list(header), *rows]
-    ]
+    """The lines of a table, the header's first: as wide as it needs, coloured on a terminal."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 3, 0, 0), header_style="bold")
+    for title in header:
+        table.add_column(Text(title), no_wrap=True)
+    for cells in rows:
+        table.add_row(*(Text(cell, _STYLES.get(cell, "")) for cell in cells))
+    console = Console(width=10_000, force_terminal=sys.stdout.isatty(), file=io.StringIO())
+    with console.capture() as captured:
+        console.print(table)
+    return [line.rstrip() for line in captured.get().splitlines()]
 
 
 def _pod_status(item: Json) -> tuple[str, str, int]:
@@ -183,7 +205,18 @@ def reference(item: Json) -> str:
     return f"{kind}.{group}/{name}" if group else f"{kind}/{name}"
 
 
-def table(items: Sequence[Json], *, wide: bool, namespaces: bool, headers: bool = True) -> str:
+def _labels(item: Json) -> str:
+    return ",".join(f"{k}={v}" for k, v in (item["metadata"].get("labels") or {}).items())
+
+
+def table(
+    items: Sequence[Json],
+    *,
+    wide: bool,
+    namespaces: bool,
+    headers: bool = True,
+    labels: bool = False,
+) -> str:
     """One table a kind, as `kubectl get`."""
     tables = []
     kinds = list(dict.fromkeys(item["kind"] for item in items))
@@ -193,8 +226,10 @@ def table(items: Sequence[Json], *, wide: bool, namespaces: bool, headers: bool 
         for item in chosen:
             name = reference(item) if len(kinds) > 1 else item["metadata"]["name"]
             where = [item["metadata"].get("namespace", "")] if namespaces else []
-            rows.append([*where, name, *row(item, wide=wide)])
+            last = [_labels(item) or "<none>"] if labels else []
+            rows.append([*where, name, *row(item, wide=wide), *last])
         head = [*(["NAMESPACE"] if namespaces else []), *header(kind, wide=wide)]
+        head += ["LABELS"] if labels else []
         lines = columns(head, rows)
         tables.append("\n".join(lines if headers else lines[1:]))
     return "\n\n".join(tables)
@@ -220,12 +255,20 @@ def listed(items: Iterable[Json]) -> Json:
 
 
 def render(
-    items: Sequence[Json], form: str | None, *, single: bool, namespaces: bool, headers: bool = True
+    items: Sequence[Json],
+    form: str | None,
+    *,
+    single: bool,
+    namespaces: bool,
+    headers: bool = True,
+    labels: bool = False,
 ) -> str:
     """Objects in the form that `-o` asks for. Raises FailureError for an unknown one."""
     value = items[0] if single and items else listed(items)
     if form in (None, "", "wide"):
-        return table(items, wide=form == "wide", namespaces=namespaces, headers=headers)
+        return table(
+            items, wide=form == "wide", namespaces=namespaces, headers=headers, labels=labels
+        )
     if form == "json":
         return json.dumps(value, indent=4, ensure_ascii=False)
     if form == "yaml":

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from lab.cli import complete
 from lab.cli.client import FailureError
-from lab.cli.context import Namespace, Selector, chosen_pods, client, namespace
+from lab.cli.context import Namespace, PodTarget, Selector, chosen_pods, client, namespace
 from lab.cli.output import write
 from lab.cli.workloads import seconds
 
@@ -24,7 +25,9 @@ def register(app: typer.Typer) -> None:
 
 def logs(
     context: typer.Context,
-    target: Annotated[str | None, typer.Argument(metavar="POD | KIND/NAME")] = None,
+    target: Annotated[
+        str | None, typer.Argument(metavar="POD | KIND/NAME", autocompletion=complete.pods)
+    ] = None,
     container_word: Annotated[str | None, typer.Argument(metavar="[CONTAINER]")] = None,
     container: ContainerName = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing.")] = False,
@@ -108,7 +111,7 @@ def _follow_all(context: typer.Context, requests: list[dict[str, Any]], prefix: 
 
 def exec_(
     context: typer.Context,
-    target: Annotated[str, typer.Argument(metavar="POD | KIND/NAME")],
+    target: PodTarget,
     command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...")],
     container: ContainerName = None,
     stdin: Annotated[bool, typer.Option("--stdin", "-i", help="Pass standard input.")] = False,
@@ -185,7 +188,7 @@ def _copy(stream: Any, out: Any) -> None:
 
 def port_forward(
     context: typer.Context,
-    target: Annotated[str, typer.Argument(metavar="POD | KIND/NAME")],
+    target: PodTarget,
     ports: Annotated[list[str], typer.Argument(metavar="[LOCAL]:REMOTE...")],
     address: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     namespace_: Namespace = None,
@@ -210,9 +213,10 @@ def port_forward(
     pairs = []
     for text in ports:
         local, colon, remote = text.rpartition(":")
+        for number in (local or "0", remote if remote.isdigit() else "0"):
+            if not number.isdigit() or int(number) > 65535:
+                raise FailureError(f"not a port: {number!r}")
         found = lab.call("forward", kind=kind.kind, namespace=where, name=name, port=remote)
-        if not (local.isdigit() or (colon and not local) or not colon):
-            raise FailureError(f"error parsing local port {local!r}")
         wanted = int(local) if local else (0 if colon else int(found["port"]))
         pairs.append((wanted, (str(found["address"]), int(found["port"]))))
 

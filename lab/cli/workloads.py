@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lab.cli import complete
 from lab.cli.client import Client, FailureError
 from lab.cli.context import Namespace, Selector, client, namespace, split_references
 from lab.cli.output import reference, write
@@ -24,7 +25,12 @@ def register(app: typer.Typer) -> None:
     app.add_typer(rollout, name="rollout")
 
 
-Targets = Annotated[list[str], typer.Argument(metavar="KIND NAME | KIND/NAME", show_default=False)]
+Targets = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="KIND NAME | KIND/NAME", show_default=False, autocompletion=complete.objects
+    ),
+]
 
 
 def seconds(text: str) -> float:
@@ -44,7 +50,11 @@ def scale(
     replicas: Annotated[int, typer.Option(help="How many pods.")],
     namespace_: Namespace = None,
 ) -> None:
-    """Change the number of pods of a Deployment or a StatefulSet."""
+    """Change the number of pods of a Deployment or a StatefulSet.
+
+    Example:
+      guestbook scale deployment/message-service --replicas=3
+    """
     for kind, names in split_references(target):
         for name in names:
             where = namespace(context, namespace_)
@@ -58,7 +68,11 @@ def _shown(context: typer.Context, kind: str, where: str, name: str) -> str:
 
 
 def rollout_restart(context: typer.Context, target: Targets, namespace_: Namespace = None) -> None:
-    """Replace all pods of a workload, a few at a time."""
+    """Replace all pods of a workload, a few at a time.
+
+    Example:
+      guestbook rollout restart deployment/ui
+    """
     where = namespace(context, namespace_)
     for kind, names in split_references(target):
         for name in names:
@@ -72,7 +86,11 @@ def rollout_status(
     namespace_: Namespace = None,
     timeout: Annotated[str, typer.Option(help="How long to wait at most.")] = "600s",
 ) -> None:
-    """Wait until a workload's pods are all of the newest template and ready."""
+    """Wait until a workload's pods are all of the newest template and ready.
+
+    Example:
+      guestbook rollout status deployment/ui --timeout=60s
+    """
     where = namespace(context, namespace_)
     deadline = time.monotonic() + seconds(timeout)
     for kind, names in split_references(target):
@@ -112,7 +130,10 @@ def _rollout(lab: Client, kind: str, where: str, name: str, deadline: float) -> 
 
 def wait(
     context: typer.Context,
-    target: Annotated[list[str], typer.Argument(metavar="KIND [NAME]... | KIND/NAME...")],
+    target: Annotated[
+        list[str],
+        typer.Argument(metavar="KIND [NAME]... | KIND/NAME...", autocompletion=complete.objects),
+    ],
     for_: Annotated[
         str, typer.Option("--for", help="condition=NAME, delete or jsonpath='{...}'=VALUE.")
     ],

@@ -47,7 +47,7 @@ def read(name: str) -> list[tuple[str, str]]:
     Raises ManifestError when there is nothing to read.
     """
     if name == "-":
-        return [("-", sys.stdin.read())]
+        return [("-", _standard_input())]
     path = FilePath(name)
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
@@ -69,6 +69,16 @@ def read(name: str) -> list[tuple[str, str]]:
         except UnicodeDecodeError:
             raise ManifestError([f"{file}: not UTF-8 text"]) from None
     return texts
+
+
+def _standard_input() -> str:
+    try:
+        text = sys.stdin.read()
+        # In the C locale Python lets other bytes through, as lone surrogates.
+        text.encode()
+    except UnicodeError:
+        raise ManifestError(["-: not UTF-8 text"]) from None
+    return text
 
 
 def load(names: Iterable[str], namespace: str | None = None) -> Loaded:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import httpx
 
 from lab.manifests.core import Pod as PodBody
+from lab.manifests.pod_spec import PodSpec
 from lab.manifests.resource import Resource, Source
 from lab.mesh.model import Pod, Service, Snapshot
 from lab.pods import forwarder, registry, rollout
@@ -154,6 +155,10 @@ class Cluster:
         operators = [record.resource for record in self.store.of("IstioOperator")]
         return self.mesh.mesh_config(operators) if self.mesh is not None else {}
 
+    def runs(self, resource: Resource) -> bool:
+        """Whether a workload has pods here: a gateway is nothing without a mesh."""
+        return self.mesh is not None or not _is_gateway(resource.spec.template.spec)
+
     def template_of(self, record: Record) -> str:
         return rollout.template_hash(record.resource.raw["spec"]["template"])
 
@@ -191,7 +196,8 @@ class Cluster:
                 await self._news.wait_for(lambda: self.pushed >= revision)
         return self.pushed >= revision
 
-    def _defect(self, doing: str, error: Exception) -> None:
+    def defect(self, doing: str, error: Exception) -> None:
+        """Note an error that nothing foresaw: for `status`, with its trace in the lab's log."""
         self.problem = f"internal error while trying to {doing}: {error!r}"
         with (self.state.logs / "lab.log").open("a", encoding="utf-8") as file:
             file.write(f"{now()} {self.problem}\n")
@@ -206,7 +212,7 @@ class Cluster:
                 except Exception as error:
                     # A defect of the translation must not end the lab: the proxies keep what
                     # they have, `status` says so, and the trace is in the lab's own log.
-                    self._defect("configure the proxies", error)
+                    self.defect("configure the proxies", error)
                     self.rejected = [self.problem]
                 self.pushed = revision
                 async with self._news:
@@ -223,7 +229,7 @@ class Cluster:
             except (NoAddressesError, OSError) as error:
                 self.problem = str(error)
             except Exception as error:
-                self._defect("reconcile", error)
+                self.defect("reconcile", error)
             async with self._news:
                 self._news.notify_all()
             # Changes come in bursts: take those of the next moment together.
@@ -245,7 +251,8 @@ class Cluster:
         self._bare_pods()
         for kind in ("StatefulSet", "Deployment"):
             for record in self.store.of(kind):
-                self._workload(record)
+                if self.runs(record.resource):
+                    self._workload(record)
         for runner in list(self.runners.values()):
             namespace, name = runner.key
             owner = ("Pod", name) if runner.owner is None else runner.owner
@@ -335,8 +342,7 @@ class Cluster:
     def _proxy(self, resource: Resource) -> Any:
         if self.mesh is None:
             return "none"
-        images = [split(container.image)[0] for container in resource.spec.containers]
-        if PROXY_IMAGE in images:
+        if _is_gateway(resource.spec):
             return "gateway"
         wish = resource.labels.get("sidecar.istio.io/inject") or resource.annotations.get(
             "sidecar.istio.io/inject"
@@ -447,6 +453,10 @@ class Cluster:
                 if number is not None and target is not None:
                     places[target] = (*places.get(target, ()), ("127.0.0.1", number))
         return dataclasses.replace(pod, published=places)
+
+
+def _is_gateway(spec: PodSpec) -> bool:
+    return any(split(container.image)[0] == PROXY_IMAGE for container in spec.containers)
 
 
 def _from_template(resource: Resource, name: str, template: str) -> Resource:

@@ -72,6 +72,9 @@ def application(
             return JSONResponse({"errors": list(error.lines)}, 409)
         except RefusedError as error:
             return JSONResponse({"errors": [str(error)]}, 404 if error.missing else 409)
+        except Exception as error:
+            cluster.defect(f"answer {request.path_params['name']}", error)
+            return JSONResponse({"errors": [cluster.problem]}, 500)
 
     async def stream(request: Request) -> Response:
         return await _logs(cluster, await request.json())

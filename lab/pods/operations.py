@@ -76,10 +76,10 @@ def apply(
             errors.append(resource.describe(path, f'namespaces "{where}" not found'))
         if (problem := cluster.image_problem(resource)) is not None:
             errors.append(resource.describe(*problem))
-        if create and key(resource) in store:
-            errors.append(f'{reference(resource)} "{resource.name}" already exists')
         old = store.get(*key(resource))
-        if old is not None:
+        if old is not None and create:
+            errors.append(f"{reference(resource)} already exists")
+        elif old is not None:
             errors.extend(_immutable(old.resource, resource))
     if errors:
         raise load.ManifestError(errors)

@@ -27,8 +27,14 @@ from lab.standins import EMBEDDED, mysql, redis
 STOP_GRACE = 5.0
 """Seconds that pods get to end when the lab is stopped."""
 
+CONFIGURED = 10.0
+"""Seconds that the proxies get to take the last change of a start."""
+
 Say = Callable[[str], None]
 """Takes one line of progress."""
+
+Progress = Callable[[int, int], None]
+"""Takes how many pods are ready, and how many there should be."""
 
 
 class PortTakenError(Exception):
@@ -44,6 +50,8 @@ class Plan:
     """0 takes a free one."""
     baseline: tuple[Path, ...]
     """What a new lab applies, besides what is built in."""
+    mesh_baseline: tuple[Path, ...]
+    """What it applies as well when it has a mesh."""
     mesh: Callable[[Cluster], Mesh] | None
     no_mesh_reason: str = ""
 
@@ -157,26 +165,39 @@ async def _cancel(task: asyncio.Task[Any]) -> None:
 
 def _fill(cluster: Cluster, plan: Plan, say: Say) -> None:
     """Restore what was applied, or apply the baseline to a new lab. Raises ManifestError."""
-    filled = plan.state.folder / "filled"
+    filled, meshed = plan.state.folder / "filled", plan.state.folder / "meshed"
     if filled.exists():
         for problem in cluster.store.restore():
             say(f"Not restored: {problem}")
         say(f"Restored {sum(1 for _ in cluster.store.all())} resources of {plan.state.folder}")
-        return
-    # What a first start that was interrupted has left is half of something.
-    for file in plan.state.resources.iterdir():
-        file.unlink()
-    here = Path(__file__).parent
-    builtin = [here / "builtin.yaml"] + ([here / "gateway.yaml"] if plan.mesh else [])
-    own = [(f"(built in) {f.name}", f.read_text()) for f in builtin] + [credentials()]
-    files = [text for path in plan.baseline for text in load.read(_shown(path))]
-    applied = operations.apply(cluster, own + files)
-    if plan.mesh is not None:
+    else:
+        # What a first start that was interrupted has left is half of something.
+        for file in plan.state.resources.iterdir():
+            file.unlink()
+        _apply(cluster, "builtin.yaml", [credentials()], plan.baseline, say)
+        filled.touch()
+    if plan.mesh is not None and not meshed.exists():
+        # A new lab, or one that has run without a mesh so far.
+        _apply(cluster, "gateway.yaml", [], plan.mesh_baseline, say)
         operations.change(
             cluster, "labels", "ns", "", ["default"], {"istio-injection": "enabled"}, overwrite=True
         )
-    filled.touch()
-    say(f"Applied {len(applied.results)} resources of {', '.join(map(_shown, plan.baseline))}")
+        meshed.touch()
+
+
+def _apply(
+    cluster: Cluster,
+    builtin: str,
+    texts: list[tuple[str, str]],
+    baseline: tuple[Path, ...],
+    say: Say,
+) -> None:
+    """Apply a file of this package, `texts` and the manifests at `baseline`."""
+    own = (f"(built in) {builtin}", (Path(__file__).parent / builtin).read_text())
+    files = [text for path in baseline for text in load.read(_shown(path))]
+    applied = operations.apply(cluster, [own, *texts, *files])
+    shown = ", ".join(map(_shown, baseline)) or builtin
+    say(f"Applied {len(applied.results)} resources of {shown}")
 
 
 def _shown(path: Path) -> str:
@@ -187,7 +208,11 @@ def _shown(path: Path) -> str:
 
 
 async def run(
-    plan: Plan, environ: Mapping[str, str], say: Say, ready: Callable[[Cluster], None]
+    plan: Plan,
+    environ: Mapping[str, str],
+    say: Say,
+    progress: Progress,
+    ready: Callable[[Cluster], None],
 ) -> None:
     """Run a lab until SIGINT, SIGTERM or `down`; `ready` is called when all of it serves.
 
@@ -205,7 +230,7 @@ async def run(
         )
         serving = asyncio.create_task(control.serve(app, server))
         try:
-            waiting = asyncio.create_task(_report_progress(cluster, say))
+            waiting = asyncio.create_task(_report_progress(cluster, say, progress))
             ending = asyncio.create_task(stopped.wait())
             await asyncio.wait({waiting, ending}, return_when=asyncio.FIRST_COMPLETED)
             if waiting.done() and not stopped.is_set():
@@ -219,13 +244,14 @@ async def run(
             plan.state.socket.unlink(missing_ok=True)
 
 
-async def _report_progress(cluster: Cluster, say: Say) -> None:
+async def _report_progress(cluster: Cluster, say: Say, progress: Progress) -> None:
     """A line for each pod that becomes ready, until the workloads are as many as they should be."""
     seen: set[str] = set()
     revision = -1
     complained: set[str] = set()
     while True:
         wanted, ready = _counts(cluster)
+        progress(ready, wanted)
         for runner in cluster.runners.values():
             name = runner.model.name
             if runner.model.ready and name not in seen:
@@ -239,6 +265,8 @@ async def _report_progress(cluster: Cluster, say: Say) -> None:
             complained.add(cluster.problem)
             say(cluster.problem)
         if ready >= wanted:
+            # The proxies have yet to hear of the last pods: before that the page is in part away.
+            await cluster.settled(cluster.revision, CONFIGURED)
             return
         await cluster.wait_for_change(revision, 5)
         revision = cluster.revision
@@ -249,6 +277,7 @@ def _counts(cluster: Cluster) -> tuple[int, int]:
         record.resource.spec.replicas
         for kind in ("Deployment", "StatefulSet")
         for record in cluster.store.of(kind)
+        if cluster.runs(record.resource)
     )
     wanted += len(cluster.store.of("Pod"))
     return wanted, sum(runner.model.ready for runner in cluster.runners.values())

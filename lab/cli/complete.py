@@ -1,0 +1,64 @@
+"""What the shell offers after TAB: kinds, and the names that the running lab has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import typer
+
+from lab.cli.client import Client, FailureError
+
+WORKLOADS = ("deployment", "statefulset", "service")
+
+
+def _lab(context: typer.Context) -> tuple[Client, str]:
+    """The lab and the namespace that the words before the cursor ask for."""
+    # The options of every command name functions of this module.
+    from lab.cli.context import Settings
+
+    given = context.find_root().params
+    settings = Settings()
+    settings.folder = given.get("state")
+    where = context.params.get("namespace_") or given.get("namespace") or "default"
+    return settings.client(), str(where)
+
+
+def _names(context: typer.Context, kind: str) -> list[str]:
+    """The names of a kind; none when no lab runs."""
+    client, where = _lab(context)
+    try:
+        items = client.call("objects", kinds=[kind], namespace=where)["items"]
+    except (FailureError, OSError):
+        return []
+    return [str(item["metadata"]["name"]) for item in items]
+
+
+def _starting(words: Iterable[str], incomplete: str) -> list[str]:
+    return [word for word in words if word.startswith(incomplete)]
+
+
+def namespaces(context: typer.Context, incomplete: str) -> list[str]:
+    """For `-n`."""
+    return _starting(_names(context, "namespaces"), incomplete)
+
+
+def objects(context: typer.Context, incomplete: str) -> list[str]:
+    """A kind, and after it the names of that kind; or KIND/NAME."""
+    from lab.manifests.kinds import kinds
+
+    given = context.params.get("names") or context.params.get("target") or []
+    kind, slash, _ = incomplete.rpartition("/")
+    if slash:
+        return _starting((f"{kind}/{name}" for name in _names(context, kind)), incomplete)
+    if not given:
+        return _starting((known.plural for known in kinds()), incomplete)
+    return [name for name in _starting(_names(context, given[0]), incomplete) if name not in given]
+
+
+def pods(context: typer.Context, incomplete: str) -> list[str]:
+    """The name of a pod, or KIND/NAME of what leads to pods."""
+    kind, slash, _ = incomplete.rpartition("/")
+    if slash:
+        return _starting((f"{kind}/{name}" for name in _names(context, kind)), incomplete)
+    words = [*_names(context, "pods"), *(f"{known}/" for known in WORKLOADS)]
+    return _starting(words, incomplete)
