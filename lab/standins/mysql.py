@@ -68,6 +68,9 @@ def _initial_sql(environ: dict[str, str]) -> str:
         lines.append(f"ALTER USER 'root'@'%' IDENTIFIED BY {password};")
         lines.append(f"ALTER USER 'root'@'localhost' IDENTIFIED BY {password};")
         lines.append("GRANT ALL ON *.* TO 'root'@'%' WITH GRANT OPTION;")
+        # MariaDB makes these as well, without a password; they would come before root@%.
+        hosts = ("127.0.0.1", "::1", socket.gethostname())
+        lines += [f"DROP USER IF EXISTS 'root'@{_quote(host)};" for host in hosts]
     return "\n".join(lines) + "\n"
 
 
@@ -96,9 +99,8 @@ def _initialise(server: str, data: Path, user: list[str]) -> None:
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         sys.exit(f"{command[0]} failed:\n{result.stdout}{result.stderr}")
-    for entry in fresh.iterdir():
-        shutil.move(str(entry), data / entry.name)
-    fresh.rmdir()
+    # In one step: what is there after a crash is whole or empty.
+    fresh.rename(data)
 
 
 def _serve(server: str) -> None:
