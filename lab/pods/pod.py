@@ -325,7 +325,13 @@ class PodRunner:
                 "https_proxy": proxy,
                 "no_proxy": f"localhost,127.0.0.1,{self.model.inside_address}",
             }
-        words = [volumes.rewrite(environment.expand(word, merged), mounts, root) for word in argv]
+        # Python is the machine's, also where the container mounts something above it, as /tmp.
+        words = [
+            word
+            if word == programs.PYTHON
+            else volumes.rewrite(environment.expand(word, merged), mounts, root)
+            for word in argv
+        ]
         work = container.working_dir
         place = Path(volumes.rewrite(work, mounts, root)) if work else folder
         return Command(words, env, place if place.is_dir() else folder)

@@ -257,6 +257,26 @@ data: {password: c2VjcmV0}
     lab.ok("delete", "pod/configured", "cm/settings", "secret/hidden")
 
 
+def test_a_mount_above_the_machines_python_does_not_hide_it(lab: Lab) -> None:
+    above = "/" + Path(sys.executable).parts[1]
+    lab.apply(
+        f"""
+apiVersion: v1
+kind: Pod
+metadata: {{name: covered}}
+spec:
+  terminationGracePeriodSeconds: 1
+  volumes: [{{name: scratch, emptyDir: {{}}}}]
+  containers:
+  - name: c
+    image: guestbook/message:v1
+    volumeMounts: [{{name: scratch, mountPath: {above}}}]
+"""
+    )
+    lab.ok("wait", "--for=condition=Ready", "pod/covered")
+    lab.ok("delete", "pod/covered")
+
+
 def test_a_stateful_set_keeps_its_volumes_and_its_names(lab: Lab) -> None:
     lab.apply(
         """
