@@ -277,13 +277,17 @@ def _errors() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _terminated() -> Iterator[None]:
-    """SIGTERM ends a run as Ctrl-C does: what it changed is put back first."""
+    """SIGTERM ends a run as Ctrl-C does: what it changed is put back first.
+
+    SIGINT too when it was ignored, as shells have it for what they start with `&`.
+    """
 
     def stop(_signal: int, _frame: FrameType | None) -> NoReturn:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

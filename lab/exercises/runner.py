@@ -185,17 +185,22 @@ class Runner:
     def _restore(
         self, before: dict[world.Name, dict[str, object] | None], healthy: bool
     ) -> list[str]:
+        tries_again = f"`guestbook exercise clean --target {self._target.name}` tries again"
         try:
             for text in world.restore(self._target, before):
                 self._narrator.note(text)
             self._journal.end()
+        except KeyboardInterrupt:
+            raise ExerciseError(
+                f"interrupted before everything was put back; {tries_again}"
+            ) from None
+        except ExerciseError as error:
+            return [f"could not put everything back: {error}; {tries_again}"]
+        try:
             if healthy:
                 self._settle()
         except ExerciseError as error:
-            return [
-                f"could not put everything back: {error}; "
-                f"`guestbook exercise clean --target {self._target.name}` tries again"
-            ]
+            return [str(error)]
         return []
 
     def _settle(self) -> None:
