@@ -22,7 +22,11 @@ _PROTOCOLS: Mapping[str, PortProtocol] = {
     "mongo": "TCP",
 }
 _WELL_KNOWN: Mapping[int, PortProtocol] = {3306: "TCP", 6379: "TCP", 27017: "TCP", 9093: "TCP"}
-_APP_PROTOCOLS: Mapping[str, PortProtocol] = {"kubernetes.io/h2c": "HTTP2"}
+_APP_PROTOCOLS: Mapping[str, PortProtocol] = {
+    "kubernetes.io/h2c": "HTTP2",
+    "kubernetes.io/ws": "HTTP",
+    "kubernetes.io/wss": "HTTPS",
+}
 
 
 def protocol(port: ManifestPort) -> PortProtocol:

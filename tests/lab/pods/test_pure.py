@@ -155,6 +155,8 @@ def test_cluster_names(host: str, found: bool) -> None:
         ("tcp-mysql", None, 3306, "TCP"),
         ("web", None, 80, "AUTO"),
         ("web", "http", 80, "HTTP"),
+        ("web", "kubernetes.io/ws", 80, "HTTP"),
+        ("http", "kubernetes.io/wss", 443, "HTTPS"),
         ("", None, 3306, "TCP"),
     ],
 )
