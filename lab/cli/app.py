@@ -92,10 +92,6 @@ def run(argv: list[str]) -> int:
         return 1
     except (KeyboardInterrupt, typer.Abort):
         return 130
-    except BrokenPipeError:
-        # The reader (head, less) has seen enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 141
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         sys.stderr.write(f"Error: {place}{error.strerror or error}\n")

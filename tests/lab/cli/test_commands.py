@@ -1,0 +1,266 @@
+"""The commands on a running lab: what they print, in every form, and how they end."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.lab.cluster import COMMAND, Lab, eventually
+
+NOTES = """
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: notes, labels: {kept: here}}
+data: {a: first}
+"""
+
+
+@pytest.fixture
+def notes(lab: Lab) -> Iterator[str]:
+    lab.apply(NOTES)
+    yield "notes"
+    lab.ok("delete", "cm", "notes", "--ignore-not-found")
+
+
+def start(lab: Lab, *argv: str, stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
+    command = [*COMMAND, "--state", str(lab.folder), *argv]
+    return subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, text=True)
+
+
+def on_a_terminal(lab: Lab, *argv: str, **env: str) -> str:
+    """What a command writes to a terminal."""
+    ours, theirs = pty.openpty()
+    command = [*COMMAND, "--state", str(lab.folder), *argv]
+    environ = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    environ |= {"TERM": "xterm-256color", **env}
+    with subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environ) as process:
+        os.close(theirs)
+        text = b""
+        try:
+            while chunk := os.read(ours, 65536):
+                text += chunk
+        except OSError:
+            # The end of a terminal on Linux.
+            pass
+        finally:
+            os.close(ours)
+    assert process.returncode == 0
+    return text.decode()
+
+
+def test_every_form_of_output_shows_the_same_objects(lab: Lab) -> None:
+    names = [pod["metadata"]["name"] for pod in lab.json("pods")["items"]]
+    listed = yaml.safe_load(lab.ok("get", "pods", "-o", "yaml"))
+    assert [item["metadata"]["name"] for item in listed["items"]] == names
+    assert lab.ok("get", "pods", "-o", "name").split() == [f"pod/{name}" for name in names]
+    path = "jsonpath={.items[*].metadata.name}"
+    assert lab.ok("get", "pods", "-o", path).split() == names
+    title, *rows = lab.ok("get", "pods", "-o", "wide").splitlines()
+    assert title.split() == ["NAME", "READY", "STATUS", "RESTARTS", "AGE", "IP", "NODE"]
+    assert [row.split()[0] for row in rows] == names
+    assert lab.ok("get", "pods", "--no-headers").splitlines()[0].split()[0] == names[0]
+    labelled = lab.ok("get", "pods", "-l", "app=curl", "--show-labels").splitlines()
+    assert labelled[0].endswith("LABELS")
+    assert labelled[1].endswith("app=curl")
+
+
+def test_apply_says_what_it_did(lab: Lab, tmp_path: Path) -> None:
+    file = tmp_path / "notes.yaml"
+    file.write_text(NOTES)
+    assert lab.ok("apply", "-f", str(file), "--dry-run") == "configmap/notes checked (dry run)\n"
+    assert lab.run("get", "cm", "notes").status == 1
+    assert lab.ok("apply", "-f", str(file)) == "configmap/notes created\n"
+    assert lab.ok("apply", "-f", str(tmp_path)) == "configmap/notes unchanged\n"
+    file.write_text(NOTES.replace("first", "second"))
+    assert lab.ok("apply", "-f", str(file)) == "configmap/notes configured\n"
+    assert lab.json("cm", "notes")["data"] == {"a": "second"}
+    assert lab.ok("delete", "-f", str(file)) == 'configmap "notes" deleted\n'
+    again = lab.run("delete", "-f", str(file))
+    assert (again.status, again.err) == (
+        1,
+        'Error from server (NotFound): configmaps "notes" not found\n',
+    )
+    assert lab.ok("delete", "-f", str(file), "--ignore-not-found") == ""
+
+
+def test_one_problem_and_nothing_is_applied(lab: Lab) -> None:
+    bad = NOTES + "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: other}\ndatum: {}\n"
+    answer = lab.run("apply", "-f", "-", stdin=bad)
+    assert answer.status == 1
+    assert "-:10: ConfigMap other: datum: " in answer.err
+    assert lab.run("get", "cm", "notes").status == 1
+    nothing = lab.run("apply", "-f", "-", stdin="")
+    assert (nothing.status, nothing.err) == (1, "Error: no objects passed to apply\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("get pod nope", 'Error from server (NotFound): pods "nope" not found'),
+        ("get foo", 'Error: the server doesn\'t have a resource type "foo"'),
+        ("get pods -o nope", "Error: unable to match a printer"),
+        ("describe pod nope", 'pods "nope" not found'),
+        ("logs nope", 'pods "nope" not found'),
+        ("logs curl -c nope", "container nope is not valid for pod curl; it has: curl"),
+        ("exec curl -c nope -- true", "container nope is not valid"),
+        ("exec nope -- true", 'pods "nope" not found'),
+        ("scale svc/message-service --replicas=1", "services have no replicas"),
+        ("scale deploy/message-service --replicas=-1", "must not be negative"),
+        ("scale deploy/nope --replicas=1", 'deployments.apps "nope" not found'),
+        ("rollout restart deploy/nope", 'deployments.apps "nope" not found'),
+        ("run curl --image=curlimages/curl", "Error: pod/curl already exists"),
+        ("run other --image=nginx", 'the lab has no program for the image "nginx"'),
+        ("create namespace default", "Error: namespace/default already exists"),
+        ("create namespace Not_A_Name", "is not a valid Namespace name"),
+        ("delete namespace default", 'namespace "default" may not be deleted'),
+        ("label pod curl app=other", "--overwrite is false"),
+        ("label pod curl a=!", "is not a valid label value"),
+        ("wait pod/curl --for=nonsense", "unrecognized condition: 'nonsense'"),
+        ("wait pod/curl --for=delete --timeout=0s", "timed out waiting for the condition"),
+        ("port-forward svc/nope 80", 'services "nope" not found'),
+        ("port-forward svc/message-service 81", "does not have a service port 81"),
+    ],
+)
+def test_what_the_lab_refuses_is_one_line(lab: Lab, words: str, reason: str) -> None:
+    answer = lab.run(*words.split())
+    assert answer.status == 1
+    (line,) = answer.err.splitlines()
+    assert line.startswith("Error")
+    assert reason in line
+
+
+def test_labels_and_annotations(lab: Lab, notes: str) -> None:
+    assert lab.ok("label", "cm", notes, "a=b", "kept-") == "configmap/notes unlabeled\n"
+    assert lab.json("cm", notes)["metadata"]["labels"] == {"a": "b"}
+    assert lab.ok("label", "cm", notes, "a=c", "--overwrite") == "configmap/notes labeled\n"
+    assert lab.ok("get", "cm", "-l", "a=c", "-o", "name") == "configmap/notes\n"
+    assert lab.ok("annotate", "cm/notes", "x.io/y=z") == "configmap/notes annotated\n"
+    assert "x.io/y=z" in lab.ok("describe", "cm", notes)
+
+
+def test_exec_passes_status_output_and_input(lab: Lab) -> None:
+    inside = ("exec", "curl", "-c", "curl")
+    done = lab.run(*inside, "--", "sh", "-c", "echo out; echo err >&2; exit 3")
+    assert (done.status, done.out) == (3, "out\n")
+    assert done.err == "err\ncommand terminated with exit code 3\n"
+    assert lab.run(*inside, "-i", "--", "cat", stdin="typed").out == "typed"
+    assert lab.run(*inside, "--", "no-such-program").status == 127
+
+
+def test_logs_follow_and_end_with_ctrl_c(lab: Lab) -> None:
+    script = "for n in 1 2 3; do echo line $n; done; read x < go; echo more; sleep infinity"
+    words = ("--image=curlimages/curl", "--command", "--", "sh", "-c", f"mkfifo go; {script}")
+    lab.ok("run", "talker", *words)
+    eventually(lambda: "line 3" in lab.run("logs", "talker", "-c", "talker").out)
+    assert lab.ok("logs", "talker", "-c", "talker", "--tail=1") == "line 3\n"
+    assert lab.ok("logs", "-l", "run=talker", "-c", "talker", "--prefix", "--tail=1") == (
+        "[pod/talker] line 3\n"
+    )
+    with start(lab, "logs", "-f", "talker", "-c", "talker") as following:
+        assert following.stdout is not None
+        assert [following.stdout.readline() for _ in range(3)] == [
+            "line 1\n",
+            "line 2\n",
+            "line 3\n",
+        ]
+        lab.ok("exec", "talker", "-c", "talker", "--", "sh", "-c", "echo > go")
+        assert following.stdout.readline() == "more\n"
+        following.send_signal(signal.SIGINT)
+        assert following.wait(10) == 130
+        assert following.stderr is not None
+        assert following.stderr.read() == ""
+    lab.ok("delete", "pod", "talker", "--grace-period=1")
+
+
+def test_watch_prints_what_changes(lab: Lab, notes: str) -> None:
+    with start(lab, "get", "cm", notes, "--watch") as watching:
+        assert watching.stdout is not None
+        assert watching.stdout.readline().split() == ["NAME", "DATA", "AGE"]
+        assert watching.stdout.readline().split()[:2] == ["notes", "1"]
+        lab.apply(NOTES.replace("a: first", "a: first, b: second"))
+        assert watching.stdout.readline().split()[:2] == ["notes", "2"]
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(10) == 130
+        assert watching.stderr is not None
+        assert watching.stderr.read() == ""
+
+
+def test_a_reader_that_has_seen_enough_is_told_nothing(lab: Lab) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with start(lab, "api-resources", stdout=write) as printing:
+        os.close(write)
+        assert printing.stderr is not None
+        assert printing.stderr.read() == ""
+    assert printing.returncode == 1
+
+
+def test_colours_are_for_terminals(lab: Lab) -> None:
+    shown = on_a_terminal(lab, "get", "pod", "curl")
+    assert "\x1b[32mRunning" in shown
+    assert "\x1b[" not in on_a_terminal(lab, "get", "pod", "curl", TERM="dumb")
+    for words in (("get", "pods"), ("status",), ("--help",), ("api-resources",)):
+        assert "\x1b[" not in lab.ok(*words)
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("po", ["port-forward"]),
+        ("get depl", ["deployments"]),
+        ("get pods cu", ["curl"]),
+        ("describe deploy/mess", ["deploy/message-service"]),
+        ("logs cu", ["curl"]),
+        ("exec dep", ["deployment/"]),
+        ("scale deployment mess", ["message-service"]),
+        ("get pods -n istio-s", ["istio-system"]),
+    ],
+)
+def test_the_shell_completes_verbs_kinds_and_names(
+    lab: Lab, typed: str, offered: list[str]
+) -> None:
+    words = f"guestbook --state {lab.folder} {typed}"
+    done = subprocess.run(
+        COMMAND,
+        env=os.environ
+        | {
+            "_GUESTBOOK_COMPLETE": "complete_bash",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(len(words.split()) - 1),
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == offered
+
+
+def test_an_injected_manifest_is_applied_with_its_sidecar(lab: Lab, tmp_path: Path) -> None:
+    lab.ok("create", "namespace", "by-hand")
+    manifest = tmp_path / "pod.yaml"
+    manifest.write_text(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: bare, namespace: by-hand}\n"
+        "spec:\n  terminationGracePeriodSeconds: 1\n"
+        "  containers: [{name: c, image: curlimages/curl, command: [sleep, infinity]}]\n"
+    )
+    lab.apply(lab.ok("kube-inject", "-f", str(manifest)))
+    lab.ok("wait", "--for=condition=Ready", "pod/bare", "-n", "by-hand", "--timeout=60s")
+    assert "2/2" in lab.ok("get", "pod", "bare", "-n", "by-hand")
+    lab.ok("delete", "namespace", "by-hand")
+
+
+def test_status_and_events(lab: Lab) -> None:
+    found = json.loads(lab.ok("status", "-o", "json"))
+    assert found["ready"] == found["wanted"]
+    assert found["ingress"] in lab.ok("status")
+    assert "Scheduled" in lab.ok("get", "events")
+    described = lab.ok("describe", "pod", "curl")
+    assert "Started container istio-proxy" in described
