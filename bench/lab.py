@@ -87,19 +87,14 @@ def figures() -> Iterator[Figure]:
             yield Figure("apply to effect", effect, EFFECT_LIMIT, "s (limit)", at_most=1)
 
 
-def _start(folder: Path) -> Lab:
-    """A lab whose page has been served."""
-    lab = spawn(folder)
-    wait_until_ready(lab)
-    page = httpx.get(lab.url(), timeout=10).raise_for_status()
-    assert "unavailable" not in page.text
-    return lab
-
-
 @contextlib.contextmanager
 def _serving(folder: Path) -> Iterator[Lab]:
-    lab = _start(folder)
+    """A lab whose page has been served; stopped at the end, also when it never came so far."""
+    lab = spawn(folder)
     try:
+        wait_until_ready(lab)
+        page = httpx.get(lab.url(), timeout=10).raise_for_status()
+        assert "unavailable" not in page.text
         yield lab
     finally:
         lab.stop()
