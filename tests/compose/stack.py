@@ -106,8 +106,9 @@ class Stack:
         container down. So the signal comes from a container that sees the engine's processes.
         """
         details = self.inspect(service)
-        helper = ["run", "--rm", "--pid=host", "--user=0", "--entrypoint=kill", "mysql:8.4"]
-        docker(*helper, "-KILL", str(details["State"]["Pid"]))
+        # The shell's own kill: the image has no program of that name.
+        helper = ["run", "--rm", "--pid=host", "--user=0", "--entrypoint=bash", "mysql:8.4"]
+        docker(*helper, "-c", f"kill -KILL {details['State']['Pid']}")
 
         def restarted() -> bool:
             now = self.inspect(service)
