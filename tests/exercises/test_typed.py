@@ -58,7 +58,7 @@ class Shell:
         assert self._bash.stdin is not None
         assert self._bash.stdout is not None
         line = line.replace("/tmp/cookies", "$cookies").replace("chain.txt", "$cookies.chain")
-        self._bash.stdin.write(f"{line} </dev/null\nprintf '\\n\\001%s\\n' $?\n")
+        self._bash.stdin.write(f"{{ :\n{line}\n}} </dev/null\nprintf '\\n\\001%s\\n' $?\n")
         self._bash.stdin.flush()
         printed = ""
         for said in self._bash.stdout:
