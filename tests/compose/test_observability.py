@@ -45,7 +45,9 @@ class Prometheus:
     url: str
 
     def query(self, expression: str) -> list[dict[str, Any]]:
-        answer = httpx.get(f"{self.url}/api/v1/query", params={"query": expression}).json()
+        response = httpx.get(f"{self.url}/api/v1/query", params={"query": expression})
+        # While it starts, it answers 503 in plain text.
+        answer = response.raise_for_status().json()
         assert answer["status"] == "success", answer
         result: list[dict[str, Any]] = answer["data"]["result"]
         return result
