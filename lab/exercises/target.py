@@ -24,6 +24,9 @@ from typing import Any, Protocol
 
 from lab.exercises.load import ExerciseError
 
+INTERRUPTED = 130
+"""The exit status of a command that Ctrl-C ended."""
+
 _FORWARDING = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+)")
 
 
@@ -267,7 +270,10 @@ class LabTarget:
 
 
 def run_here(argv: Sequence[str], stdin: str) -> Completed:
-    """The lab's command in this process: `guestbook ARGV…`."""
+    """The lab's command in this process: `guestbook ARGV…`.
+
+    Raises KeyboardInterrupt when a signal came while it ran.
+    """
     from lab.cli import main  # the command mounts the exercises, so the import is made late
 
     output, errors = _Captured(), _Captured()
@@ -281,6 +287,9 @@ def run_here(argv: Sequence[str], stdin: str) -> Completed:
                 status = end.code if isinstance(end.code, int) else int(end.code is not None)
     finally:
         sys.stdin = before
+    if status == INTERRUPTED:
+        # The signal was for the whole run, and the command, being in this process, has caught it.
+        raise KeyboardInterrupt
     return Completed(status or 0, output.text(), errors.text())
 
 
