@@ -20,6 +20,7 @@ import httpx
 import psutil
 
 from bench.figure import Figure
+from lab.mesh import names
 from lab.pods.process import marked
 from tests.lab.cluster import COMMAND, Lab, eventually, spawn, wait_until_ready
 
@@ -151,10 +152,10 @@ def _used(lab: Lab) -> dict[int, tuple[str, float]]:
 
 
 def _added_latency(lab: Lab, client: str) -> float:
-    inside = client.replace("127.77.", "127.78.", 1)
+    inside = names.inside(client)
     pod = lab.ready("app=message-service", 2)[0]["status"]["podIP"]
     through = _median(inside, 15001, "http://message-service/hello/bench")
-    direct = _median(pod.replace("127.77.", "127.78.", 1), 8080, "/hello/bench")
+    direct = _median(names.inside(pod), 8080, "/hello/bench")
     return through - direct
 
 
@@ -175,7 +176,7 @@ def _median(host: str, port: int, path: str) -> float:
 
 def _effect(lab: Lab, client: str) -> float:
     """Seconds from the start of the command until a client sees what it applied."""
-    inside = client.replace("127.77.", "127.78.", 1)
+    inside = names.inside(client)
     with httpx.Client(proxy=f"http://{inside}:15001", trust_env=False) as asking:
 
         def status() -> int:

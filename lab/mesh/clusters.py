@@ -4,7 +4,7 @@ a sidecar."""
 from __future__ import annotations
 
 from lab.manifests.destination_rule import ClientTLSSettings, ConnectionPoolSettings
-from lab.mesh import destination_rule, endpoints, mesh_config, names, registry, tls
+from lab.mesh import destination_rule, endpoints, names, registry, tls
 from lab.mesh.destination_rule import Policy
 from lab.mesh.model import Json, Pod, ServicePort, Snapshot
 from lab.mesh.registry import Host
@@ -38,7 +38,7 @@ SYSTEM_ROOTS = "/etc/ssl/certs/ca-certificates.crt"
 
 def connect_timeout(view: View) -> str:
     """The mesh's connectTimeout."""
-    return mesh_config.time(view.snapshot.mesh, "connectTimeout", "10s")
+    return duration(view.mesh.connect_timeout)
 
 
 def outbound(view: View) -> list[Json]:
@@ -132,7 +132,7 @@ def _discovery(view: View, host: Host, port: ServicePort, subset: str, policy: P
             return {
                 "type": "STRICT_DNS" if host.resolution == "DNS" else "LOGICAL_DNS",
                 "dns_lookup_family": "V4_ONLY",
-                "dns_refresh_rate": mesh_config.time(view.snapshot.mesh, "dnsRefreshRate", "60s"),
+                "dns_refresh_rate": duration(view.mesh.dns_refresh_rate),
                 "respect_dns_ttl": True,
                 "load_assignment": endpoints.assignment(view, host, port, subset),
                 **balancing,

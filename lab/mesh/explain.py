@@ -261,12 +261,12 @@ def _without_proxy(
     if not ends:
         return found.refuse(f"connection refused: nothing serves port {port} of {name}")
     spoken: explain_server.Transport = "TLS" if scheme == "https" else "plain text"
-    said: dict[explain_server.Said, None] = {}
+    said: dict[Step, None] = {}
     for end in ends:
         for item in explain_server.at_pod(seen.snapshot, seen.pod, end, request, spoken):
             said[item] = None
     pods = tuple(end.pod.name for end in ends if end.pod is not None)
-    found.targets.append(Target(f"{name}:{port}", 1.0, pods, tuple(Step(*item) for item in said)))
+    found.targets.append(Target(f"{name}:{port}", 1.0, pods, tuple(said)))
     return found.settle()
 
 

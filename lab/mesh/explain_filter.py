@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from lab.manifests.envoy_filter import LISTENER_CLASS, ROUTE_CLASS
 from lab.mesh import envoy_filter, envoy_filter_match
 from lab.mesh.envoy_filter_match import Context
+from lab.mesh.explanation import Step
 from lab.mesh.model import Json
 from lab.mesh.route_match import Request
 from lab.mesh.translate import generated
@@ -14,22 +15,20 @@ from lab.mesh.view import View
 
 RATE_LIMIT = "envoy.filters.http.ratelimit"
 
-Said = tuple[str, str, str]
 
-
-def of_listeners(seen: View, context: Context) -> list[Said]:
+def of_listeners(seen: View, context: Context) -> list[Step]:
     """The patches of a proxy's listeners and filters in one direction."""
     return [
-        _said(patch)
+        _step(patch)
         for patch in _effective(seen, context)
         if patch.config.apply_to in LISTENER_CLASS
     ]
 
 
-def of_routes(seen: View, context: Context, host: Json) -> list[Said]:
+def of_routes(seen: View, context: Context, host: Json) -> list[Step]:
     """The patches of a virtual host, its routes and its configuration."""
     return [
-        _said(patch)
+        _step(patch)
         for patch in _effective(seen, context)
         if patch.config.apply_to in ROUTE_CLASS
         and (
@@ -39,11 +38,11 @@ def of_routes(seen: View, context: Context, host: Json) -> list[Said]:
     ]
 
 
-def of_cluster(seen: View, cluster: Json) -> list[Said]:
+def of_cluster(seen: View, cluster: Json) -> list[Step]:
     """The patches of one cluster."""
     context = envoy_filter_match.cluster_context(seen.pod, cluster)
     return [
-        _said(patch)
+        _step(patch)
         for patch in _effective(seen, context)
         if patch.config.apply_to == "CLUSTER"
         and patch.operation != "ADD"
@@ -58,11 +57,11 @@ def _effective(seen: View, context: Context) -> list[envoy_filter.PatchOf]:
     return [patch for patch in found if patch.match.context in ("ANY", context)]
 
 
-def _said(patch: envoy_filter.PatchOf) -> Said:
+def _step(patch: envoy_filter.PatchOf) -> Step:
     resource = patch.filter
     value = patch.config.patch.value if patch.config.patch is not None else None
     named = f" {value['name']}" if value and isinstance(value.get("name"), str) else ""
-    return (
+    return Step(
         "EnvoyFilter",
         f"{resource.namespace}/{resource.name}: {patch.operation} {patch.config.apply_to}{named}",
         resource.source.at("spec", "configPatches", patch.index),
@@ -71,7 +70,7 @@ def _said(patch: envoy_filter.PatchOf) -> Said:
 
 def rate_limits(
     filters: Iterable[Json], host: Json, route: Json, request: Request
-) -> Iterator[Said]:
+) -> Iterator[Step]:
     """What the rate limit service is asked about a request, for each filter that asks it."""
     own = route.get("route", {}).get("rate_limits", [])
     shared = host.get("rate_limits", [])
@@ -89,12 +88,11 @@ def rate_limits(
             and (descriptor := _descriptor(limit.get("actions", ()), request)) is not None
         ]
         says = " and ".join(", ".join(entries) for entries in asked)
-        yield (
+        yield Step(
             "rate limit",
             f"domain {domain} is asked about {says}; 429 when it is used up"
             if asked
             else f"domain {domain} is not asked: the request has no descriptor",
-            "",
         )
 
 

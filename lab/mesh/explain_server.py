@@ -16,13 +16,11 @@ from lab.mesh import (
     routes,
     tls,
 )
+from lab.mesh.explanation import Step
 from lab.mesh.model import Pod, ServicePort, Snapshot
 from lab.mesh.registry import Endpoint, Host
 from lab.mesh.route_match import Request
 from lab.mesh.view import View, view
-
-Said = tuple[str, str, str]
-"""What, what it says, and where it is written."""
 
 Transport = Literal["mutual TLS", "TLS", "plain text"]
 """What a client speaks; "TLS" is the kind with certificates of no mesh."""
@@ -42,7 +40,7 @@ class Verdict:
     """200 when it gets in, else what it is answered."""
     answer: str
     place: str
-    steps: tuple[Said, ...]
+    steps: tuple[Step, ...]
     request: Request
     """The request as the filters leave it: with the claims of its token, if it was accepted."""
     forwarded: Request
@@ -66,9 +64,9 @@ def at_gateway(snapshot: Snapshot, pod: Pod, port: int, request: Request) -> Ver
 
 def steps(
     seen: View, host: Host, port: ServicePort, subset: str, request: Request
-) -> Iterator[Said]:
+) -> Iterator[Step]:
     """What the pods behind a destination demand and decide; alike pods are told once."""
-    told: set[tuple[Said, ...]] = set()
+    told: set[tuple[Step, ...]] = set()
     for endpoint in endpoints.members(seen, host, port, subset):
         if endpoint.pod is None and host.service is None:
             continue
@@ -90,23 +88,23 @@ def _transport(
 
 def at_pod(
     snapshot: Snapshot, source: Pod, endpoint: Endpoint, request: Request, spoken: Transport
-) -> Iterator[Said]:
+) -> Iterator[Step]:
     """What one pod demands of a connection from `source`, and decides about the request."""
     pod = endpoint.pod
     if pod is None or pod.proxy == "none":
-        yield "transport", f"{spoken} to the application itself: the pod has no proxy", ""
+        yield Step("transport", f"{spoken} to the application itself: the pod has no proxy")
         if spoken == "mutual TLS":
-            yield "answer", "503: without a proxy nothing there speaks mutual TLS", ""
+            yield Step("answer", "503: without a proxy nothing there speaks mutual TLS")
         return
     policy = peer_authentication.deciding_policy(snapshot, pod, endpoint.port)
     place = policy.source.at("spec", "mtls") if policy else ""
     mode = listeners.inbound_mode(view(snapshot, pod), endpoint.port)
     owner = clusters.inbound_ports(snapshot, pod).get(endpoint.port)
     tcp = owner is not None and owner[1].protocol not in routes.HTTP_PROTOCOLS
-    yield "transport", f"{spoken}; the pod's mode is {mode}", place
+    yield Step("transport", f"{spoken}; the pod's mode is {mode}", place)
     if not _taken(spoken, mode, tcp=tcp):
         closed = "connection reset" if tcp or source.proxy == "none" else "503"
-        yield "answer", f"{closed}: the pod closes connections in {spoken}", place
+        yield Step("answer", f"{closed}: the pod closes connections in {spoken}", place)
         return
     caller = Caller(
         peer=tls.spiffe_id(snapshot.trust_domain, source.namespace, source.service_account)
@@ -119,7 +117,7 @@ def at_pod(
     yield from verdict.steps
     if verdict.status != 200:
         closed = "the connection is closed" if tcp else f"{verdict.status} {verdict.answer}"
-        yield "answer", closed, verdict.place
+        yield Step("answer", closed, verdict.place)
 
 
 def _taken(spoken: Transport, mode: peer_authentication.Mode, *, tcp: bool) -> bool:
@@ -136,7 +134,7 @@ def _taken(spoken: Transport, mode: peer_authentication.Mode, *, tcp: bool) -> b
 def _verdict(
     snapshot: Snapshot, pod: Pod, port: int, request: Request, caller: Caller, *, tcp: bool
 ) -> Verdict:
-    said: list[Said] = []
+    said: list[Step] = []
     forwarded = request
     if tcp:
         request = replace(request, claims=None)
@@ -164,14 +162,14 @@ def _verdict(
     )
     place = decision.place or ""
     verb = "allowed" if decision.allowed else "denied"
-    said.append(("authorization", f"{verb}: {decision.reason}", place))
-    said.extend(("authorization", remark, "") for remark in decision.remarks)
+    said.append(Step("authorization", f"{verb}: {decision.reason}", place))
+    said.extend(Step("authorization", remark) for remark in decision.remarks)
     status, answer = (200, "") if decision.allowed else (403, "RBAC: access denied")
     return Verdict(status, answer, place, tuple(said), request, forwarded)
 
 
 def _authenticated(
-    snapshot: Snapshot, pod: Pod, request: Request, said: list[Said]
+    snapshot: Snapshot, pod: Pod, request: Request, said: list[Step]
 ) -> tuple[Request, Request, Refusal | None]:
     """The request with the claims of its token, the request as it goes on, and a refusal.
 
@@ -184,7 +182,7 @@ def _authenticated(
     place = policies[0].source.at("spec")
     says = ", ".join(f"{policy.namespace}/{policy.name}" for policy in policies)
     if request.claims is None:
-        said.append(("authentication", f"no token, and {says} asks for none", place))
+        said.append(Step("authentication", f"no token, and {says} asks for none", place))
         return request, request, None
     claims = {"iss": rules[0].issuer, **request.claims}
     rule = next((rule for rule in rules if rule.issuer in ("", claims["iss"])), None)
@@ -192,7 +190,7 @@ def _authenticated(
         return request, request, (401, "Jwt issuer is not configured", place)
     if rule.audiences and not _listed(claims.get("aud")) & set(rule.audiences):
         return request, request, (403, "Audiences in Jwt are not allowed", place)
-    said.append(("authentication", f"a token of {claims['iss']}, which {says} accepts", place))
+    said.append(Step("authentication", f"a token of {claims['iss']}, which {says} accepts", place))
     seen = replace(request, claims=claims)
     return seen, seen if rule.forward_original_token else replace(request, claims=None), None
 

@@ -34,7 +34,7 @@ def target(seen: View, config: ProxyConfig, request: Request, cluster: str, shar
     if host is None or port is None:
         return Target(cluster, share, ())
     steps = [*_policies(seen, host, int(number), subset)]
-    steps += [Step(*said) for said in explain_filter.of_cluster(seen, known)]
+    steps += explain_filter.of_cluster(seen, known)
     found = endpoints.members(seen, host, port, subset)
     if host.resolution in ("NONE", "DYNAMIC_DNS"):
         steps.append(Step("endpoints", ANY_ADDRESS, host.source.at()))
@@ -42,7 +42,7 @@ def target(seen: View, config: ProxyConfig, request: Request, cluster: str, shar
         steps.append(Step("endpoints", "by DNS", host.source.at()))
     elif not found:
         steps.append(Step("answer", "503 no healthy upstream (flag UH): no ready pod fits"))
-    steps += [Step(*said) for said in explain_server.steps(seen, host, port, subset, request)]
+    steps += explain_server.steps(seen, host, port, subset, request)
     shown = tuple(
         endpoint.pod.name if endpoint.pod else f"{endpoint.address}:{endpoint.port}"
         for endpoint in found

@@ -65,8 +65,8 @@ class Explanation:
     def add(self, what: str, says: str, place: object = "") -> None:
         self.steps.append(Step(what, says, str(place)))
 
-    def extend(self, steps: Iterable[tuple[str, str, str]]) -> None:
-        self.steps.extend(Step(*step) for step in steps)
+    def extend(self, steps: Iterable[Step]) -> None:
+        self.steps.extend(steps)
 
     def answer(self, status: int, says: str, place: object = "") -> Explanation:
         self.outcome, self.status = "answered", status

@@ -6,10 +6,8 @@ import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from lab.manifests.istio import parse_duration
 from lab.manifests.mesh_config import ExtensionProvider, FileAccessLogProvider, MeshConfig
 from lab.manifests.resource import Resource
-from lab.mesh.xds import duration
 
 _PROFILES: dict[str, dict[str, Any]] = {
     "demo": {
@@ -26,12 +24,6 @@ def defaults(mesh: Mapping[str, Any]) -> MeshConfig:
     Raises pydantic.ValidationError on a field the lab doesn't know (`apply` has checked before).
     """
     return MeshConfig.model_validate(dict(mesh))
-
-
-def time(mesh: Mapping[str, Any], name: str, default: str) -> str:
-    """A duration of the user's mesh configuration as Envoy takes it."""
-    given = mesh.get(name)
-    return default if given is None else duration(parse_duration(given))
 
 
 def provider(config: MeshConfig, name: str) -> ExtensionProvider | None:

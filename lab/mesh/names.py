@@ -14,6 +14,9 @@ OUTBOUND_ROUTES = "http_proxy"
 TUNNEL = "virtualOutbound-catchall-tcp"
 """The internal listener of tunnelled (CONNECT) connections to ports that no host has."""
 
+PROXY = "istio-proxy"
+"""The container that a proxy is, in a pod."""
+
 MESH = "mesh"
 """The reserved gateway that stands for all sidecars."""
 

@@ -6,20 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from lab.manifests.pod_spec import PodSpec
 from lab.manifests.resource import Resource
 from lab.mesh import mesh_config, names
 from lab.mesh.model import Pod, Snapshot
-from lab.pods import registry
+from lab.pods import injection, registry
 
-ISTIO_GROUPS = (
-    "networking.istio.io",
-    "security.istio.io",
-    "telemetry.istio.io",
-    "install.istio.io",
-)
-PROXY_IMAGE = "proxyv2"
-PROXY_CONTAINER = "istio-proxy"
 CERTIFICATES = "/var/lib/istio/certificates"
 """Stands for the certificates that a running lab issues; nothing is read from it."""
 
@@ -48,7 +39,7 @@ def snapshot(
     config = {
         kind: tuple(items)
         for kind, items in by_kind.items()
-        if kind == "Secret" or items[0].api_version.split("/")[0] in ISTIO_GROUPS
+        if kind == "Secret" or items[0].api_version.split("/")[0].endswith(registry.ISTIO_GROUP)
     }
     return Snapshot(
         services=services,
@@ -81,9 +72,9 @@ def _running(pod: Mapping[str, Any]) -> Pod:
     """A pod of a running lab from its JSON."""
     metadata, spec, status = pod["metadata"], pod["spec"], pod["status"]
     proxy: Literal["none", "sidecar", "gateway"] = "none"
-    if any(container["name"] == PROXY_CONTAINER for container in spec.get("initContainers", ())):
+    if any(container["name"] == names.PROXY for container in spec.get("initContainers", ())):
         proxy = "sidecar"
-    elif any(container["name"] == PROXY_CONTAINER for container in spec["containers"]):
+    elif any(container["name"] == names.PROXY for container in spec["containers"]):
         proxy = "gateway"
     ports = [port for container in spec["containers"] for port in container.get("ports", ())]
     ready = any(
@@ -129,6 +120,8 @@ def _pods(
             continue
         for name, labels, notes, spec in templates:
             number += 1
+            namespace = namespaces.get(resource.namespace)
+            asked = injected if namespace is None else injection.injects(namespace)
             yield Pod(
                 namespace=resource.namespace,
                 name=name,
@@ -137,30 +130,7 @@ def _pods(
                 service_account=spec.service_account_name,
                 address=f"127.77.0.{number}",
                 inside_address=f"127.78.0.{number}",
-                ports={
-                    port.name or str(port.container_port): port.container_port
-                    for container in spec.containers
-                    for port in container.ports
-                },
+                ports=registry.container_ports(spec),
                 ready=True,
-                proxy=_proxy(labels, notes, spec, namespaces.get(resource.namespace), injected),
+                proxy=injection.proxy(labels, notes, spec, injected=asked),
             )
-
-
-def _proxy(
-    labels: Mapping[str, str],
-    annotations: Mapping[str, str],
-    spec: PodSpec,
-    namespace: Mapping[str, str] | None,
-    injected: bool,
-) -> Literal["none", "sidecar", "gateway"]:
-    images = [container.image.rpartition("/")[2].partition(":")[0] for container in spec.containers]
-    if PROXY_IMAGE in images:
-        return "gateway"
-    name = "sidecar.istio.io/inject"
-    wish = labels.get(name) or annotations.get(name)
-    if wish is not None:
-        return "sidecar" if wish == "true" else "none"
-    if namespace is not None:
-        injected = namespace.get("istio-injection") == "enabled"
-    return "sidecar" if injected else "none"

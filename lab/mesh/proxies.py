@@ -11,8 +11,6 @@ from lab.cli.client import Client, FailureError
 from lab.cli.context import chosen_pods
 from lab.mesh import envoy, names
 
-PROXY = "istio-proxy"
-
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
@@ -34,14 +32,14 @@ class Proxy:
         except httpx.HTTPError as error:
             raise FailureError(
                 f"the proxy of {self.name} does not answer ({error}); see its log: "
-                f"guestbook logs {self.name} -c {PROXY}"
+                f"guestbook logs {self.name} -c {names.PROXY}"
             ) from None
 
 
 def _proxy(pod: dict[str, Any]) -> Proxy | None:
     spec = pod["spec"]
     containers = [*spec.get("initContainers", ()), *spec["containers"]]
-    if not any(container["name"] == PROXY for container in containers):
+    if not any(container["name"] == names.PROXY for container in containers):
         return None
     metadata = pod["metadata"]
     return Proxy(
@@ -67,5 +65,5 @@ def chosen(client: Client, namespace: str, target: str) -> Proxy:
         raise FailureError(f"no pod matches {target}", missing=True)
     proxy = _proxy(pods[0])
     if proxy is None:
-        raise FailureError(f"pod {pods[0]['metadata']['name']} has no {PROXY}")
+        raise FailureError(f"pod {pods[0]['metadata']['name']} has no {names.PROXY}")
     return proxy

@@ -101,7 +101,7 @@ def _pairs(values: Sequence[str] | None, separator: str) -> dict[str, str]:
         name, found, rest = value.partition(separator)
         if not found or not name.strip():
             raise FailureError(f"{value!r} is not NAME{separator} VALUE")
-        pairs[name.strip().lower() if separator == ":" else name.strip()] = rest.strip()
+        pairs[name.strip()] = rest.strip()
     return pairs
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lab.manifests.mesh_config import MeshConfig
 from lab.manifests.resource import Resource
-from lab.mesh import destination_rule, names, registry, service_entry, sidecar
+from lab.mesh import destination_rule, mesh_config, names, registry, service_entry, sidecar
 from lab.mesh.destination_rule import Policy, Rule
 from lab.mesh.model import Pod, Snapshot
 from lab.mesh.registry import Endpoint, Host
@@ -23,6 +24,8 @@ class View:
     """Those visible to the proxy, oldest first."""
     outbound_mode: sidecar.OutboundMode
     sidecar: Resource | None
+    mesh: MeshConfig
+    """The mesh's configuration, with Istio's defaults."""
 
     def endpoints(self, host: Host, port: int) -> list[Endpoint]:
         found = host.port(port)
@@ -81,6 +84,7 @@ def view(snapshot: Snapshot, pod: Pod) -> View:
         ),
         outbound_mode=sidecar.outbound_mode(scope, snapshot.mesh),
         sidecar=scope,
+        mesh=mesh_config.defaults(snapshot.mesh),
     )
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from lab.mesh.names import PROXY
 from lab.pods import commands, registry
 from lab.pods.cluster import Cluster
 from lab.pods.operations import RefusedError
-from lab.pods.pod import PROXY, PodRunner
+from lab.pods.pod import PodRunner
 
 
 def _runner(cluster: Cluster, namespace: str, name: str) -> PodRunner:

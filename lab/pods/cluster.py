@@ -13,15 +13,14 @@ from typing import Any, Protocol
 import httpx
 
 from lab.manifests.core import Pod as PodBody
-from lab.manifests.pod_spec import PodSpec
 from lab.manifests.resource import Resource, Source
 from lab.mesh.model import Pod, Service, Snapshot
-from lab.pods import forwarder, registry, rollout
+from lab.pods import forwarder, injection, registry, rollout
 from lab.pods.addresses import NoAddressesError, Slice, bindable
 from lab.pods.environment import Lookup, Resolve
 from lab.pods.events import Event, Events, now
 from lab.pods.pod import PodRunner, Proxies, World
-from lab.pods.programs import PROXY_IMAGE, UnknownImageError, split
+from lab.pods.programs import UnknownImageError, split
 from lab.pods.state import State
 from lab.pods.store import Record, Store
 
@@ -42,7 +41,6 @@ class Mesh(Proxies, Protocol):
         ...
 
 
-ISTIO_GROUP = ".istio.io"
 Key = tuple[str, str]
 """Namespace and name."""
 
@@ -135,7 +133,7 @@ class Cluster:
         for record in self.store.all():
             resource = record.resource
             group = resource.api_version.rpartition("/")[0]
-            istio = group.endswith(ISTIO_GROUP) and resource.kind != "IstioOperator"
+            istio = group.endswith(registry.ISTIO_GROUP) and resource.kind != "IstioOperator"
             # Gateways take their certificates from Secrets.
             if istio or resource.kind == "Secret":
                 config.setdefault(resource.kind, []).append(resource)
@@ -157,7 +155,7 @@ class Cluster:
 
     def runs(self, resource: Resource) -> bool:
         """Whether a workload has pods here: a gateway is nothing without a mesh."""
-        return self.mesh is not None or not _is_gateway(resource.spec.template.spec)
+        return self.mesh is not None or not injection.is_gateway(resource.spec.template.spec)
 
     def template_of(self, record: Record) -> str:
         return rollout.template_hash(record.resource.raw["spec"]["template"])
@@ -305,11 +303,6 @@ class Cluster:
             self.events.add(Event(kind, namespace, name, "Warning", "FailedCreate", message))
             return
         address, inside = self.addresses.take_pod()
-        ports = {
-            port.name or str(port.container_port): port.container_port
-            for container in spec.containers
-            for port in container.ports
-        }
         model = Pod(
             namespace=namespace,
             name=resource.name,
@@ -318,7 +311,7 @@ class Cluster:
             service_account=account,
             address=address,
             inside_address=inside,
-            ports=ports,
+            ports=registry.container_ports(spec),
             ready=False,
             proxy=self._proxy(resource),
         )
@@ -342,21 +335,11 @@ class Cluster:
     def _proxy(self, resource: Resource) -> Any:
         if self.mesh is None:
             return "none"
-        if _is_gateway(resource.spec):
-            return "gateway"
-        wish = resource.labels.get("sidecar.istio.io/inject") or resource.annotations.get(
-            "sidecar.istio.io/inject"
-        )
-        if wish is not None:
-            return "sidecar" if wish == "true" else "none"
-        if resource.spec.init_containers:
-            return "sidecar"
         namespace = self.store.get("Namespace", "", resource.namespace)
-        labels = namespace.resource.labels if namespace is not None else {}
-        injected = labels.get("istio-injection") == "enabled" or (
-            "istio.io/rev" in labels and labels.get("istio-injection") != "disabled"
+        injected = namespace is not None and injection.injects(namespace.resource.labels)
+        return injection.proxy(
+            resource.labels, resource.annotations, resource.spec, injected=injected
         )
-        return "sidecar" if injected else "none"
 
     def _stop(self, runner: PodRunner) -> None:
         if not runner.terminating:
@@ -453,10 +436,6 @@ class Cluster:
                 if number is not None and target is not None:
                     places[target] = (*places.get(target, ()), ("127.0.0.1", number))
         return dataclasses.replace(pod, published=places)
-
-
-def _is_gateway(spec: PodSpec) -> bool:
-    return any(split(container.image)[0] == PROXY_IMAGE for container in spec.containers)
 
 
 def _from_template(resource: Resource, name: str, template: str) -> Resource:

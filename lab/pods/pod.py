@@ -18,6 +18,7 @@ import httpx
 from lab.manifests.pod_spec import Container, LifecycleHandler, PodSpec, Probe
 from lab.manifests.resource import Resource
 from lab.mesh.model import Pod, Service
+from lab.mesh.names import PROXY
 from lab.pods import commands, environment, process, programs, volumes
 from lab.pods.container import Command, ContainerRunner, Settings
 from lab.pods.environment import Lookup, Resolve
@@ -25,7 +26,6 @@ from lab.pods.events import Event, Events, now
 from lab.pods.probes import Target, http_get
 from lab.pods.state import State
 
-PROXY = "istio-proxy"
 PROXY_IMAGE = "docker.io/istio/proxyv2:1.30.3"
 
 

@@ -6,8 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from lab.manifests.core import ServicePort as ManifestPort
 from lab.manifests.core import ServiceSpec
+from lab.manifests.pod_spec import PodSpec
 from lab.manifests.resource import Resource
 from lab.mesh.model import Pod, PortProtocol, Service, ServicePort
+
+ISTIO_GROUP = ".istio.io"
+"""How the API groups of Istio's kinds end."""
 
 _PROTOCOLS: Mapping[str, PortProtocol] = {
     "http": "HTTP",
@@ -57,6 +61,15 @@ def service(resource: Resource, cluster_ip: str | None) -> Service:
         source=resource.source,
         annotations=resource.annotations,
     )
+
+
+def container_ports(spec: PodSpec) -> dict[str, int]:
+    """The ports of a pod's containers by name; one without a name by its number."""
+    return {
+        port.name or str(port.container_port): port.container_port
+        for container in spec.containers
+        for port in container.ports
+    }
 
 
 def target_port(port: ServicePort, pod: Pod) -> int | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from lab.mesh.names import PROXY
 from lab.pods.container import ContainerRunner, Status
-from lab.pods.pod import PROXY, PROXY_IMAGE, PodRunner
+from lab.pods.pod import PROXY_IMAGE, PodRunner
 from lab.pods.store import Record, content, document
 
 Json = dict[str, Any]

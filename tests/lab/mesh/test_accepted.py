@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.manifests import load
@@ -21,6 +21,7 @@ from lab.mesh import authority, envoy, offline, translate
 from lab.mesh.model import Pod, ProxyConfig, Snapshot
 from lab.pods.state import repository
 from tests.lab.mesh import sample
+from tests.lab.mesh.properties import examples
 from tests.lab.mesh.test_fields import COMPANIONS, DOCUMENTS, schema_of
 
 
@@ -220,12 +221,7 @@ ONLY_ENVOY_KNOWS = re.compile("Invalid path|Failed to load|filter expression")
 about expressions of a Telemetry, which nothing but Envoy can read."""
 
 
-@settings(
-    max_examples=80,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-    phases=[Phase.explicit, Phase.reuse, Phase.generate],
-)
+@examples(80)
 @given(resource=resources())
 def test_accepted_by_envoy_or_refused_with_a_reason(
     resource: tuple[str, Any], certificates: Path, tmp_path_factory: pytest.TempPathFactory

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.mesh import authority, authorization, envoy, request_authentication, tls, token
@@ -28,6 +28,7 @@ from lab.mesh.authorization_decision import Request, decide
 from lab.mesh.model import Json, Pod, Snapshot
 from lab.mesh.xds import ROUTER, extension
 from tests.lab.mesh import harness
+from tests.lab.mesh.properties import examples
 
 PORT = 8080
 SIGNER = token.new_key()
@@ -356,12 +357,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "sds"
 
 
-@settings(
-    max_examples=12,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # a failure names its one case
-)
+@examples(12)
 @given(many=cases)
 def test_the_lab_decides_as_envoy_does(
     many: list[tuple[list[Json], list[Asked]]],

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.manifests.virtual_service import HTTPMatchRequest, StringMatch
@@ -24,6 +24,7 @@ from lab.mesh import explain, names
 from lab.mesh.explanation import Explanation
 from tests.lab.mesh import harness
 from tests.lab.mesh.harness import Mesh
+from tests.lab.mesh.properties import examples
 
 CASES = 12
 PATHS = ["/", "/a", "/A", "/ab", "/a/b", "/b"]
@@ -192,12 +193,7 @@ cases = st.lists(
 )
 
 
-@settings(
-    max_examples=25,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # a failure names its one case
-)
+@examples(25)
 @given(many=cases)
 def test_envoy_route_and_the_specification_agree(
     mesh: Mesh, many: list[tuple[list[list[dict[str, Any]]], list[dict[str, Any]]]]
