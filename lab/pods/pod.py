@@ -27,6 +27,8 @@ from lab.pods.probes import Target, http_get
 from lab.pods.state import State
 
 PROXY_IMAGE = "docker.io/istio/proxyv2:1.30.3"
+PROXY_READINESS_PERIOD = 15
+"""Seconds, as in Istio's injection template (`values.global.proxy.readinessPeriodSeconds`)."""
 
 
 class Proxies(Protocol):
@@ -258,7 +260,9 @@ class PodRunner:
             ),
             log=self.log(PROXY),
             startup=proxies.readiness,
-            readiness=proxies.readiness.model_copy(update={"period_seconds": 5}),
+            readiness=proxies.readiness.model_copy(
+                update={"period_seconds": PROXY_READINESS_PERIOD}
+            ),
         )
 
     def _target(self, container: Container, probe: Probe, command: Command) -> Target:

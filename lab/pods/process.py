@@ -38,10 +38,13 @@ async def start(
     env: Mapping[str, str],
     cwd: Path,
     on_output: Callable[[bytes], None],
+    brief: bool = False,
 ) -> tuple[asyncio.subprocess.Process, asyncio.Task[None]]:
     """A child in a session of its own, and the task that hands on what it prints.
 
-    Raises OSError when the program can't be started.
+    One that is `brief` is left to the warden should the lab die first: asking the kernel for it
+    makes Python copy its whole address space (fork in place of vfork). Raises OSError when the
+    program can't be started.
     """
     process = await asyncio.create_subprocess_exec(
         *argv,
@@ -51,7 +54,7 @@ async def start(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        preexec_fn=_die_with_parent,
+        preexec_fn=None if brief else _die_with_parent,
     )
     return process, asyncio.create_task(_pump(process, on_output))
 
@@ -77,7 +80,7 @@ async def run(
     """
     output: list[bytes] = []
     try:
-        process, pump = await start(argv, env=env, cwd=cwd, on_output=output.append)
+        process, pump = await start(argv, env=env, cwd=cwd, on_output=output.append, brief=True)
     except OSError as error:
         return 126, f"{argv[0]}: {error.strerror}".encode()
     try:

@@ -29,6 +29,9 @@ KEEP_ALIVE = 3900
 """Seconds an idle connection is kept: longer than Envoy's pool keeps it (an hour), so that it is
 never the server that closes a connection just as the proxy picks it for a request."""
 
+DATE_TICK = 1.0
+"""Seconds between two updates of the Date header."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -48,6 +51,7 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
         super().__init__(config)
         self._on_started = on_started
+        self._ending = asyncio.Event()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -56,6 +60,20 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._on_started()
+
+    async def main_loop(self) -> None:
+        """Wait for the end; the tick keeps the Date header right.
+
+        uvicorn's own looks ten times a second for `should_exit`, in an idle process, too.
+        """
+        while not self.should_exit:
+            await self.on_tick(0)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ending.wait(), DATE_TICK)
+
+    def end(self) -> None:
+        self.should_exit = True
+        self._ending.set()
 
     def close_after_answers(self) -> None:
         """End each connection with its next answer, so that clients reconnect elsewhere."""
@@ -112,9 +130,9 @@ async def _serve(
             drain = min(settings.shutdown_drain, settings.shutdown_grace)
             await asyncio.wait_for(hurry.wait(), drain)
     server.config.timeout_graceful_shutdown = max(0, deadline - monotonic())  # type: ignore[assignment]
-    server.should_exit = True
+    server.end()
     await serving
-    management.should_exit = True
+    management.end()
     await management_task
     stopping.cancel()
     logger.info("Stopped")

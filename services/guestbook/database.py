@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+import ssl
+from collections.abc import Mapping
 from enum import Enum, auto
 from time import monotonic
 from typing import Any
 
+import pymysql
 from sqlalchemy import URL, Engine, NullPool, create_engine, event
 from sqlalchemy.exc import DBAPIError, DisconnectionError, IntegrityError
 
@@ -85,10 +88,29 @@ def _engine(url: URL, size: int, *, answer_timeout: int = ANSWER_TIMEOUT, **opti
     engine = create_engine(url, **options)
     if url.get_backend_name() == "sqlite":
         event.listen(engine, "connect", _write_ahead)
-    elif size:
-        event.listen(engine, "checkin", _note_use)
-        event.listen(engine, "checkout", _ping_when_idle)
+    else:
+        event.listen(engine, "do_connect", lambda _dialect, _record, _args, kw: _Connection(**kw))
+        if size:
+            event.listen(engine, "checkin", _note_use)
+            event.listen(engine, "checkout", _ping_when_idle)
     return engine
+
+
+class _Connection(pymysql.Connection):
+    """PyMySQL's connection, which prefers TLS, without reading the system's certificates for it.
+
+    It uses none of them when the URL names no authority, but reads all for each connection: 30 ms,
+    ten times the rest of connecting.
+    """
+
+    def _create_ssl_ctx(self, sslp: Mapping[str, Any]) -> ssl.SSLContext:
+        if sslp:
+            own: ssl.SSLContext = super()._create_ssl_ctx(sslp)  # type: ignore[misc]
+            return own
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context
 
 
 def _write_ahead(connection: sqlite3.Connection, _record: Any) -> None:
