@@ -15,16 +15,27 @@ from services.guestbook.paging import Order, PageRequest
 from services.guestbook.tables import message
 
 FAR = 1000
-"""Rows to skip from which on finding the page costs more than asking where it is best found."""
+"""Rows to skip from which on the database should not walk past them."""
 
 _columns = (message.c.id, message.c.username, message.c.message, message.c.timestamp)
 _by_id = select(*_columns).where(message.c.id == bindparam("id"))
 _total = select(counter.total())
-_extent = select(func.min(message.c.id), func.max(message.c.id), counter.total())
-_range = (
-    select(*_columns)
-    .where(message.c.id.between(bindparam("first"), bindparam("last")))
+_first = select(func.min(message.c.id)).scalar_subquery()
+_last_id = select(func.max(message.c.id)).scalar_subquery()
+_without_gaps = _last_id - _first + 1 == counter.total()
+_upwards = (
+    select(*_columns, counter.total())
+    .where(_without_gaps)
+    .where(message.c.id >= _first + bindparam("offset"))
+    .where(message.c.id < _first + bindparam("offset") + bindparam("size"))
     .order_by(message.c.id)
+)
+_downwards = (
+    select(*_columns, counter.total())
+    .where(_without_gaps)
+    .where(message.c.id <= _last_id - bindparam("offset"))
+    .where(message.c.id > _last_id - bindparam("offset") - bindparam("size"))
+    .order_by(message.c.id.desc())
 )
 
 
@@ -35,13 +46,19 @@ def one(connection: Connection, message_id: int) -> Message | None:
 
 def page(connection: Connection, request: PageRequest) -> tuple[list[Message], int]:
     """The messages of a page, and how many there are in all, of one state of the data."""
-    if request.offset >= FAR:
-        with _snapshot(connection):
-            return _far_page(connection, request)
     parameters = {"size": request.size, "offset": request.offset}
-    rows = connection.execute(_near(request.sort), parameters).all()
-    if not rows:
-        return [], int(connection.execute(_total).scalar_one())
+    if request.offset < FAR:
+        rows = connection.execute(_near(request.sort), parameters).all()
+        if not rows:
+            return [], int(connection.execute(_total).scalar_one())
+    elif not request.sort or request.sort[0].field == "id":
+        # Where no id is missing, the place of a message is its id.
+        downwards = bool(request.sort) and request.sort[0].direction == "desc"
+        rows = connection.execute(_downwards if downwards else _upwards, parameters).all()
+        if not rows:
+            return _far_page(connection, request)
+    else:
+        return _far_page(connection, request)
     return [Message(*row[:4]) for row in rows], int(rows[0][4])
 
 
@@ -56,21 +73,14 @@ def _near(sort: tuple[Order, ...]) -> Select[Any]:
 
 
 def _far_page(connection: Connection, request: PageRequest) -> tuple[list[Message], int]:
-    first, last, total = connection.execute(_extent).one()
-    size = min(request.size, int(total) - request.offset)
-    if size <= 0:
-        return [], int(total)
-    by_id = not request.sort or request.sort[0].field == "id"
-    downwards = bool(request.sort) and request.sort[0].direction == "desc"
-    # Counted from the nearer end.
-    before = total - request.offset - size
-    backwards = request.offset > before
-    if by_id and last - first + 1 == total:
-        # No id is missing, so the place of a message is its id.
-        start = first + (before if downwards else request.offset)
-        rows = connection.execute(_range, {"first": start, "last": start + size - 1}).all()
-        backwards = downwards
-    else:
+    """A page whose rows before it must be counted, from the nearer end."""
+    with _snapshot(connection):
+        total = int(connection.execute(_total).scalar_one())
+        size = min(request.size, total - request.offset)
+        if size <= 0:
+            return [], total
+        before = total - request.offset - size
+        backwards = request.offset > before
         found = (
             select(message.c.id)
             .order_by(*_order_by(request.sort, backwards=backwards))
@@ -83,9 +93,8 @@ def _far_page(connection: Connection, request: PageRequest) -> tuple[list[Messag
             .join(found, found.c.id == message.c.id)
             .order_by(*_order_by(request.sort, backwards=backwards))
         )
-        rows = connection.execute(statement).all()
-    messages = [Message(*row) for row in rows]
-    return messages[::-1] if backwards else messages, int(total)
+        messages = [Message(*row) for row in connection.execute(statement)]
+    return messages[::-1] if backwards else messages, total
 
 
 def _order_by(sort: tuple[Order, ...], *, backwards: bool) -> list[ColumnElement[Any]]:
