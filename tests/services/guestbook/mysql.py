@@ -27,9 +27,13 @@ def server_program() -> str:
 
 
 class MySQL:
-    """A server with its own data folder, socket and port; `url` is the empty database in it."""
+    """A server with its own data folder, socket and port; `url` is the empty database in it.
 
-    def __init__(self, folder: Path) -> None:
+    `options` are more options of the server's command line.
+    """
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self._options = options
         self._program = server_program()
         self._folder = folder
         self._data = folder / "data"
@@ -71,6 +75,7 @@ class MySQL:
                     "--innodb-buffer-pool-size=256M",
                     # An acknowledged commit survives the end of the process, if not of the machine.
                     "--innodb-flush-log-at-trx-commit=2",
+                    *self._options,
                 ],
                 stdout=log,
                 stderr=log,
