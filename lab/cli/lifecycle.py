@@ -33,6 +33,8 @@ MESH_BASELINE = (
     "istio/02-ingress/virtual-service.yaml",
 )
 """What it applies as well when it has a mesh."""
+MESH_PODS = 9
+"""How many pods that makes, each with an Envoy."""
 
 
 def register(app: typer.Typer) -> None:
@@ -86,6 +88,8 @@ def up(
     use_mesh, reason = _mesh_or_reason(mesh)
     if reason:
         _say(reason)
+    if use_mesh:
+        _require_watches()
     plan = supervisor.Plan(
         state=state,
         port=port,
@@ -116,6 +120,15 @@ def up(
     except NoAddressesError as error:
         raise FailureError(str(error)) from None
     _say("Stopped")
+
+
+def _require_watches() -> None:
+    from lab.mesh.envoy import require_watches
+
+    try:
+        require_watches(MESH_PODS)
+    except OSError as error:
+        raise FailureError(str(error.strerror), "or without a mesh: guestbook up --plain") from None
 
 
 def _existing(root: Path, names: Iterable[str]) -> tuple[Path, ...]:

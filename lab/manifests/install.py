@@ -58,8 +58,8 @@ class IstioOperatorSpec(IstioModel):
     mesh_config: MeshConfig | None = None
     components: Components | None = None
     values: Values | None = None
-    hub: Text | None = None
-    tag: Text | int | float | None = None
+    hub: Text | None = ignored("the lab pulls no images")
+    tag: Text | int | float | None = ignored("the lab pulls no images")
     revision: Text | None = refused("several control planes; the lab is one")
     addon_components: dict[str, Any] | None = None
     unvalidated_values: dict[str, Any] | None = refused(_INSTALLED)

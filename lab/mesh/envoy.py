@@ -6,6 +6,8 @@ system); a file is replaced by renaming, which Envoy watches for. Nothing here s
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import hashlib
 import json
 import os
@@ -28,7 +30,11 @@ from lab.mesh.xds import TYPE_PREFIX, file_name
 BOOTSTRAP_FILE = "bootstrap.json"
 PUSH_TIMEOUT = 10.0
 """Seconds a proxy gets to take an update."""
+WATCHES = 5
+"""inotify instances that an Envoy takes."""
 
+_WATCHES_LIMIT = Path("/proc/sys/fs/inotify/max_user_instances")
+_LIBC = ctypes.CDLL(None, use_errno=True)
 _LISTENER = f"{TYPE_PREFIX}config.listener.v3.Listener"
 _CLUSTER = f"{TYPE_PREFIX}config.cluster.v3.Cluster"
 _ROUTES = f"{TYPE_PREFIX}config.route.v3.RouteConfiguration"
@@ -89,6 +95,30 @@ def command(folder: Path) -> list[str]:
         "--drain-strategy",
         "immediate",
     ]
+
+
+def require_watches(proxies: int = 1) -> None:
+    """See that so many more Envoys can watch their files; they would abort without saying why.
+
+    Raises OSError, which says what to do.
+    """
+    taken: list[int] = []
+    try:
+        for _ in range(WATCHES * proxies):
+            number = _LIBC.inotify_init1(os.O_CLOEXEC)
+            if number < 0 and ctypes.get_errno() == errno.EMFILE:
+                limit = int(_WATCHES_LIMIT.read_text())
+                raise OSError(
+                    errno.EMFILE,
+                    f"too few inotify instances: {proxies} Envoys take {WATCHES * proxies}, and of "
+                    f"this user's {limit} there are {len(taken)} left. End what uses them (another "
+                    "lab, an editor), or as root: sysctl fs.inotify.max_user_instances=1024",
+                )
+            if number >= 0:
+                taken.append(number)
+    finally:
+        for number in taken:
+            os.close(number)
 
 
 def files(config: ProxyConfig) -> dict[str, str]:

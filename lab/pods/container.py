@@ -108,7 +108,9 @@ class ContainerRunner:
                     delay = 0.0
                 if delay:
                     self.last = self.status
-                    self._set(Status(reason="CrashLoopBackOff", message=f"back-off {delay:.0f}s"))
+                    why = f": {self.status.message}" if self.status.reason == "StartError" else ""
+                    message = f"back-off {delay:.0f}s{why}"
+                    self._set(Status(reason="CrashLoopBackOff", message=message))
                     self.report("Warning", "BackOff", "Back-off restarting failed container")
                     await self._pause(delay)
                 delay = min(BACKOFF_MAX, delay * 2 or 1.0)
@@ -153,8 +155,11 @@ class ContainerRunner:
             command = await self._command()
         except Exception as error:
             # A defect (of the mesh's translation, say) is this container's problem, not the lab's.
-            self._set(Status("terminated", "StartError", repr(error), 128, finished_at=now()))
-            self.report("Warning", "Failed", f"Error: {error!r}")
+            reason = (
+                error.strerror if isinstance(error, OSError) and error.strerror else repr(error)
+            )
+            self._set(Status("terminated", "StartError", reason, 128, finished_at=now()))
+            self.report("Warning", "Failed", f"Error: {reason}")
             return 128
         if command is None:
             return 0

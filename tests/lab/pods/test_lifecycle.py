@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
 import urllib.parse
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.lab.cluster import COMMAND, eventually, left_behind, running, spawn
+from tests.lab.cluster import (
+    COMMAND,
+    Lab,
+    condition,
+    eventually,
+    left_behind,
+    process_of,
+    running,
+    spawn,
+)
 
 SMALL = Path(__file__).with_name("small.yaml")
 
@@ -228,6 +239,64 @@ def test_without_an_envoy_the_plain_services_start_and_it_says_why(
         assert why in lab.ok("status")
         lab.ready("app=sleeper", 1)
         assert "1/1" in lab.ok("get", "pods")
+
+
+def test_too_few_inotify_instances_are_said_before_anything_starts(tmp_path: Path) -> None:
+    """Envoy itself would abort, nine times, without a word about why."""
+    state = tmp_path / "state"
+    limited = 'echo 20 > /proc/sys/user/max_inotify_instances && exec "$@"'
+    command = ["unshare", "-Ur", "sh", "-c", limited, "sh", *COMMAND, "--state", str(state)]
+    done = subprocess.run(
+        [*command, "up", "--port", "0"], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "9 Envoys take 45" in done.stderr
+    assert "sysctl fs.inotify.max_user_instances=1024" in done.stderr
+    assert "guestbook up --plain" in done.stderr
+
+
+def test_the_mesh_without_servers_on_the_machine(tmp_path: Path) -> None:
+    """With SQLite and the embedded Redis behind Envoys, as on a machine with Python alone."""
+    with running(tmp_path / "state", "--embedded") as lab:
+        assert "Mesh        on" in lab.ok("status")
+        _post(lab.url(), "in SQLite behind Envoys")
+
+
+def test_each_process_of_the_application_may_be_killed(tmp_path: Path) -> None:
+    """One after another, Envoys and the database, too; each comes back, and no message is lost."""
+    state = tmp_path / "state"
+    with running(state) as lab:
+        _post(lab.url(), "before")
+        pods = [*lab.pods(""), *lab.pods("", "istio-system")]
+        assert len(pods) == 9
+        for pod in pods:
+            metadata, status = pod["metadata"], pod["status"]
+            names = [
+                item["name"]
+                for item in (*status["containerStatuses"], *status.get("initContainerStatuses", ()))
+            ]
+            for name in names:
+                _kill(lab, metadata["namespace"], metadata["name"], name)
+        with urllib.request.urlopen(lab.url(), timeout=20) as page:
+            assert page.read().decode().count("before") == 1
+        _post(lab.url(), "after")
+    assert left_behind(state) == []
+
+
+def _kill(lab: Lab, namespace: str, pod: str, container: str) -> None:
+    """Kill the process of a container, and wait until its pod is ready with another."""
+
+    def found() -> Any:
+        return lab.json("pod", pod, "-n", namespace)
+
+    before = process_of(found(), container)
+    os.kill(before, signal.SIGKILL)
+
+    def back() -> bool:
+        seen = found()
+        return condition(seen) and process_of(seen, container) != before
+
+    eventually(back, what=f"{pod} is ready again after the end of its {container}")
 
 
 def test_a_crash_of_everything_loses_no_message(tmp_path: Path) -> None:
