@@ -16,6 +16,9 @@ from lab.cli.workloads import seconds
 
 ContainerName = Annotated[str | None, typer.Option("--container", "-c", help="The container.")]
 
+BORROWED = ("curl", "openssl")
+"""Programs of images that are the machine's own in the lab."""
+
 
 def register(app: typer.Typer) -> None:
     app.command()(logs)
@@ -159,7 +162,13 @@ def _execute(spec: dict[str, Any], *, stdin: bool) -> int:
             stderr=pipe,
         )
     except FileNotFoundError:
-        sys.stderr.write(f'exec: "{spec["argv"][0]}": executable file not found in $PATH\n')
+        name = spec["argv"][0]
+        sys.stderr.write(f'exec: "{name}": executable file not found in $PATH\n')
+        if name in BORROWED:
+            sys.stderr.write(
+                f"The lab takes a container's {name} from this machine, which has none; on Debian: "
+                f"apt-get install {name}\n"
+            )
         return 127
     except PermissionError:
         sys.stderr.write(f'exec: "{spec["argv"][0]}": permission denied\n')

@@ -155,6 +155,19 @@ def test_exec_passes_status_output_and_input(lab: Lab) -> None:
     assert lab.run(*inside, "--", "no-such-program").status == 127
 
 
+def test_exec_names_what_the_machine_lacks(lab: Lab) -> None:
+    lab.apply(
+        "{apiVersion: v1, kind: Pod, metadata: {name: bare}, spec: {containers: [{name: c, "
+        "image: curlimages/curl, command: [/bin/sleep, infinity], "
+        "env: [{name: PATH, value: /nowhere}]}]}}"
+    )
+    lab.ok("wait", "--for=condition=Ready", "pod/bare", "--timeout=30s")
+    done = lab.run("exec", "bare", "-c", "c", "--", "curl", "http://ui/")
+    assert done.status == 127
+    assert 'exec: "curl": executable file not found in $PATH' in done.err
+    assert "apt-get install curl" in done.err
+
+
 def test_logs_follow_and_end_with_ctrl_c(lab: Lab) -> None:
     script = "for n in 1 2 3; do echo line $n; done; read x < go; echo more; sleep infinity"
     words = ("--image=curlimages/curl", "--command", "--", "sh", "-c", f"mkfifo go; {script}")
