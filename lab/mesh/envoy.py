@@ -102,12 +102,12 @@ def require_watches(proxies: int = 1) -> None:
 
     Raises OSError, which says what to do.
     """
+    limit = int(_WATCHES_LIMIT.read_text())
     taken: list[int] = []
     try:
         for _ in range(WATCHES * proxies):
             number = _LIBC.inotify_init1(os.O_CLOEXEC)
             if number < 0 and ctypes.get_errno() == errno.EMFILE:
-                limit = int(_WATCHES_LIMIT.read_text())
                 raise OSError(
                     errno.EMFILE,
                     f"too few inotify instances: {proxies} Envoys take {WATCHES * proxies}, and of "
