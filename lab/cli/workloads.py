@@ -103,7 +103,13 @@ def _rollout(lab: Client, kind: str, where: str, name: str, deadline: float) -> 
     said = ""
     while True:
         answer = lab.call(
-            "objects", kinds=[kind], namespace=where, names=[name], after=revision, timeout=1
+            "objects",
+            kinds=[kind],
+            namespace=where,
+            names=[name],
+            after=revision,
+            timeout=1,
+            in_effect=True,
         )
         revision = answer["revision"]
         item = answer["items"][0]
@@ -200,6 +206,7 @@ def _present(
             selector=labels,
             after=revision,
             timeout=0.5,
+            in_effect=True,
         )
     except FailureError as error:
         if not error.missing:

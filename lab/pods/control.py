@@ -109,7 +109,7 @@ async def _settled(cluster: Cluster) -> list[str]:
 async def _objects(cluster: Cluster, body: Json) -> Any:
     if "after" in body:
         await cluster.wait_for_change(body["after"], body.get("timeout", 10))
-    return {
+    answer = {
         "revision": cluster.revision,
         "items": operations.objects(
             cluster,
@@ -119,6 +119,10 @@ async def _objects(cluster: Cluster, body: Json) -> Any:
             body.get("selector", ""),
         ),
     }
+    if body.get("in_effect"):
+        # Whoever waits for pods that are ready means to send them requests.
+        await cluster.settled(cluster.revision, SETTLE)
+    return answer
 
 
 async def _delete(cluster: Cluster, body: Json) -> Any:
