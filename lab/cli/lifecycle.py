@@ -128,7 +128,7 @@ def _require_watches() -> None:
     try:
         require_watches(MESH_PODS)
     except OSError as error:
-        raise FailureError(f"{error.strerror}; or guestbook up --plain, without a mesh") from None
+        raise FailureError(f"{error}; or guestbook up --plain, without a mesh") from None
 
 
 def _existing(root: Path, names: Iterable[str]) -> tuple[Path, ...]:

@@ -109,7 +109,6 @@ def require_watches(proxies: int = 1) -> None:
             number = _LIBC.inotify_init1(os.O_CLOEXEC)
             if number < 0 and ctypes.get_errno() == errno.EMFILE:
                 raise OSError(
-                    errno.EMFILE,
                     f"too few inotify instances: {proxies} Envoys take {WATCHES * proxies}, and of "
                     f"this user's {limit} there are {len(taken)} left. End what uses them (another "
                     "lab, an editor), or as root: sysctl fs.inotify.max_user_instances=1024",

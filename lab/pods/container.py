@@ -155,12 +155,7 @@ class ContainerRunner:
             command = await self._command()
         except Exception as error:
             # A defect (of the mesh's translation, say) is this container's problem, not the lab's.
-            reason = (
-                error.strerror if isinstance(error, OSError) and error.strerror else repr(error)
-            )
-            self._set(Status("terminated", "StartError", reason, 128, finished_at=now()))
-            self.report("Warning", "Failed", f"Error: {reason}")
-            return 128
+            return self._not_started(str(error) if isinstance(error, OSError) else repr(error))
         if command is None:
             return 0
         try:
@@ -168,10 +163,7 @@ class ContainerRunner:
                 command.argv, env=command.env, cwd=command.folder, on_output=log.write
             )
         except OSError as error:
-            reason = f"{command.argv[0]}: {error.strerror}"
-            self._set(Status("terminated", "StartError", reason, 128, finished_at=now()))
-            self.report("Warning", "Failed", f"Error: {reason}")
-            return 128
+            return self._not_started(f"{command.argv[0]}: {error.strerror}")
         self.current = command
         self.pid = child.pid
         self._exited.clear()
@@ -196,6 +188,11 @@ class ContainerRunner:
         self._set(Status("terminated", reason, "", code, self.status.started_at, finished_at=now()))
         self.last = self.status
         return code
+
+    def _not_started(self, reason: str) -> int:
+        self._set(Status("terminated", "StartError", reason, 128, finished_at=now()))
+        self.report("Warning", "Failed", f"Error: {reason}")
+        return 128
 
     async def _command(self) -> Command | None:
         while not self._stopping:

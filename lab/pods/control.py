@@ -121,7 +121,7 @@ async def _objects(cluster: Cluster, body: Json) -> Any:
     }
     if body.get("in_effect"):
         # Whoever waits for pods that are ready means to send them requests.
-        await cluster.settled(cluster.revision, SETTLE)
+        await _settled(cluster)
     return answer
 
 

@@ -102,10 +102,15 @@ def condition(pod: Any, name: str = "Ready") -> bool:
     return any(c["type"] == name and c["status"] == "True" for c in pod["status"]["conditions"])
 
 
+def container_statuses(pod: Any) -> list[Any]:
+    """Of all containers, the sidecar last."""
+    status = pod["status"]
+    return [*status["containerStatuses"], *status.get("initContainerStatuses", ())]
+
+
 def process_of(pod: Any, container: str) -> int:
     """The process id of a container."""
-    status = pod["status"]
-    for item in (*status["containerStatuses"], *status.get("initContainerStatuses", ())):
+    for item in container_statuses(pod):
         if item["name"] == container:
             return int(item["containerID"].removeprefix("process://"))
     raise AssertionError(f"no container {container}")

@@ -17,6 +17,7 @@ from tests.lab.cluster import (
     COMMAND,
     Lab,
     condition,
+    container_statuses,
     eventually,
     left_behind,
     process_of,
@@ -271,13 +272,9 @@ def test_each_process_of_the_application_may_be_killed(tmp_path: Path) -> None:
         pods = [*lab.pods(""), *lab.pods("", "istio-system")]
         assert len(pods) == 9
         for pod in pods:
-            metadata, status = pod["metadata"], pod["status"]
-            names = [
-                item["name"]
-                for item in (*status["containerStatuses"], *status.get("initContainerStatuses", ()))
-            ]
-            for name in names:
-                _kill(lab, metadata["namespace"], metadata["name"], name)
+            metadata = pod["metadata"]
+            for container in container_statuses(pod):
+                _kill(lab, metadata["namespace"], metadata["name"], container["name"])
         with urllib.request.urlopen(lab.url(), timeout=20) as page:
             assert page.read().decode().count("before") == 1
         _post(lab.url(), "after")
