@@ -124,6 +124,7 @@ def run(
         if bool(names) == every:
             raise ExerciseError("name exercises to run, or say --all (`list` shows them)")
         chosen = lessons if every else pick(lessons, names or [])
+        world.ingress()  # Where nothing runs, nothing can be run: say it once, not for each.
         console = Console(highlight=False)
         runner = _runner(outer, world, lessons, console)
         results: list[Result] = []

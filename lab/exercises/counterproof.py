@@ -33,6 +33,8 @@ def shortcoming(result: Result, proof: CounterProof) -> str | None:
     A command that fails is no proof: then nobody has looked.
     """
     failed = result.failed
+    if failed is None and result.problems:
+        return "; ".join(result.problems)
     if failed is None:
         return f"the step {proof.fails!r} had to fail, but every step passed"
     if not failed.step.startswith(proof.fails):

@@ -242,15 +242,12 @@ class LabTarget:
 
     def _state(self) -> dict[str, Any]:
         done = run_here([*self._options, "status", "-o", "json"], "")
-        try:
-            state = json.loads(done.output)
-        except ValueError:
-            state = {}
-        if done.status or not state.get("ingress"):
-            raise ExerciseError(
-                "the lab is not running: start it with `guestbook up` in another terminal "
-                f"(or use --target kubectl). {done.errors.strip()}".strip()
-            )
+        if done.status:
+            said = done.errors.strip().removeprefix("Error: ")
+            raise ExerciseError(f"{said} (in another terminal), or use --target kubectl")
+        state = json.loads(done.output)
+        if not state.get("ingress"):
+            raise ExerciseError("this lab has no ingress gateway (yet)")
         return dict(state)
 
     def ingress(self) -> str:

@@ -84,6 +84,30 @@ def test_the_exercise_fails_when_it_should(
     assert shortcoming(result, proof) is None, told(result)
 
 
+def test_what_went_wrong_beside_the_steps_is_said() -> None:
+    """Where nobody has looked, nobody may say that every step passed."""
+    lesson, proof = next((lesson, p) for lesson in LESSONS for p in lesson.exercise.counterproof)
+    went = Result(lesson.name, 0, [], ["the guestbook does not answer"])
+    assert shortcoming(went, proof) == "the guestbook does not answer"
+
+
+def test_without_a_lab_nothing_is_run_and_it_is_said_once(tmp_path: Path) -> None:
+    said = subprocess.run(
+        [*COMMAND, "--state", str(tmp_path), "exercise", "run", "--all"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert said.returncode == 2
+    assert said.stdout == ""
+    (line,) = said.stderr.splitlines()
+    assert line == (
+        f"no lab is running in {tmp_path}; start one with: guestbook up (in another terminal), "
+        "or use --target kubectl"
+    )
+
+
 @pytest.mark.timeout(420)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_leaves_the_lab_as_it_was(
