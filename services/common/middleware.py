@@ -78,19 +78,7 @@ def access_log(app: ASGIApp) -> ASGIApp:
                 target += "?" + query.decode("latin-1")
             if len(target) > LONGEST_TARGET:
                 target = target[:LONGEST_TARGET] + "…"
-            access.info(
-                "%s %s %d %.1fms",
-                request.method,
-                target,
-                request.status,
-                milliseconds,
-                extra={
-                    "method": request.method,
-                    "path": target,
-                    "status": request.status,
-                    "duration_ms": round(milliseconds, 3),
-                },
-            )
+            access.info(logs.ACCESS_LINE, request.method, target, request.status, milliseconds)
 
     return handle
 

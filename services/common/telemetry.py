@@ -21,15 +21,21 @@ from services.common.settings import CommonSettings
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
-FASTAPI_TELEMETRY: TelemetryConfig = {
-    "operation_spans": False,
-    "metrics": False,
-    "logs": False,
-    "auto_configure": False,
-}
-"""For `FastAPI(telemetry=…)`: a server span a request and nothing else."""
-
 _provider: TracerProvider | None = None
+
+
+def for_fastapi(settings: CommonSettings) -> TelemetryConfig:
+    """For `FastAPI(telemetry=…)`: a server span a request where spans are exported, nothing else.
+
+    Where they are not, FastAPI need not look for a provider at each request.
+    """
+    return {
+        "tracing": _exports(settings),
+        "operation_spans": False,
+        "metrics": False,
+        "logs": False,
+        "auto_configure": False,
+    }
 
 
 def tracing_enabled() -> bool:
@@ -40,13 +46,17 @@ def tracing_enabled() -> bool:
 def configure(settings: CommonSettings) -> None:
     """Turn on span export when the settings name a collector; do nothing otherwise."""
     global _provider
-    if settings.otel_exporter_otlp_endpoint or settings.zipkin_endpoint:
+    if _exports(settings):
         # The SDK costs start time and memory: only those who export pay.
         from services.common import spans
 
         _provider = spans.provider(settings)
         trace.set_tracer_provider(_provider)
         propagate.set_global_textmap(spans.propagator())
+
+
+def _exports(settings: CommonSettings) -> bool:
+    return bool(settings.otel_exporter_otlp_endpoint or settings.zipkin_endpoint)
 
 
 def shutdown() -> None:

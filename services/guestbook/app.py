@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request
 from starlette.responses import Response
 
 from services.common.errors import problem
-from services.common.telemetry import FASTAPI_TELEMETRY
+from services.common.telemetry import for_fastapi
 from services.guestbook import health
 from services.guestbook.routes import add_routes
 from services.guestbook.settings import Settings
@@ -44,7 +44,7 @@ def create_app(settings: Settings, storage: Storage) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        telemetry=FASTAPI_TELEMETRY,
+        telemetry=for_fastapi(settings),
     )
 
     @app.exception_handler(DatabaseUnavailableError)

@@ -17,7 +17,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from services.common.app import instrument
-from services.common.telemetry import FASTAPI_TELEMETRY
+from services.common.telemetry import for_fastapi
 from services.ui import clients, routes, view
 from services.ui.routes import Resources
 from services.ui.security import add_headers, content_security_policy
@@ -40,7 +40,7 @@ def create_app(settings: Settings, redis: Redis) -> ASGIApp:
 
     app = FastAPI(
         lifespan=lifespan,
-        telemetry=FASTAPI_TELEMETRY,
+        telemetry=for_fastapi(settings),
         openapi_url=None,
         routes=[
             Route("/", routes.show),

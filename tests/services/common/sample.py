@@ -17,7 +17,7 @@ from services.common.app import instrument
 from services.common.health import Check
 from services.common.server import run
 from services.common.settings import CommonSettings, Port, load
-from services.common.telemetry import FASTAPI_TELEMETRY, client_span, outgoing_headers
+from services.common.telemetry import client_span, for_fastapi, outgoing_headers
 
 
 class Settings(CommonSettings):
@@ -28,7 +28,7 @@ class Settings(CommonSettings):
 
 
 def create_app(settings: Settings) -> FastAPI:
-    app = FastAPI(telemetry=FASTAPI_TELEMETRY, max_body_size=1000)
+    app = FastAPI(telemetry=for_fastapi(settings), max_body_size=1000)
 
     @app.get("/outgoing")
     async def outgoing() -> dict[str, str]:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 
 from tests.services.conftest import StartService
+from tests.services.process import READY, environment
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 SAMPLE = "tests.services.common.sample"
@@ -70,3 +75,48 @@ def test_a_crash_is_in_the_log_and_not_in_the_answer(
     if log_format == "json":
         assert [json.loads(line)["level"] for line in service.lines].count("ERROR") == 1
         assert "the secret reason" in json.loads(failure)["exc_info"]
+
+
+def test_no_line_of_many_visitors_is_lost(start_service: StartService) -> None:
+    """Those of a turn of the event loop are one write; the last ones come with the end."""
+    service = start_service("message")
+
+    def visit(visitor: int) -> None:
+        with httpx.Client() as client:
+            for number in range(25):
+                client.get(f"{service.url}/hello/{visitor}-{number}").raise_for_status()
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(visit, range(16)))
+    assert service.stop() == 0
+    for visitor in range(16):
+        for number in range(25):
+            name = f"{visitor}-{number}"
+            greeted = f"Version 1.0 processed message for {name}"
+            assert service.lines.count(greeted) == 1
+            (access,) = (line for line in service.lines if f" /hello/{name} " in line)
+            assert service.lines.index(greeted) < service.lines.index(access)
+    assert service.lines[-1] == "Stopped"
+
+
+def test_when_nobody_reads_the_log_requests_are_answered_all_the_same() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "services.message"],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        found = READY.search(process.stdout.readline())
+        assert found
+        process.stdout.close()
+        try:
+            for _ in range(3):
+                httpx.get(f"{found[1]}/hello/Test").raise_for_status()
+        finally:
+            process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+        assert process.stderr.read() == ""
