@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -23,7 +25,7 @@ def instrument(app: FastAPI, settings: CommonSettings) -> ASGIApp:
     for middleware in reversed(MIDDLEWARES):
         http = middleware(http)
 
-    async def instrumented(scope: Scope, receive: Receive, send: Send) -> None:
-        await (http if scope["type"] == "http" else app)(scope, receive, send)
+    def instrumented(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        return (http if scope["type"] == "http" else app)(scope, receive, send)
 
     return instrumented

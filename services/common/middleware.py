@@ -47,23 +47,26 @@ def request_context(app: ASGIApp) -> ASGIApp:
 def head(app: ASGIApp) -> ASGIApp:
     """Answer HEAD wherever GET is answered: the same headers, no body."""
 
-    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+    def handle(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["method"] != "HEAD":
-            await app(scope, receive, send)
-            return
+            return app(scope, receive, send)
 
         def without_body(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.body":
                 message = {**message, "body": b""}
             return send(message)
 
-        await app({**scope, "method": "GET"}, receive, without_body)
+        return app({**scope, "method": "GET"}, receive, without_body)
 
     return handle
 
 
-def access_log(app: ASGIApp) -> ASGIApp:
-    """Write one line a request, when its answer is complete."""
+def observe(app: ASGIApp) -> ASGIApp:
+    """Count and time the request under its route template, and write its line.
+
+    Both when its answer is complete.
+    """
+    record = http_recorder()
     access = logging.getLogger(logs.ACCESS)
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
@@ -71,29 +74,12 @@ def access_log(app: ASGIApp) -> ASGIApp:
         try:
             await app(scope, receive, send)
         finally:
+            seconds = perf_counter() - started
             request = current_request.get()
-            milliseconds = (perf_counter() - started) * 1000
-            target = scope["raw_path"].decode("latin-1")
-            if query := scope["query_string"]:
-                target += "?" + query.decode("latin-1")
-            if len(target) > LONGEST_TARGET:
-                target = target[:LONGEST_TARGET] + "…"
-            access.info(logs.ACCESS_LINE, request.method, target, request.status, milliseconds)
-
-    return handle
-
-
-def metrics(app: ASGIApp) -> ASGIApp:
-    """Count and time the request under its route template."""
-    record = http_recorder()
-
-    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
-        started = perf_counter()
-        try:
-            await app(scope, receive, send)
-        finally:
-            request = current_request.get()
-            record(request.method, _route(scope), request.status, perf_counter() - started)
+            record(request.method, _route(scope), request.status, seconds)
+            access.info(
+                logs.ACCESS_LINE, request.method, _target(scope), request.status, seconds * 1000
+            )
 
     return handle
 
@@ -142,10 +128,16 @@ def declared_length(app: ASGIApp, limit: int) -> ASGIApp:
 MIDDLEWARES = (
     request_context,
     head,
-    access_log,
-    metrics,
+    observe,
     failures,
 )
+
+
+def _target(scope: Scope) -> str:
+    target: str = scope["raw_path"].decode("latin-1")
+    if query := scope["query_string"]:
+        target += "?" + query.decode("latin-1")
+    return target if len(target) <= LONGEST_TARGET else target[:LONGEST_TARGET] + "…"
 
 
 def _route(scope: Scope) -> str:
