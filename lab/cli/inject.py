@@ -25,8 +25,9 @@ def kube_inject(
 ) -> None:
     """Print manifests with the sidecar in them, as `istioctl kube-inject` does.
 
-    The sidecar is an init container that keeps running (a native sidecar). Namespaces with the
-    label istio-injection=enabled need this not: there it happens when a pod is created.
+    The sidecar is an init container that keeps running (a native sidecar).
+    Namespaces with the label istio-injection=enabled need this not: there it
+    happens when a pod is created.
 
     Example:
       guestbook kube-inject -f k8s/base/ui-deployment.yaml | guestbook apply -f -

@@ -65,8 +65,9 @@ def up(
 ) -> None:
     """Start the lab here and keep it running until Ctrl-C.
 
-    The first time it applies k8s/base and Istio's baseline; after that it restores what was applied
-    last. DATABASE_URL and REDIS_HOST in the environment take your own servers.
+    The first time it applies k8s/base and Istio's baseline; after that it
+    restores what was applied last. DATABASE_URL and REDIS_HOST in the
+    environment take your own servers.
 
     Examples:
       guestbook up

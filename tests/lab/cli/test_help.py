@@ -6,6 +6,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -48,6 +49,18 @@ def test_help_teaches_with_an_example(
     text = capsys.readouterr().out
     assert f"Usage: guestbook {' '.join(words)}" in text
     assert "guestbook " + " ".join(words) in text.split("Example")[1]
+
+
+@pytest.mark.parametrize("words", EVERY, ids=" ".join)
+def test_help_reads_well_in_eighty_columns(words: tuple[str, ...]) -> None:
+    """Lines of a paragraph are kept as they are: a longer one would leave a ragged rest."""
+    command: Any = typer.main.get_command(application.app)
+    for name in words:
+        command = command.commands[name]
+    for paragraph in command.help.split("\n\n"):
+        lines = paragraph.splitlines()
+        if len(lines) > 1 and not lines[0].startswith("Example"):
+            assert [line for line in lines if len(line) > 78] == []
 
 
 @pytest.mark.parametrize("words", [(), ("rollout",), ("create",)])
