@@ -89,9 +89,10 @@ def test_a_double_click_is_one_message(services: Guestbook, open_page: OpenPage)
     before = count(services)
     page.get_by_label("Your name").fill("Ada")
     message_box(page).fill("click click")
-    with page.expect_navigation(url=f"{services.ui().url}/"):
-        page.get_by_role("button", name="Greet").dblclick(no_wait_after=True)
+    # The second click may cut off the navigation of the first, so no navigation is waited for.
+    page.get_by_role("button", name="Greet").dblclick(no_wait_after=True)
     expect(page.locator("#greeting")).to_be_visible()
+    page.wait_for_load_state("networkidle")
     assert count(services) == before + 1
 
 
