@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 from collections.abc import Iterator
 from enum import StrEnum
@@ -221,7 +222,9 @@ def _commands(lesson: Lesson, step: Step) -> Iterator[str]:
         yield f"{variable}=$({select}='{{.items[{wanted.index}].metadata.name}}')"
         yield f"{variable}_IP=$({select}='{{.items[{wanted.index}].status.podIP}}')"
     if step.send:
-        yield traffic.line(step.send, KubectlTarget(), "http://$INGRESS")
+        line = traffic.line(step.send, KubectlTarget(), "$INGRESS")
+        # In double quotes, where a shell fills in $INGRESS, ${run} and what was remembered.
+        yield re.sub(r"""'([^'"]*\$[^'"]*)'""", r'"\1"', line)
     if step.command:
         yield step.command
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.cli import main
 from lab.exercises import load
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -32,6 +33,17 @@ def words(page: Path) -> list[list[str]]:
     """The words of every command line of a page."""
     lines = [line for block in blocks(page) for line in block.splitlines()]
     return [shlex.split(line, comments=True) for line in lines]
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_what_show_prints_can_be_typed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A shell fills in $INGRESS and what was remembered, which it does not in single quotes."""
+    assert main(["exercise", "show", folder.name]) == 0
+    lines = re.findall(r"^   \$ (.*)$", capsys.readouterr().out, re.MULTILINE)
+    assert lines
+    for line in lines:
+        assert shlex.split(line, comments=True)
+        assert "$" not in "".join(re.findall(r"'[^']*'", line))
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
@@ -123,6 +135,7 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 VERBS = {
     "apply",
+    "create",
     "delete",
     "describe",
     "exec",

@@ -159,7 +159,7 @@ def _policies(manifests: list[Manifest]) -> Iterator[str]:
         for direction, side in (("ingress", "from"), ("egress", "to")):
             for rule in spec.get(direction, []):
                 for peer in rule[side]:
-                    if "namespaceSelector" in peer:
+                    if "namespaceSelector" in peer or "ipBlock" in peer:
                         continue
                     there = _matching(manifests, peer["podSelector"])
                     if not there:

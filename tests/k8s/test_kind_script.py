@@ -21,7 +21,11 @@ STAND_IN = """#!/bin/bash
 echo "$(basename "$0") $*" >> "$CALLS"
 case "$(basename "$0") $*" in
 "kind get clusters") cat "$CLUSTERS" ;;
-"istioctl version "*) echo "${ISTIOCTL_VERSION:-1.30.5}" ;;
+"kind version --quiet") echo "${KIND_IS:-0.32.0}" ;;
+"istioctl version "*) echo "client version: ${ISTIOCTL_VERSION:-1.30.5}" ;;
+"docker image inspect "*) echo "sha256:${IMAGE:-1}" ;;
+"kubectl --context kind-guestbook get --raw /readyz") [ -z "${BROKEN:-}" ] ;;
+"kubectl --context kind-guestbook get deployment "*) printf '%s' "${RUNS:-}" ;;
 "kubectl --context kind-guestbook get secret "*) [ -n "${HAS_SECRET:-}" ] ;;
 "kubectl --context kind-guestbook create -f -") cat > "$SECRET" ;;
 "kubectl --context kind-guestbook rollout status deployment/ui"*) [ -z "${NEVER_READY:-}" ] ;;
@@ -138,6 +142,38 @@ def test_another_istio_is_refused(machine: dict[str, str]) -> None:
     assert result.returncode == 1
     assert "istioctl is 1.29.2" in result.stderr
     assert not any("install" in call for call in calls(machine))
+
+
+@pytest.mark.parametrize(
+    ("version", "good"), [("0.32.1", True), ("1.0.0", True), ("0.31.9", False)]
+)
+def test_an_older_kind_is_refused(machine: dict[str, str], version: str, good: bool) -> None:
+    have_cluster(machine)
+    result = run(machine | {"KIND_IS": version})
+    assert (result.returncode == 0) == good
+    assert (f"kind is {version}" in result.stderr) != good
+
+
+def test_a_cluster_whose_creation_was_interrupted_is_not_used(machine: dict[str, str]) -> None:
+    have_cluster(machine)
+    result = run(machine | {"BROKEN": "1"})
+    assert result.returncode == 1
+    assert "make kind-down, then make kind" in result.stderr
+    assert "kind export kubeconfig --name guestbook --quiet" in calls(machine)
+    assert not any("install" in call for call in calls(machine))
+
+
+@pytest.mark.parametrize(("runs", "restarts"), [("sha256:1", 0), ("sha256:0", 3), ("", 0)])
+def test_a_second_up_brings_new_images_into_the_pods(
+    machine: dict[str, str], runs: str, restarts: int
+) -> None:
+    """Their tag is the same, so applying the manifests alone would leave the old ones running."""
+    have_cluster(machine)
+    assert run(machine | {"RUNS": runs}).returncode == 0
+    found = calls(machine)
+    assert sum("rollout restart deployment/" in call for call in found) == restarts
+    annotated = [call for call in found if "guestbook-image=sha256:1" in call]
+    assert len(annotated) == 3
 
 
 def test_a_pod_that_never_gets_ready_is_named(machine: dict[str, str]) -> None:
