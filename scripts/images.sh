@@ -32,17 +32,17 @@ CREATE="first: docker buildx create --name guestbook --use"
 options=()
 if [ -n "${PLATFORMS:-}" ]; then
     [ "$REGISTRY" != guestbook ] || fail "PLATFORMS needs REGISTRY=…, a registry to push to"
-    ! simple_builder || fail "this builder (driver docker) builds for one platform only; $CREATE"
     options+=(--set "*.platform=$PLATFORMS")
     PUSH=1
 fi
-if [ -n "${PUSH:-}" ] && simple_builder; then
+if [ -z "${PUSH:-}" ]; then
+    options+=(--load --provenance=false)
+elif simple_builder; then
+    [ -z "${PLATFORMS:-}" ] || fail "this builder (driver docker) builds for one platform only; $CREATE"
     echo "note: without bill of materials and provenance, which this builder (driver docker) can't make; for them $CREATE" >&2
     options+=(--push)
-elif [ -n "${PUSH:-}" ]; then
-    options+=(--push --sbom=true --provenance=mode=max)
 else
-    options+=(--load --provenance=false)
+    options+=(--push --sbom=true --provenance=mode=max)
 fi
 
 echo "==> Building $REGISTRY/{ui,message,guestbook}:$TAG${PLATFORMS:+ for $PLATFORMS}"

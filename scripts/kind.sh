@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The guestbook with Istio on a local cluster: `scripts/kind.sh up`, `scripts/kind.sh down`.
-# A second `up` updates the cluster that is there, pods whose image is another one included. Only the cluster named guestbook is touched,
-# whatever the current kubectl context is.
+# A second `up` updates the cluster that is there, pods whose image is another one included. Only the
+# cluster named guestbook is touched, whatever the current kubectl context is.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -21,15 +21,6 @@ have_cluster() {
     local clusters
     clusters=$(kind get clusters 2>/dev/null)
     [[ $'\n'$clusters$'\n' == *$'\n'$CLUSTER$'\n'* ]]
-}
-
-at_least() { # at_least WANTED FOUND: versions of three numbers
-    local wanted found i
-    IFS=.- read -ra wanted <<<"$1"
-    IFS=.- read -ra found <<<"$2"
-    for i in 0 1 2; do
-        ((${found[i]:-0} == wanted[i])) || { ((${found[i]:-0} > wanted[i])); return; }
-    done
 }
 
 # The Deployments and their images. Which one a Deployment runs is remembered in an annotation.
@@ -62,7 +53,7 @@ up() {
     docker buildx version >/dev/null 2>&1 || fail "docker has no buildx plugin; see https://docs.docker.com/build/install-buildx/"
     local found
     found=$(kind version --quiet 2>/dev/null || true)
-    at_least "$KIND_VERSION" "${found#v}" \
+    printf '%s\n' "$KIND_VERSION" "${found#v}" | sort -VC \
         || fail "kind is ${found:-of an unknown version}; v$KIND_VERSION or newer is needed"
     found=$(istioctl version --remote=false --short 2>/dev/null || true)
     found=${found##* }
