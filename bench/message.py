@@ -46,5 +46,5 @@ def figures() -> Iterator[Figure]:
             ours,
             reference,
             "requests/s",
-            at_least=0.30,
+            at_least=0.33,
         )

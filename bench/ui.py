@@ -39,7 +39,7 @@ def figures() -> Iterator[Figure]:
             few.rate,
             minimal.rate,
             "pages/s",
-            at_least=0.5,
+            at_least=0.80,
         )
         yield Figure(
             "GET /, 99th percentile against the median", few.p99, few.median, "ms", at_most=4

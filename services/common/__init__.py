@@ -1,6 +1,6 @@
-"""What the three services share: settings, logs, telemetry, health, and the server itself.
+"""The parts that the three services share: settings, logs, telemetry, health, and the server.
 
-A service builds a FastAPI application and hands it over; its `__main__` is always the same:
+Every service's `__main__` is the same:
 
     settings = load(Settings)
     logs.configure(settings)

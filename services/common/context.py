@@ -1,7 +1,8 @@
-"""The request being handled, for whoever needs it further down: logs, metrics, outgoing calls."""
+"""The request being handled: its trace headers, its id and the status of its answer."""
 
 from __future__ import annotations
 
+import re
 import uuid
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -18,27 +19,34 @@ TRACE_HEADERS = (
     b"x-b3-sampled",
     b"x-b3-flags",
 )
-"""What W3C Trace Context and B3 (single and multiple) put on a request."""
+"""Headers of W3C Trace Context and of B3, single and multiple."""
+
+LONGEST_VALUE = 1000
+"""Bytes of a trace header; a longer one is not relayed."""
 
 _KEPT = frozenset((REQUEST_ID, *TRACE_HEADERS))
+_REQUEST_ID_FORM = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+_TRACE_ID_FORM = re.compile(rb"[0-9a-f]{32}|[0-9a-f]{16}")
 
 
 @dataclass(slots=True)
 class RequestContext:
+    """The parts of a request that logs, metrics and outgoing calls need."""
+
     method: str
     kept: dict[bytes, bytes]
-    """The trace headers and the request id of the request, as they came."""
+    """The trace headers and the request id, as they came."""
     request_id: str
     status: int = 500
-    """The answer's status; 500 until one is sent, for that is what an exception becomes."""
+    """Status of the answer; 500 until one is sent, as an exception becomes one."""
     answered: bool = False
     """Whether the answer has begun."""
     span_trace_id: str | None = None
-    """The trace id of our own span, where spans are made."""
+    """Trace id of this process's own span, where spans are exported."""
 
     @property
     def trace_id(self) -> str | None:
-        """The trace this request belongs to: lower-case hexadecimal digits, or None."""
+        """The trace id in lower-case hexadecimal digits, None without a valid one."""
         return self.span_trace_id or _incoming_trace_id(self.kept)
 
 
@@ -46,23 +54,30 @@ current_request: ContextVar[RequestContext] = ContextVar("current_request")
 
 
 def new_request(method: str, headers: list[tuple[bytes, bytes]]) -> RequestContext:
-    """Remember what matters of a request; one that brings no `x-request-id` is given one."""
+    """Returns the context of a request; one without a valid `x-request-id` is given one.
+
+    Trace headers that cannot be relayed as they are (not printable ASCII, too long) are dropped.
+    """
     kept: dict[bytes, bytes] = {}
     for name, value in headers:
         if name in _KEPT:
-            # A header may be repeated (tracestate); together they are one list.
+            # A repeated header (tracestate) is one list.
             kept[name] = kept[name] + b"," + value if name in kept else value
-    request_id = kept.get(REQUEST_ID)
-    return RequestContext(
-        method, kept, request_id.decode("latin-1") if request_id else str(uuid.uuid4())
-    )
+    for name, value in tuple(kept.items()):
+        if not (value.isascii() and value.decode().isprintable() and len(value) <= LONGEST_VALUE):
+            del kept[name]
+    request_id = kept.get(REQUEST_ID, b"")
+    if not _REQUEST_ID_FORM.fullmatch(request_id):
+        request_id = kept[REQUEST_ID] = str(uuid.uuid4()).encode()
+    return RequestContext(method, kept, request_id.decode())
 
 
 def _incoming_trace_id(kept: dict[bytes, bytes]) -> str | None:
-    if parent := kept.get(b"traceparent"):
-        parts = parent.split(b"-", 2)
-        return parts[1].decode("latin-1") if len(parts) == 3 else None
-    if (single := kept.get(b"b3")) and b"-" in single:
-        return single.split(b"-", 1)[0].decode("latin-1")
-    multiple = kept.get(b"x-b3-traceid")
-    return multiple.decode("latin-1") if multiple else None
+    if b"traceparent" in kept:
+        trace_id = kept[b"traceparent"].split(b"-", 2)[1:2]
+    elif b"b3" in kept:
+        trace_id = kept[b"b3"].split(b"-", 1)[:1]
+    else:
+        trace_id = [kept.get(b"x-b3-traceid", b"")]
+    valid = [each.decode() for each in trace_id if _TRACE_ID_FORM.fullmatch(each)]
+    return valid[0] if valid else None

@@ -1,70 +1,94 @@
-"""Every error answer is JSON with a reason (RFC 9457, `application/problem+json`)."""
+"""Error answers in JSON with a reason (RFC 9457, `application/problem+json`)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Match
+from starlette.routing import BaseRoute, Match
+
+from services.common.context import current_request
+
+FAILED = "the service failed; see its log"
+
+ErrorAnswer = Callable[[int, str, Mapping[str, str] | None], Response]
+"""Makes the answer to an error of its status, its reason and further headers."""
 
 
 class ProblemResponse(JSONResponse):
     media_type = "application/problem+json"
 
 
-def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> ProblemResponse:
-    """An error answer: the status, its name, and what was wrong in words for a client."""
-    content = {"title": _phrase(status), "status": status, "detail": detail}
+def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Returns a problem document: title, status, reason and the id of the request."""
+    content: dict[str, Any] = {"title": phrase(status), "status": status, "detail": detail}
+    if request := current_request.get(None):
+        content["request_id"] = request.request_id
     return ProblemResponse(content, status, headers)
 
 
-def add_error_handlers(app: FastAPI) -> None:
-    """Turn whatever goes wrong in the application into a problem answer."""
+def add_error_handlers(app: Starlette, answer: ErrorAnswer) -> None:
+    """Answers errors of routing, of the routes and of validation with their reason."""
 
-    @app.exception_handler(HTTPException)
-    async def http_error(request: Request, error: HTTPException) -> Response:
+    async def http_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # noqa: S101
         headers = dict(error.headers or {})
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-            headers["Allow"] = ", ".join(sorted(_allowed_methods(app, request)))
+            headers["Allow"] = ", ".join(sorted(_allowed_methods(app.routes, request)))
         detail = error.detail
-        if detail == _phrase(error.status_code):
+        if detail == phrase(error.status_code):
             detail = f"{request.method} {request.url.path}: {detail.lower()}"
-        return problem(error.status_code, detail, headers)
+        return answer(error.status_code, detail, headers)
 
-    @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> Response:
-        return problem(HTTPStatus.BAD_REQUEST, "; ".join(map(_reason, error.errors())))
+    async def invalid(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)  # noqa: S101
+        return answer(HTTPStatus.BAD_REQUEST, reasons(error.errors()), None)
 
-    @app.exception_handler(Exception)
     async def unexpected(_request: Request, _error: Exception) -> Response:
-        # The log has the traceback; the client is told nothing of our insides.
-        return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the service failed; see its log")
+        return answer(HTTPStatus.INTERNAL_SERVER_ERROR, FAILED, None)  # The log has the traceback.
+
+    app.add_exception_handler(Exception, unexpected)
+    app.add_exception_handler(HTTPException, http_error)
+    app.add_exception_handler(RequestValidationError, invalid)
 
 
-def _allowed_methods(app: FastAPI, request: Request) -> set[str]:
-    """All methods of all routes with the request's path (a router names only the first route's)."""
+def reasons(errors: Sequence[Any]) -> str:
+    """Returns all that pydantic found wrong, in words for a client."""
+    return "; ".join(map(_reason, errors))
+
+
+def phrase(status: int) -> str:
+    """Returns the name of a status."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Error"
+
+
+def _allowed_methods(routes: list[BaseRoute], request: Request) -> set[str]:
+    """Returns the methods of all routes with the request's path; a router names one route's."""
     methods: set[str] = set()
-    for route in app.routes:
+    for context in iter_route_contexts(routes):
+        route = context.original_route
         if route.matches(request.scope)[0] is not Match.NONE:
             methods |= getattr(route, "methods", None) or set()
     return methods | {"HEAD"} if "GET" in methods else methods
 
 
 def _reason(error: Mapping[str, Any]) -> str:
-    location = error["loc"]
-    where = ".".join(str(part) for part in location[1:]) or str(location[0])
     if error["type"] == "json_invalid":
-        return "the body is not valid JSON"
-    return f"{where}: {error['msg'].removeprefix('Value error, ')}"
-
-
-def _phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return "Error"
+        why = error.get("ctx", {}).get("error", error["msg"])
+        return f"the body is not valid JSON ({why})"
+    location = [str(part) for part in error["loc"] if part not in ("body", "query", "path")]
+    if not location:
+        return "the body must be a JSON object"
+    if error["type"] == "missing":
+        return f"{'.'.join(location)}: missing"
+    return f"{'.'.join(location)}: {error['msg'].removeprefix('Value error, ')}"

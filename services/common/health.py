@@ -1,7 +1,6 @@
 """Liveness, readiness and the state of each dependency, in the shape of Spring Boot's Actuator.
 
-Readiness tells the truth about the dependencies. Liveness never asks them: a restart cures no
-database.
+Readiness asks the dependencies. Liveness never does: a restart cures no database.
 """
 
 from __future__ import annotations
@@ -26,34 +25,30 @@ class Check:
 
 
 @dataclass(slots=True)
-class _Result:
-    at: float
-    """When, in seconds of the monotonic clock."""
-    error: str | None
-
-
-@dataclass(slots=True)
 class Health:
+    """The state of the service and of its dependencies."""
+
     checks: Sequence[Check]
     max_age: float = 1.0
     """Seconds an outcome is reused, so that probes cannot load a dependency."""
     started: bool = False
     draining: bool = False
-    _results: dict[str, _Result] = field(default_factory=dict)
-    _running: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    _outcomes: dict[str, tuple[float, str | None]] = field(default_factory=dict)
+    """By check: time (monotonic clock) and error of its last probe."""
+    _running: dict[str, asyncio.Task[str | None]] = field(default_factory=dict)
 
     async def readiness(self) -> tuple[int, dict[str, object]]:
-        """Status code and body: 200 when requests are welcome."""
+        """Returns status code and body: 200 when requests are welcome, else 503."""
         if self.draining or not self.started:
             return 503, {"status": OUT_OF_SERVICE}
         return await self.aggregate()
 
     def liveness(self) -> tuple[int, dict[str, object]]:
-        """Status code and body: that this answers at all is the point."""
+        """Returns 200 always: a process that answers is alive."""
         return 200, {"status": UP}
 
     async def aggregate(self) -> tuple[int, dict[str, object]]:
-        """Status code and body with the state of each dependency."""
+        """Returns status code and body with the state of each dependency."""
         errors = await asyncio.gather(*map(self._error, self.checks))
         components: dict[str, object] = {
             check.name: {"status": UP} if error is None else {"status": DOWN, "error": error}
@@ -66,31 +61,27 @@ class Health:
         return 200 if status == UP else 503, {"status": status, "components": components}
 
     async def _error(self, check: Check) -> str | None:
-        result = self._results.get(check.name)
-        if result is not None and monotonic() - result.at < self.max_age:
-            return result.error
-        # Probes that come together share one; one that hangs is never started twice.
+        at, error = self._outcomes.get(check.name, (-self.max_age, None))
+        if monotonic() - at < self.max_age:
+            return error
+        # Requests that come together share one probe.
         task = self._running.get(check.name)
         if task is None:
-            task = asyncio.ensure_future(check.probe())
-            self._running[check.name] = task
-        done, _ = await asyncio.wait({task}, timeout=check.timeout)
-        if not done:
-            task.cancel()
-            error: str | None = f"no answer within {check.timeout:g} s"
-        else:
-            error = _describe(task)
-        if task.done():
-            self._running.pop(check.name, None)
-        self._results[check.name] = _Result(monotonic(), error)
+            task = self._running[check.name] = asyncio.create_task(_outcome(check))
+            task.add_done_callback(lambda _: self._running.pop(check.name))
+        error = await asyncio.shield(task)
+        self._outcomes[check.name] = (monotonic(), error)
         return error
 
 
-def _describe(task: asyncio.Task[None]) -> str | None:
-    if task.cancelled():
-        return "cancelled"
-    error = task.exception()
-    if error is None:
-        return None
-    reason = str(error).partition("\n")[0]
-    return f"{type(error).__name__}: {reason}"[:300]
+async def _outcome(check: Check) -> str | None:
+    """Returns why the dependency is down; None when it is up."""
+    try:
+        async with asyncio.timeout(check.timeout):
+            await check.probe()
+    except TimeoutError:
+        return f"no answer within {check.timeout:g} s"
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        return f"{type(error).__name__}: {reason}"[:300]
+    return None

@@ -1,4 +1,4 @@
-"""Log lines on standard output, a line an event, those of a turn of the event loop in one write.
+"""Log lines on standard output, a line an event.
 
 Text is for people and for the exercises: an information line is the message alone, as in the
 codelab; a warning or an error begins with its level. JSON has everything in fields. The access log
@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import sys
+import time
 from typing import Any, TextIO
 
 from services.common import telemetry
@@ -21,35 +23,50 @@ ACCESS = "access"
 """Name of the logger of the access log."""
 
 ACCESS_LINE = "%s %s %d %.1fms"
-"""Its line, of method, path, status and milliseconds; in JSON these are fields as well."""
-
-_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {
-    ord("\n"): "\\n",
-    ord("\r"): "\\r",
-    ord("\t"): "\\t",
-    0x2028: "\\u2028",
-    0x2029: "\\u2029",
-}
+"""Its line: method, path, status, milliseconds; in JSON these are fields as well."""
 
 
 class TextFormatter(logging.Formatter):
-    """The message, one line, whatever a client put in it; a traceback follows on its own lines."""
+    """Formats the message as one line, whatever a client put in it; a traceback follows."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = _one_line(record.getMessage())
+        line = escape(record.getMessage())
         if record.levelno >= logging.WARNING:
             line = f"{record.levelname} {line}{_ids()}"
         elif record.name == ACCESS:
             line += _ids()
         if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
+            lines = self.formatException(record.exc_info).split("\n")
+            line = "\n".join([line, *map(escape, lines)])
         return line
 
 
-class _TurnHandler(logging.StreamHandler[TextIO]):
-    """Writes in the next turn of the event loop, and at once where none runs.
+class _Record(logging.LogRecord):
+    """A record without place, thread and task, which are not printed and cost as much again."""
 
-    Under load a turn has many lines, and the write is what a line costs most.
+    def __init__(
+        self,
+        name: str,
+        level: int,
+        pathname: str,  # noqa: ARG002
+        lineno: int,  # noqa: ARG002
+        msg: object,
+        args: Any,
+        exc_info: Any,
+        func: str | None = None,  # noqa: ARG002
+        sinfo: str | None = None,
+        **_: object,
+    ) -> None:
+        self.name, self.levelno, self.levelname = name, level, logging.getLevelName(level)
+        self.msg, self.args = msg, args
+        self.exc_info, self.exc_text, self.stack_info = exc_info, None, sinfo
+        self.created = time.time()
+
+
+class _TurnHandler(logging.StreamHandler[TextIO]):
+    """Writes the lines of a turn of the event loop at once, in the next turn.
+
+    Under load a turn has many lines, and the write is the dearest part of a line.
     """
 
     _due = False
@@ -71,29 +88,28 @@ class _TurnHandler(logging.StreamHandler[TextIO]):
 
     def _write(self) -> None:
         self._due = False
-        with contextlib.suppress(OSError):  # Nobody reads any more; that is no error of a request.
+        with contextlib.suppress(OSError):  # A log without a reader is no error of a request.
             super().flush()
 
 
 def configure(settings: CommonSettings) -> None:
-    """Send all logging of this process to standard output in the form the settings ask for."""
+    """Sends all logging of this process to standard output in the form of the settings."""
     # Not `sys.stdout`, which writes each line when Python runs unbuffered, as in a container.
     output = open(sys.stdout.fileno(), "w", 65536, "utf-8", "backslashreplace", closefd=False)  # noqa: SIM115
     handler = _TurnHandler(output)
     handler.setFormatter(_json_formatter() if settings.log_format == "json" else TextFormatter())
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
-    # Its start and stop lines repeat ours.
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    # Nobody prints these, and collecting them costs each line (see "Optimization" in the
-    # documentation of logging).
-    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    logging._srcfile = None
-    if sys.version_info >= (3, 12):
-        logging.logAsyncioTasks = False
+    for name in ("uvicorn", "httpx"):  # Their information lines repeat ours.
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.setLogRecordFactory(_Record)
+    logging._srcfile = None  # No file and line are looked up; they are not printed.
 
 
-def _one_line(text: str) -> str:
-    return text if text.isprintable() else text.translate(_CONTROL)
+def escape(text: str) -> str:
+    """Returns the text with control, bidirectional and other invisible characters escaped."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _ids() -> str:
@@ -102,7 +118,7 @@ def _ids() -> str:
         return ""
     trace_id = telemetry.trace_id()
     ids = f" trace_id={trace_id}" if trace_id else ""
-    return _one_line(f"{ids} request_id={request.request_id}")
+    return f"{ids} request_id={request.request_id}"
 
 
 def _json_formatter() -> logging.Formatter:
@@ -122,6 +138,12 @@ def _json_formatter() -> logging.Formatter:
             if request is not None:
                 log_data["trace_id"] = telemetry.trace_id()
                 log_data["request_id"] = request.request_id
+
+        def format(self, record: logging.LogRecord) -> str:
+            line = super().format(record)
+            if line.isprintable():
+                return line
+            return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line)
 
     return WithIds(
         "%(levelname)s%(name)s%(message)s",

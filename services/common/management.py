@@ -16,7 +16,7 @@ from services.common.settings import CommonSettings
 
 
 def management_app(settings: CommonSettings, health: Health) -> Starlette:
-    """What Kubernetes' probes, Prometheus and people who look after the service ask."""
+    """Returns the application for Kubernetes' probes, Prometheus and operators."""
 
     async def aggregate(_: Request) -> Response:
         return _json(*await health.aggregate())
@@ -41,7 +41,7 @@ def management_app(settings: CommonSettings, health: Health) -> Starlette:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     async def not_found(request: Request, _: Exception) -> Response:
-        return problem(404, f"{request.url.path}: not found; there are {', '.join(paths)}")
+        return problem(404, f"GET {request.url.path}: not found; there are {', '.join(paths)}")
 
     routes = [
         Route("/actuator/health", aggregate),

@@ -9,9 +9,6 @@ from prometheus_client import Counter, Histogram, Info, disable_created_metrics
 
 from services.common.settings import CommonSettings
 
-UNMATCHED = "unmatched"
-"""Route label of a path that no route has: a client must not be able to make new series."""
-
 _METHODS = frozenset(
     ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE")
 )
@@ -22,7 +19,7 @@ Record = Callable[[str, str, int, float], None]
 
 @cache
 def http_recorder() -> Record:
-    """A function that counts a request: method, route template, status, duration in seconds."""
+    """Returns a function that counts a request: method, route template, status, seconds."""
     disable_created_metrics()  # type: ignore[no-untyped-call]
     labels = ("method", "route", "status")
     requests = Counter("http_requests_total", "HTTP requests answered.", labels)
@@ -47,12 +44,29 @@ def http_recorder() -> Record:
 
 
 @cache
+def _backend_calls() -> Counter:
+    return Counter(
+        "backend_calls_total", "Calls of other services and of databases.", ("backend", "outcome")
+    )
+
+
+@cache
+def backend_counter(backend: str, outcome: str) -> Counter:
+    """Returns the counter of a back end's calls with this outcome.
+
+    Outcomes: ok, refused, error, timeout, unreachable, unreadable.
+    """
+    return _backend_calls().labels(backend, outcome)
+
+
+@cache
 def build_info() -> Info:
-    return Info("build", "What is running.")
+    """Returns the metric `build_info`."""
+    return Info("build", "The running version.")
 
 
 def set_build_info(settings: CommonSettings) -> None:
-    """Publish the running service, its version and its host as `build_info`."""
+    """Publishes the running service, its version and its host as `build_info`."""
     build_info().info(
         {
             "service": settings.otel_service_name,

@@ -1,8 +1,8 @@
-"""Runs the application and its management port in one process, and stops without losing a request.
+"""The server: the application and its management port in one process, and their graceful end.
 
-uvicorn closes its listeners the moment it is told to stop, before anyone could notice that the
-service is not ready any more. So the signal is handled here: say "not ready", go on serving for
-the drain, and only then let uvicorn finish what is in flight.
+uvicorn closes its listeners as soon as it gets the signal, before a load balancer could notice that
+the service is not ready any more. So the signal is handled here: the service says "not ready", goes
+on serving for the drain, and only then uvicorn finishes the requests in flight.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import resource
 import signal
 import socket
 import sys
@@ -23,24 +24,27 @@ from starlette.types import ASGIApp
 from services.common import telemetry
 from services.common.health import Check, Health
 from services.common.management import management_app
+from services.common.protocol import LimitedProtocol
 from services.common.settings import CommonSettings
 
 KEEP_ALIVE = 3900
 """Seconds an idle connection is kept: longer than Envoy's pool keeps it (an hour), so that it is
 never the server that closes a connection just as the proxy picks it for a request."""
 
-DATE_TICK = 1.0
-"""Seconds between two updates of the Date header."""
+TICK = 1.0
+"""Seconds between two updates of the Date header and checks of the connections' time limits."""
 
 logger = logging.getLogger(__name__)
 
 
 def run(app: ASGIApp, *, settings: CommonSettings, checks: Sequence[Check] = ()) -> None:
-    """Serve until SIGTERM or SIGINT; returns when everything in flight is answered.
+    """Serves until SIGTERM or SIGINT; returns when every request in flight is answered.
 
     SIGTERM drains first (see `SHUTDOWN_DRAIN`, `SHUTDOWN_GRACE`), SIGINT does not, and a second
     signal ends the wait. A port that cannot be bound ends the process with status 1 and one line.
     """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # A connection takes a descriptor.
     listener = _bind(settings.host, settings.port, "PORT")
     management_listener = _bind(settings.host, settings.management_port, "MANAGEMENT_PORT")
     uvloop.run(_serve(app, settings, checks, listener, management_listener))
@@ -55,28 +59,36 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        yield  # Signals are for both servers together; `_serve` handles them.
+        yield  # Signals concern both servers; `_serve` handles them.
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        self._ticker = asyncio.create_task(self._tick())
         self._on_started()
 
     async def main_loop(self) -> None:
-        """Wait for the end; the tick keeps the Date header right.
+        """Waits for the end; uvicorn's own looks ten times a second for `should_exit`."""
+        await self._ending.wait()
 
-        uvicorn's own looks ten times a second for `should_exit`, in an idle process, too.
-        """
-        while not self.should_exit:
-            await self.on_tick(0)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._ending.wait(), DATE_TICK)
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        self._ticker.cancel()
+
+    async def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self.on_tick(0)  # Updates the Date header.
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, LimitedProtocol):
+                    connection.check_time(loop.time())
+            await asyncio.sleep(TICK)
 
     def end(self) -> None:
         self.should_exit = True
         self._ending.set()
 
     def close_after_answers(self) -> None:
-        """End each connection with its next answer, so that clients reconnect elsewhere."""
+        """Ends each connection with its next answer, so that clients connect elsewhere."""
         header = (b"connection", b"close")
         self.config.encoded_headers.append(header)
         self.server_state.default_headers = [*self.server_state.default_headers, header]
@@ -142,7 +154,7 @@ def _config(app: ASGIApp, lifespan: str) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=LimitedProtocol,
         ws="none",
         lifespan=lifespan,  # type: ignore[arg-type]
         interface="asgi3",

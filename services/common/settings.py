@@ -1,4 +1,4 @@
-"""Settings come from environment variables, read once, checked, and typed."""
+"""Settings from environment variables, read once, checked, and typed."""
 
 from __future__ import annotations
 
@@ -7,9 +7,17 @@ import re
 import socket
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, Self, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import PydanticUseDefault
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 from pydantic_settings.sources import PydanticBaseSettingsSource
@@ -19,7 +27,7 @@ _CREDENTIALS = re.compile(r"(?<=://)[^/@]*@")
 
 
 def _ignore_service_link(value: Any) -> Any:
-    """Kubernetes sets `REDIS_PORT=tcp://10.0.0.1:6379` for a Service named redis: not a setting."""
+    """Ignores `REDIS_PORT=tcp://10.0.0.1:6379`, as Kubernetes sets for a Service named redis."""
     if isinstance(value, str) and _SERVICE_LINK.fullmatch(value):
         raise PydanticUseDefault
     return value
@@ -39,14 +47,14 @@ BaseUrl = Annotated[
     AfterValidator(_base_url),
     Field(json_schema_extra={"allowed": "an http:// or https:// URL"}),
 ]
-"""The address of an HTTP service: scheme, host, and maybe port and path; no final slash."""
+"""URL of an HTTP service: scheme, host, and maybe port and path; no final slash."""
 
 Seconds = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
 """A duration in seconds."""
 
 
 class CommonSettings(BaseSettings):
-    """What every service reads. A subclass adds its own; each field needs a description.
+    """Settings of every service. A subclass adds its own; each field needs a description.
 
     The environment variable of a field is its name in capitals. Only `load` reads the
     environment; constructing the class takes the arguments and the defaults.
@@ -116,11 +124,29 @@ class CommonSettings(BaseSettings):
         return (init_settings,)
 
 
+def password(value: SecretStr | None, file: Path | None, variable: str) -> str | None:
+    """Returns a password given as a value or in a file; `variable` is the name of the latter.
+
+    Raises ValueError for a file that cannot be read.
+    """
+    if value is not None:
+        return value.get_secret_value()
+    if file is None:
+        return None
+    try:
+        return file.read_text(encoding="utf-8").removesuffix("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise ValueError(
+            f"{variable}={str(file)!r} is not allowed; expected a readable file ({reason})"
+        ) from None
+
+
 S = TypeVar("S", bound=CommonSettings)
 
 
 def load(cls: type[S], environ: Mapping[str, str] | None = None) -> S:
-    """Read the settings of a service from the environment (an empty variable counts as not set).
+    """Reads the settings of a service from the environment (an empty variable counts as not set).
 
     A value that is not allowed ends the process with status 2, after one line on standard error
     that names the variable, its value and what is allowed.
@@ -135,7 +161,7 @@ def load(cls: type[S], environ: Mapping[str, str] | None = None) -> S:
 
 
 def allowed(schema: Mapping[str, Any]) -> str:
-    """What a setting may be, in words, from its JSON schema."""
+    """Describes the allowed values of a setting, from its JSON schema."""
     if "allowed" in schema:
         return str(schema["allowed"])
     if "anyOf" in schema:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 from opentelemetry.exporter.otlp.json.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.exporter.zipkin.json import ZipkinExporter
+from opentelemetry.exporter.zipkin.json.v2 import JsonV2Encoder
 from opentelemetry.propagators.b3 import B3MultiFormat
 from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.propagators.textmap import TextMapPropagator
@@ -15,6 +17,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from services.common.outage import Outage
 from services.common.settings import CommonSettings
 
 logger = logging.getLogger(__name__)
@@ -24,25 +27,24 @@ EXPORT_TIMEOUT = 2
 
 
 class _Quiet(SpanExporter):
-    """Says once that a collector is away and once that it is back; traces are no one's outage."""
+    """Logs one warning when export starts to fail and one line when it works again."""
 
     def __init__(self, exporter: SpanExporter, url: str) -> None:
         self._exporter = exporter
-        self._url = url
-        self._failing = False
+        self._outage = Outage(
+            logger, f"cannot export spans to {url}", f"exporting spans to {url} works again"
+        )
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        reason = "it does not take them"
         try:
             result = self._exporter.export(spans)
-        except Exception as error:  # Exporters raise whatever their HTTP client does.
-            result, reason = SpanExportResult.FAILURE, _innermost(error)
-        failed = result is not SpanExportResult.SUCCESS
-        if failed and not self._failing:
-            logger.warning("cannot export spans to %s: %s", self._url, reason)
-        elif self._failing and not failed:
-            logger.warning("exporting spans to %s works again", self._url)
-        self._failing = failed
+        except Exception as error:
+            self._outage.fails(_innermost(error))
+            return SpanExportResult.FAILURE
+        if result is SpanExportResult.SUCCESS:
+            self._outage.works()
+        else:
+            self._outage.fails("the collector did not take them")
         return result
 
     def shutdown(self) -> None:
@@ -52,6 +54,19 @@ class _Quiet(SpanExporter):
         return self._exporter.force_flush(timeout_millis)
 
 
+class _WithRemoteEndpoint(JsonV2Encoder):
+    """Names the called service, so that databases too are nodes of Zipkin's dependency graph."""
+
+    def _encode_span(self, span: Any, encoded_local_endpoint: Any) -> dict[str, Any]:
+        encoded: dict[str, Any] = super()._encode_span(span, encoded_local_endpoint)
+        name = span.attributes.get("peer.service") or span.attributes.get("db.system.name")
+        if name:
+            encoded["remoteEndpoint"] = {"serviceName": name}
+            if port := span.attributes.get("server.port"):
+                encoded["remoteEndpoint"]["port"] = port
+        return encoded
+
+
 def _innermost(error: BaseException) -> str:
     while error.__context__ is not None:
         error = error.__context__
@@ -59,7 +74,7 @@ def _innermost(error: BaseException) -> str:
 
 
 def provider(settings: CommonSettings) -> TracerProvider:
-    """A provider that exports, in the background, to each collector the settings name."""
+    """Returns a provider that exports, in the background, to each collector of the settings."""
     resource = Resource.create(
         {
             "service.name": settings.otel_service_name,
@@ -74,13 +89,15 @@ def provider(settings: CommonSettings) -> TracerProvider:
         exporters[url] = OTLPSpanExporter(url, timeout=EXPORT_TIMEOUT)
     if settings.zipkin_endpoint:
         url = settings.zipkin_endpoint
-        exporters[url] = ZipkinExporter(endpoint=url, timeout=EXPORT_TIMEOUT)
+        zipkin = ZipkinExporter(endpoint=url, timeout=EXPORT_TIMEOUT)
+        zipkin.encoder = _WithRemoteEndpoint()  # type: ignore[assignment]
+        exporters[url] = zipkin
     for url, exporter in exporters.items():
         made.add_span_processor(BatchSpanProcessor(_Quiet(exporter, url)))
-    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # `_Quiet` says it instead.
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # `_Quiet` logs it instead.
     return made
 
 
 def propagator() -> TextMapPropagator:
-    """Reads and writes both formats; where a request carries both, the W3C one is read last."""
+    """Returns a propagator of both formats; where a request carries both, W3C is read last."""
     return CompositePropagator([B3MultiFormat(), TraceContextTextMapPropagator()])

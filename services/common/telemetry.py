@@ -2,8 +2,8 @@
 
 *Relay* (no exporter configured): the trace headers of the incoming request go on outgoing calls
 untouched. A span of our own that nobody exports would be a missing parent in the mesh's trace.
-*Spans* (an exporter configured): FastAPI makes the server span, `client_span` those of calls, and
-W3C Trace Context and B3 are both read and written. `x-request-id` is passed on in both.
+*Spans* (an exporter configured): Starlette's middleware makes the server span, `client_span` those
+of calls; W3C Trace Context and B3 are read and written. `x-request-id` is passed on in both.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from fastapi.telemetry import TelemetryConfig
 from opentelemetry import propagate, trace
+from starlette.types import ASGIApp
 
 from services.common.context import current_request
 from services.common.settings import CommonSettings
@@ -23,19 +23,8 @@ if TYPE_CHECKING:
 
 _provider: TracerProvider | None = None
 
-
-def for_fastapi(settings: CommonSettings) -> TelemetryConfig:
-    """For `FastAPI(telemetry=…)`: a server span a request where spans are exported, nothing else.
-
-    Where they are not, FastAPI need not look for a provider at each request.
-    """
-    return {
-        "tracing": _exports(settings),
-        "operation_spans": False,
-        "metrics": False,
-        "logs": False,
-        "auto_configure": False,
-    }
+Attributes = dict[str, str | int]
+"""Attributes of a span, by OpenTelemetry's semantic conventions."""
 
 
 def tracing_enabled() -> bool:
@@ -44,9 +33,9 @@ def tracing_enabled() -> bool:
 
 
 def configure(settings: CommonSettings) -> None:
-    """Turn on span export when the settings name a collector; do nothing otherwise."""
+    """Turns on span export when the settings name a collector; does nothing otherwise."""
     global _provider
-    if _exports(settings):
+    if settings.otel_exporter_otlp_endpoint or settings.zipkin_endpoint:
         # The SDK costs start time and memory: only those who export pay.
         from services.common import spans
 
@@ -55,18 +44,23 @@ def configure(settings: CommonSettings) -> None:
         propagate.set_global_textmap(spans.propagator())
 
 
-def _exports(settings: CommonSettings) -> bool:
-    return bool(settings.otel_exporter_otlp_endpoint or settings.zipkin_endpoint)
+def server_spans(app: ASGIApp) -> ASGIApp:
+    """Makes a span of each request, where spans are exported."""
+    if _provider is None:
+        return app
+    from starlette.middleware.opentelemetry import OpenTelemetryMiddleware
+
+    return OpenTelemetryMiddleware(app, tracer_provider=_provider)
 
 
 def shutdown() -> None:
-    """Export what is left, as far as the collector answers in time."""
+    """Exports the spans that are left, as far as the collector answers in time."""
     if _provider is not None:
         _provider.shutdown()
 
 
 def trace_id() -> str | None:
-    """The current trace, as hexadecimal digits, for log lines."""
+    """Returns the current trace id in hexadecimal digits, for log lines."""
     if _provider is not None:
         context = trace.get_current_span().get_span_context()
         if context.is_valid:
@@ -76,15 +70,12 @@ def trace_id() -> str | None:
 
 
 def outgoing_headers() -> dict[str, str]:
-    """Headers to put on an HTTP call made while handling the current request."""
+    """Returns the headers for an HTTP call made while handling the current request."""
     request = current_request.get(None)
     headers: dict[str, str] = {}
     if request is not None:
         if _provider is None:
-            headers = {
-                name.decode("latin-1"): value.decode("latin-1")
-                for name, value in request.kept.items()
-            }
+            headers = {name.decode(): value.decode() for name, value in request.kept.items()}
         headers["x-request-id"] = request.request_id
     if _provider is not None:
         propagate.inject(headers)
@@ -92,16 +83,27 @@ def outgoing_headers() -> dict[str, str]:
 
 
 @contextmanager
-def client_span(name: str, **attributes: str | int | float | bool) -> Iterator[trace.Span]:
-    """A span around a call to another service; in relay mode one that records nothing.
+def client_span(name: str, attributes: Attributes) -> Iterator[trace.Span]:
+    """Makes a span around a call; in relay mode it records nothing.
 
-    Attributes are OpenTelemetry's, as in `**{"http.request.method": "GET"}`.
+    An exception sets the span's status to Error and its `error.type` to its `error_type`, if it
+    has one, or to the name of its class.
     """
     if _provider is None:
         yield trace.INVALID_SPAN
         return
     tracer = trace.get_tracer("services")
     with tracer.start_as_current_span(
-        name, kind=trace.SpanKind.CLIENT, attributes=attributes
+        name, kind=trace.SpanKind.CLIENT, attributes=attributes, record_exception=False
     ) as span:
-        yield span
+        try:
+            yield span
+        except Exception as error:
+            fail_span(span, getattr(error, "error_type", type(error).__name__))
+            raise
+
+
+def fail_span(span: trace.Span, error_type: str) -> None:
+    """Marks a span as failed."""
+    span.set_attribute("error.type", error_type)
+    span.set_status(trace.StatusCode.ERROR)

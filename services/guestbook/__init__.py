@@ -1,1 +1,1 @@
-"""The guestbook service: messages over HTTP in the HAL shape of Spring Data REST, kept in MySQL."""
+"""The guestbook service: messages in MySQL, over HTTP in the shape of Spring Data REST."""

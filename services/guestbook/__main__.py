@@ -8,7 +8,6 @@ from services.common.health import Check
 from services.common.server import run
 from services.common.settings import load
 from services.guestbook.app import create_app
-from services.guestbook.health import database_probe
 from services.guestbook.settings import Settings
 from services.guestbook.storage import Storage
 
@@ -17,9 +16,8 @@ def main() -> None:
     settings = load(Settings)
     logs.configure(settings)
     storage = Storage(settings.url())
-    app = create_app(settings, storage)
-    checks = [Check("database", database_probe(storage))]
-    run(instrument(app, settings), settings=settings, checks=checks)
+    app = instrument(create_app(settings, storage), settings)
+    run(app, settings=settings, checks=[Check("database", storage.probe)])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The guestbook's application: routes, and what its errors look like to a client."""
+"""The application of the guestbook service: its routes, and its answers to errors."""
 
 from __future__ import annotations
 
@@ -10,31 +10,33 @@ from http import HTTPStatus
 from fastapi import FastAPI, Request
 from starlette.responses import Response
 
+from services.common.app import NO_TELEMETRY
 from services.common.errors import problem
-from services.common.telemetry import for_fastapi
-from services.guestbook import health
+from services.common.openapi import add_docs
+from services.guestbook.database import DatabaseUnavailableError, DataRefusedError
+from services.guestbook.maintenance import maintain
 from services.guestbook.routes import add_routes
 from services.guestbook.settings import Settings
-from services.guestbook.storage import (
-    DatabaseUnavailableError,
-    DataRefusedError,
-    KeyReusedError,
-    Storage,
-)
+from services.guestbook.storage import KeyReusedError, PreconditionFailedError, Storage
 
 RETRY_AFTER = "2"
 """Seconds after which a client may try again: the database comes back within a few."""
 
+_UNAVAILABLE = (
+    "The database is unavailable, and the request may not have been carried out. "
+    "Send it again later; a POST with the same Idempotency-Key stores nothing twice."
+)
+
 
 def create_app(settings: Settings, storage: Storage) -> FastAPI:
-    """The application on a database that need not be up yet."""
+    """Returns the application on a database that need not be up yet."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        upkeep = asyncio.create_task(health.keep_up(storage))
+        maintenance = asyncio.create_task(maintain(storage))
         yield
-        upkeep.cancel()
-        await asyncio.wait((upkeep,))
+        maintenance.cancel()
+        await asyncio.wait((maintenance,))
         storage.close()
 
     app = FastAPI(
@@ -44,16 +46,14 @@ def create_app(settings: Settings, storage: Storage) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        telemetry=for_fastapi(settings),
+        strict_content_type=False,
+        telemetry=NO_TELEMETRY,
     )
 
     @app.exception_handler(DatabaseUnavailableError)
     async def unavailable(_request: Request, _error: DatabaseUnavailableError) -> Response:
-        detail = (
-            "The database is unavailable, and the request may not have been carried out. "
-            "Send it again later; a POST with the same Idempotency-Key stores nothing twice."
-        )
-        return problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, {"Retry-After": RETRY_AFTER})
+        headers = {"Retry-After": RETRY_AFTER}
+        return problem(HTTPStatus.SERVICE_UNAVAILABLE, _UNAVAILABLE, headers)
 
     @app.exception_handler(DataRefusedError)
     async def refused(_: Request, error: DataRefusedError) -> Response:
@@ -64,5 +64,11 @@ def create_app(settings: Settings, storage: Storage) -> FastAPI:
         detail = "This Idempotency-Key came before with another message; use a new key."
         return problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail)
 
+    @app.exception_handler(PreconditionFailedError)
+    async def changed(_request: Request, _error: PreconditionFailedError) -> Response:
+        detail = "The message is not in the state that If-Match names; get it again."
+        return problem(HTTPStatus.PRECONDITION_FAILED, detail)
+
     add_routes(app, settings, storage)
+    add_docs(app)
     return app

@@ -1,125 +1,164 @@
-"""Reads a page so that it costs the same in a table of any size, as far as an index allows."""
+"""A page of messages: the request, in the grammar of Spring Data, and its query."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, select
 
-from services.guestbook import counter
-from services.guestbook.hal import Message
-from services.guestbook.paging import Order, PageRequest
-from services.guestbook.tables import message
+from services.guestbook.models import Message
+from services.guestbook.tables import message, message_count
 
+FIELDS = ("id", "username", "timestamp")
+"""The fields to sort by; each has an index."""
+DEFAULT_SIZE = 20
+MAX_SIZE = 1000
 FAR = 1000
-"""Rows to skip from which on the database should not walk past them."""
+"""Rows before a page from which on the database skips them in an index, from the nearer end."""
+
+PEOPLE = "people"
+"""SQLite's collation for names, made with each connection; MySQL's stands in the table."""
+
+_INT = re.compile(r"[+-]?[0-9]{1,10}")
+_MAX_INT = 2**31 - 1
+
+
+class Order(NamedTuple):
+    """A field to sort by."""
+
+    field: str
+    direction: Literal["asc", "desc"] = "asc"
+
+
+@dataclass(frozen=True, slots=True)
+class PageRequest:
+    """A page that a client asks for."""
+
+    number: int
+    size: int
+    sort: tuple[Order, ...] = ()
+
+    @property
+    def offset(self) -> int:
+        """The number of messages before the page."""
+        return self.number * self.size
+
+
+class Page(NamedTuple):
+    """A page as one state of the data has it."""
+
+    messages: list[Message]
+    total: int
+    foreign: bool
+    """Whether the table has newer rows than those that are counted: somebody else writes to it."""
+
+
+def page_request(page: str | None, size: str | None, sort: list[str]) -> PageRequest:
+    """Reads the parameters as Spring Data does: a bad number is the default, a bad sort ignored.
+
+    Raises ValueError for `sort=message`, which has no index.
+    """
+    number = min(max(_int(page), 0), _MAX_INT)
+    wanted = _int(size)
+    orders = tuple(order for parameter in sort for order in _orders(parameter))
+    first = tuple(
+        order
+        for at, order in enumerate(orders)
+        if order.field not in [o.field for o in orders[:at]]
+    )
+    return PageRequest(number, min(wanted, MAX_SIZE) if wanted > 0 else DEFAULT_SIZE, first)
+
+
+def _int(text: str | None) -> int:
+    value = int(text) if text and _INT.fullmatch(text) else 0
+    return value if -_MAX_INT - 1 <= value <= _MAX_INT else 0
+
+
+def _orders(parameter: str) -> list[Order]:
+    """Reads `field[,field…][,asc|desc]`; the direction holds for all fields."""
+    *names, last = parameter.split(",")
+    if last.lower() not in ("asc", "desc"):
+        names.append(last)
+    direction: Literal["asc", "desc"] = "desc" if last.lower() == "desc" else "asc"
+    if "message" in names:
+        raise ValueError(f"sort: no sorting by message; there are {', '.join(FIELDS)}")
+    return [Order(name, direction) for name in names if name in FIELDS]
+
 
 _columns = (message.c.id, message.c.username, message.c.message, message.c.timestamp)
-_by_id = select(*_columns).where(message.c.id == bindparam("id"))
-_total = select(counter.total())
-_first = select(func.min(message.c.id)).scalar_subquery()
-_last_id = select(func.max(message.c.id)).scalar_subquery()
-_without_gaps = _last_id - _first + 1 == counter.total()
-_upwards = (
-    select(*_columns, counter.total())
-    .where(_without_gaps)
-    .where(message.c.id >= _first + bindparam("offset"))
-    .where(message.c.id < _first + bindparam("offset") + bindparam("size"))
-    .order_by(message.c.id)
-)
-_downwards = (
-    select(*_columns, counter.total())
-    .where(_without_gaps)
-    .where(message.c.id <= _last_id - bindparam("offset"))
-    .where(message.c.id > _last_id - bindparam("offset") - bindparam("size"))
-    .order_by(message.c.id.desc())
-)
+_total = select(func.coalesce(func.sum(message_count.c.total), 0)).scalar_subquery()
+_last_counted = select(func.coalesce(func.max(message_count.c.last_id), 0)).scalar_subquery()
+_last = select(func.coalesce(func.max(message.c.id), 0)).scalar_subquery()
+FOREIGN = (_last > _last_counted).label("foreign")
+"""Whether somebody else wrote messages that are not counted yet."""
+_state = (_total.label("total"), FOREIGN)
+_empty_page = select(*_state)
 
 
-def one(connection: Connection, message_id: int) -> Message | None:
-    row = connection.execute(_by_id, {"id": message_id}).first()
-    return None if row is None else Message(*row)
+def read_page(connection: Connection, request: PageRequest, guess: int | None) -> Page:
+    """Reads a page; `guess` is the total that was seen last.
 
-
-def page(connection: Connection, request: PageRequest) -> tuple[list[Message], int]:
-    """The messages of a page, and how many there are in all, of one state of the data."""
-    parameters = {"size": request.size, "offset": request.offset}
+    A page near the end is read backwards, so that no page makes the database skip more than half
+    of the rows. Its place from the end follows from the total; the same statement returns the
+    total as of its state of the data, and is repeated where that differs.
+    """
+    dialect = connection.dialect.name
     if request.offset < FAR:
-        rows = connection.execute(_near(request.sort), parameters).all()
-        if not rows:
-            return [], int(connection.execute(_total).scalar_one())
-    elif not request.sort or request.sort[0].field == "id":
-        # Where no id is missing, the place of a message is its id.
-        downwards = bool(request.sort) and request.sort[0].direction == "desc"
-        rows = connection.execute(_downwards if downwards else _upwards, parameters).all()
-        if not rows:
-            return _far_page(connection, request)
-    else:
-        return _far_page(connection, request)
-    return [Message(*row[:4]) for row in rows], int(rows[0][4])
+        near = _statement(dialect, request.sort, far=False, backwards=False)
+        return _read(connection, near, request.size, request.offset)
+    for total in (guess, None):
+        if total is None:
+            total, foreign = connection.execute(_empty_page).one()
+            if total <= request.offset:
+                return Page([], int(total), bool(foreign))
+        after = int(total) - request.offset - request.size
+        if after >= request.offset:
+            break
+        if total > request.offset:
+            limit = min(request.size, int(total) - request.offset)
+            backwards = _statement(dialect, request.sort, far=True, backwards=True)
+            page = _read(connection, backwards, limit, max(after, 0))
+            if page.total == total:
+                return page._replace(messages=page.messages[::-1])
+    forwards = _statement(dialect, request.sort, far=True, backwards=False)
+    return _read(connection, forwards, request.size, request.offset)
+
+
+def _read(connection: Connection, statement: Select[Any], limit: int, offset: int) -> Page:
+    rows = connection.execute(statement, {"limit": limit, "offset": offset}).all()
+    if not rows:
+        total, foreign = connection.execute(_empty_page).one()
+        return Page([], int(total), bool(foreign))
+    return Page([Message(*row[:4]) for row in rows], int(rows[0][4]), bool(rows[0][5]))
 
 
 @lru_cache(maxsize=64)
-def _near(sort: tuple[Order, ...]) -> Select[Any]:
-    return (
-        select(*_columns, counter.total())
-        .order_by(*_order_by(sort, backwards=False))
-        .limit(bindparam("size"))
-        .offset(bindparam("offset"))
-    )
+def _statement(dialect: str, sort: tuple[Order, ...], *, far: bool, backwards: bool) -> Select[Any]:
+    order = _order_by(dialect, sort, backwards=backwards)
+    if not far:
+        rows = select(*_columns, *_state).order_by(*order)
+        return rows.limit(bindparam("limit")).offset(bindparam("offset"))
+    # The ids come from an index alone; only the rows of the page itself are read.
+    ids = select(message.c.id).order_by(*order)
+    found = ids.limit(bindparam("limit")).offset(bindparam("offset")).subquery()
+    return select(*_columns, *_state).join(found, found.c.id == message.c.id).order_by(*order)
 
 
-def _far_page(connection: Connection, request: PageRequest) -> tuple[list[Message], int]:
-    """A page whose rows before it must be counted, from the nearer end."""
-    with _snapshot(connection):
-        total = int(connection.execute(_total).scalar_one())
-        size = min(request.size, total - request.offset)
-        if size <= 0:
-            return [], total
-        before = total - request.offset - size
-        backwards = request.offset > before
-        found = (
-            select(message.c.id)
-            .order_by(*_order_by(request.sort, backwards=backwards))
-            .limit(size)
-            .offset(before if backwards else request.offset)
-            .subquery()
-        )
-        statement = (
-            select(*_columns)
-            .join(found, found.c.id == message.c.id)
-            .order_by(*_order_by(request.sort, backwards=backwards))
-        )
-        messages = [Message(*row) for row in connection.execute(statement)]
-    return messages[::-1] if backwards else messages, total
-
-
-def _order_by(sort: tuple[Order, ...], *, backwards: bool) -> list[ColumnElement[Any]]:
-    """The order, made total by the id: in the direction of what is before it, as indexes are."""
-    orders = list(sort) if any(order.field == "id" for order in sort) else [*sort, _last(sort)]
-    return [
-        message.c[order.field].desc()
-        if (order.direction == "desc") is not backwards
-        else message.c[order.field].asc()
-        for order in orders
-    ]
-
-
-def _last(sort: tuple[Order, ...]) -> Order:
-    return Order("id", sort[-1].direction if sort else "asc")
-
-
-@contextmanager
-def _snapshot(connection: Connection) -> Iterator[None]:
-    """Several statements on one state of the data, on a connection without transactions."""
-    sqlite = connection.dialect.name == "sqlite"
-    if not sqlite:
-        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-    connection.exec_driver_sql("BEGIN" if sqlite else "START TRANSACTION READ ONLY")
-    try:
-        yield
-    finally:
-        connection.exec_driver_sql("COMMIT")
+def _order_by(
+    dialect: str, sort: tuple[Order, ...], *, backwards: bool
+) -> list[ColumnElement[Any]]:
+    """Returns the order, made total by the id, in the direction of the field before it."""
+    orders = list(sort)
+    if all(order.field != "id" for order in sort):
+        orders.append(Order("id", sort[-1].direction if sort else "asc"))
+    found: list[ColumnElement[Any]] = []
+    for order in orders:
+        column: ColumnElement[Any] = message.c[order.field]
+        if dialect == "sqlite" and order.field == "username":
+            column = column.collate(PEOPLE)
+        descending = (order.direction == "desc") is not backwards
+        found.append(column.desc() if descending else column.asc())
+    return found

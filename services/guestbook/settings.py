@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from services.common.settings import CommonSettings, Port
+from services.common.settings import CommonSettings, Port, password
 
 _ALLOWED_URLS = (
     "mysql+pymysql://USER:PASSWORD@HOST:PORT/DATABASE or sqlite:////absolute/path/to/file"
@@ -17,7 +17,7 @@ _ALLOWED_URLS = (
 
 
 class Settings(CommonSettings):
-    """What the guestbook service reads from its environment."""
+    """Environment variables of the guestbook service."""
 
     otel_service_name: str = Field(
         "guestbook-service", min_length=1, description="Name of the service in exported spans."
@@ -57,18 +57,11 @@ class Settings(CommonSettings):
 
     @model_validator(mode="after")
     def _readable_password(self) -> Self:
-        try:
-            self._password()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-            raise ValueError(
-                f"MYSQL_PASSWORD_FILE={str(self.mysql_password_file)!r} is not allowed; "
-                f"expected a readable file ({reason})"
-            ) from None
+        self._password()
         return self
 
     def url(self) -> URL:
-        """Where the database is."""
+        """Returns the address of the database."""
         if self.database_url is not None:
             return make_url(self.database_url.get_secret_value())
         return URL.create(
@@ -81,8 +74,4 @@ class Settings(CommonSettings):
         )
 
     def _password(self) -> str | None:
-        if self.mysql_password is not None:
-            return self.mysql_password.get_secret_value()
-        if self.mysql_password_file is None:
-            return None
-        return self.mysql_password_file.read_text(encoding="utf-8").removesuffix("\n")
+        return password(self.mysql_password, self.mysql_password_file, "MYSQL_PASSWORD_FILE")

@@ -1,119 +1,187 @@
-"""Messages in the database: what is answered as stored is there, once."""
+"""Stores messages; a post with an Idempotency-Key is stored once."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
-from time import monotonic
+from datetime import timedelta
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from sqlalchemy import URL, Connection, bindparam, delete, insert, select, update
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from anyio import CapacityLimiter, to_thread
+from sqlalchemy import URL, Connection, bindparam, case, delete, func, insert, select, update
 
-from services.guestbook import counter, database, pages, timestamps
-from services.guestbook.database import Failure
-from services.guestbook.entry import Entry
-from services.guestbook.hal import Message
-from services.guestbook.paging import PageRequest
-from services.guestbook.tables import idempotency_key, message
-from services.guestbook.upkeep import NotPreparedError, Upkeep
+from services.common.metrics import backend_counter
+from services.common.telemetry import Attributes, client_span
+from services.guestbook.database import (
+    POOL_SIZE,
+    Database,
+    DatabaseUnavailableError,
+    DataRefusedError,
+)
+from services.guestbook.models import Entry, Message, now
+from services.guestbook.pages import FOREIGN, Page, PageRequest, read_page
+from services.guestbook.schema import add_slots
+from services.guestbook.tables import SLOTS, idempotency_key, message, message_count
 
-CONNECTIONS = 10
-"""Connections to read with, and as many to write with."""
+KEYS_KEPT = timedelta(hours=24)
+"""Time in which the same idempotency key gets the same answer."""
+TURN_TIMEOUT = 3.0
+"""Seconds a request waits for one of the connections before it is told to come back."""
 
-_ATTEMPTS = 5
-_TRY_AGAIN_WITHIN = 1.0
-"""Seconds after which a failure is answered and not tried again: somebody is waiting."""
-
+_BATCH = 1000
+_message = select(message.c.id, message.c.username, message.c.message, message.c.timestamp).where(
+    message.c.id == bindparam("id")
+)
 _by_key = select(idempotency_key).where(idempotency_key.c.value == bindparam("key"))
+_count = (
+    update(message_count)
+    .where(message_count.c.slot == bindparam("at"))
+    .values(
+        total=message_count.c.total + bindparam("by"),
+        last_id=case(
+            (message_count.c.last_id < bindparam("id"), bindparam("id")),
+            else_=message_count.c.last_id,
+        ),
+    )
+)
+_expired = (
+    select(idempotency_key.c.value)
+    .where(idempotency_key.c.created < bindparam("before"))
+    .limit(_BATCH)
+)
+_forget = delete(idempotency_key).where(
+    idempotency_key.c.value.in_(bindparam("values", expanding=True))
+)
 
 T = TypeVar("T")
-
-logger = logging.getLogger(__name__)
-
-
-class DatabaseUnavailableError(Exception):
-    """The database does not do its work now. The text says why."""
-
-
-class DataRefusedError(Exception):
-    """The database takes no such data. The text says why."""
 
 
 class KeyReusedError(Exception):
     """The idempotency key came before, with another message."""
 
 
+class PreconditionFailedError(Exception):
+    """The message has another entity tag than the request named."""
+
+
 @dataclass(frozen=True, slots=True)
 class Added:
+    """A stored message."""
+
     message: Message
     replayed: bool
     """Whether an earlier request with the same key had stored it."""
 
 
 class Storage:
-    """The messages. Its methods block, so they belong in threads; every one of them raises
-    DatabaseUnavailableError."""
+    """The messages in the database. Every method raises DatabaseUnavailableError."""
 
     def __init__(self, url: URL) -> None:
-        # It writes a stack trace for each connection that breaks; we say once that they do.
-        logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
-        self._reading = database.reading_engine(url, CONNECTIONS)
-        self._writing = database.writing_engine(url, CONNECTIONS)
-        self._probing = database.probing_engine(url)
-        self._upkeep = Upkeep(url)
-        self._available: bool | None = None
+        self._database = Database(url)
+        self._turns = asyncio.Semaphore(POOL_SIZE)
+        self._threads = ThreadPoolExecutor(POOL_SIZE, "database")
+        self._probing = CapacityLimiter(1)
+        self._total: int | None = None
+        """The total as of the last page."""
+        self._attributes: Attributes = {
+            "db.system.name": url.get_backend_name(),
+            "db.namespace": url.database or "",
+            "db.collection.name": message.name,
+        }
+        if url.host:
+            self._attributes |= {"server.address": url.host, "server.port": url.port or 3306}
 
     def close(self) -> None:
-        """Close all connections."""
-        for closable in (self._reading, self._writing):
-            closable.dispose()
-        self._upkeep.close()
+        """Closes all connections."""
+        self._database.close()
 
-    def probe(self) -> None:
-        """Ask the database for a sign of life, on a connection of its own."""
+    async def probe(self) -> None:
+        """Returns when the database answers; in a thread of its own, however busy the others."""
+        await to_thread.run_sync(
+            self._database.probe, limiter=self._probing, abandon_on_cancel=True
+        )
 
-        def select_1(_uncertain: bool) -> None:
-            with self._probing.connect() as connection:
-                connection.exec_driver_sql("SELECT 1")
+    async def page(self, request: PageRequest) -> Page:
+        """Returns a page of messages, and their number."""
+        return await self._ask("SELECT", lambda: self._page(request))
 
-        self._attempt(select_1)
+    async def get(self, message_id: int) -> Message | None:
+        """Returns a message by its id."""
+        return await self._ask(
+            "SELECT", lambda: self._database.read(lambda connection: _get(connection, message_id))
+        )
 
-    def keep_up(self, *, reconcile: bool) -> None:
-        """Forget old keys, and check the count against the table."""
+    async def add(self, entry: Entry, key: str | None = None) -> Added:
+        """Stores a message, or finds the one stored for the same key; raises KeyReusedError."""
+        return await self._ask("INSERT", lambda: self._add(entry, key))
 
-        def work(_uncertain: bool) -> None:
-            self._upkeep.expire_keys()
-            if reconcile and (difference := self._upkeep.reconcile()):
-                logger.info("The count of messages was off by %d", difference)
+    async def change(
+        self, message_id: int, values: Mapping[str, Any], tags: Iterable[str] | None
+    ) -> Message | None:
+        """Changes fields of a message; returns None when there is none.
 
-        self._attempt(work)
-
-    def page(self, request: PageRequest) -> tuple[list[Message], int]:
-        """The messages of a page, and how many there are in all."""
-        messages, total = self._read(lambda connection: pages.page(connection, request))
-        if len(messages) != max(0, min(request.size, total - request.offset)):
-            # Somebody wrote to the table by hand.
-            self._attempt(lambda _uncertain: self._upkeep.reconcile())
-            messages, total = self._read(lambda connection: pages.page(connection, request))
-        return messages, total
-
-    def get(self, message_id: int) -> Message | None:
-        """A message by its id."""
-        return self._read(lambda connection: pages.one(connection, message_id))
-
-    def add(self, entry: Entry, key: str | None = None) -> Added:
-        """Store a message, or find the one stored for the same key; raises KeyReusedError.
-
-        A message without a key gets one of its own: when the connection breaks at the commit, the
-        next attempt learns by it whether the message was stored.
+        Raises PreconditionFailedError where `tags` do not name its current state.
         """
+
+        def work(connection: Connection, uncertain: bool) -> Message | None:
+            stored = _get(connection, message_id, for_update=True)
+            if stored is None:
+                return None
+            wanted = stored._replace(**values)
+            # Where the connection broke at the commit, the message may be changed already.
+            if wanted != stored or not uncertain:
+                _check(stored, tags)
+            if wanted != stored:
+                changed = update(message).where(message.c.id == message_id)
+                connection.execute(changed.values(dict(values)))
+            return wanted
+
+        return await self._ask("UPDATE", lambda: self._database.write(work))
+
+    async def delete(self, message_id: int, tags: Iterable[str] | None) -> bool:
+        """Deletes a message; returns False when there is none. Raises as `change` does."""
+
+        def work(connection: Connection, uncertain: bool) -> bool:
+            stored = _get(connection, message_id, for_update=True)
+            if stored is None:
+                # Where the connection broke at the commit, it may be gone already.
+                return uncertain
+            _check(stored, tags)
+            connection.execute(delete(message).where(message.c.id == message_id))
+            _add_to_count(connection, -1, message_id)
+            return True
+
+        return await self._ask("DELETE", lambda: self._database.write(work))
+
+    def maintain(self, *, reconcile: bool) -> int:
+        """Forgets old idempotency keys; checks the number of messages, returns by how much it was
+        off. Blocks."""
+        while self._database.write(_forget_keys) == _BATCH:
+            pass
+        return self._database.maintain(_reconcile) if reconcile else 0
+
+    def _page(self, request: PageRequest) -> Page:
+        page = self._read(request)
+        expected = max(0, min(request.size, page.total - request.offset))
+        if page.foreign or len(page.messages) != expected:
+            self._database.maintain(_reconcile)
+            page = self._read(request)
+        self._total = page.total
+        return page
+
+    def _read(self, request: PageRequest) -> Page:
+        return self._database.read(lambda connection: read_page(connection, request, self._total))
+
+    def _add(self, entry: Entry, key: str | None) -> Added:
+        # A message without a key gets one of its own: when the connection breaks at the commit,
+        # the next attempt learns by it whether the message was stored.
         value = key or f"own {uuid4()}"  # No client's key has a space.
         fingerprint = entry.fingerprint()
-        timestamp = entry.timestamp or timestamps.now()
+        timestamp = entry.timestamp or now()
 
         def work(connection: Connection, uncertain: bool) -> Added:
             if key or uncertain:
@@ -123,97 +191,104 @@ class Storage:
                 if row is not None:
                     stored = Message(row.message_id, entry.username, entry.message, row.timestamp)
                     return Added(stored, replayed=key is not None)
+            # Rows of somebody else that are not counted yet must stay the last ones.
+            foreign = bool(connection.execute(select(FOREIGN)).scalar_one())
             values = {"username": entry.username, "message": entry.message, "timestamp": timestamp}
             message_id = _only(connection.execute(insert(message), values).inserted_primary_key)
             connection.execute(
-                insert(idempotency_key),
+                insert(idempotency_key).values(created=func.now()),
                 {
                     "value": value,
                     "fingerprint": fingerprint,
                     "message_id": message_id,
                     "timestamp": timestamp,
-                    "created": timestamps.now(),
                 },
             )
-            counter.add(connection, message_id, 1)
+            _add_to_count(connection, 1, message_id, last_id=0 if foreign else message_id)
             stored = Message(message_id, entry.username, entry.message, timestamp)
             return Added(stored, replayed=False)
 
-        return self._write(work)
+        return self._database.write(work)
 
-    def change(self, message_id: int, values: Mapping[str, Any]) -> Message | None:
-        """Give a message other values; None when there is no such message."""
+    async def _ask(self, operation: str, question: Callable[[], T]) -> T:
+        """Runs a question in a thread, with its span and its metric.
 
-        def work(connection: Connection, _uncertain: bool) -> Message | None:
-            if values:
-                changed = update(message).where(message.c.id == message_id)
-                connection.execute(changed.values(dict(values)))
-            return pages.one(connection, message_id)
+        There are as many threads as connections, and the wait for one ends, so that a database
+        that hangs does not gather ever more requests.
+        """
+        outcome = "error"
+        try:
+            async with asyncio.timeout(TURN_TIMEOUT):
+                await self._turns.acquire()
+        except TimeoutError:
+            backend_counter("database", "timeout").inc()
+            raise DatabaseUnavailableError("all connections are busy") from None
+        try:
+            attributes = {**self._attributes, "db.operation.name": operation}
+            with client_span(f"{operation} {message.name}", attributes):
+                run = copy_context().run
+                loop = asyncio.get_running_loop()
+                answer = await loop.run_in_executor(self._threads, run, question)
+                outcome = "ok"
+                return answer
+        except (DataRefusedError, KeyReusedError, PreconditionFailedError):
+            outcome = "refused"
+            raise
+        except DatabaseUnavailableError:
+            outcome = "unreachable"
+            raise
+        finally:
+            self._turns.release()
+            backend_counter("database", outcome).inc()
 
-        return self._write(work)
 
-    def delete(self, message_id: int) -> bool:
-        """Delete a message; False when there is none."""
+def _get(connection: Connection, message_id: int, *, for_update: bool = False) -> Message | None:
+    statement = _message.with_for_update() if for_update else _message
+    row = connection.execute(statement, {"id": message_id}).first()
+    return None if row is None else Message(*row)
 
-        def work(connection: Connection, uncertain: bool) -> bool:
-            found = connection.execute(delete(message).where(message.c.id == message_id)).rowcount
-            if found:
-                counter.add(connection, message_id, -1)
-            # Where the connection broke at the commit, it may be gone already.
-            return bool(found) or uncertain
 
-        return self._write(work)
+def _check(stored: Message, tags: Iterable[str] | None) -> None:
+    if tags is not None and not {"*", stored.etag()} & set(tags):
+        raise PreconditionFailedError
 
-    def _read(self, work: Callable[[Connection], T]) -> T:
-        def read(_uncertain: bool) -> T:
-            with self._reading.connect() as connection:
-                return work(connection)
 
-        return self._attempt(read)
+def _add_to_count(connection: Connection, by: int, message_id: int, last_id: int = 0) -> None:
+    """Counts a message that this transaction adds (1) or deletes (-1).
 
-    def _write(self, work: Callable[[Connection, bool], T]) -> T:
-        def write(uncertain: bool) -> T:
-            with self._writing.begin() as connection:
-                return work(connection, uncertain)
+    `COUNT(*)` costs InnoDB a walk over the table. The sum of a few rows, the slots, is the number
+    of messages: exact on every replica, and undone with the transaction. Several slots, so that
+    posts do not wait for each other's commit. A row beyond the largest `last_id` is somebody
+    else's (see FOREIGN).
+    """
+    connection.execute(_count, {"at": message_id % SLOTS, "by": by, "id": last_id})
 
-        return self._attempt(write)
 
-    def _attempt(self, work: Callable[[bool], T]) -> T:
-        """Do it, and where trying again helps, again; `work` is told when the outcome of an
-        earlier attempt is not known."""
-        started = monotonic()
-        uncertain = False
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                self._upkeep.ensure_tables()
-                result = work(uncertain)
-            except NotPreparedError:
-                raise DatabaseUnavailableError("the tables are being made") from None
-            except PoolTimeout:
-                raise DatabaseUnavailableError("all connections are busy") from None
-            except DBAPIError as error:
-                match failure := database.failure(error):
-                    case Failure.REFUSED:
-                        raise DataRefusedError(database.reason(error)) from None
-                    case Failure.LOST:
-                        uncertain = True
-                    case Failure.NO_TABLE:
-                        self._upkeep.forget_tables()
-                late = monotonic() - started > _TRY_AGAIN_WITHIN
-                if failure is Failure.OTHER or attempt == _ATTEMPTS or late:
-                    raise self._unavailable(database.reason(error)) from None
-            else:
-                if not self._available:
-                    self._available = True
-                    logger.info("The database is available")
-                return result
-        raise AssertionError("unreachable")
+def _reconcile(connection: Connection) -> int:
+    """Brings the count in line with the table; returns by how much it was off.
 
-    def _unavailable(self, reason: str) -> DatabaseUnavailableError:
-        if self._available is not False:
-            self._available = False
-            logger.warning("The database is unavailable: %s", reason)
-        return DatabaseUnavailableError(reason)
+    It is off when somebody else wrote to the table. The correction is a difference, seen in one
+    state of the data, so it stays right whatever others add to the other slots meanwhile; the lock
+    on one slot keeps two corrections apart.
+    """
+    add_slots(connection)
+    first = select(message_count.c.slot).where(message_count.c.slot == 0)
+    connection.execute(first.with_for_update())
+    counted = select(func.count()).select_from(message).scalar_subquery()
+    total = select(func.sum(message_count.c.total)).scalar_subquery()
+    last = select(func.coalesce(func.max(message.c.id), 0)).scalar_subquery()
+    difference, last_id = connection.execute(select(counted - total, last)).one()
+    connection.execute(_count, {"at": 0, "by": int(difference), "id": int(last_id)})
+    return int(difference)
+
+
+def _forget_keys(connection: Connection, _uncertain: bool) -> int:
+    """Forgets keys that are past their time by the database's clock, a thousand at the most."""
+    before = connection.execute(select(func.now())).scalar_one() - KEYS_KEPT
+    values = connection.execute(_expired, {"before": before}).scalars().all()
+    if values:
+        connection.execute(_forget, {"values": values})
+    return len(values)
 
 
 def _only(key: Any) -> int:

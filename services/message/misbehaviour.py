@@ -1,4 +1,4 @@
-"""How a message pod can be made to misbehave: the exercises need one sick replica among several."""
+"""The ways of a message pod to misbehave; the exercises need one sick replica among several."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Misbehaviour(BaseModel):
         return self.percent == 100 or random.random() * 100 < self.percent  # noqa: S311
 
     def __str__(self) -> str:
-        """What the next request meets, as the answer of `/misbehave` says it."""
+        """Describes the next answer, for the answer of `/misbehave`."""
         parts = [f"return a {self.status}"]
         if self.percent != 100:
             parts.append(f"in {self.percent:g}% of cases")

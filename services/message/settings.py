@@ -8,7 +8,7 @@ from services.common.settings import CommonSettings
 
 
 class Settings(CommonSettings):
-    """What the message service reads from its environment."""
+    """Environment variables of the message service."""
 
     otel_service_name: str = Field(
         "message-service", min_length=1, description="Name of the service in exported spans."

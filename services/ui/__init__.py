@@ -1,1 +1,1 @@
-"""The page: sessions in Redis, messages from the guestbook service, a greeting from message."""
+"""The ui: a page with sessions in Redis, messages of the guestbook service, and a greeting."""

@@ -1,56 +1,58 @@
-"""The addresses of the ui: the page, the form behind it, and the way out of a session."""
+"""Routes: page, form, logout."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from dataclasses import dataclass
 
-from redis.asyncio import Redis
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 
 from services.ui import form as forms
 from services.ui import sessions
-from services.ui.clients import Backends, Greeting, Messages, RefusedError, UnavailableError
+from services.ui.backends import Backends, Greeting, Messages, RefusedError, UnavailableError
 from services.ui.form import Form
-from services.ui.security import content_security_policy, header_value, is_from_elsewhere
-from services.ui.view import Page, View, Visitor
+from services.ui.page import Page, Templates, Visitor
+from services.ui.security import first_forwarded, is_from_elsewhere
+from services.ui.sessions import Sessions, SessionsDownError
 
 MAX_PAGE = 1_000_000
 
 logger = logging.getLogger(__name__)
 
+Failure = UnavailableError | RefusedError
+
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What the routes work with, made once for the process."""
+    """The objects that the routes work with, made once for the process."""
 
     backends: Backends
-    redis: Redis
-    view: View
+    sessions: Sessions
+    templates: Templates
 
 
 async def show(request: Request) -> Response:
-    """GET /: the page. Without a session it makes none: probes and crawlers would fill Redis."""
+    """Answers GET / with the page. It starts no session: probes and crawlers would fill Redis."""
     resources = _resources(request)
     number = _page_number(request)
     messages = asyncio.create_task(_messages(resources, number))
     visitor = await _visitor(request)
     greeting = await _greeting(resources, visitor.name)
     form = forms.empty(visitor.name or "")
-    return _html(resources, Page(form, await messages, visitor, greeting, number))
+    page = Page(form, await messages, visitor, greeting, number)
+    return resources.templates.answer(page)
 
 
 async def greet(request: Request) -> Response:
-    """POST /greet: remember the name, store the message if there is one, and back to the page.
+    """Answers POST /greet: remembers the name, stores the message, and leads back to the page.
 
     When something was not stored the answer is the page itself, its form filled in as it was
     sent, so that nothing is lost even where there is no session to keep it in.
     """
-    if request.method == "GET":  # the address bar, after a failed post
+    if request.method == "GET":  # The address bar, after a failed post.
         return RedirectResponse("/", 303)
     _refuse_other_sites(request)
     form = await forms.read(request)
@@ -63,23 +65,24 @@ async def greet(request: Request) -> Response:
         response = RedirectResponse("/", 303)
     else:
         visitor = Visitor(form.name) if remembered else Visitor(None, sessions_down=True)
-        response = await _form_again(request, form, _explain(failure), visitor, failure)
+        problem = _explain(failure, _resources(request).backends.keys_known)
+        response = await _form_again(request, form, problem, visitor, failure)
     if remembered:
         _set_cookie(request, response, remembered)
     return response
 
 
 async def logout(request: Request) -> Response:
-    """POST /logout: end the session."""
+    """Answers POST /logout: ends the session."""
     if request.method == "GET":
         return RedirectResponse("/", 303)
     _refuse_other_sites(request)
-    try:
-        await sessions.end(_resources(request).redis, request.cookies.get(sessions.COOKIE))
-    except sessions.Down as error:
-        logger.warning("Sessions are unavailable: %s", error)
     response = RedirectResponse("/", 303)
     response.delete_cookie(sessions.COOKIE, httponly=True, samesite="lax")
+    try:
+        await _resources(request).sessions.end(request.cookies.get(sessions.COOKIE))
+    except SessionsDownError:
+        return response  # Without its cookie the session is forgotten in this browser.
     return response
 
 
@@ -88,39 +91,38 @@ async def _form_again(
     form: Form,
     problem: str,
     visitor: Visitor,
-    failure: UnavailableError | RefusedError | None = None,
+    failure: Failure | None = None,
     status: int = 200,
 ) -> Response:
-    """The page with the form as it was sent. A guestbook that just failed is not asked again."""
+    """Answers with the form as it was sent. A guestbook that just failed is not asked again."""
     resources = _resources(request)
     messages, greeting = await asyncio.gather(
         _messages(resources, 1, failure), _greeting(resources, visitor.name)
     )
-    return _html(resources, Page(form, messages, visitor, greeting, problem=problem), status)
+    page = Page(form, messages, visitor, greeting, problem=problem)
+    return resources.templates.answer(page, status)
 
 
 async def _visitor(request: Request) -> Visitor:
-    """Who the session says this is."""
+    """Returns the visitor of the session."""
     try:
         token = request.cookies.get(sessions.COOKIE)
-        return Visitor(await sessions.name_of(_resources(request).redis, token))
-    except sessions.Down as error:
-        logger.warning("Sessions are unavailable: %s", error)
+        return Visitor(await _resources(request).sessions.name_of(token))
+    except SessionsDownError:
         return Visitor(None, sessions_down=True)
 
 
 async def _remember(request: Request, name: str) -> str | None:
-    """Put the name into the session; its token, or None when Redis could not be asked."""
+    """Puts the name into the session; returns its token, None without Redis."""
     try:
         token = request.cookies.get(sessions.COOKIE)
-        return await sessions.save(_resources(request).redis, token, name)
-    except sessions.Down as error:
-        logger.warning("Sessions are unavailable: %s", error)
+        return await _resources(request).sessions.save(token, name)
+    except SessionsDownError:
         return None
 
 
 async def _messages(
-    resources: Resources, number: int, failure: UnavailableError | RefusedError | None = None
+    resources: Resources, number: int, failure: Failure | None = None
 ) -> Messages | UnavailableError:
     if isinstance(failure, UnavailableError):
         return failure
@@ -141,41 +143,35 @@ async def _greeting(resources: Resources, name: str | None) -> Greeting | Unavai
         return error
 
 
-async def _store(request: Request, form: Form) -> UnavailableError | RefusedError | None:
-    """Store the message, if there is one; what kept it from being stored, otherwise None."""
+async def _store(request: Request, form: Form) -> Failure | None:
+    """Stores the message, if there is one; returns the failure, if it was not stored."""
     if not form.has_message:
         return None
+    backends = _resources(request).backends
     try:
-        await _resources(request).backends.store(form.name, form.message, form.idempotency_key)
+        await backends.store(form.name, form.message, form.time, form.idempotency_key)
     except (UnavailableError, RefusedError) as error:
         logger.warning("A message could not be stored: %s", error)
         return error
     return None
 
 
-def _explain(failure: UnavailableError | RefusedError | None) -> str:
+def _explain(failure: Failure | None, keys_known: bool) -> str:
     match failure:
-        case UnavailableError():
+        case UnavailableError() if keys_known:
             return (
                 f"Your message could not be stored ({failure}). It is still in the form: "
                 "sending it again is safe, it will not be stored twice."
+            )
+        case UnavailableError():
+            return (
+                f"Your message could not be stored ({failure}). It is still in the form. "
+                "It may have been stored all the same; look before you send it again."
             )
         case RefusedError():
             return f"The guestbook service did not accept your message: {failure}"
         case None:
             return "Your name could not be remembered, because sessions are unavailable."
-
-
-def _html(resources: Resources, page: Page, status: int = 200) -> Response:
-    nonce = secrets.token_urlsafe(16)
-    headers = {
-        "content-security-policy": content_security_policy(nonce),
-        "cache-control": "no-store",
-    }
-    if isinstance(page.greeting, Greeting):
-        headers["x-message-version"] = header_value(page.greeting.version)
-        headers["x-message-hostname"] = header_value(page.greeting.hostname)
-    return HTMLResponse(resources.view.page(page, nonce), status, headers)
 
 
 def _page_number(request: Request) -> int:
@@ -191,8 +187,9 @@ def _refuse_other_sites(request: Request) -> None:
 
 
 def _set_cookie(request: Request, response: Response, token: str) -> None:
-    """No lifetime: Redis ends the session, half an hour after it was last used."""
-    secure = "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))
+    """Sets the cookie, without a lifetime: Redis ends the session."""
+    forwarded = first_forwarded(request.headers, "x-forwarded-proto")
+    secure = "https" in (request.url.scheme, forwarded)
     response.set_cookie(
         sessions.COOKIE, token, path="/", httponly=True, samesite="lax", secure=secure
     )

@@ -1,4 +1,4 @@
-"""What protects the visitor's browser: headers of every answer, and a check of a post's origin."""
+"""Protection of the visitor's browser: headers of every answer, and a check of a post's origin."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _HEADERS = {
 
 
 def content_security_policy(nonce: str) -> str:
-    """The policy of a page: no script at all; styles of our own or with the nonce."""
+    """Returns the policy of a page: no script at all; styles of our own or with the nonce."""
     return (
         f"default-src 'none'; style-src 'self' 'nonce-{nonce}'; img-src 'self'; "
         "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -29,7 +29,7 @@ def content_security_policy(nonce: str) -> str:
 
 
 def add_headers(app: ASGIApp, settings: Settings) -> ASGIApp:
-    """Say on every answer which ui gave it, and add the protections it does not set itself."""
+    """Adds version, host and the protections that an answer does not set itself."""
     texts = {
         "x-ui-version": header_value(settings.demo_version),
         "x-ui-hostname": header_value(settings.hostname),
@@ -51,9 +51,9 @@ def add_headers(app: ASGIApp, settings: Settings) -> ASGIApp:
 
 
 def is_from_elsewhere(headers: Headers) -> bool:
-    """Whether a browser sent this post for a page of another site.
+    """Returns whether a browser sent this post for a page of another site.
 
-    `Sec-Fetch-Site` says it, where the browser trusts the connection (HTTPS, localhost);
+    `Sec-Fetch-Site` says so where the browser trusts the connection (HTTPS, localhost);
     elsewhere `Origin` does. Gateways keep `Host` or put it into `X-Forwarded-Host`, and neither
     can be set by a page. Clients that are no browsers send none of these.
     """
@@ -63,10 +63,15 @@ def is_from_elsewhere(headers: Headers) -> bool:
     origin = headers.get("origin")
     if origin is None:
         return False
-    hosts = {headers.get("host"), headers.get("x-forwarded-host")}
+    hosts = {headers.get("host"), first_forwarded(headers, "x-forwarded-host")}
     return origin.partition("://")[2] not in hosts
 
 
+def first_forwarded(headers: Headers, name: str) -> str:
+    """Returns the first entry of a forwarded header, which the outermost proxy added."""
+    return headers.get(name, "").partition(",")[0].strip()
+
+
 def header_value(text: str) -> str:
-    """Text as it can stand in a header: printable ASCII, everything else a question mark."""
+    """Returns a text for a header: printable ASCII, everything else a question mark."""
     return "".join(c if " " <= c <= "~" else "?" for c in text)[:200]

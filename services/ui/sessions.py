@@ -2,79 +2,114 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
-from collections.abc import Awaitable
-from typing import TypeGuard, cast
+from typing import Any, TypeGuard
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from services.common.metrics import backend_counter
+from services.common.outage import Outage
+from services.common.telemetry import Attributes, client_span
 from services.ui.settings import Settings
 
 COOKIE = "SESSION"
 TTL_SECONDS = 30 * 60
-"""A session ends when it was not used for this long."""
-
-Down = (RedisError, OSError)
-"""What every function here raises when Redis does not answer (TimeoutError is an OSError)."""
+"""Seconds after its last use at which a session ends."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
 
-
-def connect(settings: Settings) -> Redis:
-    """Make the client; it connects when it is first used, and again whenever it has to.
-
-    A pooled connection may be closed under us (a restart of Redis, an authorization policy of
-    the mesh), so a command is tried once more on a new connection, without a pause. One that timed
-    out is not: the visitor has waited.
-    """
-    return Redis(
-        host=settings.redis_host,
-        port=settings.redis_port,
-        socket_connect_timeout=1,
-        socket_timeout=1,
-        retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
-        decode_responses=True,
-    )
+logger = logging.getLogger(__name__)
 
 
-async def ping(redis: Redis) -> None:
-    """Whether sessions work: raises when Redis does not answer."""
-    await cast("Awaitable[bool]", redis.ping())
+class SessionsDownError(Exception):
+    """Redis does not answer, or takes no writes; the text is the reason."""
 
 
-async def name_of(redis: Redis, token: str | None) -> str | None:
-    """The name in a session, which then lasts another half hour; None without a session.
+class Sessions:
+    """The sessions. Every method raises SessionsDownError."""
 
-    Redis is asked in any case, so that every visitor is told when sessions do not work.
-    """
-    if not _is_token(token):
-        await ping(redis)
-        return None
-    name: str | None = await redis.getex(_key(token), ex=TTL_SECONDS)
-    return name
+    def __init__(self, settings: Settings) -> None:
+        """Makes the client; it connects when it is first used, and again whenever it has to.
 
+        A pooled connection may be closed meanwhile (a restart of Redis, an authorization policy of
+        the mesh), so a command is tried once more on a new connection, without a pause. One that
+        timed out is not: the visitor has waited.
+        """
+        self._redis = Redis.from_url(
+            settings.redis(),
+            socket_connect_timeout=1,
+            socket_timeout=1,
+            retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
+            decode_responses=True,
+        )
+        address = self._redis.connection_pool.connection_kwargs
+        self._attributes: Attributes = {
+            "db.system.name": "redis",
+            "server.address": address.get("host", "localhost"),
+            "server.port": address.get("port", 6379),
+        }
+        self._outage = Outage(logger, "Sessions are unavailable", "Sessions are available again")
 
-async def save(redis: Redis, token: str | None, name: str) -> str:
-    """Put a name into the session; without one, start one. Returns the session's token.
+    async def close(self) -> None:
+        """Closes all connections."""
+        await self._redis.aclose()
 
-    A token we did not give out is not taken over: whoever planted it would know it.
-    """
-    if _is_token(token) and await redis.set(_key(token), name, ex=TTL_SECONDS, xx=True):
+    async def probe(self) -> None:
+        """Returns when Redis takes writes."""
+        await self._run("SET", "readiness", "1", "EX", 60)
+
+    async def name_of(self, token: str | None) -> str | None:
+        """Returns the name in a session, which then lasts another half hour; None without one.
+
+        Redis is asked in any case, so that every visitor is told when sessions do not work.
+        """
+        if not _is_token(token):
+            await self._run("PING")
+            return None
+        name: str | None = await self._run("GETEX", _key(token), "EX", TTL_SECONDS)
+        return name
+
+    async def save(self, token: str | None, name: str) -> str:
+        """Puts a name into the session; without one, starts one. Returns the session's token.
+
+        A token that was not given out here is not taken over: whoever planted it would know it.
+        """
+        if _is_token(token) and await self._run("SET", _key(token), name, "EX", TTL_SECONDS, "XX"):
+            return token
+        token = secrets.token_urlsafe(32)
+        await self._run("SET", _key(token), name, "EX", TTL_SECONDS)
         return token
-    token = secrets.token_urlsafe(32)
-    await redis.set(_key(token), name, ex=TTL_SECONDS)
-    return token
 
+    async def end(self, token: str | None) -> None:
+        """Forgets a session."""
+        if _is_token(token):
+            await self._run("DEL", _key(token))
 
-async def end(redis: Redis, token: str | None) -> None:
-    """Forget a session."""
-    if _is_token(token):
-        await redis.delete(_key(token))
+    async def _run(self, command: str, *arguments: str | int) -> Any:
+        """Runs a command, with its span and its metric."""
+        outcome = "error"
+        try:
+            with client_span(command, {**self._attributes, "db.operation.name": command}):
+                answer = await self._redis.execute_command(command, *arguments)  # type: ignore[no-untyped-call]
+            outcome = "ok"
+        except (RedisError, OSError) as error:
+            if isinstance(error, RedisTimeoutError | TimeoutError):
+                outcome = "timeout"
+            elif isinstance(error, RedisConnectionError | OSError):
+                outcome = "unreachable"
+            self._outage.fails(error)
+            raise SessionsDownError(str(error)) from error
+        finally:
+            backend_counter("redis", outcome).inc()
+        self._outage.works()
+        return answer
 
 
 def _is_token(token: str | None) -> TypeGuard[str]:

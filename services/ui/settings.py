@@ -1,12 +1,14 @@
-"""What the ui reads from the environment, beyond what all services read."""
+"""Settings of the ui."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Self
+from urllib.parse import quote
 
-from pydantic import Field
+from pydantic import Field, SecretStr, field_validator, model_validator
 
-from services.common.settings import BaseUrl, CommonSettings, Port
+from services.common.settings import BaseUrl, CommonSettings, Port, password
 
 CssColour = Annotated[
     str,
@@ -16,9 +18,11 @@ CssColour = Annotated[
     ),
 ]
 
+_REDIS_URLS = "redis://USER:PASSWORD@HOST:PORT/DATABASE or rediss://… for TLS"
+
 
 class Settings(CommonSettings):
-    """Settings of the ui."""
+    """Environment variables of the ui."""
 
     otel_service_name: str = Field(
         "ui", min_length=1, description="Name of the service in exported spans."
@@ -29,10 +33,18 @@ class Settings(CommonSettings):
     guestbook_host: BaseUrl = Field(
         "http://guestbook-service", description="URL of the guestbook service."
     )
-    redis_host: str = Field(
-        "redis", min_length=1, description="Host of the Redis that keeps the sessions."
+    redis_url: SecretStr | None = Field(
+        None,
+        description=f"The Redis that keeps the sessions, as one URL: `{_REDIS_URLS}`. "
+        "Wins over the other `REDIS_…` ones.",
     )
+    redis_host: str = Field("redis", min_length=1, description="Host of that Redis.")
     redis_port: Port = Field(6379, description="Port of that Redis.")
+    redis_password: SecretStr | None = Field(None, description="Password of that Redis.")
+    redis_password_file: Path | None = Field(
+        None, description="File that holds the password; used when `REDIS_PASSWORD` is not set."
+    )
+    redis_tls: bool = Field(False, description="Whether Redis is spoken to over TLS.")
     backend_timeout: float = Field(
         15,
         gt=0,
@@ -45,3 +57,24 @@ class Settings(CommonSettings):
         description="Background colour of the page, to tell one version from another; "
         "white when not set.",
     )
+
+    @field_validator("redis_url")
+    @classmethod
+    def _known_scheme(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(("redis://", "rediss://")):
+            raise ValueError(_REDIS_URLS)
+        return value
+
+    @model_validator(mode="after")
+    def _readable_password(self) -> Self:
+        self.redis()
+        return self
+
+    def redis(self) -> str:
+        """Returns the URL of Redis."""
+        if self.redis_url is not None:
+            return self.redis_url.get_secret_value()
+        secret = password(self.redis_password, self.redis_password_file, "REDIS_PASSWORD_FILE")
+        login = f":{quote(secret, safe='')}@" if secret else ""
+        host = f"[{self.redis_host}]" if ":" in self.redis_host else self.redis_host
+        return f"redis{'s' if self.redis_tls else ''}://{login}{host}:{self.redis_port}"

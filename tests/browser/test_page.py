@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from datetime import datetime
 from pathlib import Path
 
 import httpx
@@ -9,8 +11,15 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import Guestbook, OpenPage
+from tests.services.process import wait_until
 
 ACCESSIBILITY = (Path(__file__).parent / "accessibility.js").read_text()
+SCROLLED = """
+e => [e, ...e.querySelectorAll("*")].find(
+  part => /auto|scroll/.test(getComputedStyle(part).overflowY)
+    && part.scrollHeight > part.clientHeight + 1
+)
+"""
 GOLDENROD = "rgb(218, 165, 32)"
 WHITE = "rgb(255, 255, 255)"
 
@@ -117,6 +126,64 @@ def test_a_message_survives_the_guestbook_being_away(
     assert count(services) == before + 1
 
 
+def test_a_message_has_the_time_at_which_its_form_was_opened(
+    services: Guestbook, open_page: OpenPage
+) -> None:
+    page = open_page(services.ui())
+    opened = page.locator("form input[name=time]").get_attribute("value")
+    sign(page, "Ada", "when the page was opened")
+    shown = page.locator(".list time").first.get_attribute("datetime")
+    assert opened
+    assert shown
+    assert datetime.fromisoformat(shown) == datetime.fromisoformat(opened)
+
+
+@pytest.mark.parametrize("width", [320, 1280])
+def test_a_message_of_empty_lines_takes_no_more_room_than_another(
+    services: Guestbook, open_page: OpenPage, width: int
+) -> None:
+    page = open_page(services.ui(), width=width)
+    for message in ("above\n\nbelow", "above" + "\n" * 100 + "below", "a" + "\n" * 1998 + "b"):
+        sign(page, "Ada", message)
+    cards = page.locator(".list .message")
+    heights = [box["height"] for box in (card.bounding_box() for card in cards.all()[:3]) if box]
+    assert heights == [heights[0]] * 3
+    assert heights[0] < 200
+    assert texts(page)[1:3] == ["above\n\nbelow"] * 2
+
+
+@pytest.mark.parametrize("width", [320, 1280])
+def test_a_long_message_scrolls_in_its_card(
+    services: Guestbook, open_page: OpenPage, width: int
+) -> None:
+    page = open_page(services.ui(), width=width)
+    lines = [f"line {number}" for number in range(200)]
+    sign(page, "Ada", "\n".join(lines))
+    card = page.locator(".list .message").first
+    box = card.bounding_box()
+    assert box
+    assert 200 < box["height"] <= 24 * 16 + 80  # The name and the padding come on top.
+    scrolled = card.evaluate_handle(SCROLLED).as_element()
+    assert scrolled
+    last = scrolled.evaluate("e => e.scrollHeight - e.clientHeight")
+    assert last > 2000
+
+    def position() -> float:
+        return float(scrolled.evaluate("e => e.scrollTop"))
+
+    scrolled.hover()
+    page.mouse.wheel(0, 100_000)
+    wait_until(lambda: position() >= last - 1, "the mouse to reach the last line")
+    page.mouse.wheel(0, -100_000)
+    wait_until(lambda: position() == 0, "the mouse to reach the first line")
+    while not scrolled.evaluate("e => e === document.activeElement"):
+        page.keyboard.press("Tab")
+        assert page.locator(":focus").count() == 1
+    page.keyboard.press("End")
+    wait_until(lambda: position() >= last - 1, "the keyboard to reach the last line")
+    assert page.evaluate(ACCESSIBILITY) == []
+
+
 def test_leafing_through_the_messages(services: Guestbook, open_page: OpenPage) -> None:
     for number in range(45):
         entry = {"username": f"Guest {number % 7}", "message": f"leaf {number}"}
@@ -172,6 +239,7 @@ def test_everybody_can_read_it(
 def test_the_error_page_is_readable_too(services: Guestbook, open_page: OpenPage) -> None:
     page = open_page(services.ui(), "/nowhere")
     expect(page.get_by_role("heading", name="Not Found")).to_be_visible()
+    expect(page.locator("#request-id")).to_have_text(re.compile("[0-9a-f-]{36}"))
     assert page.evaluate(ACCESSIBILITY) == []
     page.get_by_role("link", name="To the guestbook").click()
     assert page.url == f"{services.ui().url}/"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.services.conftest import start_service
+from tests.services.conftest import start_service, start_shared_service
 from tests.services.guestbook.mysql import MySQL
 
-__all__ = ["start_service"]
+__all__ = ["start_service", "start_shared_service"]
 
 
 @pytest.fixture

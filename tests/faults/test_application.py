@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -167,6 +169,42 @@ def test_posts_go_on_while_sessions_and_greetings_are_away(application: Applicat
     application.until_well()
     with Client(application.guestbook.runs[-1]) as client:
         posts.check(stored(client))
+
+
+def test_after_one_slow_second_the_next_probe_says_up(application: Application) -> None:
+    """With a threshold of two failures no pod is taken out of service."""
+    parts = (application.guestbook, application.ui)
+    for _ in range(2):
+        for server in (application.mysql, application.redis):
+            server.freeze()
+        wait_until(lambda: not any(part.ready() for part in parts), "both to be unready")
+        for server in (application.mysql, application.redis):
+            server.thaw()
+        # Within a second an outcome is used again, and a probe in between would be the first.
+        time.sleep(1.1)
+        assert [part.ready() for part in parts] == [True, True]
+    assert application.greets()
+    assert application.shows_messages()
+
+
+def test_visitors_who_leave_in_mid_form_do_not_disturb_the_others(
+    application: Application,
+) -> None:
+    address = urlsplit(application.ui.url)
+    head = "host: ui\r\ncontent-type: application/x-www-form-urlencoded\r\ncontent-length: 500"
+    half = f"POST /greet HTTP/1.1\r\n{head}\r\n\r\nname=Eve&mess".encode()
+    with posting(application.ui.url, visitor=PageVisitor) as posts:
+        for _ in range(50):
+            with socket.create_connection((address.hostname, address.port), timeout=10) as left:
+                left.sendall(half)
+        posts.wait_for(100)
+    assert not posts.failures
+    with Client(application.guestbook.runs[-1]) as client:
+        posts.check(stored(client))
+    (ui,) = application.ui.runs
+    wait_until(lambda: sum("POST /greet 499" in line for line in ui.lines) == 50, "their lines")
+    check_log(ui)
+    assert not [line for line in ui.lines if " ERROR " in line]
 
 
 def test_the_parts_may_start_in_any_order(tmp_path: Path) -> None:

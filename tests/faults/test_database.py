@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 
 import httpx
-import pymysql
 import pytest
 
+from services.guestbook.database import MAINTENANCE_CONNECTIONS, POOL_SIZE
 from tests.faults.posts import ApiVisitor, check_log, posting, stored
-from tests.faults.proxy import CutAtCommit
+from tests.faults.proxy import Cut
 from tests.services.conftest import StartService
 from tests.services.guestbook.client import PATH, Client, until_ready, until_unready
 from tests.services.guestbook.mysql import MySQL
@@ -98,9 +101,9 @@ def test_connections_the_server_closed_are_replaced_unnoticed(
         until_ready(client)
         for number in range(10):
             client.add(str(number))
-            _close_connections(breakable_mysql)
+            breakable_mysql.close_connections()
             assert client.get().status_code == 200
-            _close_connections(breakable_mysql)
+            breakable_mysql.close_connections()
         assert stored(client) == [str(number) for number in range(10)]
 
 
@@ -112,7 +115,7 @@ def test_posts_whose_connection_is_cut_in_the_middle_are_stored_once(
         until_ready(client)
         with posting(service.url, visitor=partial(ApiVisitor, keyed=False), again=False) as posts:
             for _ in range(40):
-                _close_connections(breakable_mysql)
+                breakable_mysql.close_connections()
             posts.wait_for(50)
         posts.check(stored(client))
     assert set(posts.failures) <= {"503"}
@@ -124,8 +127,8 @@ def test_a_commit_without_an_answer_is_stored_once(
     start_service: StartService, breakable_mysql: MySQL, carried_out: bool
 ) -> None:
     """No key: the service itself finds out whether the commit was carried out."""
-    with CutAtCommit(breakable_mysql.port, carried_out) as proxy:
-        url = f"mysql+pymysql://root@127.0.0.1:{proxy.port}/guestbook"
+    with Cut(breakable_mysql.port, carried_out=carried_out, at=b"COMMIT") as proxy:
+        url = breakable_mysql.url(port=proxy.port)
         service = start_service("guestbook", DATABASE_URL=url)
         with Client(service) as client:
             until_ready(client)
@@ -136,9 +139,16 @@ def test_a_commit_without_an_answer_is_stored_once(
                 proxy.cut_next(1)
                 changed = client.http.put(href, json={"username": "A", "message": str(number)})
                 assert changed.status_code == 200
+                # Its own change is not taken for somebody else's.
+                proxy.cut_next(1)
+                tag = {"If-Match": changed.headers["etag"]}
+                changed = client.http.patch(href, json={"username": "B"}, headers=tag)
+                assert changed.status_code == 200
+                assert client.get(href).json()["username"] == "B"
             assert stored(client) == list("01234")
             proxy.cut_next(1)
-            assert client.http.delete(href).status_code == 204
+            tag = {"If-Match": changed.headers["etag"]}
+            assert client.http.delete(href, headers=tag).status_code == 204
             assert stored(client) == list("0123")
     check_log(service)
 
@@ -146,8 +156,8 @@ def test_a_commit_without_an_answer_is_stored_once(
 def test_a_commit_that_never_succeeds_is_no_201(
     start_service: StartService, breakable_mysql: MySQL
 ) -> None:
-    with CutAtCommit(breakable_mysql.port, carried_out=False) as proxy:
-        url = f"mysql+pymysql://root@127.0.0.1:{proxy.port}/guestbook"
+    with Cut(breakable_mysql.port, carried_out=False, at=b"COMMIT") as proxy:
+        url = breakable_mysql.url(port=proxy.port)
         service = start_service("guestbook", DATABASE_URL=url)
         with Client(service) as client:
             until_ready(client)
@@ -160,13 +170,93 @@ def test_a_commit_that_never_succeeds_is_no_201(
     check_log(service)
 
 
-def _close_connections(server: MySQL) -> None:
-    with server.connect() as connection, connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT id FROM information_schema.processlist "
-            "WHERE db = 'guestbook' AND id <> CONNECTION_ID()"
-        )
-        for (number,) in cursor.fetchall():
-            # It may have ended by itself meanwhile.
-            with suppress(pymysql.Error):
-                cursor.execute(f"KILL {number}")
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
+def test_the_first_probe_after_a_slow_second_says_up(
+    start_service: StartService, breakable_mysql: MySQL, busy: bool
+) -> None:
+    """Kubernetes takes all pods out of service after two probes that say no."""
+    service = start_service("guestbook", DATABASE_URL=breakable_mysql.url())
+    with Client(service) as client, ExitStack() as stack:
+        until_ready(client)
+        if busy:
+            stack.enter_context(posting(service.url, visitors=20))
+        for _ in range(2):
+            breakable_mysql.freeze()
+            try:
+                until_unready(client, 5)
+            finally:
+                breakable_mysql.thaw()
+            # The outcome of a probe is kept for a second.
+            time.sleep(1.2)
+            assert client.readiness().status_code == 200
+    check_log(service)
+
+
+@pytest.fixture
+def small_mysql(tmp_path: Path) -> Iterator[MySQL]:
+    """A server that takes few connections."""
+    server = MySQL(tmp_path, "--max-connections=20")
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def test_a_service_that_answers_is_ready_when_others_have_all_connections(
+    start_service: StartService, small_mysql: MySQL
+) -> None:
+    service = start_service("guestbook", DATABASE_URL=small_mysql.create_user("ours"))
+    small_mysql.create_user("others")
+    with Client(service) as client, ExitStack() as others:
+        until_ready(client)
+        client.add("before")
+        others.enter_context(small_mysql.crowded("others"))
+        until = time.monotonic() + 3.5
+        answered = 0
+        while time.monotonic() < until:
+            assert client.readiness().status_code == 200, client.readiness().text
+            # First only probes come, for longer than the outcome of one is kept.
+            if time.monotonic() > until - 2:
+                client.add("meanwhile")
+                assert client.get().status_code == 200
+                answered += 1
+        assert answered > 10
+    check_log(service)
+
+
+def test_a_service_without_a_connection_is_ready_as_soon_as_there_is_one(
+    start_service: StartService, small_mysql: MySQL
+) -> None:
+    url = small_mysql.create_user("ours")
+    with small_mysql.crowded("ours"):
+        service = start_service("guestbook", DATABASE_URL=url)
+        with Client(service) as client:
+            until_unready(client)
+            assert client.get().status_code == 503
+    with Client(service) as client:
+        until_ready(client, RECOVERY)
+        client.add("stored")
+    check_log(service)
+
+
+def test_a_pod_has_no_more_connections_than_it_says(
+    start_service: StartService, breakable_mysql: MySQL
+) -> None:
+    """The sum over all pods must fit the server's `max_connections`."""
+    service = start_service("guestbook", DATABASE_URL=breakable_mysql.url())
+    by_hand = (
+        "INSERT INTO guestbook.message (username, message, timestamp) VALUES ('A', 'b', NOW())"
+    )
+    most = 0
+    with Client(service) as client, ThreadPoolExecutor(20) as threads:
+        until_ready(client)
+        with posting(service.url, visitors=20) as posts:
+            reads = [threads.submit(client.get, f"{PATH}?page={page}") for page in range(400)]
+            while not all(read.done() for read in reads):
+                client.readiness()
+                breakable_mysql.execute(by_hand, database="mysql")
+                most = max(most, len(breakable_mysql.connections()))
+            posts.wait_for(100)
+        assert {read.result().status_code for read in reads} == {200}
+    assert POOL_SIZE <= most <= POOL_SIZE + MAINTENANCE_CONNECTIONS
+    check_log(service)

@@ -40,7 +40,9 @@ def attributes(holder: Json) -> Json:
 
 
 @contextmanager
-def collector() -> Iterator[Collector]:
+def collector(port: int = 0) -> Iterator[Collector]:
+    """A running collector; without a port, on a free one."""
+
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
@@ -56,7 +58,7 @@ def collector() -> Iterator[Collector]:
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
         made = Collector(f"http://127.0.0.1:{server.server_port}")
         thread = threading.Thread(target=server.serve_forever)
         thread.start()

@@ -13,11 +13,11 @@ from pydantic import Field
 from starlette.responses import Response, StreamingResponse
 
 from services.common import logs
-from services.common.app import instrument
+from services.common.app import NO_TELEMETRY, instrument
 from services.common.health import Check
 from services.common.server import run
 from services.common.settings import CommonSettings, Port, load
-from services.common.telemetry import client_span, for_fastapi, outgoing_headers
+from services.common.telemetry import client_span, outgoing_headers
 
 
 class Settings(CommonSettings):
@@ -28,11 +28,11 @@ class Settings(CommonSettings):
 
 
 def create_app(settings: Settings) -> FastAPI:
-    app = FastAPI(telemetry=for_fastapi(settings), max_body_size=1000)
+    app = FastAPI(telemetry=NO_TELEMETRY)
 
     @app.get("/outgoing")
     async def outgoing() -> dict[str, str]:
-        with client_span("GET elsewhere", **{"http.request.method": "GET"}):
+        with client_span("GET elsewhere", {"http.request.method": "GET"}):
             return outgoing_headers()
 
     @app.get("/outgoing/thread")
@@ -62,8 +62,8 @@ def create_app(settings: Settings) -> FastAPI:
         return StreamingResponse(parts(), media_type="text/plain")
 
     @app.get("/crash")
-    async def crash() -> None:
-        raise RuntimeError("the secret reason")
+    async def crash(reason: str = "the secret reason") -> None:
+        raise RuntimeError(reason)
 
     @app.post("/items/{item}")
     async def post_item(item: int, body: dict[str, int]) -> dict[str, int]:
@@ -82,12 +82,16 @@ def main() -> None:
 
     async def probe() -> None:
         if Path(settings.hang_file).exists():
-            await asyncio.sleep(60)
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                logging.getLogger("sample").info("the probe was cancelled")
+                raise
         if Path(settings.down_file).exists():
             raise ConnectionRefusedError("refused by the test")
 
     run(
-        instrument(create_app(settings), settings),
+        instrument(create_app(settings), settings, max_body=1000),
         settings=settings,
         checks=[Check("dependency", probe)],
     )

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import pytest
 
-from services.common import docs
+from scripts import configuration
 from services.common.settings import CommonSettings
 
 
 def test_the_page_is_what_the_settings_say() -> None:
-    assert docs.PAGE.read_text(encoding="utf-8") == docs.page(), (
-        "run: python -m services.common.docs"
+    assert configuration.PAGE.read_text(encoding="utf-8") == configuration.page(), (
+        "run: python -m scripts.configuration"
     )
 
 
-@pytest.mark.parametrize("service", docs.SERVICES)
+@pytest.mark.parametrize("service", configuration.SERVICES)
 def test_every_setting_is_described_and_in_the_page(service: str) -> None:
-    page = docs.PAGE.read_text(encoding="utf-8")
-    for name, field in docs.settings_class(service).model_fields.items():
+    page = configuration.PAGE.read_text(encoding="utf-8")
+    for name, field in configuration.settings_class(service).model_fields.items():
         assert field.description, f"{service}: {name} has no description"
         assert f"| `{name.upper()}` |" in page
 
 
 def test_only_what_differs_is_repeated() -> None:
-    page = docs.page()
+    page = configuration.page()
     assert page.count("| `SHUTDOWN_GRACE` |") == 1
-    assert page.count("| `OTEL_SERVICE_NAME` |") == len(docs.SERVICES)
+    assert page.count("| `OTEL_SERVICE_NAME` |") == len(configuration.SERVICES)
     assert set(CommonSettings.model_fields) >= {"port", "management_port", "host"}

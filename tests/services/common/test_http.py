@@ -6,10 +6,11 @@ import re
 
 import httpx
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from tests.services.conftest import StartService
-from tests.services.process import Service
+from tests.services.metrics import samples
+from tests.services.process import Service, wait_until
+from tests.services.wire import Connection, request
 
 SAMPLE = "tests.services.common.sample"
 
@@ -19,15 +20,9 @@ def service(start_service: StartService) -> Service:
     return start_service(SAMPLE)
 
 
-def samples(service: Service, name: str) -> dict[tuple[str, ...], float]:
-    """The samples of a metric by (method, route, status)."""
-    text = httpx.get(f"{service.management}/metrics").text
-    return {
-        tuple(sample.labels[label] for label in ("method", "route", "status")): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-        if sample.name == name
-    }
+@pytest.fixture(scope="module")
+def shared(start_shared_service: StartService) -> Service:
+    return start_shared_service(SAMPLE)
 
 
 def test_requests_are_counted_by_method_route_and_status(service: Service) -> None:
@@ -93,7 +88,7 @@ def test_head_is_get_without_the_body(service: Service, path: str) -> None:
         ("GET", "/items/x", b"", 400, "item: Input should be a valid integer"),
         ("POST", "/items/1", b"{", 400, "the body is not valid JSON"),
         ("POST", "/items/1", b'{"a": "b"}', 400, "a: Input should be a valid integer"),
-        ("POST", "/items/1", b"", 400, "body: Field required"),
+        ("POST", "/items/1", b"", 400, "the body must be a JSON object"),
         ("POST", "/items/1", b'{"a": ' + b"1" * 2000 + b"}", 413, "over 1000 bytes"),
         ("PUT", "/items/1", b"", 405, "PUT /items/1: method not allowed"),
     ],
@@ -111,6 +106,33 @@ def test_an_error_says_what_is_wrong(
         assert answer.headers["allow"] == "GET, HEAD, POST"
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("GET", "/nowhere", b"", 404),
+        ("GET", "/items/x", b"", 400),
+        ("POST", "/items/1", b"{", 400),
+        ("POST", "/items/1", b" " * 2000, 413),
+        ("PUT", "/items/1", b"", 405),
+        ("GET", "/crash", b"", 500),
+    ],
+)
+def test_an_error_names_its_request_as_the_log_does(
+    shared: Service, method: str, path: str, body: bytes, status: int
+) -> None:
+    json_body = {"content-type": "application/json"} if body else {}
+    given = httpx.request(
+        method, shared.url + path, content=body, headers={**json_body, "x-request-id": "r-1"}
+    )
+    made = httpx.request(method, shared.url + path, content=body, headers=json_body)
+    assert given.status_code == made.status_code == status
+    assert given.json()["request_id"] == "r-1"
+    request_id = made.json()["request_id"]
+    assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", request_id)
+    line = shared.wait_for_line(f"request_id={request_id}")
+    assert f"{method} {path}" in line
+
+
 def test_a_body_of_unknown_length_is_limited_too(service: Service) -> None:
     def chunks() -> object:
         for _ in range(100):
@@ -119,3 +141,55 @@ def test_a_body_of_unknown_length_is_limited_too(service: Service) -> None:
     headers = {"content-type": "application/json"}
     answer = httpx.post(f"{service.url}/items/1", content=chunks(), headers=headers)  # type: ignore[arg-type]
     assert answer.status_code == 413
+
+
+def test_a_body_of_the_limit_is_read(shared: Service) -> None:
+    padding = " " * (1000 - len('{"a": 1}'))
+    headers = {"content-type": "application/json"}
+    answer = httpx.post(f"{shared.url}/items/1", content='{"a": 1}' + padding, headers=headers)
+    assert answer.json() == {"item": 1, "a": 1}
+    over = httpx.post(f"{shared.url}/items/1", content='{"a": 1} ' + padding, headers=headers)
+    assert over.status_code == 413
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+def test_a_final_slash_changes_nothing(service: Service, method: str) -> None:
+    body = {"json": {"a": 1}} if method == "POST" else {}
+    for path in ("/items/1", "/items/1/"):
+        answer = httpx.request(method, f"{service.url}{path}?q=1", **body)  # type: ignore[arg-type]
+        assert answer.status_code == 200
+    assert samples(service, "http_requests_total") == {(method, "/items/{item}", "200"): 2.0}
+
+
+def test_a_final_slash_makes_no_redirect(shared: Service) -> None:
+    """Its address would be built from a Host header that anybody may send."""
+    for path in ("/nowhere/", "/items/", "/"):
+        assert httpx.get(shared.url + path).status_code == 404
+
+
+@pytest.mark.parametrize("length", [b"Content-Length: 500", b"Transfer-Encoding: chunked"])
+def test_a_client_that_leaves_in_mid_body_is_no_failure_of_the_service(
+    service: Service, length: bytes
+) -> None:
+    head = request("POST", "/items/1", b"Content-Type: application/json", length)
+    with Connection(service.url) as connection:
+        connection.send(head + b"6\r\n")
+    service.wait_for_line("POST /items/1 499")
+    assert samples(service, "http_requests_total") == {("POST", "/items/{item}", "499"): 1.0}
+    assert httpx.get(f"{service.url}/items/1").status_code == 200
+    service.stop()
+    assert "ERROR" not in service.text
+    assert "Traceback" not in service.text
+
+
+def test_a_client_that_leaves_before_its_answer_is_no_failure_of_the_service(
+    service: Service,
+) -> None:
+    with Connection(service.url) as connection:
+        connection.send(request("GET", "/slow/0.5"))
+        service.wait_for_line("sleeping")
+    service.wait_for_line("GET /slow/0.5")
+    wait_until(lambda: samples(service, "http_requests_total"), "the request to be counted")
+    service.stop()
+    assert "ERROR" not in service.text
+    assert "Traceback" not in service.text

@@ -55,6 +55,12 @@ class Client:
             url = page["_links"].get("next", {}).get("href")
         return found
 
+    def total(self, **query: object) -> int:
+        """How many messages a page of this query says there are."""
+        answer = self.get(params=query)
+        assert answer.status_code == 200, answer.text
+        return int(answer.json()["page"]["totalElements"])
+
     def readiness(self) -> httpx.Response:
         url = f"{self.service.management}/actuator/health/readiness"
         return httpx.get(url, trust_env=False, timeout=10)

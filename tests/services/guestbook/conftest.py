@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -27,6 +28,15 @@ def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     """An empty database of each kind."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path_factory.mktemp('sqlite') / 'guestbook.db'}"
+    server: MySQL = request.getfixturevalue("mysql")
+    return server.create(f"guestbook_{uuid4().hex}")
+
+
+@pytest.fixture(params=["sqlite", "mysql"])
+def new_database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database nobody else uses."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'guestbook.db'}"
     server: MySQL = request.getfixturevalue("mysql")
     return server.create(f"guestbook_{uuid4().hex}")
 

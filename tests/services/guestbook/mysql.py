@@ -7,7 +7,10 @@ import shutil
 import signal
 import socket
 import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pymysql
 import pytest
@@ -15,6 +18,8 @@ import pytest
 from tests.services.process import wait_until
 
 DATABASE = "guestbook"
+
+TOO_MANY_CONNECTIONS = 1040
 
 
 def server_program() -> str:
@@ -44,13 +49,33 @@ class MySQL:
             self.port: int = probe.getsockname()[1]
         self._initialize()
 
-    def url(self, database: str = DATABASE) -> str:
-        return f"mysql+pymysql://root@127.0.0.1:{self.port}/{database}"
+    def url(self, database: str = DATABASE, user: str = "root", port: int | None = None) -> str:
+        """The address of a database; `port` is that of a proxy in between."""
+        return f"mysql+pymysql://{user}@127.0.0.1:{port or self.port}/{database}"
 
-    def connect(self, database: str | None = None) -> pymysql.Connection[pymysql.cursors.Cursor]:
+    def connect(
+        self, database: str | None = None, user: str = "root"
+    ) -> pymysql.Connection[pymysql.cursors.Cursor]:
         return pymysql.connect(
-            host="127.0.0.1", port=self.port, user="root", database=database, autocommit=True
+            host="127.0.0.1", port=self.port, user=user, database=database, autocommit=True
         )
+
+    def execute(self, *statements: str, database: str = DATABASE) -> tuple[tuple[Any, ...], ...]:
+        """Run statements as root; answers the rows of the last one."""
+        with self.connect(database) as connection, connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+            return cursor.fetchall()
+
+    def create_user(
+        self, user: str, database: str = DATABASE, privileges: str = "ALL PRIVILEGES"
+    ) -> str:
+        """A user without a password and without rights over the server; answers the URL for it."""
+        self.execute(
+            f"CREATE USER {user}@localhost",
+            f"GRANT {privileges} ON `{database}`.* TO {user}@localhost",
+        )
+        return self.url(database, user)
 
     def create(self, database: str) -> str:
         """A new, empty database; answers its URL."""
@@ -58,6 +83,38 @@ class MySQL:
             cursor.execute(f"DROP DATABASE IF EXISTS `{database}`")
             cursor.execute(f"CREATE DATABASE `{database}`")
         return self.url(database)
+
+    def connections(self, database: str = DATABASE, *, busy: bool = False) -> list[int]:
+        """The ids of the connections to a database; `busy`: of those that run a statement."""
+        condition = " AND command = 'Query'" if busy else ""
+        with self.connect() as connection, connection.cursor() as cursor:
+            cursor.execute(
+                f"SELECT id FROM information_schema.processlist WHERE db = '{database}'{condition}"
+            )
+            return [number for (number,) in cursor.fetchall()]
+
+    def close_connections(self, database: str = DATABASE) -> int:
+        """Close the connections to a database, whatever they do; answers how many."""
+        closed = 0
+        with self.connect() as connection, connection.cursor() as cursor:
+            for number in self.connections(database):
+                # It may have ended by itself meanwhile.
+                with suppress(pymysql.Error):
+                    cursor.execute(f"KILL {number}")
+                    closed += 1
+        return closed
+
+    @contextmanager
+    def crowded(self, user: str) -> Iterator[None]:
+        """A user has all connections that the server still gives."""
+        with ExitStack() as taken:
+            try:
+                while True:
+                    taken.enter_context(self.connect(user=user))
+            except pymysql.OperationalError as error:
+                if error.args[0] != TOO_MANY_CONNECTIONS:
+                    raise
+            yield
 
     def start(self) -> None:
         """Start the server, and wait until it answers."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import httpx
 import pytest
 
-from tests.services.guestbook.client import PATH, Client
+from tests.services.conftest import StartService
+from tests.services.guestbook.client import PATH, Client, until_ready
+from tests.services.guestbook.mysql import MySQL
+from tests.services.process import wait_until
 
 ENTRY = {"username": "Ann", "message": "once"}
 
@@ -78,6 +83,77 @@ def test_keys_differ_by_case(empty: Client) -> None:
         empty.post(ENTRY, "case").headers["location"]
         != (empty.post(ENTRY, "CASE").headers["location"])
     )
+
+
+def test_answers_say_how_long_a_key_is_kept(empty: Client) -> None:
+    """By this a client knows that sending a post again is safe."""
+    answers = [
+        empty.post(ENTRY, "kept"),
+        empty.post(ENTRY, "kept"),
+        empty.post(ENTRY),
+        empty.get(),
+        empty.get(params={"page": 7, "sort": "id,desc"}),
+        empty.get(headers={"Accept": "application/json"}),
+    ]
+    for answer in answers:
+        assert answer.headers["idempotency-key-retention"] == "86400"
+
+
+@pytest.fixture
+def day_by_day(mysql: MySQL) -> Iterator[Callable[[int], str]]:
+    """Gives the URL of a database whose clock is so many days off, for who connects by it."""
+    database = f"clock_{uuid4().hex}"
+    mysql.create(database)
+    url = mysql.create_user("clock", database)
+
+    def set_clock(days: int) -> str:
+        # A connection sees the time it was opened at, moved.
+        moved = f"SET @@timestamp = UNIX_TIMESTAMP() + {days * 86400}"
+        mysql.execute(f"SET GLOBAL init_connect = '{moved}'")
+        return url
+
+    yield set_clock
+    mysql.execute("SET GLOBAL init_connect = ''", "DROP USER clock@localhost")
+
+
+def place(client: Client, key: str) -> str:
+    """The path of the message that is stored for a key."""
+    answer = client.post(ENTRY, key)
+    assert answer.status_code == 201, answer.text
+    return urlsplit(answer.headers["location"]).path
+
+
+@pytest.mark.parametrize("days", [0, 3, -3])
+def test_keys_expire_after_a_day_of_the_databases_clock(
+    start_service: StartService, mysql: MySQL, day_by_day: Callable[[int], str], days: int
+) -> None:
+    """A service whose clock is wrong, as here by days, forgets nobody's key too early or late."""
+    url = day_by_day(days)
+    database = url.rpartition("/")[2]
+    with Client(start_service("guestbook", DATABASE_URL=url)) as client:
+        until_ready(client)
+        keys = {age: str(uuid4()) for age in (0, 23, 25)}
+        stored = {age: place(client, key) for age, key in keys.items()}
+        client.service.stop()
+    with mysql.connect(database, "clock") as connection, connection.cursor() as cursor:
+        for age in (23, 25):
+            cursor.execute(
+                "UPDATE idempotency_key SET created = UTC_TIMESTAMP(3) - INTERVAL %s HOUR "
+                "WHERE value = %s",
+                (age, keys[age]),
+            )
+
+    def old_key_is_forgotten() -> bool:
+        query = f"SELECT 1 FROM idempotency_key WHERE value = '{keys[25]}'"
+        return not mysql.execute(query, database=database)
+
+    with Client(start_service("guestbook", DATABASE_URL=url)) as client:
+        until_ready(client)
+        wait_until(old_key_is_forgotten, "the upkeep to forget the old key")
+        assert place(client, keys[0]) == stored[0]
+        assert place(client, keys[23]) == stored[23]
+        assert place(client, keys[25]) != stored[25]
+        assert client.total() == 4
 
 
 def test_one_key_from_many_at_once_is_one_message(empty: Client) -> None:

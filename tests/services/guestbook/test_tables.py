@@ -3,43 +3,20 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import create_engine, text
 
 from tests.services.conftest import StartService
-from tests.services.guestbook.client import Client, until_ready
+from tests.services.guestbook.client import PATH, Client, until_ready
 from tests.services.guestbook.mysql import MySQL
+from tests.services.guestbook.sql import execute, rows
+from tests.services.metrics import samples
 
-NewDatabase = Callable[[], str]
-
-
-@pytest.fixture(params=["sqlite", "mysql"])
-def new_database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of an empty database nobody else uses."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'guestbook.db'}"
-    server: MySQL = request.getfixturevalue("mysql")
-    return server.create(f"tables_{uuid4().hex}")
-
-
-def execute(url: str, *statements: str) -> None:
-    """What somebody does to the database by hand."""
-    engine = create_engine(url)
-    with engine.begin() as connection:
-        for statement in statements:
-            connection.execute(text(statement))
-    engine.dispose()
-
-
-def total(client: Client, **query: object) -> int:
-    answer = client.get(params=query)
-    assert answer.status_code == 200, answer.text
-    return int(answer.json()["page"]["totalElements"])
+ROW = "INSERT INTO message (username, message, timestamp) VALUES ('A', 'b', '2026-01-31')"
+"""A message written by hand."""
 
 
 def test_replicas_that_start_together_share_one_set_of_tables(
@@ -60,7 +37,7 @@ def test_replicas_that_start_together_share_one_set_of_tables(
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(use, clients))
     for client in clients:
-        assert total(client) == len(client.all()) == 80
+        assert client.total() == len(client.all()) == 80
         assert "Traceback" not in client.service.text
         client.http.close()
 
@@ -70,23 +47,100 @@ def test_messages_survive_a_restart(start_service: StartService, new_database: s
         service = start_service("guestbook", DATABASE_URL=new_database)
         with Client(service) as client:
             until_ready(client)
-            assert total(client) == len(client.all()) == expected
+            assert client.total() == len(client.all()) == expected
             client.add(str(expected))
         service.kill() if expected % 2 else service.stop()
 
 
 def test_what_is_written_by_hand_is_counted(start_service: StartService, new_database: str) -> None:
-    row = "INSERT INTO message (username, message, timestamp) VALUES ('A', 'b', '2026-01-31')"
     with Client(start_service("guestbook", DATABASE_URL=new_database)) as client:
         until_ready(client)
         client.add()
-        execute(new_database, row, row)
-        assert total(client) == 3
+        execute(new_database, ROW, ROW)
+        assert client.total() == 3
         execute(new_database, "DELETE FROM message WHERE id > 1")
-        assert total(client) == 1
+        assert client.total() == 1
         execute(new_database, "DELETE FROM message")
-        assert total(client) == 0
+        assert client.total() == 0
         assert client.get().json()["_embedded"] == {"messages": []}
+
+
+def test_what_others_write_is_in_the_total_of_the_next_page(
+    start_service: StartService, new_database: str
+) -> None:
+    """Also of pages that are full, which by themselves show nothing of more rows."""
+    with (
+        Client(start_service("guestbook", DATABASE_URL=new_database)) as first,
+        Client(start_service("guestbook", DATABASE_URL=new_database)) as second,
+    ):
+        for client in (first, second):
+            until_ready(client)
+        for number in range(5):
+            first.add(str(number))
+        assert first.total(size=2) == second.total(size=2) == 5
+        execute(new_database, ROW, ROW)
+        assert first.total(size=2) == 7
+        assert second.total(size=2, page=1, sort="timestamp,desc") == 7
+        second.add()
+        execute(new_database, ROW)
+        assert first.total(size=2, sort="username") == 9
+        newest = "SELECT id FROM (SELECT MAX(id) AS id FROM message) AS newest"
+        execute(new_database, f"DELETE FROM message WHERE id = ({newest})", ROW, ROW)
+        assert first.total(size=2) == second.total(size=2, sort="id,desc") == 10
+        assert len(first.all()) == len(second.all()) == 10
+
+
+def test_a_post_does_not_hide_what_others_wrote_before_it(
+    start_service: StartService, new_database: str
+) -> None:
+    with Client(start_service("guestbook", DATABASE_URL=new_database)) as client:
+        until_ready(client)
+        for number in range(5):
+            client.add(str(number))
+        execute(new_database, ROW, ROW)
+        client.add()
+        assert client.total(size=2) == 8
+
+
+def test_data_that_the_database_refuses_is_400(start_service: StartService, mysql: MySQL) -> None:
+    """As when somebody narrows a column while the service runs."""
+    url = mysql.create(f"narrow_{uuid4().hex}")
+    with Client(start_service("guestbook", DATABASE_URL=url)) as client:
+        until_ready(client)
+        client.add()
+        for column, refused in (("varchar(10)", "x" * 11), ("varchar(2000) CHARSET latin1", "😀")):
+            execute(url, f"ALTER TABLE message MODIFY message {column} NOT NULL")
+            answer = client.post({"username": "Ann", "message": refused})
+            assert answer.status_code == 400
+            assert "message" in answer.json()["detail"]
+        assert client.total() == len(client.all()) == 1
+        assert "ERROR" not in client.service.text
+        calls = samples(client.service, "backend_calls_total", ("backend", "outcome"))
+        assert calls["database", "refused"] == 2
+
+
+def test_a_table_that_does_not_fit_is_503_and_no_500(
+    start_service: StartService, new_database: str
+) -> None:
+    """As when somebody puts another one in its place while the service runs."""
+    with Client(start_service("guestbook", DATABASE_URL=new_database)) as client:
+        until_ready(client)
+        href = client.add()
+        execute(
+            new_database,
+            "ALTER TABLE message RENAME TO taken_away",
+            "CREATE VIEW message AS SELECT 1 AS number",
+        )
+        for answer in (
+            *map(client.get, (PATH, f"{PATH}?sort=username,desc", href)),
+            client.post({"username": "Ann", "message": "b"}),
+            client.http.patch(href, json={"username": "Bob"}),
+        ):
+            assert answer.status_code == 503, answer.text
+            assert int(answer.headers["retry-after"]) > 0
+        assert "Traceback" not in client.service.text
+        execute(new_database, "DROP VIEW message", "ALTER TABLE taken_away RENAME TO message")
+        assert client.total() == 1
 
 
 def test_a_new_empty_database_is_prepared_again(
@@ -98,33 +152,10 @@ def test_a_new_empty_database_is_prepared_again(
         until_ready(client)
         client.add()
         execute(new_database, *(f"DROP TABLE {table}" for table in tables))
-        assert total(client) == 0
+        assert client.total() == 0
         client.add("again")
-        assert total(client) == 1
+        assert client.total() == 1
         assert "Traceback" not in client.service.text
-
-
-def test_the_table_of_the_original_is_used_as_it_is(
-    start_service: StartService, mysql: MySQL
-) -> None:
-    url = mysql.create(f"original_{uuid4().hex}")
-    execute(
-        url,
-        "CREATE TABLE message (id bigint NOT NULL AUTO_INCREMENT, message varchar(255), "
-        "timestamp datetime, username varchar(255), PRIMARY KEY (id)) CHARACTER SET latin1",
-        "INSERT INTO message (username, message, timestamp) VALUES ('Ray', 'old', '2017-05-01')",
-        "INSERT INTO message (username) VALUES (NULL)",
-    )
-    with Client(start_service("guestbook", DATABASE_URL=url)) as client:
-        until_ready(client)
-        client.add("new")
-        assert [message["message"] for message in client.all()] == ["old", None, "new"]
-        assert total(client) == 3
-        for refused in ("x" * 256, "😀"):
-            answer = client.post({"username": "Ann", "message": refused})
-            assert answer.status_code == 400
-            assert "message" in answer.json()["detail"]
-        assert total(client) == 3
 
 
 @pytest.mark.parametrize("gaps", [False, True], ids=["dense", "gaps"])
@@ -147,7 +178,7 @@ def test_far_pages_are_the_right_ones(
         if gaps:
             execute(new_database, "DELETE FROM message WHERE id % 5 = 3")
         count = 2400 if gaps else 3000
-        assert total(client) == count
+        assert client.total() == count
         for sort in ("id,asc", "id,desc", "timestamp,desc", "username,asc"):
             whole = sorted_by_hand(new_database, sort)
             for page in (0, 19, 20, 21, 33, count // 50 - 1, count // 50):
@@ -160,13 +191,9 @@ def test_far_pages_are_the_right_ones(
 
 def sorted_by_hand(url: str, sort: str) -> list[str]:
     field, direction = sort.split(",")
-    engine = create_engine(url)
-    with engine.connect() as connection:
-        rows = connection.execute(text("SELECT id, username, message, timestamp FROM message"))
-        found = [row._mapping for row in rows]
-    engine.dispose()
-    found.sort(key=lambda row: (row[field], row["id"]), reverse=direction == "desc")
-    return [row["message"] for row in found]
+    found = rows(url, f"SELECT {field}, id, message FROM message")
+    found.sort(key=lambda row: row[:2], reverse=direction == "desc")
+    return [text for _, _, text in found]
 
 
 def test_two_processes_write_to_one_sqlite_file(
@@ -179,7 +206,7 @@ def test_two_processes_write_to_one_sqlite_file(
         for client in clients:
             until_ready(client)
         list(threads.map(lambda number: clients[number % 2].add(str(number)), range(200)))
-    assert len(clients[0].all()) == total(clients[1]) == 200
+    assert len(clients[0].all()) == clients[1].total() == 200
     for client in clients:
         client.http.close()
     with sqlite3.connect(path) as connection:

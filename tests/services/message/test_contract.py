@@ -7,7 +7,9 @@ from urllib.parse import quote
 import httpx
 import pytest
 
+from tests.services.common.collector import attributes, collector
 from tests.services.conftest import StartService
+from tests.services.metrics import samples
 from tests.services.process import Service
 
 
@@ -19,7 +21,7 @@ def message(start_service: StartService) -> Service:
 def test_hello_answers_the_codelab_s_bytes(message: Service) -> None:
     answer = httpx.get(f"{message.url}/hello/test")
     assert answer.status_code == 200
-    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["content-type"] == "application/json;charset=UTF-8"
     assert answer.text == (
         '{"greeting":"Hello test from message-service-545c84c666-nqfx6 with 1.0",'
         '"version":"1.0","hostname":"message-service-545c84c666-nqfx6"}'
@@ -38,6 +40,7 @@ def test_misbehaving_is_sticky_until_behave(message: Service) -> None:
         answer = httpx.get(f"{message.url}/hello/Test")
         assert answer.status_code == 503
         assert answer.text == '{"misbehavior":"message-service-545c84c666-nqfx6"}'
+        assert answer.headers["content-type"] == "application/json;charset=UTF-8"
 
     switch = httpx.get(f"{message.url}/behave")
     assert (switch.status_code, switch.text) == (
@@ -100,6 +103,7 @@ def shared(start_shared_service: StartService) -> Service:
         "Ada Lovelace",
         "a/b",
         "/",
+        "x/",
         "...",
         "a?b#c&d=e",
         "100%25",
@@ -116,6 +120,8 @@ def test_any_utf8_name_is_greeted(shared: Service, name: str) -> None:
     answer = httpx.get(f"{shared.url}/hello/{quote(name, safe='')}")
     assert answer.status_code == 200
     assert answer.json()["greeting"] == f"Hello {name} from pod with 1.0"
+    slash = httpx.get(f"{shared.url}/hello/{quote(name, safe='')}/")
+    assert (slash.status_code, slash.json()) == (200, answer.json())
 
 
 @pytest.mark.parametrize(
@@ -128,6 +134,8 @@ def test_any_utf8_name_is_greeted(shared: Service, name: str) -> None:
         ("/hello/%ED%A0%80", 400, "not UTF-8"),
         ("/hello/a/b", 404, "%2F"),
         ("/hello/", 404, "not found"),
+        ("/hello//", 404, ""),
+        ("/hello/x//", 404, ""),
         ("/hello", 404, "not found"),
         ("/", 404, "not found"),
     ],
@@ -138,6 +146,13 @@ def test_other_names_get_a_reason(shared: Service, path: str, status: int, reaso
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["status"] == status
     assert reason in answer.json()["detail"]
+    assert answer.json()["request_id"]
+
+
+@pytest.mark.parametrize(("path", "status"), [("/misbehave/", 503), ("/behave/", 200)])
+def test_the_switches_may_end_with_a_slash(shared: Service, path: str, status: int) -> None:
+    assert httpx.get(shared.url + path).status_code == 200
+    assert httpx.get(f"{shared.url}/hello/x").status_code == status
 
 
 def test_hello_takes_get_and_head_only(shared: Service) -> None:
@@ -158,3 +173,57 @@ def test_a_name_cannot_forge_a_log_line(shared: Service) -> None:
     assert line == (
         r"Version 1.0 processed message for \nVersion 9.9 processed message for forged\x1b[31m"
     )
+
+
+def test_requests_are_counted_by_the_template_of_their_route(start_service: StartService) -> None:
+    message = start_service("message")
+    for path in ("/hello/a", "/hello/b/", "/hello/%2F", "/misbehave", "/misbehave/", "/hello/c"):
+        httpx.get(message.url + path)
+    httpx.head(f"{message.url}/hello/a")
+    httpx.request("PROPFIND", f"{message.url}/behave")
+    httpx.post(f"{message.url}/hello/a")
+    httpx.get(f"{message.url}/hello/%FF")
+    httpx.get(f"{message.url}/hello/" + "x" * 1001)
+    httpx.get(f"{message.url}/misbehave?status=1")
+    httpx.get(f"{message.url}/nowhere")
+    assert samples(message, "http_requests_total") == {
+        ("GET", "/hello/{name}", "200"): 3.0,
+        ("GET", "/misbehave", "200"): 2.0,
+        ("GET", "/hello/{name}", "503"): 1.0,
+        ("HEAD", "/hello/{name}", "503"): 1.0,
+        ("other", "/behave", "200"): 1.0,
+        ("POST", "/hello/{name}", "405"): 1.0,
+        ("GET", "/hello/{name}", "400"): 1.0,
+        ("GET", "/hello/{name}", "414"): 1.0,
+        ("GET", "/misbehave", "400"): 1.0,
+        ("GET", "unmatched", "404"): 1.0,
+    }
+
+
+def test_each_greeting_is_a_server_span(start_service: StartService) -> None:
+    trace, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    with collector() as made:
+        message = start_service("message", OTEL_EXPORTER_OTLP_ENDPOINT=made.url)
+        headers = {"traceparent": f"00-{trace}-{parent}-01"}
+        for path in ("/hello/Ann", "/misbehave", "/hello/Ann"):
+            httpx.get(message.url + path, headers=headers)
+        message.stop()
+    spans = {
+        (span["name"], str(attributes(span)["http.response.status_code"])): span
+        for span in made.otlp
+    }
+    assert spans.keys() == {
+        ("GET /hello/{name}", "200"),
+        ("GET /misbehave", "200"),
+        ("GET /hello/{name}", "503"),
+    }
+    for (_, status), span in spans.items():
+        found = attributes(span)
+        assert (span["traceId"], span["parentSpanId"], span["kind"]) == (trace, parent, 2)
+        assert span["resource"]["service.name"] == "message-service"
+        assert found["http.request.method"] == "GET"
+        assert found["url.scheme"] == "http"
+        assert span["name"] == f"GET {found['http.route']}"
+        assert found.get("error.type") == ("503" if status == "503" else None)
+        assert span.get("status", {}).get("code", 0) == (2 if status == "503" else 0)
+    assert attributes(spans["GET /hello/{name}", "200"])["url.path"] == "/hello/Ann"

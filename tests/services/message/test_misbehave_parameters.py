@@ -68,6 +68,9 @@ def test_parameters_do_not_outlive_the_next_call(message: Service) -> None:
         ("delay=inf", "delay: "),
         ("for=0", "for: Input should be greater than 0"),
         ("precent=50", "precent: Extra inputs are not permitted"),
+        ("status=500&status=404", "twice"),
+        ("status=500&status=500", "twice"),
+        ("percent=50&status=500&percent=50", "twice"),
     ],
 )
 def test_a_bad_parameter_changes_nothing(message: Service, query: str, reason: str) -> None:
@@ -76,3 +79,26 @@ def test_a_bad_parameter_changes_nothing(message: Service, query: str, reason: s
     assert answer.status_code == 400
     assert reason in answer.json()["detail"]
     assert httpx.get(f"{message.url}/hello/x").status_code == 200
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "PROPFIND"])
+@pytest.mark.parametrize("chunked", [False, True], ids=["declared", "chunked"])
+def test_parameters_in_a_body_are_refused(message: Service, method: str, chunked: bool) -> None:
+    httpx.get(f"{message.url}/behave")
+    body = b"status=500"
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    answer = httpx.request(
+        method,
+        f"{message.url}/misbehave",
+        content=iter([body]) if chunked else body,
+        headers=headers,
+    )
+    assert answer.status_code == 400
+    assert "body" in answer.json()["detail"]
+    assert "/misbehave?status=500" in answer.json()["detail"]
+    assert httpx.get(f"{message.url}/hello/x").status_code == 200
+
+
+def test_an_empty_body_is_none(message: Service) -> None:
+    answer = httpx.post(f"{message.url}/misbehave", content=b"", headers={"content-length": "0"})
+    assert answer.status_code == 200

@@ -8,8 +8,9 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
 
@@ -142,9 +143,20 @@ class Backend:
         return Handler
 
 
-def as_json(content: Any, status: int = 200) -> Answer:
+def as_json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Answer:
     body = json.dumps(content).encode()
-    return Answer(status, body, {"content-type": "application/json"})
+    return Answer(status, body, {"content-type": "application/json", **(headers or {})})
+
+
+def as_text(text: str, status: int) -> Answer:
+    """Returns an answer as Envoy gives it where it answers by itself."""
+    return Answer(status, text.encode(), {"content-type": "text/plain"})
+
+
+def as_problem(status: int, detail: Any, charset: str = "") -> Answer:
+    """Returns an error as the guestbook service answers it."""
+    content = {"title": "A problem", "status": status, "detail": detail, "request_id": "1"}
+    return as_json(content, status, {"content-type": f"application/problem+json{charset}"})
 
 
 def greets(seen: Seen) -> Answer:
@@ -157,6 +169,9 @@ def greets(seen: Seen) -> Answer:
 class Guestbook:
     """The guestbook service, in health: keeps messages, and no key twice."""
 
+    headers: ClassVar[dict[str, str]] = {"idempotency-key-retention": "86400"}
+    """Headers of its answers: a client is told that it knows keys."""
+
     def __init__(self) -> None:
         self.messages: list[dict[str, Any]] = []
         self.keys: set[str] = set()
@@ -168,17 +183,16 @@ class Guestbook:
         page, size = int(query["page"][0]), int(query["size"][0])
         newest = self.messages[::-1]
         total = len(newest)
-        return as_json(
-            {
-                "_embedded": {"messages": newest[page * size : (page + 1) * size]},
-                "page": {
-                    "size": size,
-                    "totalElements": total,
-                    "totalPages": -(-total // size),
-                    "number": page,
-                },
-            }
-        )
+        content = {
+            "_embedded": {"messages": newest[page * size : (page + 1) * size]},
+            "page": {
+                "size": size,
+                "totalElements": total,
+                "totalPages": -(-total // size),
+                "number": page,
+            },
+        }
+        return as_json(content, headers=self.headers)
 
     def store(self, seen: Seen) -> Answer:
         key = seen.headers["idempotency-key"]
@@ -186,13 +200,24 @@ class Guestbook:
         if key not in self.keys:
             self.keys.add(key)
             self.add(**entry)
-        return as_json(entry, 201)
+        return as_json(entry, 201, self.headers)
 
-    def add(self, username: str, message: str, timestamp: str | None = None) -> None:
-        self.messages.append(
-            {
-                "username": username,
-                "message": message,
-                "timestamp": timestamp or "2026-01-31T12:00:00.000+00:00",
-            }
-        )
+    def add(
+        self, username: str, message: str, timestamp: Any = "2026-01-31T12:00:00.000+00:00"
+    ) -> None:
+        self.messages.append({"username": username, "message": message, "timestamp": timestamp})
+
+
+class JavaGuestbook(Guestbook):
+    """The guestbook service of the Java original: it ignores keys, and drops milliseconds."""
+
+    headers: ClassVar[dict[str, str]] = {}
+
+    def store(self, seen: Seen) -> Answer:
+        entry = json.loads(seen.body)
+        timestamp = entry.get("timestamp")
+        if timestamp is not None:
+            moment = datetime.fromisoformat(timestamp).astimezone(UTC)
+            timestamp = f"{moment:%Y-%m-%dT%H:%M:%S}.000+0000"
+        self.add(entry["username"], entry["message"], timestamp)
+        return as_json(self.messages[-1], 201)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.services.process import Service, environment, wait_until
 from tests.services.ui.backend import Backend, Guestbook, greets
@@ -26,20 +28,33 @@ def redis_program() -> str:
 
 
 class RedisServer:
-    """A real redis-server on a free port; it can be stopped and started again, and forgets."""
+    """A real redis-server on a free port; it can be stopped and started again, and forgets.
 
-    def __init__(self, folder: Path) -> None:
+    With a password it asks for one; with the files of a certificate it speaks TLS.
+    """
+
+    def __init__(
+        self, folder: Path, password: str = "", certificate: tuple[Path, Path] | None = None
+    ) -> None:
         self._folder = folder
+        self._password = password
+        self._certificate = certificate
         self._process: subprocess.Popen[bytes] | None = None
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
 
     def start(self) -> None:
-        command = [redis_program(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
-        self._process = subprocess.Popen(
-            [*command, "--dir", str(self._folder)], stdout=subprocess.DEVNULL
-        )
+        command = [redis_program(), "--bind", "127.0.0.1", "--save", "", "--dir", str(self._folder)]
+        if self._password:
+            command += ["--requirepass", self._password]
+        if self._certificate is None:
+            command += ["--port", str(self.port)]
+        else:
+            certificate, key = map(str, self._certificate)
+            command += ["--port", "0", "--tls-port", str(self.port), "--tls-auth-clients", "no"]
+            command += ["--tls-cert-file", certificate, "--tls-key-file", key]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         wait_until(self._answers, "Redis listening")
 
     def stop(self) -> None:
@@ -48,16 +63,38 @@ class RedisServer:
     def kill(self) -> None:
         self._end(signal.SIGKILL)
 
+    def freeze(self) -> None:
+        """It takes connections, and says nothing."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
     def ask(self, *words: str) -> str:
-        """Send one command; the first line of the answer, or the text of a string."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
-            parts = "".join(f"${len(word.encode())}\r\n{word}\r\n" for word in words)
-            connection.sendall(f"*{len(words)}\r\n{parts}".encode())
-            return connection.recv(4096).decode().partition("\r\n")[0]
+        """Send one command; returns the first line of the answer."""
+        with (
+            socket.create_connection(("127.0.0.1", self.port), timeout=5) as plain,
+            self._secured(plain) as connection,
+        ):
+            if self._password:
+                _send(connection, "AUTH", self._password)
+            return _send(connection, *words)
+
+    def _secured(self, connection: socket.socket) -> socket.socket:
+        if self._certificate is None:
+            return connection
+        context = ssl.create_default_context(cafile=str(self._certificate[0]))
+        context.check_hostname = False
+        return context.wrap_socket(connection)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
 
     def _end(self, number: signal.Signals) -> None:
         if self._process is not None:
-            self._process.send_signal(number)
+            self.thaw()
+            self._signal(number)
             self._process.wait(60)
             self._process = None
 
@@ -66,6 +103,12 @@ class RedisServer:
             return self.ask("PING") == "+PONG"
         except OSError:
             return False
+
+
+def _send(connection: socket.socket, *words: str) -> str:
+    parts = "".join(f"${len(word.encode())}\r\n{word}\r\n" for word in words)
+    connection.sendall(f"*{len(words)}\r\n{parts}".encode())
+    return connection.recv(4096).decode().partition("\r\n")[0]
 
 
 class Ui(Service):
@@ -77,6 +120,16 @@ class Ui(Service):
 
     def ready(self) -> bool:
         return self._health("readiness") == 200
+
+    def counted(self, name: str, **labels: str) -> float:
+        """Returns the sum of a counter over its series with these labels."""
+        text = httpx.get(f"{self.management}/metrics", trust_env=False).text
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
 
     def alive(self) -> bool:
         return self._health("liveness") == 200
@@ -128,7 +181,7 @@ def message(_backends: tuple[Backend, Backend]) -> Iterator[Backend]:
 
 @pytest.fixture
 def stored() -> Guestbook:
-    """What the guestbook keeps."""
+    """The messages the guestbook keeps."""
     return Guestbook()
 
 
@@ -172,6 +225,14 @@ def _impatient_ui(start_ui: StartUi, environ: dict[str, str]) -> Ui:
 def ui(_patient_ui: Ui, message: Backend, guestbook: Backend) -> Ui:
     """A ui with its own timeouts."""
     return _patient_ui
+
+
+@pytest.fixture
+def fresh_ui(environ: dict[str, str], message: Backend, guestbook: Backend) -> Iterator[Ui]:
+    """A ui that nobody has asked for anything yet."""
+    ui = Ui("ui", environment(**environ))
+    yield ui
+    ui.stop()
 
 
 @pytest.fixture

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
 
 import httpx
 import pytest
@@ -71,7 +75,7 @@ def test_it_recovers_when_redis_comes_and_goes(own_ui: Ui, own_redis: RedisServe
 
 
 def test_closed_connections_are_not_noticed(ui: Ui, redis: RedisServer) -> None:
-    """What an authorization policy of the mesh does when it comes into force, and goes again."""
+    """An authorization policy of the mesh closes them when it comes into force, and goes again."""
     with ui.browser() as browser:
         browser.post("/greet", data={"name": "Ada"})
         for _ in range(5):
@@ -95,3 +99,149 @@ def test_a_service_link_of_kubernetes_is_no_port(start_ui: StartUi) -> None:
     """A Service named redis sets REDIS_PORT=tcp://… in every pod that asks for service links."""
     ui = start_ui(REDIS_HOST="127.0.0.1", REDIS_PORT="tcp://10.0.0.1:6379")
     assert ui.alive()
+
+
+class TestOutage:
+    """A Redis that is there, and is of no use."""
+
+    @pytest.fixture
+    def running(self, own_redis: RedisServer, own_ui: Ui) -> Iterator[RedisServer]:
+        """A Redis that the test breaks; it works when the test begins."""
+        own_redis.start()
+        wait_until(own_ui.ready, "readiness")
+        yield own_redis
+        own_redis.stop()
+        wait_until(lambda: not own_ui.ready(), "unreadiness")
+
+    @staticmethod
+    def read_only(redis: RedisServer) -> None:
+        assert redis.ask("REPLICAOF", "127.0.0.1", "1") == "+OK"
+
+    @staticmethod
+    def writable(redis: RedisServer) -> None:
+        assert redis.ask("REPLICAOF", "NO", "ONE") == "+OK"
+
+    @staticmethod
+    def full(redis: RedisServer) -> None:
+        assert redis.ask("CONFIG", "SET", "maxmemory", "1") == "+OK"
+
+    @staticmethod
+    def roomy(redis: RedisServer) -> None:
+        assert redis.ask("CONFIG", "SET", "maxmemory", "0") == "+OK"
+
+    BROKEN = (
+        (read_only, writable, "READONLY|read only replica"),
+        (full, roomy, "OOM|maxmemory"),
+        (RedisServer.stop, RedisServer.start, "onnect"),
+    )
+
+    @pytest.mark.parametrize(
+        ("away", "back", "reason"), BROKEN, ids=["read only", "full", "not there"]
+    )
+    def test_readiness_sees_it_and_the_log_says_it_once(
+        self,
+        own_ui: Ui,
+        running: RedisServer,
+        stored: Guestbook,
+        away: Callable[[RedisServer], None],
+        back: Callable[[RedisServer], None],
+        reason: str,
+    ) -> None:
+        def lines() -> list[str]:
+            return [line for line in own_ui.lines if "Sessions are" in line]
+
+        def visit(number: int) -> None:
+            """Looks without a session, signs, looks with one, and probes."""
+            with own_ui.browser() as browser:
+                assert browser.get("/").status_code == 200
+                form = {"name": f"Ada {number}", "message": f"{number}"}
+                assert browser.post("/greet", data=form).status_code == 303
+                for _ in range(3):
+                    page = browser.get("/", headers={"cookie": f"SESSION={number:043}"})
+                    assert page.status_code == 200
+                assert not own_ui.ready()
+
+        written = len(lines())
+        away(running)
+        wait_until(lambda: not own_ui.ready(), "unreadiness")
+        assert own_ui.alive()
+        with ThreadPoolExecutor(8) as visitors:
+            list(visitors.map(visit, range(60)))
+        assert len(stored.messages) == 60
+        (line,) = lines()[written:]
+        assert " WARNING " in line
+        assert re.search(f"Sessions are unavailable: .*({reason})", line)
+
+        back(running)
+        wait_until(own_ui.ready, "readiness")
+        with own_ui.browser() as browser:
+            browser.post("/greet", data={"name": "Ada"})
+            assert read(browser.get("/")).greeting == "Hello Ada from message-1 with 1.0"
+        own_ui.wait_for_line("Sessions are available again")
+        _, line = lines()[written:]
+        assert " INFO " in line
+        assert "Sessions are available again" in line
+
+    def test_the_first_probe_after_a_slow_second_says_up(
+        self, own_ui: Ui, running: RedisServer
+    ) -> None:
+        running.freeze()
+        wait_until(lambda: not own_ui.ready(), "unreadiness")
+        assert own_ui.alive()
+        running.thaw()
+        # Within a second an outcome is used again, and a probe in between would be the first.
+        time.sleep(1.1)
+        assert own_ui.ready()
+
+    def test_after_a_slow_second_every_visitor_has_their_own_session(
+        self, own_ui: Ui, running: RedisServer
+    ) -> None:
+        with ExitStack() as stack:
+            visitors = {}
+            for number in range(12):
+                browser = stack.enter_context(own_ui.browser())
+                browser.post("/greet", data={"name": f"Ada {number}"})
+                visitors[f"Ada {number}"] = browser
+            running.freeze()
+            wait_until(lambda: not own_ui.ready(), "unreadiness")
+            with ThreadPoolExecutor(12) as threads:
+                pages = threads.map(lambda browser: browser.get("/"), visitors.values())
+                assert not any(read(page).sessions_work for page in pages)
+            running.thaw()
+            wait_until(own_ui.ready, "readiness")
+            for _ in range(3):
+                for name, browser in visitors.items():
+                    assert read(browser.get("/")).name == name
+
+    def test_probes_leave_nothing_in_redis_that_stays(
+        self, own_ui: Ui, running: RedisServer
+    ) -> None:
+        running.ask("FLUSHALL")
+        wait_until(lambda: own_ui.ready() and running.ask("DBSIZE") != ":0", "the key of a probe")
+        staying = (
+            "local n = 0 for _, key in ipairs(redis.call('KEYS', '*')) do "
+            "if redis.call('TTL', key) < 0 then n = n + 1 end end return n"
+        )
+        assert running.ask("EVAL", staying, "0") == ":0"
+
+    def test_commands_are_counted_by_their_outcome(self, own_ui: Ui, running: RedisServer) -> None:
+        def counted(outcome: str) -> float:
+            return own_ui.counted("backend_calls_total", backend="redis", outcome=outcome)
+
+        def rises(outcome: str, before: float) -> bool:
+            session = {"cookie": f"SESSION={'a' * 43}"}
+            httpx.get(own_ui.url, headers=session, timeout=30, trust_env=False)
+            return counted(outcome) > before
+
+        breaks: dict[str, tuple[Callable[[], None], Callable[[], None]]] = {
+            "timeout": (running.freeze, running.thaw),
+            "error": (partial(self.read_only, running), partial(self.writable, running)),
+            "unreachable": (running.stop, running.start),
+        }
+        for outcome, (away, back) in breaks.items():
+            wait_until(own_ui.ready, "readiness")
+            assert rises("ok", counted("ok"))
+            before = counted(outcome)
+            away()
+            wait_until(partial(rises, outcome, before), outcome)
+            back()

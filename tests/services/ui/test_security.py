@@ -1,4 +1,4 @@
-"""What protects the visitor's browser."""
+"""The protections of the visitor's browser."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import httpx
 import pytest
 
-from tests.services.ui.backend import Backend
+from tests.services.ui.backend import Backend, Guestbook
 from tests.services.ui.conftest import StartUi, Ui
 
 
@@ -108,3 +108,81 @@ def test_the_background_of_the_second_version(start_ui: StartUi, environ: dict[s
     assert "--background: goldenrod;" in answer.text
     assert answer.headers["x-ui-version"] == "2.0"
     assert "ui 2.0" in answer.text
+
+
+@pytest.mark.parametrize(
+    "forwarded",
+    [
+        {"x-forwarded-host": "guestbook.example, inner.example"},
+        {"x-forwarded-host": "guestbook.example,inner.example,10.0.0.1"},
+        [("x-forwarded-host", "guestbook.example"), ("x-forwarded-host", "inner.example")],
+    ],
+)
+@pytest.mark.parametrize("path", ["/greet", "/logout"])
+def test_the_first_forwarded_host_is_the_one_the_browser_asked(
+    ui: Ui, guestbook: Backend, forwarded: dict[str, str] | list[tuple[str, str]], path: str
+) -> None:
+    def post(origin: str) -> int:
+        headers = httpx.Headers(forwarded)
+        headers["origin"] = origin
+        form = {"name": "Ada", "message": "x"}
+        return httpx.post(ui.url + path, data=form, headers=headers, trust_env=False).status_code
+
+    assert post("https://guestbook.example") == 303
+    stored = len(guestbook.requests("POST"))
+    assert post("https://inner.example") == 403
+    assert post("https://guestbook.example, inner.example") == 403
+    assert len(guestbook.requests("POST")) == stored
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "secure"),
+    [
+        (["https,http"], True),
+        (["https, http, http"], True),
+        (["HTTPS"], True),
+        (["https", "http"], True),
+        (["http,https"], False),
+        (["http", "https"], False),
+        ([""], False),
+    ],
+)
+def test_the_first_forwarded_protocol_makes_the_cookie_secure(
+    ui: Ui, forwarded: list[str], secure: bool
+) -> None:
+    headers = [("x-forwarded-proto", value) for value in forwarded]
+    answer = httpx.post(f"{ui.url}/greet", data={"name": "Ada"}, headers=headers, trust_env=False)
+    assert ("Secure" in answer.headers["set-cookie"]) == secure
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"host": "evil.example"},
+        {"x-forwarded-host": "evil.example"},
+        {"host": "evil.example", "x-forwarded-proto": "https"},
+    ],
+)
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/static", 404),
+        ("GET", "/static/", 404),
+        ("POST", "/static", 404),
+        ("GET", "/greet/", 303),
+        ("POST", "/greet/", 303),
+        ("GET", "/logout/", 303),
+        ("POST", "/logout/", 303),
+        ("GET", "//evil.example/", 404),
+        ("GET", "//evil.example/greet/", 404),
+    ],
+)
+def test_no_redirect_leads_to_a_host_of_the_visitors_choice(
+    ui: Ui, stored: Guestbook, forged: dict[str, str], method: str, path: str, status: int
+) -> None:
+    form = {"name": "Ada", "message": "kept"} if method == "POST" else None
+    answer = httpx.request(method, ui.url + path, data=form, headers=forged, trust_env=False)
+    assert answer.status_code in (status, 405)
+    assert answer.headers.get("location", "/") == "/"
+    assert "evil.example" not in answer.text + str(answer.headers)
+    assert len(stored.messages) == (path == "/greet/" and method == "POST")

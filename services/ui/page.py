@@ -1,22 +1,28 @@
-"""From what is known to the HTML of the page."""
+"""Renders the page, and the page of an error."""
 
 from __future__ import annotations
 
 import hashlib
+import re
+import secrets
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
+from starlette.responses import HTMLResponse, Response
 
+from services.common.context import current_request
+from services.common.errors import phrase
 from services.ui import form as forms
-from services.ui.clients import Entry, Greeting, Messages, UnavailableError
+from services.ui.backends import Entry, Greeting, Messages, UnavailableError
 from services.ui.form import Form
+from services.ui.security import content_security_policy, header_value
 from services.ui.settings import Settings
 
 HERE = Path(__file__).parent
@@ -27,7 +33,7 @@ TONES = 6
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Who is looking, as far as that is known."""
+    """The person who looks at the page, as far as the session knows."""
 
     name: str | None
     """The name in the session; None without one."""
@@ -37,7 +43,7 @@ class Visitor:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What the page shows."""
+    """The content of the page."""
 
     form: Form
     messages: Messages | UnavailableError
@@ -45,42 +51,75 @@ class Page:
     greeting: Greeting | UnavailableError | None
     """None when nobody is to be greeted."""
     number: int = 1
-    """Which page of the messages, from 1."""
+    """Number of the page of messages, from 1."""
     problem: str | None = None
-    """Why what the visitor sent was not stored."""
+    """Reason why the visitor's form was not stored."""
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """The compiled templates, with all in them that is the same for every page."""
+class Templates:
+    """The compiled templates."""
 
     index: Template
     error: Template
     entry: Callable[[Entry, datetime], str]
-    """The HTML of a message, as of now."""
+    """Returns the HTML of a message, as of now."""
 
-    def page(self, page: Page, nonce: str) -> str:
-        """The guestbook, as HTML."""
+    def answer(self, page: Page, status: int = 200) -> Response:
+        """Answers with the guestbook."""
+        headers = {}
+        if isinstance(page.greeting, Greeting):
+            headers["x-message-version"] = header_value(page.greeting.version)
+            headers["x-message-hostname"] = header_value(page.greeting.hostname)
         available = page.messages if isinstance(page.messages, Messages) else None
         now = datetime.now(UTC)
         entries = [self.entry(entry, now) for entry in available.entries] if available else []
-        return self.index.render(
+        return _html(
+            self.index,
+            status,
+            headers,
             page=page,
-            nonce=nonce,
             available=available,
-            # Safe: the template of a message escapes what it is given.
+            # Safe: the template of a message escapes its values.
             entries=Markup("".join(entries)),  # noqa: S704
         )
 
-    def error_page(self, status: int, detail: str, nonce: str) -> str:
-        """A page that says what went wrong, as HTML."""
-        return self.error.render(
-            nonce=nonce, status=status, phrase=HTTPStatus(status).phrase, detail=detail
+    def error_answer(
+        self, status: int, detail: str, headers: Mapping[str, str] | None = None
+    ) -> Response:
+        """Answers with a page that says what went wrong; a person reads it."""
+        request = current_request.get(None)
+        return _html(
+            self.error,
+            status,
+            headers or {},
+            status=status,
+            phrase=phrase(status),
+            detail=_DETAILS.get(status, detail),
+            request_id=request.request_id if request else "",
         )
 
 
-def load(settings: Settings) -> View:
-    """Compile the templates."""
+_DETAILS = {
+    404: "There is no such page.",
+    405: "This address does not answer such a request.",
+    413: "The form is larger than 64 kB, so it was not read. Nothing was stored; go back to "
+    "shorten it.",
+    500: "Something went wrong here; the log of the ui says what.",
+}
+
+
+def _html(template: Template, code: int, headers: Mapping[str, str], **values: Any) -> Response:
+    nonce = secrets.token_urlsafe(16)
+    own = {
+        "content-security-policy": content_security_policy(nonce),
+        "cache-control": "no-store",
+    }
+    return HTMLResponse(template.render(nonce=nonce, **values), code, {**headers, **own})
+
+
+def load(settings: Settings) -> Templates:
+    """Compiles the templates."""
     environment = Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,
@@ -98,8 +137,8 @@ def load(settings: Settings) -> View:
         name_length=forms.NAME_LENGTH,
         message_length=forms.MESSAGE_LENGTH,
     )
-    environment.filters.update(clock=clock, initial=initial, tone=tone)
-    return View(
+    environment.filters.update(clock=clock, initial=initial, tone=tone, compact=compact)
+    return Templates(
         environment.get_template("index.html"),
         environment.get_template("error.html"),
         _entry_renderer(environment.get_template("message.html")),
@@ -107,7 +146,7 @@ def load(settings: Settings) -> View:
 
 
 def _entry_renderer(template: Template) -> Callable[[Entry, datetime], str]:
-    """Renders messages; all visitors see the same few, so those seen last are kept."""
+    """Returns a renderer of messages; all visitors see the same few, so the last ones are kept."""
 
     @lru_cache(maxsize=1000)
     def render(username: str, message: str, moment: datetime | None, since: str) -> str:
@@ -121,13 +160,12 @@ def _entry_renderer(template: Template) -> Callable[[Entry, datetime], str]:
 
 
 def clock(moment: datetime) -> str:
-    """A time for reading, in UTC: a page without scripts does not know the visitor's zone."""
-    moment = moment.astimezone(UTC)
+    """Returns a time in UTC: a page without scripts does not know the visitor's zone."""
     return f"{moment.day} {moment:%b %Y, %H:%M} UTC"
 
 
 def ago(moment: datetime, now: datetime) -> str:
-    """How long ago that was, roughly; nothing for what is long ago or in the future."""
+    """Returns roughly how long ago that was; nothing for a time long ago or in the future."""
     seconds = (now - moment).total_seconds()
     if seconds < -5 or seconds >= 7 * 86400:
         return ""
@@ -142,10 +180,15 @@ def ago(moment: datetime, now: datetime) -> str:
 
 
 def initial(name: str) -> str:
-    """The letter in the circle beside a message."""
+    """Returns the letter in the circle beside a message."""
     return next((c.upper() for c in name if c.isalnum()), "") or name.strip()[:1] or "?"
 
 
 def tone(name: str) -> int:
-    """The colour of that circle: always the same for the same name."""
+    """Returns the colour of that circle, always the same for the same name."""
     return zlib.crc32(name.encode()) % TONES
+
+
+def compact(text: str) -> str:
+    """Returns a text with at most one empty line in a row."""
+    return re.sub(r"\n\s*\n", "\n\n", text)

@@ -1,4 +1,4 @@
-"""Writes docs/configuration.md from the typed settings: `python -m services.common.docs`.
+"""Writes docs/configuration.md from the typed settings: `python -m scripts.configuration`.
 
 With `--check` it writes nothing and ends with status 1 when the file is stale.
 """
@@ -16,7 +16,7 @@ from pydantic_core import PydanticUndefined
 from services.common.settings import CommonSettings, allowed
 
 SERVICES = ("ui", "message", "guestbook")
-PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
+PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
 
 NAMED = {"otel_service_name"}
 """Settings that every service has with a default of its own."""
@@ -24,7 +24,7 @@ NAMED = {"otel_service_name"}
 INTRODUCTION = """\
 # Configuration
 
-<!-- Written by `python -m services.common.docs` from services/*/settings.py. -->
+<!-- Written by `python -m scripts.configuration` from services/*/settings.py. -->
 
 The services read environment variables, once, at start. An empty variable counts as not set. A
 value that is not allowed stops the service with status 2 and one line that names the variable, its
@@ -89,7 +89,7 @@ def main(arguments: list[str]) -> int:
     if arguments == ["--check"]:
         return 0 if PAGE.exists() and PAGE.read_text(encoding="utf-8") == page() else 1
     if arguments:
-        print("usage: python -m services.common.docs [--check]", file=sys.stderr)  # noqa: T201
+        print("usage: python -m scripts.configuration [--check]", file=sys.stderr)  # noqa: T201
         return 2
     PAGE.write_text(page(), encoding="utf-8")
     return 0
