@@ -82,12 +82,20 @@ def outgoing_headers() -> dict[str, str]:
     return headers
 
 
+class CallError(Exception):
+    """A call of another service or of a database failed; the text is the reason."""
+
+    def __init__(self, reason: str, error_type: str) -> None:
+        super().__init__(reason)
+        self.error_type = error_type
+        """`error.type` of its span, by OpenTelemetry's conventions."""
+
+
 @contextmanager
 def client_span(name: str, attributes: Attributes) -> Iterator[trace.Span]:
     """Makes a span around a call; in relay mode it records nothing.
 
-    An exception sets the span's status to Error and its `error.type` to its `error_type`, if it
-    has one, or to the name of its class.
+    An exception sets the span's status to Error, and its `error.type`.
     """
     if _provider is None:
         yield trace.INVALID_SPAN
@@ -99,7 +107,8 @@ def client_span(name: str, attributes: Attributes) -> Iterator[trace.Span]:
         try:
             yield span
         except Exception as error:
-            fail_span(span, getattr(error, "error_type", type(error).__name__))
+            name = error.error_type if isinstance(error, CallError) else type(error).__name__
+            fail_span(span, name)
             raise
 
 

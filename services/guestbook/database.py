@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from services.common.outage import Outage
+from services.common.telemetry import CallError
 from services.guestbook.pages import PEOPLE
 from services.guestbook.schema import TablesNotReadyError, prepare_tables
 
@@ -51,8 +52,11 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
-class DatabaseUnavailableError(Exception):
+class DatabaseUnavailableError(CallError):
     """The database is unavailable; the text is the reason."""
+
+    def __init__(self, reason: str, error_type: str = "unreachable") -> None:
+        super().__init__(reason, error_type)
 
 
 class DataRefusedError(Exception):

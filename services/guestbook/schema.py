@@ -65,12 +65,12 @@ def _changes(connection: Connection, table: Table) -> list[str]:
     found = inspect(connection)
     columns = {column["name"] for column in found.get_columns(table.name)}
     parts = [
-        f"ADD COLUMN {_definition(connection, column)}"
+        f"ADD COLUMN {CreateColumn(column).compile(dialect=connection.dialect)}"
         for column in table.columns
         if column.name not in columns
     ]
     if connection.dialect.name != "sqlite":
-        parts += _mysql_conversions(connection, table)
+        parts += _conversions(connection, table)
     indexes = {index["name"] for index in found.get_indexes(table.name)}
     return [
         *([f"ALTER TABLE {table.name} {', '.join(parts)}"] if parts else []),
@@ -82,8 +82,11 @@ def _changes(connection: Connection, table: Table) -> list[str]:
     ]
 
 
-def _mysql_conversions(connection: Connection, table: Table) -> list[str]:
-    """Returns the parts of an ALTER TABLE for its engine and for columns of another type."""
+def _conversions(connection: Connection, table: Table) -> list[str]:
+    """Returns the parts of an ALTER TABLE for its engine and for columns of another type.
+
+    No text is cut, and a column that holds NULLs, which the original wrote, may go on to.
+    """
     engine = _ask(
         connection,
         "SELECT engine FROM information_schema.tables "
@@ -92,37 +95,29 @@ def _mysql_conversions(connection: Connection, table: Table) -> list[str]:
     )
     parts = [] if engine == "InnoDB" else ["ENGINE=InnoDB"]
     rows = connection.exec_driver_sql(
-        "SELECT column_name, column_type, collation_name, is_nullable, character_maximum_length "
+        "SELECT column_name, column_type, collation_name, is_nullable, "
+        "character_maximum_length, datetime_precision "
         "FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = %s",
         (table.name,),
     )
-    for name, kind, collation, nullable, length in rows.all():
+    for name, kind, collation, nullable, length, precision in rows.all():
         column = table.columns.get(name)
         if column is None:
             continue
         wanted: Any = column.type.dialect_impl(connection.dialect)
-        too_short = length is not None and length < (wanted.length or 0)
-        other_text = collation != getattr(wanted, "collation", None)
-        other_time = kind.startswith("datetime") and kind != "datetime(3)"
-        # A column that holds NULLs, which the original wrote, stays as it is in this respect.
-        may_be_null = nullable == "YES" and _has_null(connection, column)
-        not_null_missing = nullable == "YES" and not column.nullable and not may_be_null
-        if too_short or other_text or other_time or not_null_missing:
-            longer = max(length or 0, wanted.length or 0) if length is not None else None
-            definition = _definition(connection, column, longer)
-            parts.append(
-                "MODIFY " + (definition.replace(" NOT NULL", "") if may_be_null else definition)
-            )
+        definition = wanted.compile(dialect=connection.dialect)
+        holds_null = nullable == "YES" and _has_null(connection, column)
+        same_null = nullable == "NO" or column.nullable or holds_null
+        if length is not None:
+            same = length >= wanted.length and collation == getattr(wanted, "collation", None)
+            if length > wanted.length:
+                definition = f"{kind} CHARACTER SET {wanted.charset} COLLATE {wanted.collation}"
+        else:
+            same = precision is None or precision >= wanted.fsp
+            definition = definition if precision is not None and not same else kind
+        if not same or not same_null:
+            parts.append(f"MODIFY {name} {definition}{'' if holds_null else ' NOT NULL'}")
     return parts
-
-
-def _definition(connection: Connection, column: Column[Any], length: int | None = None) -> str:
-    """Returns a column as CREATE TABLE has it, but no shorter than `length`."""
-    text = str(CreateColumn(column).compile(dialect=connection.dialect))
-    wanted: Any = column.type.dialect_impl(connection.dialect)
-    if length is not None and wanted.length is not None:
-        text = text.replace(f"({wanted.length})", f"({length})")
-    return text
 
 
 def _has_null(connection: Connection, column: Column[Any]) -> bool:

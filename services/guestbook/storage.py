@@ -222,7 +222,7 @@ class Storage:
                 await self._turns.acquire()
         except TimeoutError:
             backend_counter("database", "timeout").inc()
-            raise DatabaseUnavailableError("all connections are busy") from None
+            raise DatabaseUnavailableError("all connections are busy", "timeout") from None
         try:
             attributes = {**self._attributes, "db.operation.name": operation}
             with client_span(f"{operation} {message.name}", attributes):
@@ -234,8 +234,8 @@ class Storage:
         except (DataRefusedError, KeyReusedError, PreconditionFailedError):
             outcome = "refused"
             raise
-        except DatabaseUnavailableError:
-            outcome = "unreachable"
+        except DatabaseUnavailableError as error:
+            outcome = error.error_type
             raise
         finally:
             self._turns.release()

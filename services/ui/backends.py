@@ -2,15 +2,15 @@
 
 Retries are the mesh's business, with one exception: a connection out of the pool that turns out
 to be closed before a byte of the answer came. aiohttp then repeats a GET by itself; `store`
-repeats its POST once, which the `Idempotency-Key` makes safe.
+repeats its POST once, where the guestbook has shown that its `Idempotency-Key` makes it safe.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -24,7 +24,13 @@ from httpx_aiohttp import AiohttpTransport
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, WrapValidator
 
 from services.common.metrics import backend_counter
-from services.common.telemetry import Attributes, client_span, fail_span, outgoing_headers
+from services.common.telemetry import (
+    Attributes,
+    CallError,
+    client_span,
+    fail_span,
+    outgoing_headers,
+)
 from services.ui.security import header_value
 from services.ui.settings import Settings
 
@@ -94,25 +100,21 @@ class Messages(BaseModel, frozen=True):
         return self.embedded.messages
 
 
-class UnavailableError(Exception):
+class UnavailableError(CallError):
     """A back end gave no usable answer. The text is the reason, in words for a visitor."""
 
-    def __init__(self, reason: str, outcome: str, error_type: str = "") -> None:
-        super().__init__(reason)
+    def __init__(self, reason: str, outcome: str, status: int | None = None) -> None:
+        super().__init__(reason, outcome if status is None else str(status))
         self.outcome = outcome
         """For the metric."""
-        self.error_type = error_type or outcome
-        """For the span."""
-        self.closed = outcome == "closed"
 
 
-class RefusedError(Exception):
+class _ClosedError(UnavailableError):
+    """The connection was closed before an answer began."""
+
+
+class RefusedError(UnavailableError):
     """The guestbook does not take this message, however often it is sent. The text is why."""
-
-    def __init__(self, reason: str, status: int) -> None:
-        super().__init__(reason)
-        self.outcome = "refused"
-        self.error_type = str(status)
 
 
 class _Problem(BaseModel, frozen=True):
@@ -130,12 +132,11 @@ class _Answer:
         kind = self.headers.get("content-type", "").partition(";")[0].strip()
         words = ""
         if kind == "text/plain":
-            words = self.body[: 4 * LONGEST_REASON].decode("utf-8", "replace").strip()
+            with contextlib.suppress(UnicodeDecodeError):
+                words = self.body[: 4 * LONGEST_REASON].decode().strip()
         elif kind == "application/problem+json":
-            try:
+            with contextlib.suppress(ValidationError):
                 words = _Problem.model_validate_json(self.body).detail
-            except ValidationError:
-                words = ""
         if not words or not words.isprintable() or len(words) > LONGEST_REASON:
             return f"it answered {self.status}"
         return f"it answered {self.status}: {words}"
@@ -198,17 +199,15 @@ class Backends:
 
         def stored(answer: _Answer) -> None:
             if 400 <= answer.status < 500 and answer.status not in _TRY_AGAIN:
-                raise RefusedError(answer.reason(), answer.status)
+                raise RefusedError(answer.reason(), "refused", answer.status)
             _expect(answer, 201)
 
-        for last in (False, True):
-            try:
-                await self._call(self.guestbook, "POST", path, path, stored, headers, content)
-            except UnavailableError as error:
-                if last or not error.closed:
-                    raise
-            else:
-                return
+        try:
+            await self._call(self.guestbook, "POST", path, path, stored, headers, content)
+        except _ClosedError:
+            if not self.keys_known:
+                raise
+            await self._call(self.guestbook, "POST", path, path, stored, headers, content)
 
     async def _call(
         self,
@@ -247,8 +246,8 @@ class Backends:
                 if "idempotency-key-retention" in answer.headers and backend is self.guestbook:
                     self.keys_known = True
                 return use(answer)
-            except (UnavailableError, RefusedError) as error:
-                outcome = "unreachable" if error.outcome == "closed" else error.outcome
+            except UnavailableError as error:
+                outcome = error.outcome
                 raise
             finally:
                 backend_counter(backend.name, outcome).inc()
@@ -267,7 +266,7 @@ class Backends:
         return _Answer(response.status_code, response.headers, body)
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def connect(settings: Settings) -> AsyncIterator[Backends]:
     """Makes clients of the back ends, which connect when they are first asked.
 
@@ -331,7 +330,7 @@ def _expect(answer: _Answer, wanted: int) -> None:
     if answer.status != wanted:
         final = 400 <= answer.status < 500 and answer.status not in _TRY_AGAIN
         outcome = "refused" if final else "error"
-        raise UnavailableError(answer.reason(), outcome, str(answer.status))
+        raise UnavailableError(answer.reason(), outcome, answer.status)
 
 
 async def _read(response: httpx.Response) -> bytes:
@@ -359,6 +358,6 @@ def _unavailable(error: Exception, timeout: float) -> UnavailableError:
         case aiohttp.ClientConnectorError():
             return UnavailableError("it cannot be reached", "unreachable")
         case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError() | ConnectionError():
-            return UnavailableError("the connection was closed", "closed")
+            return _ClosedError("the connection was closed", "unreachable")
         case _:
             return UnavailableError("its answer cannot be read", "unreadable")

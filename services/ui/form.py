@@ -6,13 +6,12 @@ import hashlib
 import re
 import secrets
 import unicodedata
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.message import Message
 from email.parser import BytesParser
 from http import HTTPStatus
-from urllib.parse import parse_qsl
+from urllib.parse import unquote_to_bytes
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -21,6 +20,8 @@ NAME_LENGTH = 100
 MESSAGE_LENGTH = 2000
 MAX_FIELDS = 10
 
+UTF_8 = "utf-8"
+_ASCII = bytes(range(128))
 _KEY = re.compile(r"[A-Za-z0-9_-]{16,40}")
 _BLANK_LETTERS = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 """Letters and symbols that look like nothing."""
@@ -65,25 +66,27 @@ async def read(request: Request) -> Form:
     """Returns the form as it was sent, in UTF-8 or in the charset that it declares.
 
     A missing or strange key or time gets a new one: it is then a first try. Text that cannot be
-    decoded is a problem of the form, which has the other characters. Raises HTTPException 415.
+    decoded is a problem of the form, which has the other characters. Raises HTTPException 400 and
+    415.
     """
-    head = Message()
-    head["content-type"] = request.headers.get("content-type", "")
-    body = await request.body()
-    charset = head.get_content_charset("utf-8")
-    problem = None
-    try:
-        fields = _fields(head, body, charset, "strict")
-    except (LookupError, UnicodeError):
-        problem = f"The text is not {charset.upper()}, as this form was sent. Please send UTF-8."
-        fields = _fields(head, body, "utf-8", "ignore")
+    undecodable = None
+    fields: dict[str, str] = {}
+    for name, value, charset in _fields(
+        request.headers.get("content-type", ""), await request.body()
+    ):
+        try:
+            text = _decode(value, charset)
+        except (LookupError, UnicodeError):
+            undecodable = undecodable or charset
+            text = value.decode("utf-8", "ignore")
+        fields.setdefault(name, text.replace("\r\n", "\n"))  # Browsers send CR LF.
     key = fields.get("key", "")
     return Form(
-        name=_text(fields, "name").strip(),
-        message=_text(fields, "message"),
+        name=fields.get("name", "").strip(),
+        message=fields.get("message", ""),
         key=key if _KEY.fullmatch(key) else _new_key(),
         time=_time(fields.get("time", "")),
-        problem=problem,
+        problem=undecodable and f"The text cannot be read as {undecodable[:40]}; send UTF-8.",
     )
 
 
@@ -107,42 +110,46 @@ def problem(form: Form) -> str | None:
     return None
 
 
-def _fields(head: Message, body: bytes, charset: str, errors: str) -> dict[str, str]:
-    """Returns the first value of each field."""
-    match head.get_content_type():
+def _fields(content_type: str, body: bytes) -> list[tuple[str, bytes, str]]:
+    """Returns name, bytes and charset of each field."""
+    head = Message()
+    head["content-type"] = content_type
+    match head.get_content_type() if content_type else "":
         case "application/x-www-form-urlencoded":
-            try:
-                pairs = parse_qsl(
-                    body.decode(charset, errors),
-                    keep_blank_values=True,
-                    encoding=charset,
-                    errors=errors,
-                    max_num_fields=MAX_FIELDS,
-                )
-            except UnicodeError:
-                raise
-            except ValueError:
-                detail = f"The form has over {MAX_FIELDS} fields."
-                raise HTTPException(HTTPStatus.BAD_REQUEST, detail) from None
-        case "multipart/form-data":
-            whole = f"content-type: {head['content-type']}\r\n\r\n".encode() + body
-            parts = BytesParser().parsebytes(whole).get_payload()
-            pairs = [
-                (_field_name(part), _payload(part).decode(_charset(part, charset, errors), errors))
-                for part in (parts if isinstance(parts, list) else [])[:MAX_FIELDS]
-                if isinstance(part, Message)
+            charset = head.get_content_charset(UTF_8)
+            pairs = [pair.partition(b"=") for pair in body.split(b"&")]
+            fields = [
+                (_unquote(name).decode("ascii", "replace"), _unquote(value), charset)
+                for name, _, value in pairs
             ]
-        case other:
+        case "multipart/form-data":
+            parsed = BytesParser().parsebytes(
+                b"content-type: %s\r\n\r\n%s" % (content_type.encode("latin-1"), body)
+            )
+            parts = [part for part in parsed.walk() if not part.is_multipart()]
+            if parsed.defects:
+                raise HTTPException(HTTPStatus.BAD_REQUEST, "The form is not complete.")
+            if any(part.get_filename() is not None for part in parts):
+                raise HTTPException(HTTPStatus.BAD_REQUEST, "The form takes no files.")
+            fields = [
+                (_name(part), _payload(part), part.get_content_charset(UTF_8)) for part in parts
+            ]
+        case _:
             raise HTTPException(
                 HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-                f"A form of the type {other} cannot be read; nothing was stored.",
+                "This is not a form that can be read; nothing was stored.",
             )
-    return dict(reversed(pairs))
+    if len(fields) > MAX_FIELDS:
+        raise HTTPException(HTTPStatus.BAD_REQUEST, f"The form has over {MAX_FIELDS} fields.")
+    return fields
 
 
-def _field_name(part: Message) -> str:
-    name = part.get_param("name", "", header="content-disposition")
-    return name if isinstance(name, str) else ""
+def _unquote(text: bytes) -> bytes:
+    return unquote_to_bytes(text.replace(b"+", b" "))
+
+
+def _name(part: Message) -> str:
+    return str(part.get_param("name", "", header="content-disposition"))
 
 
 def _payload(part: Message) -> bytes:
@@ -150,14 +157,11 @@ def _payload(part: Message) -> bytes:
     return payload if isinstance(payload, bytes) else b""
 
 
-def _charset(part: Message, charset: str, errors: str) -> str:
-    return part.get_content_charset(charset) if errors == "strict" else charset
-
-
-def _text(fields: Mapping[str, str], name: str) -> str:
-    """Returns a text field: line ends as LF (browsers send CR LF), half a surrogate pair as "?"."""
-    value = fields.get(name, "")
-    return value.replace("\r\n", "\n").encode("utf-8", "replace").decode("utf-8")
+def _decode(value: bytes, charset: str) -> str:
+    """Decodes text in a charset that has ASCII in its place; UTF-16 or base64 have not."""
+    if _ASCII.decode(charset) != _ASCII.decode():
+        raise LookupError
+    return value.decode(charset)
 
 
 def _time(text: str) -> datetime:

@@ -22,8 +22,6 @@ MAX_PAGE = 1_000_000
 
 logger = logging.getLogger(__name__)
 
-Failure = UnavailableError | RefusedError
-
 
 @dataclass(frozen=True, slots=True)
 class Resources:
@@ -91,7 +89,7 @@ async def _form_again(
     form: Form,
     problem: str,
     visitor: Visitor,
-    failure: Failure | None = None,
+    failure: UnavailableError | None = None,
     status: int = 200,
 ) -> Response:
     """Answers with the form as it was sent. A guestbook that just failed is not asked again."""
@@ -122,9 +120,9 @@ async def _remember(request: Request, name: str) -> str | None:
 
 
 async def _messages(
-    resources: Resources, number: int, failure: Failure | None = None
+    resources: Resources, number: int, failure: UnavailableError | None = None
 ) -> Messages | UnavailableError:
-    if isinstance(failure, UnavailableError):
+    if failure is not None and not isinstance(failure, RefusedError):
         return failure
     try:
         return await resources.backends.messages(number - 1)
@@ -143,21 +141,23 @@ async def _greeting(resources: Resources, name: str | None) -> Greeting | Unavai
         return error
 
 
-async def _store(request: Request, form: Form) -> Failure | None:
+async def _store(request: Request, form: Form) -> UnavailableError | None:
     """Stores the message, if there is one; returns the failure, if it was not stored."""
     if not form.has_message:
         return None
     backends = _resources(request).backends
     try:
         await backends.store(form.name, form.message, form.time, form.idempotency_key)
-    except (UnavailableError, RefusedError) as error:
+    except UnavailableError as error:
         logger.warning("A message could not be stored: %s", error)
         return error
     return None
 
 
-def _explain(failure: Failure | None, keys_known: bool) -> str:
+def _explain(failure: UnavailableError | None, keys_known: bool) -> str:
     match failure:
+        case RefusedError():
+            return f"The guestbook service did not accept your message: {failure}"
         case UnavailableError() if keys_known:
             return (
                 f"Your message could not be stored ({failure}). It is still in the form: "
@@ -168,8 +168,6 @@ def _explain(failure: Failure | None, keys_known: bool) -> str:
                 f"Your message could not be stored ({failure}). It is still in the form. "
                 "It may have been stored all the same; look before you send it again."
             )
-        case RefusedError():
-            return f"The guestbook service did not accept your message: {failure}"
         case None:
             return "Your name could not be remembered, because sessions are unavailable."
 

@@ -63,8 +63,9 @@ def is_from_elsewhere(headers: Headers) -> bool:
     origin = headers.get("origin")
     if origin is None:
         return False
-    hosts = {headers.get("host"), first_forwarded(headers, "x-forwarded-host")}
-    return origin.partition("://")[2] not in hosts
+    host = origin.partition("://")[2]
+    hosts = (headers.get("host"), first_forwarded(headers, "x-forwarded-host"))
+    return not host or host not in hosts
 
 
 def first_forwarded(headers: Headers, name: str) -> str:

@@ -16,7 +16,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from services.common.metrics import backend_counter
 from services.common.outage import Outage
-from services.common.telemetry import Attributes, client_span
+from services.common.telemetry import Attributes, CallError, client_span
 from services.ui.settings import Settings
 
 COOKIE = "SESSION"
@@ -28,7 +28,7 @@ _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
 logger = logging.getLogger(__name__)
 
 
-class SessionsDownError(Exception):
+class SessionsDownError(CallError):
     """Redis does not answer, or takes no writes; the text is the reason."""
 
 
@@ -94,22 +94,25 @@ class Sessions:
 
     async def _run(self, command: str, *arguments: str | int) -> Any:
         """Runs a command, with its span and its metric."""
-        outcome = "error"
-        try:
-            with client_span(command, {**self._attributes, "db.operation.name": command}):
+        outcome = "ok"
+        with client_span(command, {**self._attributes, "db.operation.name": command}):
+            try:
                 answer = await self._redis.execute_command(command, *arguments)  # type: ignore[no-untyped-call]
-            outcome = "ok"
-        except (RedisError, OSError) as error:
-            if isinstance(error, RedisTimeoutError | TimeoutError):
-                outcome = "timeout"
-            elif isinstance(error, RedisConnectionError | OSError):
-                outcome = "unreachable"
-            self._outage.fails(error)
-            raise SessionsDownError(str(error)) from error
-        finally:
-            backend_counter("redis", outcome).inc()
-        self._outage.works()
+            except (RedisError, OSError) as error:
+                outcome = _outcome(error)
+                self._outage.fails(error)
+                raise SessionsDownError(str(error), outcome) from error
+            finally:
+                backend_counter("redis", outcome).inc()
+        if command == "SET":  # A full or read-only Redis still answers others.
+            self._outage.works()
         return answer
+
+
+def _outcome(error: Exception) -> str:
+    if isinstance(error, RedisTimeoutError | TimeoutError):
+        return "timeout"
+    return "unreachable" if isinstance(error, RedisConnectionError | OSError) else "error"
 
 
 def _is_token(token: str | None) -> TypeGuard[str]:

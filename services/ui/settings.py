@@ -7,6 +7,8 @@ from typing import Annotated, Self
 from urllib.parse import quote
 
 from pydantic import Field, SecretStr, field_validator, model_validator
+from redis.asyncio import ConnectionPool
+from redis.exceptions import RedisError
 
 from services.common.settings import BaseUrl, CommonSettings, Port, password
 
@@ -60,9 +62,15 @@ class Settings(CommonSettings):
 
     @field_validator("redis_url")
     @classmethod
-    def _known_scheme(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not value.get_secret_value().startswith(("redis://", "rediss://")):
-            raise ValueError(_REDIS_URLS)
+    def _usable_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            url = value.get_secret_value()
+            try:
+                ConnectionPool.from_url(url).make_connection()  # type: ignore[no-untyped-call]
+            except (ValueError, TypeError, RedisError):
+                url = ""
+            if not url.startswith(("redis://", "rediss://")):
+                raise ValueError(_REDIS_URLS)
         return value
 
     @model_validator(mode="after")

@@ -471,12 +471,19 @@ class Held:
     """Readers that read nothing."""
     steady: Slow
     """A reader of 40 kB a second."""
+    patient: Slow
+    """A client whose answer takes longer than a head may."""
     unwell: AssertionError | None
 
 
 @pytest.fixture(scope="module")
-def held(targets: dict[str, Target], full: Client) -> Iterator[Held]:
+def held(
+    start_shared_service: StartService, targets: dict[str, Target], full: Client
+) -> Iterator[Held]:
     """All connections at once."""
+    lazy = start_shared_service("message")
+    httpx.get(f"{lazy.url}/misbehave?status=200&delay=15", trust_env=False).raise_for_status()
+    patient = Slow(lazy.url, request("GET", "/hello/x"))
     management = replace(targets["message"], get="/metrics")
     page = request("GET", f"{PATH}?size=1000")
     steady = Slow(full.service.url, page, rate=40_000)
@@ -489,7 +496,7 @@ def held(targets: dict[str, Target], full: Client) -> Iterator[Held]:
     for case in NO_BODY:
         start, each_second = CASES[case].start(management), CASES[case].each_second
         by_case["management", case] = Slow(management.service.management, start, each_second)
-    clients = [steady, *idle, *by_case.values()]
+    clients = [steady, *idle, patient, *by_case.values()]
     services = [full.service, *(target.service for target in targets.values())]
     unwell: AssertionError | None = None
     with ExitStack() as stack:
@@ -501,7 +508,7 @@ def held(targets: dict[str, Target], full: Client) -> Iterator[Held]:
                 hold(clients, idle, full.service)
         except AssertionError as error:
             unwell = error
-        yield Held(by_case, idle, steady, unwell)
+        yield Held(by_case, idle, steady, patient, unwell)
 
 
 def hold(clients: list[Slow], idle: list[Slow], service: Service) -> None:
@@ -571,6 +578,11 @@ def test_a_client_that_takes_nothing_of_its_answer_is_cut_off(held: Held) -> Non
 def test_a_client_that_takes_some_of_its_answer_is_not(held: Held) -> None:
     assert held.steady.ended is None
     assert len(held.steady.received) > 40_000 * END / 2
+
+
+def test_a_client_that_waits_for_its_answer_gets_it(held: Held) -> None:
+    assert held.patient.ended is None
+    assert held.patient.statuses == [200]
 
 
 # Other clients than browsers.

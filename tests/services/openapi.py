@@ -85,12 +85,16 @@ def _configuration(deviations: Sequence[Deviation]) -> str:
     lines = ["warnings.fail-on = true"]
     for deviation in deviations:
         lines += [f"# {deviation.reason}", "[[operations]]"]
-        if deviation.paths:
+        if deviation.paths and deviation.methods:
+            # Of a path and a method that are given apart either would do.
+            names = [f"{m.upper()} {path}" for m in deviation.methods for path in deviation.paths]
+            lines.append(f"include-name = {json.dumps(names)}")
+        elif deviation.paths:
             lines.append(f"include-path = {json.dumps(deviation.paths)}")
+        elif deviation.methods:
+            lines.append(f"include-method = {json.dumps(deviation.methods)}")
         else:
             lines.append('include-path-regex = "."')
-        if deviation.methods:
-            lines.append(f"include-method = {json.dumps(deviation.methods)}")
         lines.append(f"[operations.checks.{deviation.check}]")
         if deviation.statuses:
             lines.append(f"expected-statuses = {json.dumps(deviation.statuses)}")

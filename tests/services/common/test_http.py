@@ -50,10 +50,11 @@ def test_durations_are_in_seconds(service: Service) -> None:
 
 
 def test_a_client_cannot_make_new_series(service: Service) -> None:
-    for number in range(50):
-        httpx.get(f"{service.url}/nowhere/{number}?q={number}")
-        httpx.request("PROPFIND", f"{service.url}/nowhere/{number}")
-        httpx.request("PURGE", f"{service.url}/nowhere/{number}")
+    with httpx.Client(base_url=service.url) as client:
+        for number in range(50):
+            client.get(f"/nowhere/{number}?q={number}")
+            client.request("PROPFIND", f"/nowhere/{number}")
+            client.request("PURGE", f"/nowhere/{number}")
     assert samples(service, "http_requests_total") == {
         ("GET", "unmatched", "404"): 50.0,
         ("other", "unmatched", "404"): 100.0,

@@ -7,6 +7,7 @@ import signal
 import socket
 import ssl
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -123,13 +124,24 @@ class Ui(Service):
 
     def counted(self, name: str, **labels: str) -> float:
         """Returns the sum of a counter over its series with these labels."""
-        text = httpx.get(f"{self.management}/metrics", trust_env=False).text
-        return sum(
-            sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-            if sample.name == name and labels.items() <= sample.labels.items()
+        return sum(value for found, value in self._series(name) if labels.items() <= found.items())
+
+    def calls(self, backend: str) -> Counter[str]:
+        """Returns the number of calls of a back end by their outcome."""
+        return Counter(
+            {
+                labels["outcome"]: int(value)
+                for labels, value in self._series("backend_calls_total")
+                if labels["backend"] == backend
+            }
         )
+
+    def _series(self, name: str) -> Iterator[tuple[dict[str, str], float]]:
+        text = httpx.get(f"{self.management}/metrics", trust_env=False).text
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if sample.name == name:
+                    yield sample.labels, sample.value
 
     def alive(self) -> bool:
         return self._health("liveness") == 200

@@ -48,7 +48,6 @@ READABLE: dict[str, tuple[str, bytes]] = {
     "percent-encoded": (FORM, b"name=Zo%C3%AB&message=Gr%C3%BC%C3%9Fe"),
     "raw UTF-8": (FORM, RAW),
     "raw and percent-encoded": (FORM, "name=Zoë&message=Grü%C3%9Fe".encode()),
-    "half a character of each": (FORM, b"name=Zo\xc3%AB&message=Gr%C3\xbc%C3%9Fe"),
     "UTF-8 declared": (f"{FORM}; charset=utf-8", RAW),
     "UTF-8 declared, in quotes": (f'{FORM.upper()};Charset="UTF-8"', RAW),
     "another parameter": (f"{FORM}; q=1", RAW),
@@ -205,7 +204,7 @@ def test_a_form_that_is_none_is_an_error_of_the_client(
 def test_another_content_type_is_415(ui: Ui, guestbook: Backend, content_type: str | None) -> None:
     answer = send(ui, RAW, content_type)
     assert answer.status_code == 415
-    assert FORM in answer.text
+    assert "nothing was stored" in answer.text
     assert "To the guestbook" in answer.text
     assert request_id(answer)
     assert guestbook.requests("POST") == []
@@ -294,7 +293,8 @@ class TestTime:
             form = read(browser.get("/")).form(name="Ada", message=text, time=self.EARLIER)
             shown = read(browser.post("/greet", data=form))
         assert shown.problem
-        assert (shown.key, shown.time) == (form["key"], self.EARLIER)
+        assert shown.key == form["key"]
+        assert moment(shown.time) == moment(self.EARLIER)
 
     def test_sent_again_it_is_the_same_message(
         self, ui: Ui, guestbook: Backend, stored: Guestbook

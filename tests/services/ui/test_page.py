@@ -229,7 +229,6 @@ class TestInput:
             ("a\nb\n\nc", "a\nb\n\nc"),
             ("a\n\n\nb", "a\n\nb"),
             ("a" + "\n" * 100 + "b\n\n\n\nc", "a\n\nb\n\nc"),
-            ("a" + "\r\n" * 100 + "b", "a\n\nb"),
         ],
     )
     def test_many_empty_lines_are_shown_as_one(

@@ -166,11 +166,10 @@ class TestOutage:
         wait_until(lambda: not own_ui.ready(), "unreadiness")
         assert own_ui.alive()
         with ThreadPoolExecutor(8) as visitors:
-            list(visitors.map(visit, range(60)))
-        assert len(stored.messages) == 60
+            list(visitors.map(visit, range(24)))
+        assert len(stored.messages) == 24
         (line,) = lines()[written:]
-        assert " WARNING " in line
-        assert re.search(f"Sessions are unavailable: .*({reason})", line)
+        assert re.search(f"WARNING Sessions are unavailable: .*({reason})", line)
 
         back(running)
         wait_until(own_ui.ready, "readiness")
@@ -179,8 +178,7 @@ class TestOutage:
             assert read(browser.get("/")).greeting == "Hello Ada from message-1 with 1.0"
         own_ui.wait_for_line("Sessions are available again")
         _, line = lines()[written:]
-        assert " INFO " in line
-        assert "Sessions are available again" in line
+        assert "INFO Sessions are available again" in line
 
     def test_the_first_probe_after_a_slow_second_says_up(
         self, own_ui: Ui, running: RedisServer
@@ -225,10 +223,10 @@ class TestOutage:
         assert running.ask("EVAL", staying, "0") == ":0"
 
     def test_commands_are_counted_by_their_outcome(self, own_ui: Ui, running: RedisServer) -> None:
-        def counted(outcome: str) -> float:
-            return own_ui.counted("backend_calls_total", backend="redis", outcome=outcome)
+        def counted(outcome: str) -> int:
+            return own_ui.calls("redis")[outcome]
 
-        def rises(outcome: str, before: float) -> bool:
+        def rises(outcome: str, before: int) -> bool:
             session = {"cookie": f"SESSION={'a' * 43}"}
             httpx.get(own_ui.url, headers=session, timeout=30, trust_env=False)
             return counted(outcome) > before

@@ -140,7 +140,6 @@ def test_the_first_forwarded_host_is_the_one_the_browser_asked(
     [
         (["https,http"], True),
         (["https, http, http"], True),
-        (["HTTPS"], True),
         (["https", "http"], True),
         (["http,https"], False),
         (["http", "https"], False),

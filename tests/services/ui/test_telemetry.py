@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from uuid import UUID
 
 import httpx
@@ -10,7 +11,7 @@ import pytest
 
 from tests.services.common.collector import Collector, Json, attributes, collector
 from tests.services.process import wait_until
-from tests.services.ui.backend import HANG, RESET, Answer, Backend, as_json
+from tests.services.ui.backend import HANG, RESET, Answer, Backend, Guestbook, as_json, greets
 from tests.services.ui.conftest import RedisServer, StartUi, Ui
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -117,23 +118,36 @@ class TestTraceHeaders:
             assert answer.status_code < 500
 
 
-class TestSpans:
-    @pytest.fixture
-    def collected(self) -> Iterator[Collector]:
-        with collector() as made:
-            yield made
+@pytest.fixture
+def collected() -> Iterator[Collector]:
+    with collector() as made:
+        yield made
 
-    @pytest.fixture
-    def visited(
-        self,
-        start_ui: StartUi,
-        environ: dict[str, str],
-        collected: Collector,
-        message: Backend,
-        guestbook: Backend,
-    ) -> list[Json]:
-        """The spans of a visitor who signs, looks, looks at an outage, and leaves."""
-        ui = start_ui(**environ, BACKEND_TIMEOUT=1, OTEL_EXPORTER_OTLP_ENDPOINT=collected.url)
+
+@dataclass(frozen=True)
+class Visit:
+    """The spans of a visit, and the requests that the back ends got in it."""
+
+    spans: list[Json]
+    message: Backend
+    guestbook: Backend
+
+
+@pytest.fixture(scope="module")
+def visit(start_ui: StartUi, redis: RedisServer) -> Iterator[Visit]:
+    """A visitor signs, looks, looks at two outages, and leaves."""
+    message, guestbook = Backend(greets), Backend(Guestbook())
+    message.start()
+    guestbook.start()
+    with collector() as collected:
+        ui = start_ui(
+            MESSAGE_HOST=message.url,
+            GUESTBOOK_HOST=guestbook.url,
+            REDIS_HOST="127.0.0.1",
+            REDIS_PORT=redis.port,
+            BACKEND_TIMEOUT=1,
+            OTEL_EXPORTER_OTLP_ENDPOINT=collected.url,
+        )
         with ui.browser() as browser:
             browser.get("/")
             browser.post("/greet", data={"name": "Ada", "message": "x"})
@@ -144,12 +158,16 @@ class TestSpans:
             browser.get("/?page=3")
             browser.post("/logout")
         ui.stop()  # The spans that are not exported yet are exported at the end.
-        return collected.otlp
+    yield Visit(collected.otlp, message, guestbook)
+    message.stop()
+    guestbook.stop()
 
+
+class TestSpans:
     def test_calls_and_commands_follow_the_conventions(
-        self, visited: list[Json], message: Backend, guestbook: Backend, redis: RedisServer
+        self, visit: Visit, redis: RedisServer
     ) -> None:
-        calls = [span for span in visited if span["kind"] == CLIENT]
+        calls = [span for span in visit.spans if span["kind"] == CLIENT]
         assert {span["name"] for span in calls} == {
             "GET /hello/{name}",
             "GET /api/messages",
@@ -162,7 +180,7 @@ class TestSpans:
             port = int(found["server.port"])
             if "http.request.method" in found:
                 method, template = span["name"].split(" ")
-                backend = message if template.startswith("/hello") else guestbook
+                backend = visit.message if template.startswith("/hello") else visit.guestbook
                 assert (found["http.request.method"], found["url.template"]) == (method, template)
                 path = template.replace("{name}", "Ada")
                 assert found["url.full"].startswith(backend.url + path)
@@ -172,20 +190,20 @@ class TestSpans:
                 assert found["db.operation.name"] == span["name"]
                 assert port == redis.port
 
-    def test_they_are_children_of_the_page(
-        self, visited: list[Json], message: Backend, guestbook: Backend
-    ) -> None:
-        (page,) = (span for span in visited if span.get("parentSpanId") == SPAN)
+    def test_they_are_children_of_the_page(self, visit: Visit) -> None:
+        (page,) = (span for span in visit.spans if span.get("parentSpanId") == SPAN)
         assert (page["name"], page["kind"], page["traceId"]) == ("GET /", SERVER, TRACE)
         assert attributes(page)["http.route"] == "/"
-        children = [span for span in visited if span.get("parentSpanId") == page["spanId"]]
+        children = [span for span in visit.spans if span.get("parentSpanId") == page["spanId"]]
         assert sorted(span["name"] for span in children) == [
             "GET /api/messages",
             "GET /hello/{name}",
             "GETEX",
         ]
         assert {span["traceId"] for span in children} == {TRACE}
-        sent = [seen for seen in (*message.seen, *guestbook.seen) if seen.method == "GET"]
+        sent = [
+            seen for seen in (*visit.message.seen, *visit.guestbook.seen) if seen.method == "GET"
+        ]
         headers = [seen.headers for seen in sent if TRACE in seen.headers["traceparent"]]
         assert len(headers) == 2
         spans = {span["spanId"] for span in children if span["name"] != "GETEX"}
@@ -193,7 +211,7 @@ class TestSpans:
         assert {each["x-b3-spanid"] for each in headers} == spans
         assert {each["x-b3-traceid"] for each in headers} == {TRACE}
 
-    def test_failures_are_errors_with_a_type(self, visited: list[Json]) -> None:
+    def test_failures_are_errors_with_a_type(self, visit: Visit) -> None:
         seen = {
             (
                 span["name"],
@@ -201,7 +219,7 @@ class TestSpans:
                 attributes(span).get("error.type"),
                 span.get("status", {}).get("code", 0) == ERROR,
             )
-            for span in visited
+            for span in visit.spans
             if "http.request.method" in attributes(span) and span["kind"] == CLIENT
         }
         numbered = {(name, int(status or 0), kind, failed) for name, status, kind, failed in seen}
@@ -311,24 +329,6 @@ class TestMetrics:
         assert answer.status_code == status
         wait_until(lambda: counted() == (requests + 1, durations + 1), f"{labels} to be counted")
 
-    OUTCOMES = ("ok", "refused", "error", "timeout", "unreachable", "unreadable")
-
-    def calls(self, ui: Ui, backend: str) -> dict[str, float]:
-        """Returns the calls of a back end by outcome."""
-        return {
-            outcome: ui.counted("backend_calls_total", backend=backend, outcome=outcome)
-            for outcome in self.OUTCOMES
-        }
-
-    def made(self, ui: Ui, backend: str, before: dict[str, float]) -> dict[str, float]:
-        """Returns the outcomes of the calls since then."""
-        now = self.calls(ui, backend)
-        return {
-            outcome: now[outcome] - before[outcome]
-            for outcome in self.OUTCOMES
-            if now[outcome] != before[outcome]
-        }
-
     FAILURES = (
         (Answer(403, b"RBAC: access denied"), "refused"),
         (Answer(404), "refused"),
@@ -354,57 +354,39 @@ class TestMetrics:
         ui = impatient_ui
         with ui.browser() as browser:
             browser.post("/greet", data={"name": "Ada"})
-            before = {
-                name: self.calls(ui, name) for name in ("message-service", "guestbook-service")
-            }
+            start = [ui.calls(name) for name in BACKENDS]
             browser.get("/")
-            for name, earlier in before.items():
-                assert self.made(ui, name, earlier) == {"ok": 1}
-            before = {name: self.calls(ui, name) for name in before}
+            healthy = [ui.calls(name) for name in BACKENDS]
             message.behaviour = guestbook.behaviour = lambda _: failure
             assert browser.get("/").status_code == 200
-        for name, earlier in before.items():
-            assert self.made(ui, name, earlier) == {outcome: 1}
+            failed = [ui.calls(name) for name in BACKENDS]
+        assert [now - before for now, before in zip(healthy, start, strict=True)] == [{"ok": 1}] * 2
+        made = [now - before for now, before in zip(failed, healthy, strict=True)]
+        assert made == [{outcome: 1}] * 2
 
     @pytest.mark.parametrize(
         ("status", "outcome"), [(201, "ok"), (400, "refused"), (409, "refused"), (503, "error")]
     )
     def test_posts_are_counted_too(
-        self, ui: Ui, guestbook: Backend, status: int, outcome: str
+        self, ui: Ui, guestbook: Backend, stored: Guestbook, status: int, outcome: str
     ) -> None:
-        healthy = guestbook.behaviour
         guestbook.behaviour = lambda seen: (
-            Answer(status) if seen.method == "POST" and status != 201 else healthy(seen)
+            Answer(status) if seen.method == "POST" and status != 201 else stored(seen)
         )
-        before = self.calls(ui, "guestbook-service")
+        before = ui.calls("guestbook-service")
         httpx.post(f"{ui.url}/greet", data={"name": "Ada", "message": "x"}, trust_env=False)
-        made = self.made(ui, "guestbook-service", before)
+        made = ui.calls("guestbook-service") - before
         assert made.pop(outcome) == 1
         assert made in ({}, {"ok": 1})  # The page that came back asked for the messages.
 
-    def test_a_back_end_that_is_not_there_is_unreachable(self, start_ui: StartUi) -> None:
-        ui = start_ui(
-            MESSAGE_HOST="http://message.invalid",
-            GUESTBOOK_HOST="http://127.0.0.1:1",
-            REDIS_HOST="127.0.0.1",
-            REDIS_PORT=1,
-        )
-        httpx.get(ui.url, timeout=30, trust_env=False)
-        assert self.made(ui, "guestbook-service", dict.fromkeys(self.OUTCOMES, 0)) == {
-            "unreachable": 1
-        }
-        assert self.calls(ui, "redis")["unreachable"] >= 1
-        assert self.calls(ui, "redis")["ok"] == 0
-        ui.stop()
-
-    def test_a_name_that_cannot_be_resolved_is_unreachable(
-        self, start_ui: StartUi, environ: dict[str, str], message: Backend, guestbook: Backend
+    def test_a_back_end_that_is_not_there_is_unreachable(
+        self, start_ui: StartUi, environ: dict[str, str], redis: RedisServer
     ) -> None:
-        ui = start_ui(**{**environ, "MESSAGE_HOST": "http://message.invalid"})
+        absent = {"MESSAGE_HOST": "http://message.invalid", "GUESTBOOK_HOST": "http://127.0.0.1:1"}
+        ui = start_ui(**{**environ, **absent})
         with ui.browser() as browser:
             browser.post("/greet", data={"name": "Ada"})
             browser.get("/")
-        assert self.made(ui, "message-service", dict.fromkeys(self.OUTCOMES, 0)) == {
-            "unreachable": 1
-        }
+        assert [ui.calls(name) for name in BACKENDS] == [{"unreachable": 1}] * 2
+        assert ui.calls("redis").keys() == {"ok"}
         ui.stop()
