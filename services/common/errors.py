@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import iter_route_contexts
+from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -17,6 +18,23 @@ from starlette.routing import BaseRoute, Match
 from services.common.context import current_request
 
 FAILED = "the service failed; see its log"
+
+
+class Problem(BaseModel):
+    """An error answer (RFC 9457)."""
+
+    title: str
+    status: int
+    detail: str
+    request_id: str
+
+
+_PROBLEM = {
+    "description": "An error, with its reason",
+    "content": {"application/problem+json": {"schema": Problem.model_json_schema()}},
+}
+PROBLEMS: dict[int | str, dict[str, Any]] = {"4XX": _PROBLEM, "5XX": _PROBLEM}
+"""For `responses=` of a route of FastAPI."""
 
 ErrorAnswer = Callable[[int, str, Mapping[str, str] | None], Response]
 """Makes the answer to an error of its status, its reason and further headers."""

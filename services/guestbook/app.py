@@ -10,9 +10,8 @@ from http import HTTPStatus
 from fastapi import FastAPI, Request
 from starlette.responses import Response
 
-from services.common.app import NO_TELEMETRY
+from services.common.app import api
 from services.common.errors import problem
-from services.common.openapi import add_docs
 from services.guestbook.database import DatabaseUnavailableError, DataRefusedError
 from services.guestbook.maintenance import maintain
 from services.guestbook.routes import add_routes
@@ -39,16 +38,7 @@ def create_app(settings: Settings, storage: Storage) -> FastAPI:
         await asyncio.wait((maintenance,))
         storage.close()
 
-    app = FastAPI(
-        title="guestbook",
-        version=settings.demo_version,
-        lifespan=lifespan,
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,
-        strict_content_type=False,
-        telemetry=NO_TELEMETRY,
-    )
+    app = api("guestbook", settings, lifespan=lifespan)
 
     @app.exception_handler(DatabaseUnavailableError)
     async def unavailable(_request: Request, _error: DatabaseUnavailableError) -> Response:
@@ -70,5 +60,4 @@ def create_app(settings: Settings, storage: Storage) -> FastAPI:
         return problem(HTTPStatus.PRECONDITION_FAILED, detail)
 
     add_routes(app, settings, storage)
-    add_docs(app)
     return app

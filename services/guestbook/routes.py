@@ -16,7 +16,7 @@ from pydantic_core import from_json, to_json
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from services.common.openapi import PROBLEMS
+from services.common.errors import PROBLEMS
 from services.guestbook import hal
 from services.guestbook.database import DatabaseUnavailableError
 from services.guestbook.models import (

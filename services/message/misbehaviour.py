@@ -6,6 +6,10 @@ import random
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic.json_schema import WithJsonSchema
+
+
+_STATUS = {"anyOf": [{"const": 200}, {"type": "integer", "minimum": 400, "maximum": 599}]}
 
 
 def _status(value: int) -> int:
@@ -19,7 +23,7 @@ class Misbehaviour(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    status: Annotated[int, AfterValidator(_status)] = Field(
+    status: Annotated[int, AfterValidator(_status), WithJsonSchema(_STATUS)] = Field(
         503, description="Status of the answer: 200 (with a delay: a slow pod) or 400 to 599."
     )
     percent: float = Field(

@@ -13,7 +13,7 @@ from pydantic import Field
 from starlette.responses import Response, StreamingResponse
 
 from services.common import logs
-from services.common.app import NO_TELEMETRY, instrument
+from services.common.app import api, instrument
 from services.common.health import Check
 from services.common.server import run
 from services.common.settings import CommonSettings, Port, load
@@ -28,7 +28,7 @@ class Settings(CommonSettings):
 
 
 def create_app(settings: Settings) -> FastAPI:
-    app = FastAPI(telemetry=NO_TELEMETRY)
+    app = api("sample", settings)
 
     @app.get("/outgoing")
     async def outgoing() -> dict[str, str]:

@@ -58,7 +58,7 @@ def test_post_answers_201_with_location_and_body(empty: Client) -> None:
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        (b"", "must be a JSON object"),
+        (b"", "not valid JSON"),
         (b"{", "not valid JSON"),
         (b'{"username":"A","message":"b"} x', "not valid JSON"),
         (b'{"username":"A","message":"\xff"}', "not valid JSON"),

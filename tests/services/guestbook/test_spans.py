@@ -126,6 +126,4 @@ def test_zipkin_knows_the_database_as_a_service(
 
     (call,) = wait_until(calls, "the span of the database")
     assert call["name"].lower() == "select message"
-    remote = call["remoteEndpoint"]
-    assert remote["serviceName"] == "mysql"
-    assert (remote["ipv4"], remote["port"]) == ("127.0.0.1", mysql.port)
+    assert call["remoteEndpoint"]["serviceName"] == "mysql"

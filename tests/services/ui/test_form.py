@@ -159,6 +159,12 @@ def test_a_charset_of_the_whole_of_a_multipart_form_changes_nothing(
     assert texts == ([("Zoë", "Grüße")] if answer.status_code == 303 else [])
 
 
+NESTED = b"--limit\r\n" + b"".join(
+    b"content-type: multipart/mixed; boundary=b%d\r\n\r\n--b%d\r\n" % (number, number)
+    for number in range(1000)
+)
+
+
 @pytest.mark.parametrize(
     ("content_type", "body"),
     [
@@ -178,8 +184,11 @@ def test_a_charset_of_the_whole_of_a_multipart_form_changes_nothing(
         (FORM, b"=" * 60_000),
         (FORM, b"a=1&" * 15_000),
         (MULTIPART, multipart(*[("a", b"1")] * 500)),
+        (MULTIPART, b"--limit\r\n" + b"content-type: message/rfc822\r\n\r\n" * 1500),
+        (MULTIPART, multipart(("name", b"Ada\xff"), of='text/plain; charset="utf-8\0"')),
+        (MULTIPART, NESTED),
     ],
-    ids=range(16),
+    ids=range(19),
 )
 def test_a_form_that_is_none_is_an_error_of_the_client(
     ui: Ui, guestbook: Backend, content_type: str, body: bytes
