@@ -138,25 +138,20 @@ def test_the_reason_names_the_charset_that_was_declared(
     assert guestbook.requests("POST") == []
 
 
-def test_a_form_in_utf_16_is_stored_as_it_was_sent_or_refused(ui: Ui, stored: Guestbook) -> None:
+def test_a_form_in_utf_16_is_refused_with_a_reason(ui: Ui, guestbook: Backend) -> None:
     answer = send(ui, "name=Zoë&message=Grüße".encode("utf-16"), f"{FORM}; charset=utf-16")
-    if answer.status_code == 303:
-        assert [(e["username"], e["message"]) for e in stored.messages] == [("Zoë", "Grüße")]
-    else:
-        assert answer.status_code == 422
-        assert "utf-16" in (read(answer).problem or "").lower()
-        assert stored.messages == []
+    assert answer.status_code == 422
+    assert "utf-16" in (read(answer).problem or "").lower()
+    assert guestbook.requests("POST") == []
 
 
-@pytest.mark.parametrize("charset", ["idna", "utf-16", "x-unknown", "iso-8859-1", '"', ""])
+@pytest.mark.parametrize("charset", ["idna", "utf-16", "x-unknown", "iso-8859-1", ""])
 def test_a_charset_of_the_whole_of_a_multipart_form_changes_nothing(
     ui: Ui, stored: Guestbook, charset: str
 ) -> None:
     content_type = f"multipart/form-data; charset={charset}; boundary=limit"
-    answer = send(ui, multipart(*PARTS), content_type)
-    assert answer.status_code in (303, 400, 422)
-    texts = [(entry["username"], entry["message"]) for entry in stored.messages]
-    assert texts == ([("Zoë", "Grüße")] if answer.status_code == 303 else [])
+    assert send(ui, multipart(*PARTS), content_type).status_code == 303
+    assert [(e["username"], e["message"]) for e in stored.messages] == [("Zoë", "Grüße")]
 
 
 NESTED = b"--limit\r\n" + b"".join(
@@ -171,6 +166,7 @@ NESTED = b"--limit\r\n" + b"".join(
         ("multipart/form-data", multipart(*PARTS)),
         ("multipart/form-data; boundary=", multipart(*PARTS)),
         ("multipart/form-data; boundary=other", multipart(*PARTS)),
+        ('multipart/form-data; charset="; boundary=limit', multipart(*PARTS)),
         ("multipart/form-data; boundary=" + "b" * 300, multipart(*PARTS)),
         (MULTIPART, b""),
         (MULTIPART, multipart(*PARTS)[:60]),
@@ -188,7 +184,7 @@ NESTED = b"--limit\r\n" + b"".join(
         (MULTIPART, multipart(("name", b"Ada\xff"), of='text/plain; charset="utf-8\0"')),
         (MULTIPART, NESTED),
     ],
-    ids=range(19),
+    ids=range(20),
 )
 def test_a_form_that_is_none_is_an_error_of_the_client(
     ui: Ui, guestbook: Backend, content_type: str, body: bytes
