@@ -42,9 +42,11 @@ images: ## Build the images (REGISTRY=, TAG=, PLATFORMS=, PUSH=1; see docs/image
 	@REGISTRY='$(REGISTRY)' TAG='$(TAG)' PLATFORMS='$(PLATFORMS)' PUSH='$(PUSH)' scripts/images.sh
 
 compose: ## Build and run the guestbook with Docker Compose on http://localhost:8080
-	docker compose up --build
+	@. scripts/build-info.sh \
+		&& echo "==> The guestbook will be on http://localhost:$${GUESTBOOK_PORT:-8080} (Ctrl-C stops it)" \
+		&& exec docker compose up
 
-compose-down: ## Stop Compose and remove its containers; the messages stay in their volume
+compose-down: ## Stop Compose, profiles included, and remove its containers; the messages stay
 	docker compose --profile '*' down
 
 kind: ## Run the guestbook with Istio on a local kind cluster, on http://localhost:8080

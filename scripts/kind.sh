@@ -24,7 +24,7 @@ have_cluster() {
 }
 
 # The Deployments and their images. Which one a Deployment runs is remembered in an annotation.
-PAIRS=(ui=guestbook/ui:v1 message-service=guestbook/message:v1 guestbook-service=guestbook/guestbook:v1)
+PAIRS=(ui=localhost/guestbook/ui:v1 message-service=localhost/guestbook/message:v1 guestbook-service=localhost/guestbook/guestbook:v1)
 image_id() { docker image inspect --format '{{.Id}}' "$1"; }
 remembered() { kube get deployment "$1" -o 'jsonpath={.metadata.annotations.guestbook-image}'; }
 
@@ -74,10 +74,10 @@ up() {
         kind create cluster --config k8s/kind.yaml --wait 2m ${NODE_IMAGE:+--image "$NODE_IMAGE"}
     fi
 
-    REGISTRY=guestbook TAG=v1 PLATFORMS='' PUSH='' scripts/images.sh
+    REGISTRY='' TAG=v1 PLATFORMS='' PUSH='' scripts/images.sh
     step "Loading the images into the node"
     kind load docker-image --name "$CLUSTER" \
-        guestbook/ui:v1 guestbook/ui:v2 guestbook/message:v1 guestbook/guestbook:v1
+        localhost/guestbook/ui:v1 localhost/guestbook/ui:v2 localhost/guestbook/message:v1 localhost/guestbook/guestbook:v1
 
     step "Installing Istio $found"
     istioctl install --context "$CONTEXT" -y -f istio/install/istio.yaml -f istio/install/kind.yaml

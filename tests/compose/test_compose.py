@@ -130,7 +130,7 @@ def test_a_trace_has_every_hop(stack: Stack) -> None:
     name = f"{stack.project}-zipkin"
     arguments = ["--detach", "--rm", "--name", name, "--network-alias", "zipkin"]
     network = f"--network={stack.project}_default"
-    docker("run", *arguments, network, "guestbook/ui:v1", "python", "-c", collector)
+    docker("run", *arguments, network, "localhost/guestbook/ui:v1", "python", "-c", collector)
     try:
         with httpx.Client(base_url=stack.url) as browser:
             browser.post("/greet", data={"name": "Ada", "message": "Traced"})

@@ -41,7 +41,20 @@ def machine(tmp_path: Path) -> dict[str, str]:
     for tool in TOOLS:
         (tools / tool).write_text(STAND_IN)
         (tools / tool).chmod(0o755)
-    small = ("awk", "basename", "bash", "cat", "dirname", "env", "git", "grep", "od", "sort", "tr")
+    small = (
+        "awk",
+        "basename",
+        "bash",
+        "cat",
+        "dirname",
+        "env",
+        "git",
+        "grep",
+        "od",
+        "sed",
+        "sort",
+        "tr",
+    )
     for tool in small:
         (tools / tool).symlink_to(str(shutil.which(tool)))
     (tmp_path / "clusters").write_text("other\n")
