@@ -55,10 +55,11 @@ kind: ## Run the guestbook with Istio on a local kind cluster, on http://localho
 kind-down: ## Remove the kind cluster
 	@scripts/kind.sh down
 
-COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
+# Options with "=" and a header in each file: Renovate reads the command there, and runs it again.
+COMPILE := uv pip compile --quiet --universal --python-version=3.11 --generate-hashes pyproject.toml
 
 lock: ## Update requirements/ from pyproject.toml (needs uv)
-	$(COMPILE) --all-extras --group dev pyproject.toml -o requirements/dev.txt
+	$(COMPILE) --all-extras --group=dev --output-file=requirements/dev.txt
 	for extra in ui message guestbook load lab; do \
-		$(COMPILE) --extra $$extra -c requirements/dev.txt pyproject.toml -o requirements/$$extra.txt; \
+		$(COMPILE) --extra=$$extra --constraint=requirements/dev.txt --output-file=requirements/$$extra.txt; \
 	done
