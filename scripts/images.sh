@@ -30,6 +30,7 @@ simple_builder() {
     store=$(docker info --format '{{.DriverStatus}}')
     [ "$driver" = docker ] && [[ $store != *io.containerd.snapshotter* ]]
 }
+SBOM_GENERATOR=docker/buildkit-syft-scanner:1.12.0@sha256:ae4f3b554449e7e25548e7d8ccc029d17357348e30c6e3df01b92bc93654d6a9
 CREATE="first: docker buildx create --name guestbook --use"
 
 options=()
@@ -46,7 +47,7 @@ elif simple_builder; then
     echo "note: without bill of materials and provenance, which this builder (driver docker) can't make; for them $CREATE" >&2
     options+=(--push)
 else
-    options+=(--push --sbom=true --provenance=mode=max)
+    options+=(--push "--sbom=generator=$SBOM_GENERATOR" --provenance=mode=max)
 fi
 
 echo "==> Building $REGISTRY/{ui,message,guestbook}:$TAG${PLATFORMS:+ for $PLATFORMS}"

@@ -32,8 +32,8 @@ published_port() { { docker port "$CLUSTER-control-plane" 30080/tcp 2>/dev/null 
 
 # The Deployments and their images. Which one a Deployment runs is remembered in an annotation.
 OURS=localhost/guestbook
-PAIRS=(ui=$OURS/ui:v1 message-service=$OURS/message:v1 guestbook-service=$OURS/guestbook:v1)
-IMAGES=($OURS/ui:v1 $OURS/ui:v2 $OURS/message:v1 $OURS/guestbook:v1)
+PAIRS=("ui=$OURS/ui:v1" "message-service=$OURS/message:v1" "guestbook-service=$OURS/guestbook:v1")
+IMAGES=("$OURS"/{ui:v1,ui:v2,message:v1,guestbook:v1})
 image_id() { docker image inspect --format '{{.Id}}' "$1"; }
 remembered() { kube get deployment "$1" -o 'jsonpath={.metadata.annotations.guestbook-image}'; }
 
