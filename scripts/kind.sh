@@ -145,8 +145,10 @@ up() {
         || fail "$url does not answer; look with: kubectl --context $CONTEXT -n istio-system logs deploy/istio-ingressgateway"
     echo
     echo "The guestbook: $url"
-    echo "kubectl's context is $CONTEXT. The exercises, one by one: istio/README.md; or all at once:"
-    echo "  make setup && .venv/bin/guestbook exercise run --all --target kubectl --context $CONTEXT"
+    echo "kubectl's context is $CONTEXT. The exercises, one by one (istio/README.md), after:"
+    echo "  export INGRESS=$url"
+    echo "or all at once:"
+    echo "  make setup && INGRESS_URL=$url .venv/bin/guestbook exercise run --all --target kubectl --context $CONTEXT"
     echo "To remove the cluster: make kind-down"
 }
 

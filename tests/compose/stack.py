@@ -78,7 +78,7 @@ def eventually(what: str, condition: Callable[[], Any], seconds: float = 120) ->
 
 
 def stand_ins() -> dict[str, str]:
-    """Settings for images that this engine has under their tag but not under their digest.
+    """Returns settings for images that this engine has under their tag but not their digest.
 
     An engine without a registry has public images that were built here under their tags; anywhere
     else this is empty, and what the files pin is pulled.
@@ -125,7 +125,7 @@ class Stack:
         return result.stdout
 
     def leftovers(self) -> list[str]:
-        """Containers and networks of this project that exist, running or not."""
+        """Returns the names of this project's containers and networks, running or not."""
         label = f"--filter=label=com.docker.compose.project={self.project}"
         containers = docker("ps", "--all", label, "--format={{.Names}}")
         return (containers + docker("network", "ls", label, "--format={{.Name}}")).split()

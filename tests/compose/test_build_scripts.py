@@ -1,4 +1,4 @@
-"""The scripts that build the images, without an engine: a stand-in writes down what it is asked."""
+"""The scripts that build the images, with a stand-in for the engine that writes down its calls."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ case "$*" in "buildx inspect") echo "Driver: docker-container" ;; esac
 def images(
     folder: Path, *arguments: str, **environment: str
 ) -> tuple[subprocess.CompletedProcess[str], str]:
-    """Runs scripts/images.sh; its result, and the call that would have built."""
+    """Runs scripts/images.sh; returns its result, and the call that would have built."""
     (folder / "docker").write_text(DOCKER)
     (folder / "docker").chmod(0o755)
     calls = folder / "calls"
@@ -60,7 +60,7 @@ def test_what_is_pushed_has_a_bill_of_materials_of_a_pinned_program(tmp_path: Pa
 
 
 def _info(folder: Path, remote: str | None, **environment: str) -> list[str]:
-    """REVISION and SOURCE, as scripts/build-info.sh finds them in a repository of one commit."""
+    """Makes a repository of one commit; returns its REVISION and SOURCE."""
     git = ["git", "-C", str(folder), "-c", "user.name=n", "-c", "user.email=e@example.com"]
     subprocess.run([*git, "init", "--quiet"], check=True)
     if remote is not None:
@@ -72,6 +72,7 @@ def _info(folder: Path, remote: str | None, **environment: str) -> list[str]:
 
 
 def _read(folder: Path, **environment: str) -> list[str]:
+    """Returns the REVISION and SOURCE that scripts/build-info.sh finds in a folder."""
     script = (
         f'set -euo pipefail; . "{ROOT}/scripts/build-info.sh"; env | grep -E "^(REVISION|SOURCE)="'
     )

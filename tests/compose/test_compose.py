@@ -35,7 +35,7 @@ COMMANDS: list[str] = re.findall(
 
 
 def documented(*words: str) -> str:
-    """The command of docs/compose.md with these words in it: a block, or a line of the first."""
+    """Returns a command of docs/compose.md by words in it: a block, or a line of the first one."""
     commands: list[str] = [*COMMANDS[0].splitlines(), *COMMANDS[1:]]
     (found,) = [c for c in commands if all(word in c for word in words)]
     return found

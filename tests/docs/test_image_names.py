@@ -36,7 +36,7 @@ def name_of(path: Path) -> str:
 
 
 def strangers(text: str) -> list[str]:
-    """References to images of ours that a node or an engine would ask a registry for."""
+    """Returns references to images of ours that a node would ask a registry for."""
     named = [m for m in MENTION.findall(text) if not m.startswith(LOCAL)]
     for image in IMAGE.findall(text):
         path, _, last = image.split("@")[0].rpartition("/")

@@ -61,7 +61,7 @@ def _matches(patterns: list[str], path: Path) -> bool:
 
 
 def _read_by_renovate(path: Path) -> set[str]:
-    """The pinned images of a file that Renovate's managers find in it."""
+    """Returns the pinned images of a file that Renovate's managers find in it."""
     text = path.read_text()
     if path.name in ("docker-compose.yml", "Dockerfile"):
         return set(DIGEST.findall(text))

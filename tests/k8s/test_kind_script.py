@@ -191,6 +191,8 @@ def test_a_new_cluster_serves_the_port_that_was_asked_for(machine: dict[str, str
     ]
     assert (mapping["containerPort"], mapping["hostPort"]) == (30080, int(port))
     assert f"The guestbook: http://localhost:{port}" in result.stdout
+    assert f"export INGRESS=http://localhost:{port}\n" in result.stdout
+    assert f" INGRESS_URL=http://localhost:{port} " in result.stdout
     assert f"http://localhost:{port}/" in next(c for c in calls(machine) if c.startswith("curl"))
 
 
