@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from tests.compose.stack import ROOT
 
 DOCKER = """#!/bin/sh
-echo "REGISTRY=$REGISTRY TAG=$TAG $*" >> "$CALLS"
+echo "REGISTRY=$REGISTRY TAG=$TAG REVISION=$REVISION SOURCE=$SOURCE $*" >> "$CALLS"
 case "$*" in "buildx inspect") echo "Driver: docker-container" ;; esac
 """
 
@@ -38,7 +39,7 @@ def images(
 def test_the_names_are_local_unless_a_registry_is_given(tmp_path: Path) -> None:
     result, call = images(tmp_path)
     assert result.returncode == 0, result.stderr
-    assert "REGISTRY=localhost/guestbook TAG=v1" in call
+    assert "REGISTRY=localhost/guestbook TAG=v1 " in call
     assert "--load" in call
     assert "--push" not in call
 
@@ -57,6 +58,31 @@ def test_what_is_pushed_has_a_bill_of_materials_of_a_pinned_program(tmp_path: Pa
     assert "--sbom=generator=docker/buildkit-syft-scanner:" in call
     assert "@sha256:" in call
     assert "--provenance=mode=max" in call
+
+
+def test_make_compose_says_the_address_and_labels_the_images(tmp_path: Path) -> None:
+    (tmp_path / "docker").write_text(DOCKER)
+    (tmp_path / "docker").chmod(0o755)
+    environment = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "CALLS": str(tmp_path / "calls"),
+        "GUESTBOOK_PORT": "8099",
+        "SOURCE": "https://example.com/guestbook",
+    }
+    said = subprocess.run(
+        ["make", "compose"],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "http://localhost:8099" in said
+    (call,) = (tmp_path / "calls").read_text().splitlines()
+    assert re.search(
+        r" REVISION=([0-9a-f]{40}(-dirty)?|unknown) SOURCE=https://example.com/guestbook ", call
+    )
+    assert call.endswith(" compose up")
 
 
 def _info(folder: Path, remote: str | None, **environment: str) -> list[str]:

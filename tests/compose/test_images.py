@@ -22,7 +22,7 @@ SERVICES = ("ui", "message", "guestbook")
 def images() -> Iterator[dict[str, str]]:
     """`make images` under names of this test; the reference by target."""
     require_engine()
-    registry = "guestbook-test-images"
+    registry = "localhost/guestbook-test-images"
     found = {name: f"{registry}/{name}:test" for name in (*SERVICES, "ui-v2")}
     tags = [f"--set={target}.tags={image}" for target, image in found.items()]
     result = subprocess.run(

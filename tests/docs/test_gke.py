@@ -93,6 +93,24 @@ def test_the_clean_up_keeps_a_learners_edits(tmp_path: Path) -> None:
     assert edited.read_text() == mine
 
 
+def test_file_by_file_takes_every_image_from_the_registry(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "k8s/base", tmp_path / "k8s/base")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/kubectl").write_text('#!/bin/sh\n[ "$*" = "apply -f -" ] && cat\n')
+    (tmp_path / "bin/kubectl").chmod(0o755)
+    applied = shell(block("for name in mysql-stateful"), tmp_path, REGISTRY=REGISTRY).stdout
+    images = set(re.findall(r"image: (\S+)/\w+:v1$", applied, re.M))
+    assert images == {REGISTRY}
+    names = set(re.findall(r"^kind: (\w+)$", applied, re.M))
+    assert {"Deployment", "Service", "StatefulSet", "ServiceAccount"} <= names
+
+
+def test_no_block_leaves_the_folder() -> None:
+    """The next one is pasted into the same terminal."""
+    moves = [line for text in BLOCKS for line in text.splitlines() if re.search(r"\bcd\b", line)]
+    assert moves == [line("git clone")]
+
+
 def test_the_clean_up_takes_no_folder_back() -> None:
     restored = re.findall(r"^git checkout (.*)$", "".join(BLOCKS), re.M)
     assert restored == ["k8s/overlays/gke/registry.env"]
