@@ -42,9 +42,11 @@ images: ## Build the images (REGISTRY=, TAG=, PLATFORMS=, PUSH=1; see docs/image
 	@REGISTRY='$(REGISTRY)' TAG='$(TAG)' PLATFORMS='$(PLATFORMS)' PUSH='$(PUSH)' scripts/images.sh
 
 compose: ## Build and run the guestbook with Docker Compose on http://localhost:8080
-	docker compose up --build
+	@. scripts/build-info.sh \
+		&& echo "==> The guestbook will be on http://localhost:$${GUESTBOOK_PORT:-8080} (Ctrl-C stops it)" \
+		&& exec docker compose up
 
-compose-down: ## Stop Compose and remove its containers; the messages stay in their volume
+compose-down: ## Stop Compose, profiles included, and remove its containers; the messages stay
 	docker compose --profile '*' down
 
 kind: ## Run the guestbook with Istio on a local kind cluster, on http://localhost:8080
@@ -53,10 +55,11 @@ kind: ## Run the guestbook with Istio on a local kind cluster, on http://localho
 kind-down: ## Remove the kind cluster
 	@scripts/kind.sh down
 
-COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
+# Options with "=" and a header in each file: Renovate reads the command there, and runs it again.
+COMPILE := uv pip compile --quiet --universal --python-version=3.11 --generate-hashes pyproject.toml
 
 lock: ## Update requirements/ from pyproject.toml (needs uv)
-	$(COMPILE) --all-extras --group dev pyproject.toml -o requirements/dev.txt
+	$(COMPILE) --all-extras --group=dev --output-file=requirements/dev.txt
 	for extra in ui message guestbook load lab; do \
-		$(COMPILE) --extra $$extra -c requirements/dev.txt pyproject.toml -o requirements/$$extra.txt; \
+		$(COMPILE) --extra=$$extra --constraint=requirements/dev.txt --output-file=requirements/$$extra.txt; \
 	done

@@ -1,13 +1,21 @@
-# The images, built together: `make images`, or `docker buildx bake`.
-variable "REGISTRY" { default = "guestbook" }
+# The images, built together: `make images`, or `docker buildx bake --file docker-bake.hcl`.
+variable "REGISTRY" { default = "localhost/guestbook" }
 variable "TAG" { default = "v1" }
-variable "REVISION" { default = "unknown" }
+# Without a value, the Dockerfile's own holds.
+variable "PYTHON_IMAGE" { default = null }
+variable "REVISION" { default = null }
+variable "SOURCE" { default = null }
 
 group "default" { targets = ["ui", "ui-v2", "message", "guestbook"] }
 
 target "service" {
   dockerfile = "services/Dockerfile"
-  args       = { VERSION = TAG, REVISION = REVISION }
+  args = {
+    PYTHON_IMAGE = PYTHON_IMAGE
+    VERSION      = TAG
+    REVISION     = REVISION
+    SOURCE       = SOURCE
+  }
 }
 
 target "ui" {

@@ -80,6 +80,11 @@ def run(argv: list[str]) -> int:
     command = typer.main.get_command(app)
     try:
         status = command.main(args=argv, prog_name="guestbook", standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has seen enough. Without this, Python would say so when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except FailureError as error:
         for line in error.lines:
             prefix = "Error from server (NotFound): " if error.missing else "Error: "

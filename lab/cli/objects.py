@@ -289,6 +289,7 @@ def _watch(
         return tuple(row(item, wide=False)[:-1])
 
     seen = {_key(item): cells(item) for item in items}
+    sys.stdout.flush()  # Of what was listed first; a reader of a pipe would wait for it.
     while True:
         answer = lab.call("objects", after=revision, timeout=30, **request)
         revision = answer["revision"]

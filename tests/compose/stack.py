@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,20 @@ def require_engine() -> None:
             pytest.skip(missing)
 
 
-def docker(*arguments: str, check: bool = True, timeout: float = 120) -> str:
+def docker(
+    *arguments: str,
+    check: bool = True,
+    timeout: float = 120,
+    environment: Mapping[str, str] | None = None,
+) -> str:
     """Output of a docker command; its errors in the assertion when it fails."""
     result = subprocess.run(
-        ["docker", *arguments], capture_output=True, text=True, timeout=timeout, cwd=ROOT
+        ["docker", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        cwd=ROOT,
+        env=os.environ | dict(environment or {}),
     )
     assert not check or result.returncode == 0, f"docker {arguments}: {result.stderr}"
     return result.stdout
@@ -66,6 +77,25 @@ def eventually(what: str, condition: Callable[[], Any], seconds: float = 120) ->
         time.sleep(0.1)
 
 
+def stand_ins() -> dict[str, str]:
+    """Returns settings for images that this engine has under their tag but not their digest.
+
+    An engine without a registry has public images that were built here under their tags; anywhere
+    else this is empty, and what the files pin is pulled.
+    """
+    compose = (ROOT / "docker-compose.yml").read_text()
+    found = dict(re.findall(r"\$\{(\w+_IMAGE):-(\S+)\}", compose))
+    dockerfile = (ROOT / "services/Dockerfile").read_text()
+    found |= dict(re.findall(r"^ARG (\w+_IMAGE)=(\S+)$", dockerfile, re.M))
+    settings = {}
+    for variable, pinned in found.items():
+        tag, _, digest = pinned.partition("@")
+        digests = docker("image", "inspect", "--format={{.RepoDigests}}", tag, check=False).strip()
+        if digests == "[]" and digest:
+            settings[variable] = tag
+    return settings
+
+
 @dataclass(frozen=True)
 class Stack:
     """One Compose project."""
@@ -78,16 +108,27 @@ class Stack:
         return f"http://localhost:{self.environment['GUESTBOOK_PORT']}"
 
     def compose(self, *arguments: str, timeout: float = 300, check: bool = True) -> str:
+        command = ["compose", "--project-name", self.project, *arguments]
+        return docker(*command, check=check, timeout=timeout, environment=self.environment)
+
+    def run(self, script: str) -> str:
+        """Run a block of the docs in a shell, as if it stood in this project's folder."""
         result = subprocess.run(
-            ["docker", "compose", "--project-name", self.project, *arguments],
+            ["bash", "-euo", "pipefail", "-c", script],
             capture_output=True,
             text=True,
-            timeout=timeout,
+            timeout=300,
             cwd=ROOT,
-            env=os.environ | self.environment,
+            env=os.environ | self.environment | {"COMPOSE_PROJECT_NAME": self.project},
         )
-        assert not check or result.returncode == 0, f"compose {arguments}: {result.stderr}"
+        assert result.returncode == 0, f"{script}: {result.stderr}"
         return result.stdout
+
+    def leftovers(self) -> list[str]:
+        """Returns the names of this project's containers and networks, running or not."""
+        label = f"--filter=label=com.docker.compose.project={self.project}"
+        containers = docker("ps", "--all", label, "--format={{.Names}}")
+        return (containers + docker("network", "ls", label, "--format={{.Name}}")).split()
 
     def inspect(self, service: str) -> dict[str, Any]:
         """What the engine says about a service's one container, also when it has ended."""
@@ -107,7 +148,8 @@ class Stack:
         """
         details = self.inspect(service)
         # The shell's own kill: the image has no program of that name.
-        helper = ["run", "--rm", "--pid=host", "--user=0", "--entrypoint=bash", "mysql:8.4"]
+        image = self.inspect("mysql")["Config"]["Image"]
+        helper = ["run", "--rm", "--pid=host", "--user=0", "--entrypoint=bash", image]
         docker(*helper, "-c", f"kill -KILL {details['State']['Pid']}")
 
         def restarted() -> bool:

@@ -7,22 +7,50 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import yaml
 
-from tests.compose.stack import ALWAYS, Stack, docker, eventually, free_port, require_engine
+from tests.compose.stack import (
+    ALWAYS,
+    ROOT,
+    Stack,
+    docker,
+    eventually,
+    free_port,
+    require_engine,
+    stand_ins,
+)
 from tests.compose.visitors import Visitors
 
 pytestmark = pytest.mark.timeout(900)  # The first build downloads the dependencies.
+
+LABELS = {"version": "v1", "revision": "0" * 40, "source": "https://example.com/guestbook"}
+COMMANDS: list[str] = re.findall(
+    r"^```sh\n(.*?)^```", (ROOT / "docs/compose.md").read_text(), re.M | re.S
+)
+
+
+def documented(*words: str) -> str:
+    """Returns a command of docs/compose.md by words in it: a block, or a line of the first one."""
+    commands: list[str] = [*COMMANDS[0].splitlines(), *COMMANDS[1:]]
+    (found,) = [c for c in commands if all(word in c for word in words)]
+    return found
+
+
+DOWN = documented("down", "the messages stay")
+DOWN_AND_FORGET = documented("down", "forgets everything")
 
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
     require_engine()
-    ports = {name: str(free_port()) for name in ("GUESTBOOK_PORT", "LOAD_PORT")}
-    stack = Stack(f"guestbook-test-{os.getpid()}", ports)
+    settings = {name: str(free_port()) for name in ("GUESTBOOK_PORT", "LOAD_PORT")}
+    settings |= {"SOURCE": LABELS["source"], "REVISION": LABELS["revision"]}
+    stack = Stack(f"guestbook-test-{os.getpid()}", settings | stand_ins())
     try:
         stack.compose("--profile", "load", "build", timeout=600)
         stack.compose("up", "--detach", "--wait", timeout=300)
@@ -42,6 +70,38 @@ def test_the_page_takes_a_message_and_greets(stack: Stack) -> None:
         container = stack.inspect("message-service")["Config"]["Hostname"]
         assert f"Hello Grace from {container} with 1.0" in page.text
         assert page.headers["x-ui-version"] == "1.0"
+
+
+def test_the_log_says_where_the_page_is(stack: Stack) -> None:
+    assert f"The guestbook: {stack.url}\n" in stack.compose("logs", "--no-log-prefix", "ui")
+
+
+def test_the_images_say_what_they_were_built_from(stack: Stack) -> None:
+    for service in ("ui", "message-service", "guestbook-service"):
+        labels = stack.inspect(service)["Config"]["Labels"]
+        found = {name: labels[f"org.opencontainers.image.{name}"] for name in LABELS}
+        assert found == LABELS
+
+
+def test_nothing_is_asked_of_a_registry_that_is_built_here(stack: Stack) -> None:
+    services = json.loads(stack.compose("--profile", "*", "config", "--format", "json"))["services"]
+    built = {name for name, service in services.items() if "build" in service}
+    assert built == {"ui", "message-service", "guestbook-service", "load"}
+    for name in built:
+        assert services[name]["pull_policy"] == "build"
+        assert services[name]["image"].startswith("localhost/guestbook/")
+
+
+def test_a_second_clone_is_another_project(stack: Stack, tmp_path: Path) -> None:
+    clone = tmp_path / "second-clone"
+    clone.mkdir()
+    (clone / "docker-compose.yml").symlink_to(ROOT / "docker-compose.yml")
+    arguments = ["compose", "--project-directory", str(clone), "--file"]
+    file = str(clone / "docker-compose.yml")
+    config = json.loads(docker(*arguments, file, "config", "--format", "json"))
+    assert config["name"] == "second-clone"
+    assert stack.compose("ps", "--quiet")
+    assert docker(*arguments, file, "ps", "--all", "--quiet") == ""
 
 
 def test_nothing_had_to_restart_to_come_up(stack: Stack) -> None:
@@ -130,7 +190,7 @@ def test_a_trace_has_every_hop(stack: Stack) -> None:
     name = f"{stack.project}-zipkin"
     arguments = ["--detach", "--rm", "--name", name, "--network-alias", "zipkin"]
     network = f"--network={stack.project}_default"
-    docker("run", *arguments, network, "guestbook/ui:v1", "python", "-c", collector)
+    docker("run", *arguments, network, "localhost/guestbook/ui:v1", "python", "-c", collector)
     try:
         with httpx.Client(base_url=stack.url) as browser:
             browser.post("/greet", data={"name": "Ada", "message": "Traced"})
@@ -159,6 +219,14 @@ def test_a_trace_has_every_hop(stack: Stack) -> None:
         assert "SERVER" in found["guestbook-service"]
     finally:
         docker("rm", "--force", name, check=False)
+
+
+def test_a_profile_does_not_come_back_at_a_boot() -> None:
+    """The engine restarts what says `unless-stopped`, and a plain `down` sees no profile."""
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    for name, service in services.items():
+        if "profiles" in service:
+            assert service["restart"] == "on-failure", name
 
 
 def test_the_load_profile_visits(stack: Stack) -> None:
@@ -190,11 +258,40 @@ def test_every_acknowledged_message_is_kept_exactly_once(stack: Stack) -> None:
             )
         assert visitors.failures > 0, "no crash was noticed, so nothing was tested"
 
-    stack.compose("down", timeout=180)
+    # With a profile up: the documented command stops that, too.
+    stack.compose("--profile", "load", "up", "--detach", "--wait", "load")
+    stack.run(DOWN)
+    assert stack.leftovers() == []
     stack.compose("up", "--detach", "--wait")
+    # A second start finds the passwords, and has nothing to say.
+    assert stack.compose("logs", "--no-log-prefix", "credentials") == ""
 
     stored = Counter(stack.stored())
     lost = [message for message in visitors.acknowledged if stored[message] == 0]
     twice = [message for message, count in stored.items() if count > 1 and len(message) == 32]
     assert len(visitors.acknowledged) >= 100
     assert (lost, twice) == ([], [])
+
+
+def test_a_backup_is_restored_into_empty_volumes(stack: Stack, tmp_path: Path) -> None:
+    """With the commands of docs/compose.md, in its order."""
+    with httpx.Client(base_url=stack.url) as browser:
+        form = {"name": "Ada", "message": "Zurück, «bitte» 🐳\\'"}
+        assert browser.post("/greet", data=form).status_code == 303
+    before = stack.stored()
+    assert form["message"] in before
+    password = stack.compose("exec", "-T", "mysql", "cat", "/run/credentials/password")
+
+    backup = tmp_path / "guestbook.sql"
+    stack.run(documented("mysqldump").replace("guestbook.sql", str(backup)))
+    assert password not in backup.read_text()
+    stack.run(DOWN_AND_FORGET)
+    assert stack.leftovers() == []
+    stack.compose("up", "--detach", "--wait")
+    assert stack.stored() == []
+    stack.run(documented("guestbook.sql", "<").replace("guestbook.sql", str(backup)))
+
+    assert stack.stored() == before
+    with httpx.Client(base_url=stack.url, follow_redirects=True) as browser:
+        page = browser.post("/greet", data={"name": "Ada", "message": "And after"})
+        assert "And after" in page.text

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.compose.stack import ROOT, docker, require_engine
+from tests.compose.stack import ROOT, docker, require_engine, stand_ins
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -20,10 +22,18 @@ SERVICES = ("ui", "message", "guestbook")
 def images() -> Iterator[dict[str, str]]:
     """`make images` under names of this test; the reference by target."""
     require_engine()
-    registry = "guestbook-test-images"
+    registry = "localhost/guestbook-test-images"
     found = {name: f"{registry}/{name}:test" for name in (*SERVICES, "ui-v2")}
     tags = [f"--set={target}.tags={image}" for target, image in found.items()]
-    docker("buildx", "bake", "--load", "--provenance=false", *tags, timeout=600)
+    result = subprocess.run(
+        ["scripts/images.sh", *tags],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        cwd=ROOT,
+        env=os.environ | stand_ins() | {"TAG": "1.2.3", "SOURCE": "https://example.com/guestbook"},
+    )
+    assert result.returncode == 0, result.stderr
     yield found
     docker("image", "rm", *found.values(), check=False)
 
@@ -78,8 +88,13 @@ def test_it_runs_as_a_number_and_says_what_it_is(images: dict[str, str], service
     assert config["Cmd"] == ["python", "-m", f"services.{service}"]
     assert config["Entrypoint"] is None
     labels = config["Labels"]
-    for name in ("title", "description", "licenses", "version", "revision"):
-        assert labels[f"org.opencontainers.image.{name}"]
+    of_image = {name.removeprefix("org.opencontainers.image."): labels[name] for name in labels}
+    assert of_image["title"]
+    assert of_image["description"]
+    assert of_image["licenses"] == "Apache-2.0"
+    assert of_image["version"] == "1.2.3"
+    assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?", of_image["revision"])
+    assert of_image["source"] == "https://example.com/guestbook"
 
 
 @pytest.mark.parametrize("service", SERVICES)

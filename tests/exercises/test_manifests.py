@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -111,11 +112,10 @@ def test_versions_are_strings() -> None:
 
 
 def test_the_version_of_istio_is_written_once() -> None:
-    version = dict(
-        line.split("=")
-        for line in (ISTIO / "install/versions.env").read_text().splitlines()
-        if "=" in line and not line.startswith("#")
-    )["ISTIO_VERSION"]
+    versions = (ISTIO / "install/versions.env").read_text()
+    (version,) = re.findall(r"^ISTIO_VERSION=([\d.]+)$", versions, re.M)
+    (tested,) = re.findall(r'^ISTIO_TESTED="([\d. ]+)"$', versions, re.M)
+    assert version.rpartition(".")[0] in tested.split()
     for path in [*ISTIO.joinpath("install").rglob("*"), ISTIO / "README.md"]:
         if path.is_file() and path.name != "versions.env":
             assert version not in path.read_text(), path

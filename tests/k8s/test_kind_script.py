@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
+from tests.compose.stack import free_port
 from tests.k8s.manifests import ROOT
 
 SCRIPT = ROOT / "scripts/kind.sh"
@@ -23,6 +26,8 @@ case "$(basename "$0") $*" in
 "kind get clusters") cat "$CLUSTERS" ;;
 "kind version --quiet") echo "${KIND_IS:-0.32.0}" ;;
 "istioctl version "*) echo "client version: ${ISTIOCTL_VERSION:-1.30.5}" ;;
+"docker port "*" 30080/tcp") [ -z "${PUBLISHED:-}" ] || echo "127.0.0.1:$PUBLISHED" ;;
+"kind create cluster "*) cat > "$CONFIG" ;;
 "docker image inspect "*) echo "sha256:${IMAGE:-1}" ;;
 "kubectl --context kind-guestbook get --raw /readyz") [ -z "${BROKEN:-}" ] ;;
 "kubectl --context kind-guestbook get deployment "*) printf '%s' "${RUNS:-}" ;;
@@ -41,7 +46,21 @@ def machine(tmp_path: Path) -> dict[str, str]:
     for tool in TOOLS:
         (tools / tool).write_text(STAND_IN)
         (tools / tool).chmod(0o755)
-    small = ("awk", "basename", "bash", "cat", "dirname", "env", "git", "grep", "od", "sort", "tr")
+    small = (
+        "awk",
+        "basename",
+        "bash",
+        "cat",
+        "dirname",
+        "env",
+        "git",
+        "grep",
+        "od",
+        "sed",
+        "sort",
+        "tr",
+        "uname",
+    )
     for tool in small:
         (tools / tool).symlink_to(str(shutil.which(tool)))
     (tmp_path / "clusters").write_text("other\n")
@@ -51,6 +70,7 @@ def machine(tmp_path: Path) -> dict[str, str]:
         "CALLS": str(tmp_path / "calls"),
         "CLUSTERS": str(tmp_path / "clusters"),
         "SECRET": str(tmp_path / "secret"),
+        "CONFIG": str(tmp_path / "config"),
     }
 
 
@@ -120,29 +140,85 @@ def test_files_that_are_named_exist(machine: dict[str, str]) -> None:
         word
         for call in calls(machine)
         for before, word in zip(call.split(), call.split()[1:], strict=False)
-        if before in ("-f", "-k", "--config") and word != "-"
+        if before in ("-f", "-k") and word != "-"
     ]
     assert len(named) >= 5
     assert [path for path in named if not (ROOT / path).exists()] == []
 
 
-def test_missing_tools_are_all_named_with_where_to_get_them(machine: dict[str, str]) -> None:
-    for tool in ("kind", "istioctl"):
+def test_missing_tools_are_all_named_with_the_commands_that_bring_them(
+    machine: dict[str, str],
+) -> None:
+    for tool in ("kind", "kubectl", "istioctl"):
         (Path(machine["PATH"]) / tool).unlink()
     result = run(machine)
     assert result.returncode == 1
-    assert "https://kind.sigs.k8s.io" in result.stderr
-    assert "ISTIO_VERSION=1." in result.stderr
+    commands = dict(line.split(maxsplit=1) for line in result.stderr.splitlines()[1:-1])
+    assert commands.keys() == {"kind", "kubectl", "istioctl"}
+    assert "curl -fLo kind https://kind.sigs.k8s.io/dl/v0." in commands["kind"]
+    assert "curl -fLo kubectl https://dl.k8s.io/release/v1." in commands["kubectl"]
+    assert "| ISTIO_VERSION=1." in commands["istioctl"]
+    for command in commands.values():
+        assert subprocess.run(["bash", "-nc", command]).returncode == 0
     assert "make up" in result.stderr
     assert not Path(machine["CALLS"]).exists()
 
 
-def test_another_istio_is_refused(machine: dict[str, str]) -> None:
+@pytest.mark.parametrize("version", ["1.30.5", "1.31.1", "v1.31.0-alpha.1"])
+def test_every_tested_istio_is_taken(machine: dict[str, str], version: str) -> None:
     have_cluster(machine)
-    result = run(machine | {"ISTIOCTL_VERSION": "1.29.2"})
+    result = run(machine | {"ISTIOCTL_VERSION": version})
+    assert result.returncode == 0, result.stderr
+    assert "istioctl" not in result.stderr
+
+
+@pytest.mark.parametrize("version", ["1.29.2", "1.32.0", "2.0", "unknown"])
+def test_another_istio_is_used_with_a_warning(machine: dict[str, str], version: str) -> None:
+    have_cluster(machine)
+    result = run(machine | {"ISTIOCTL_VERSION": version})
+    assert result.returncode == 0, result.stderr
+    assert f"warning: istioctl is {version}; the exercises were run on Istio 1." in result.stderr
+    assert "curl -L https://istio.io/downloadIstio | ISTIO_VERSION=1." in result.stderr
+    assert any("istioctl install" in call for call in calls(machine))
+
+
+def test_a_new_cluster_serves_the_port_that_was_asked_for(machine: dict[str, str]) -> None:
+    port = str(free_port())
+    result = run(machine | {"GUESTBOOK_PORT": port})
+    assert result.returncode == 0, result.stderr
+    (mapping,) = yaml.safe_load(Path(machine["CONFIG"]).read_text())["nodes"][0][
+        "extraPortMappings"
+    ]
+    assert (mapping["containerPort"], mapping["hostPort"]) == (30080, int(port))
+    assert f"The guestbook: http://localhost:{port}" in result.stdout
+    assert f"export INGRESS=http://localhost:{port}\n" in result.stdout
+    assert f" INGRESS_URL=http://localhost:{port} " in result.stdout
+    assert f"http://localhost:{port}/" in next(c for c in calls(machine) if c.startswith("curl"))
+
+
+def test_a_port_that_is_taken_is_named_with_the_way_to_another(machine: dict[str, str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        result = run(machine | {"GUESTBOOK_PORT": port})
     assert result.returncode == 1
-    assert "istioctl is 1.29.2" in result.stderr
-    assert not any("install" in call for call in calls(machine))
+    assert f"port {port} of this machine is taken" in result.stderr
+    assert "GUESTBOOK_PORT=8081 make kind" in result.stderr
+
+
+def test_a_cluster_keeps_its_port(machine: dict[str, str]) -> None:
+    have_cluster(machine)
+    assert "http://localhost:8099" in run(machine | {"PUBLISHED": "8099"}).stdout
+    result = run(machine | {"PUBLISHED": "8099", "GUESTBOOK_PORT": "8100"})
+    assert result.returncode == 1
+    assert "was created with port 8099" in result.stderr
+    assert "make kind-down" in result.stderr
+
+
+def test_images_that_are_there_need_no_build(machine: dict[str, str]) -> None:
+    have_cluster(machine)
+    assert run(machine | {"PREBUILT": "1"}).returncode == 0
+    assert not any("bake" in call for call in calls(machine))
+    assert any(call.startswith("kind load docker-image") for call in calls(machine))
 
 
 @pytest.mark.parametrize(
@@ -153,6 +229,7 @@ def test_an_older_kind_is_refused(machine: dict[str, str], version: str, good: b
     result = run(machine | {"KIND_IS": version})
     assert (result.returncode == 0) == good
     assert (f"kind is {version}" in result.stderr) != good
+    assert ("https://kind.sigs.k8s.io/dl/v" in result.stderr) != good
 
 
 def test_a_cluster_whose_creation_was_interrupted_is_not_used(machine: dict[str, str]) -> None:

@@ -32,7 +32,9 @@ def notes(lab: Lab) -> Iterator[str]:
 
 def start(lab: Lab, *argv: str, stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
     command = [*COMMAND, "--state", str(lab.folder), *argv]
-    return subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, text=True)
+    # With it, what was never flushed would be read all the same.
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, text=True, env=env)
 
 
 def on_a_terminal(lab: Lab, *argv: str, **env: str) -> str:

@@ -145,7 +145,7 @@ spec:
   volumes: [{name: flag, emptyDir: {}}]
   containers:
   - name: web
-    image: guestbook/message:v1
+    image: localhost/guestbook/message:v1
     command: [sh, -c, "exec python -m http.server --bind $HOST 8000"]
     ports: [{containerPort: 8000}]
     volumeMounts: [{name: flag, mountPath: /flag}]
@@ -192,7 +192,16 @@ spec:
 
 
 def test_a_crashing_container_backs_off(lab: Lab) -> None:
-    lab.ok("run", "crash", "--image=guestbook/message:v1", "--command", "--", "python", "-c", "1/0")
+    lab.ok(
+        "run",
+        "crash",
+        "--image=localhost/guestbook/message:v1",
+        "--command",
+        "--",
+        "python",
+        "-c",
+        "1/0",
+    )
     eventually(lambda: "CrashLoopBackOff" in lab.ok("get", "pod", "crash"))
     assert "ZeroDivisionError" in lab.ok("logs", "crash", "-c", "crash")
     lab.ok("delete", "pod", "crash")
@@ -269,7 +278,7 @@ spec:
   volumes: [{{name: scratch, emptyDir: {{}}}}]
   containers:
   - name: c
-    image: guestbook/message:v1
+    image: localhost/guestbook/message:v1
     volumeMounts: [{{name: scratch, mountPath: {above}}}]
 """
     )

@@ -218,9 +218,9 @@ def test_images_are_known_by_name() -> None:
     assert programs.split("europe.pkg.dev/p/guestbook/ui:v2") == ("guestbook/ui", "v2")
     with pytest.raises(programs.UnknownImageError, match='no program for the image "nginx"'):
         programs.split("nginx")
-    _, env = programs.program("guestbook/ui:v2", None, None)
+    _, env = programs.program("localhost/guestbook/ui:v2", None, None)
     assert env == {"UI_BACKGROUND": "goldenrod", "DEMO_VERSION": "2.0"}
-    argv, _ = programs.program("guestbook/ui:v1", ["python", "-c", "x"], ["y"])
+    argv, _ = programs.program("localhost/guestbook/ui:v1", ["python", "-c", "x"], ["y"])
     assert argv == [programs.PYTHON, "-c", "x", "y"]
 
 
