@@ -16,6 +16,8 @@ from typing import Any
 
 import yaml
 
+from lab.exercises import load
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROGRAM = """#!{python}
 import runpy, sys
@@ -132,5 +134,6 @@ def exercise(folder: Path, steps: list[dict[str, Any]], **more: Any) -> Path:
         ],
         **more,
     }
-    (own / "exercise.yaml").write_text(yaml.safe_dump(data))
+    (own / "check").mkdir()
+    (own / load.FILE).write_text(yaml.safe_dump(data))
     return istio

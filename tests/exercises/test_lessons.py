@@ -14,7 +14,7 @@ from lab.exercises import load
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ISTIO = REPOSITORY / "istio"
-FOLDERS = sorted(path.parent for path in ISTIO.glob("*/exercise.yaml"))
+FOLDERS = sorted(path.parents[1] for path in ISTIO.glob(f"*/{load.FILE}"))
 PAGES = [
     *(folder / "README.md" for folder in FOLDERS),
     ISTIO / "README.md",
