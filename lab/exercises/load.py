@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from lab.exercises.format import Exercise, Step
 
 FILE = "check/exercise.yaml"
-"""Where a lesson's steps are. `kubectl apply -f` of the lesson's folder reads no folder below it."""
+"""The steps, in a lesson's folder; `kubectl apply -f FOLDER` reads no folder below it."""
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 

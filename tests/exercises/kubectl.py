@@ -2,6 +2,9 @@
 
 Started as a program named `kubectl`. It records every call, refuses verbs and flags that the real
 one doesn't have, keeps objects, and makes pods for Deployments. `STANDIN` is its folder.
+
+With a file `lag` (three numbers) there is an istiod as well, which learns of a change so many
+seconds later, sends it after the second number, and has it acknowledged after the third.
 """
 
 from __future__ import annotations
@@ -40,8 +43,38 @@ def state() -> Iterator[dict[str, Any]]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         path = HOME / "objects.json"
         objects = json.loads(path.read_text()) if path.exists() else {}
+        before = json.dumps(objects)
         yield objects
-        path.write_text(json.dumps(objects))
+        after = json.dumps(objects)
+        path.write_text(after)
+        if after != before and (HOME / "lag").exists():
+            with (HOME / "history").open("a") as history:
+                history.write(json.dumps([time.time(), objects]) + "\n")
+
+
+def known(after: float) -> tuple[int, dict[str, Any]]:
+    """The version, and the objects, that somebody has who learns of a change so much later."""
+    lines = (HOME / "history").read_text().splitlines() if (HOME / "history").exists() else []
+    versions = [(when, objects) for when, objects in map(json.loads, lines)]
+    old = [objects for when, objects in versions if when <= time.time() - after]
+    return len(old), old[-1] if old else {}
+
+
+def istiod(path: str) -> str:
+    """What `pilot-discovery request GET` prints."""
+    learns, sends, acknowledges = map(float, (HOME / "lag").read_text().split())
+    if path == "/debug/configz":
+        _, objects = known(learns)
+        return json.dumps([o for o in objects.values() if "istio.io" in o["apiVersion"]])
+    if path == "/debug/syncz":
+        (sent, _), (acknowledged, _) = known(sends), known(acknowledges)
+        proxy = {
+            "proxy": "ui-0.default",
+            "route_sent": f"v{sent}",
+            "route_acked": f"v{acknowledged}",
+        }
+        return json.dumps([proxy])
+    return f'pilot_inbound_updates{{type="config"}} {known(learns)[0]}\n'
 
 
 def key(kind: str, namespace: str, name: str) -> str:
@@ -64,7 +97,7 @@ def add(objects: dict[str, Any], document: dict[str, Any]) -> str:
     metadata.setdefault("annotations", {})["kubectl.kubernetes.io/last-applied-configuration"] = (
         applied
     )
-    metadata["uid"] = f"uid-{time.time_ns()}"
+    metadata["uid"] = metadata["resourceVersion"] = f"{time.time_ns()}"
     objects[place] = document
     if kind == "deployment":
         replicas = document["spec"].get("replicas", 1)
@@ -227,6 +260,9 @@ def logs(args: argparse.Namespace) -> int:
 
 
 def execute(args: argparse.Namespace, command: list[str]) -> int:
+    if command[:3] == ["pilot-discovery", "request", "GET"]:
+        print(istiod(command[3]), end="")
+        return 0
     if command[0] == "curl" and "-w" in command:
         print('HTTP/1.1 200 OK\r\nx-pod: yes\r\n\r\n{"version": "1.0"}', end="")
         print("\n200 0.010")

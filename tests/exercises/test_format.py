@@ -1,4 +1,4 @@
-"""check/exercise.yaml: what is there is well formed, and what is wrong is refused with its place."""
+"""check/exercise.yaml: what is there is well formed, what is wrong is refused with its place."""
 
 from __future__ import annotations
 

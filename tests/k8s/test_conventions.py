@@ -165,7 +165,7 @@ def images(folder: Path) -> dict[str, str]:
     return found
 
 
-# --- what keeps a service going while nodes and pods come and go ------------------------------------
+# --- what keeps a service going while nodes and pods come and go ----------------------------------
 
 
 @pytest.mark.parametrize("folder", KUSTOMIZATIONS)

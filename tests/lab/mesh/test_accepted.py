@@ -50,9 +50,7 @@ BASE = [
     ISTIO / "02-ingress" / "virtual-service.yaml",
 ]
 EVERY_FILE = sorted(
-    path
-    for path in ISTIO.rglob("*.yaml")
-    if not path.match("check/*") and "helm" not in path.parts
+    path for path in ISTIO.rglob("*.yaml") if not path.match("check/*") and "helm" not in path.parts
 )
 
 
