@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from lab.cli.lifecycle import MESH_BASELINE
 from lab.exercises import load
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -159,3 +161,21 @@ def test_no_secret_is_in_a_manifest() -> None:
         if path.is_file():
             assert "PRIVATE KEY-----" not in path.read_text().replace("--BEGIN", ""), path
             assert "kind: Secret" not in path.read_text(), path
+
+
+APPLYING = [
+    *ISTIO.glob("*/README.md"),
+    *ISTIO.rglob("*.sh"),
+    *ISTIO.glob("*/check/exercise.yaml"),
+    *(REPOSITORY / "docs").glob("*.md"),
+    *(REPOSITORY / "scripts").iterdir(),
+]
+
+
+def test_tracing_comes_and_goes_with_its_collector() -> None:
+    """Without Zipkin istiod warns at every change: `could not find cluster` of the provider."""
+    lines = [line for path in APPLYING for line in path.read_text().splitlines()]
+    changes = [line for line in lines if re.search(r"(apply|delete)\b.*telemetry\.yaml", line)]
+    assert len(changes) >= 5
+    assert [line for line in changes if "zipkin.yaml" not in line] == []
+    assert not any("telemetry.yaml" in file for file in MESH_BASELINE)

@@ -11,7 +11,7 @@ SECRETS = {
     "mysql-credentials": {"root-password", "password"},
     "redis-credentials": {"password", "redis.conf"},
 }
-"""Secrets that are made by hand (docs/kind.md, docs/gke.md, docs/hardened.md), with their keys."""
+"""Secrets that are made by hand (docs/kind.md, docs/gke.md, docs/overlays.md), with their keys."""
 
 
 def problems(manifests: list[Manifest]) -> list[str]:
