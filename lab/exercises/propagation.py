@@ -5,8 +5,8 @@ later, collects changes for a tenth of a second and more, and sends each proxy w
 look that comes too early sees the old state, and what was true before passes for what the change
 has done.
 
-Three questions tell when it is over, each put to every istiod with `pilot-discovery request`, which
-all versions have:
+Three questions tell when it is over, each put to every istiod through a port-forward to its port
+for monitoring, which answers whoever comes from the pod itself:
 
 - `/debug/configz`: does istiod hold these objects in the version of the API server?
 - `/metrics`: has it taken in other changes since, that it may still be collecting?
@@ -15,12 +15,14 @@ all versions have:
 
 from __future__ import annotations
 
-import json
+import contextlib
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import httpx
 
 from lab.exercises import observe, world
 from lab.exercises.load import ExerciseError
@@ -29,8 +31,9 @@ from lab.exercises.target import Target
 PATIENCE = 60.0
 """Seconds until a change that has not arrived is an error."""
 QUIET = 1.0
-"""Seconds without news from istiod: ten times as long as it collects changes, for a busy machine."""
+"""Seconds without news from istiod: ten times as long as it collects changes."""
 _PAUSE = 0.1
+_PORT = 15014
 
 _ISTIO = ".istio.io"
 _UPDATES = re.compile(r"^pilot_inbound_updates\{[^}]*\} (\S+)", re.MULTILINE)
@@ -58,17 +61,47 @@ def wait(target: Target, present: Iterable[world.Name], absent: Iterable[world.N
         return
     there = [name for name in present if _is_istio(name)]
     gone = [name for name in absent if _is_istio(name)]
+    with contextlib.ExitStack() as stack:
+        ports = [
+            stack.enter_context(target.forward("istio-system", f"pod/{pod}", _PORT))
+            for pod in istiods
+        ]
+        clients = [
+            stack.enter_context(
+                httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30)
+            )
+            for port in ports
+        ]
+        try:
+            _wait(target, dict(zip(istiods, clients, strict=True)), there, gone)
+        except httpx.HTTPError as error:
+            raise ExerciseError(f"istiod does not say what the proxies have: {error}") from error
+
+
+def _wait(
+    target: Target,
+    istiods: Mapping[str, httpx.Client],
+    there: list[world.Name],
+    gone: list[world.Name],
+) -> None:
     deadline = time.monotonic() + PATIENCE
     last: list[_State] | None = None
     since = 0.0
+    learns = set(istiods)
     while True:
         began = time.monotonic()
-        late = [text for pod in istiods for text in _unknown(target, pod, there, gone)]
-        state = []
-        for pod in istiods:
-            proxies = json.loads(_ask(target, pod, "/debug/syncz") or "[]")
+        late: list[str] = []
+        state: list[_State] = []
+        for pod, client in istiods.items():
+            if pod in learns:
+                unknown = list(_unknown(target, pod, client, there, gone))
+                late += unknown
+                if not unknown:
+                    learns.remove(pod)
+            proxies = client.get("/debug/syncz").raise_for_status().json()
             late += _unacknowledged(proxies)
-            state.append(_State(_updates(_ask(target, pod, "/metrics")), _sent(proxies)))
+            metrics = client.get("/metrics").raise_for_status().text
+            state.append(_State(_updates(metrics), _sent(proxies)))
         if late or state != last:
             last, since = state, time.monotonic()
         elif began - since >= QUIET:
@@ -87,25 +120,21 @@ def _istiods(target: Target) -> list[dict[str, Any]]:
     return [p for p in observe.pods(target, "istio-system/app=istiod") if observe.is_ready(p)]
 
 
-def _ask(target: Target, pod: str, path: str) -> str:
-    where = ["-n", "istio-system", pod, "-c", "discovery"]
-    return target.run(
-        ["kubectl", "exec", *where, "--", "pilot-discovery", "request", "GET", path]
-    ).output
-
-
 def _unknown(
-    target: Target, pod: str, there: list[world.Name], gone: list[world.Name]
+    target: Target,
+    pod: str,
+    istiod: httpx.Client,
+    there: list[world.Name],
+    gone: list[world.Name],
 ) -> Iterator[str]:
     """The objects that istiod has in another version than the API server, in words."""
     if not there and not gone:
         return
-    wanted = world.record(target, there)
     held: Mapping[world.Name, str] = {
         world.name_of(item): item["metadata"].get("resourceVersion", "")
-        for item in json.loads(_ask(target, pod, "/debug/configz") or "[]")
+        for item in istiod.get("/debug/configz").raise_for_status().json()
     }
-    for name, item in wanted.items():
+    for name, item in world.record(target, there).items() if there else ():
         if item is not None and held.get(name) != item["metadata"]["resourceVersion"]:
             yield f"{pod} does not know {name.argument} as it is now"
     for name in gone:

@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def known(after: float) -> tuple[int, dict[str, Any]]:
 
 
 def istiod(path: str) -> str:
-    """What `pilot-discovery request GET` prints."""
+    """What istiod's port for monitoring answers."""
     learns, sends, acknowledges = map(float, (HOME / "lag").read_text().split())
     if path == "/debug/configz":
         _, objects = known(learns)
@@ -80,6 +81,24 @@ def istiod(path: str) -> str:
 def key(kind: str, namespace: str, name: str) -> str:
     kind = SINGULAR.get(kind.lower(), kind.lower()).partition(".")[0]
     return f"{kind}|{'' if kind in CLUSTER_SCOPED else namespace}|{name}"
+
+
+class Monitoring(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        body = istiod(self.path).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+def serve_istiod() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Monitoring) as server:
+        print(f"Forwarding from 127.0.0.1:{server.server_port} -> 15014", flush=True)
+        server.serve_forever()
 
 
 def add(objects: dict[str, Any], document: dict[str, Any]) -> str:
@@ -260,9 +279,6 @@ def logs(args: argparse.Namespace) -> int:
 
 
 def execute(args: argparse.Namespace, command: list[str]) -> int:
-    if command[:3] == ["pilot-discovery", "request", "GET"]:
-        print(istiod(command[3]), end="")
-        return 0
     if command[0] == "curl" and "-w" in command:
         print('HTTP/1.1 200 OK\r\nx-pod: yes\r\n\r\n{"version": "1.0"}', end="")
         print("\n200 0.010")
@@ -285,6 +301,8 @@ def main(argv: list[str]) -> int:
     args = parser().parse_args(own)
     if args.verb == "exec":
         return execute(args, command)
+    if args.verb == "port-forward" and args.names[1].endswith(":15014"):
+        serve_istiod()
     if args.verb == "port-forward":
         with socket.create_server(("127.0.0.1", 0)) as server:
             port, remote = server.getsockname()[1], args.names[1].partition(":")[2]

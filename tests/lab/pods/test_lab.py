@@ -168,7 +168,7 @@ spec:
 
 
 def test_a_client_without_a_sidecar_finds_a_headless_service(lab: Lab) -> None:
-    """There is no DNS: the variable that names the Service gets an address that leads to its pods."""
+    """There is no DNS: a variable that names the Service gets an address that leads to its pods."""
     lab.apply(
         """
 apiVersion: v1
