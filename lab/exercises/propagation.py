@@ -147,8 +147,12 @@ def _updates(metrics: str) -> float:
 
 
 def _sent(proxies: list[dict[str, Any]]) -> tuple[tuple[str, ...], ...]:
+    """What each proxy was sent, in an order of their names: istiod's own is not always the same."""
     return tuple(
-        (proxy["proxy"], *(proxy.get(f"{kind}_sent", "") for kind in _TYPES)) for proxy in proxies
+        sorted(
+            (proxy["proxy"], *(proxy.get(f"{kind}_sent", "") for kind in _TYPES))
+            for proxy in proxies
+        )
     )
 
 

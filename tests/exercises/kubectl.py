@@ -14,6 +14,7 @@ import copy
 import fcntl
 import json
 import os
+import random
 import socket
 import sys
 import time
@@ -69,12 +70,10 @@ def istiod(path: str) -> str:
         return json.dumps([o for o in objects.values() if "istio.io" in o["apiVersion"]])
     if path == "/debug/syncz":
         (sent, _), (acknowledged, _) = known(sends), known(acknowledges)
-        proxy = {
-            "proxy": "ui-0.default",
-            "route_sent": f"v{sent}",
-            "route_acked": f"v{acknowledged}",
-        }
-        return json.dumps([proxy])
+        nonces = {"route_sent": f"v{sent}", "route_acked": f"v{acknowledged}"}
+        names = ["ui-0.default", "ui-1.default"]
+        random.shuffle(names)  # as istiod does
+        return json.dumps([{"proxy": name, **nonces} for name in names])
     return f'pilot_inbound_updates{{type="config"}} {known(learns)[0]}\n'
 
 
