@@ -170,6 +170,8 @@ class Runner:
 
     def _arrive(self, names: Sequence[world.Name]) -> None:
         """Wait until the proxies know what is there at the start, and what a run before removed."""
+        if self._target.synchronous:
+            return
         now = world.record(self._target, names)
         propagation.wait(
             self._target,
