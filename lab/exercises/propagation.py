@@ -11,6 +11,9 @@ for monitoring, which answers whoever comes from the pod itself:
 - `/debug/configz`: does istiod hold these objects in the version of the API server?
 - `/metrics`: has it taken in other changes since, that it may still be collecting?
 - `/debug/syncz`: what did it send to each proxy, and has the proxy acknowledged that?
+
+A proxy that has a new policy keeps connections that were open before, with the old policy, until it
+has drained them (45 s); its statistics say how many listeners it still drains.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ QUIET = 1.0
 """Seconds without news from istiod: ten times as long as it collects changes."""
 _PAUSE = 0.1
 _PORT = 15014
+_DRAINING = "stats?filter=^listener_manager.total_.*_draining$"
 
 _ISTIO = ".istio.io"
 _UPDATES = re.compile(r"^pilot_inbound_updates\{[^}]*\} (\S+)", re.MULTILINE)
@@ -110,6 +114,38 @@ def _wait(
             reason = "; ".join(late) or "istiod takes in changes without a pause"
             raise ExerciseError(f"the proxies have not got the change in {PATIENCE:g} s: {reason}")
         time.sleep(_PAUSE)
+
+
+def drain(target: Target) -> None:
+    """Wait until no proxy keeps connections for a configuration that is no more.
+
+    Does nothing for a target whose commands wait themselves. Raises ExerciseError when it takes too
+    long.
+    """
+    if target.synchronous:
+        return
+    deadline = time.monotonic() + PATIENCE
+    late = list(_proxies(target))
+    while late := [place for place in late if _drains(target, *place)]:
+        if time.monotonic() > deadline:
+            names = ", ".join(name for _, name in late)
+            raise ExerciseError(f"connections of before are still open in {PATIENCE:g} s: {names}")
+        time.sleep(QUIET)
+
+
+def _proxies(target: Target) -> Iterator[tuple[str, str]]:
+    """Namespace and name of the pods with a proxy that are ready."""
+    for selector in ("default/", "istio-system/"):
+        for pod in observe.pods(target, selector):
+            spec = pod["spec"]
+            containers = [*spec["containers"], *spec.get("initContainers", [])]
+            if observe.is_ready(pod) and any(c["name"] == "istio-proxy" for c in containers):
+                yield pod["metadata"]["namespace"], pod["metadata"]["name"]
+
+
+def _drains(target: Target, namespace: str, pod: str) -> bool:
+    lines = observe.proxy(target, namespace, pod, _DRAINING).splitlines()
+    return any(not line.endswith(": 0") for line in lines if "_draining: " in line)
 
 
 def _is_istio(name: world.Name) -> bool:

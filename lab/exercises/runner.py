@@ -178,6 +178,7 @@ class Runner:
             [name for name, item in now.items() if item is not None],
             [name for name, item in now.items() if item is None],
         )
+        propagation.drain(self._target)
 
     def _baseline(self, base_url: str) -> None:
         argv = ["kubectl", "apply"]

@@ -144,6 +144,25 @@ def test_an_exercise_begins_when_the_proxies_have_forgotten_the_one_before(
     assert play(cluster, istio).passed
 
 
+def test_an_exercise_begins_when_old_connections_are_drained(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that was open before keeps the policy of the exercise before."""
+    monkeypatch.setattr("lab.exercises.propagation.PATIENCE", 1.0)
+    monkeypatch.setattr("lab.exercises.propagation.QUIET", 0.1)
+    containers = [{"name": "app", "image": "a"}, {"name": "istio-proxy", "image": "p"}]
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "old"}}
+    manifest = json.dumps({**pod, "spec": {"containers": containers}})
+    target(cluster).run(["kubectl", "apply", "-f", "-"], stdin=manifest)
+    statistics = cluster.home / "proxies/old-stats?filter=^listener_manager.total_.*_draining$"
+    statistics.parent.mkdir()
+    statistics.write_text("listener_manager.total_filter_chains_draining: 2\n")
+    result = play(cluster, exercise(tmp_path / "1", [BREAK]))
+    assert result.problems == ["connections of before are still open in 1 s: old"]
+    statistics.write_text("listener_manager.total_filter_chains_draining: 0\n")
+    assert play(cluster, exercise(tmp_path / "2", [BREAK])).passed
+
+
 def test_a_proxy_that_never_takes_the_change_is_named(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
