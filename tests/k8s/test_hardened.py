@@ -68,6 +68,24 @@ def test_redis_and_the_ui_read_the_same_password_from_files() -> None:
     assert sources == {"redis-credentials"}
 
 
+def test_what_the_lessons_add_gets_into_redis_too() -> None:
+    """The second ui, and the rate limit service: with the password where there is one."""
+    clients = []
+    for name, spec in lesson_pods():
+        for item in spec["containers"]:
+            variables = {v["name"]: v for v in item.get("env", [])}
+            if {"REDIS_HOST", "REDIS_URL"} & variables.keys():
+                clients.append(name)
+                source = variables.get("REDIS_PASSWORD", variables.get("REDIS_AUTH"))
+                assert source is not None, name
+                assert source["valueFrom"]["secretKeyRef"] == {
+                    "name": "redis-credentials",
+                    "key": "password",
+                    "optional": True,
+                }
+    assert len(clients) == 4
+
+
 @pytest.mark.parametrize("folder", ["base", "overlays/hardened"])
 def test_no_password_is_in_the_environment(folder: str) -> None:
     for name, pod in pods(kustomize(K8S / folder)):
