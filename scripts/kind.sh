@@ -107,7 +107,6 @@ up() {
 
     step "Installing Istio $found"
     istioctl install --context "$CONTEXT" -y -f istio/install/istio.yaml -f istio/install/kind.yaml
-    kube apply -f istio/install/telemetry.yaml
     kube label namespace default istio-injection=enabled --overwrite
 
     step "Deploying the guestbook"

@@ -26,7 +26,7 @@ case "${1:-apply}" in
     for addon in kiali grafana prometheus; do
       $kubectl delete --ignore-not-found -f "$samples/$addon.yaml"
     done
-    $kubectl delete --ignore-not-found -f "$here/addons/zipkin.yaml" -f "$here/telemetry.yaml"
+    $kubectl delete --ignore-not-found -f "$here/telemetry.yaml" -f "$here/addons/zipkin.yaml"
     ;;
   *)
     echo "usage: $0 [apply|delete]" >&2

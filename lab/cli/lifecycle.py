@@ -28,7 +28,6 @@ BASELINE = ("k8s/base",)
 
 MESH_BASELINE = (
     "istio/install/istio.yaml",
-    "istio/install/telemetry.yaml",
     "istio/02-ingress/gateway.yaml",
     "istio/02-ingress/virtual-service.yaml",
 )

@@ -1,4 +1,4 @@
-"""Find and read the exercises: folders of `istio/` that hold an `exercise.yaml`."""
+"""Find and read the exercises: folders of `istio/` that hold a `check/exercise.yaml`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ import yaml
 from pydantic import ValidationError
 
 from lab.exercises.format import Exercise, Step
+
+FILE = "check/exercise.yaml"
+"""The steps, in a lesson's folder; `kubectl apply -f FOLDER` reads no folder below it."""
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
@@ -40,7 +43,7 @@ def root(start: Path | None = None) -> Path:
 
 def read(folder: Path) -> Lesson:
     """Read and check one exercise; errors name the file and the field."""
-    path = folder / "exercise.yaml"
+    path = folder / FILE
     try:
         data = yaml.safe_load(path.read_text())
     except OSError as error:
@@ -64,7 +67,7 @@ def read(folder: Path) -> Lesson:
 
 def read_all(istio: Path) -> list[Lesson]:
     """Every exercise, in order of its number."""
-    return [read(path.parent) for path in sorted(istio.glob("*/exercise.yaml"))]
+    return [read(path.parents[1]) for path in sorted(istio.glob(f"*/{FILE}"))]
 
 
 def pick(lessons: list[Lesson], names: list[str]) -> list[Lesson]:

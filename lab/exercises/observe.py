@@ -135,7 +135,8 @@ def new_lines(target: Target, selector: str, container: str, number: int) -> lis
     return shown
 
 
-def _proxy(target: Target, namespace: str, pod: str, path: str) -> str:
+def proxy(target: Target, namespace: str, pod: str, path: str) -> str:
+    """The answer of a proxy's admin API."""
     argv = ["kubectl", "exec", pod, "-n", namespace, "-c", "istio-proxy", "--"]
     return target.run([*argv, "pilot-agent", "request", "GET", path]).output
 
@@ -143,7 +144,7 @@ def _proxy(target: Target, namespace: str, pod: str, path: str) -> str:
 def _stats(target: Target, stats: Stats) -> float:
     total = 0.0
     for namespace, name in _names(target, stats.of):
-        for line in _proxy(target, namespace, name, "stats").splitlines():
+        for line in proxy(target, namespace, name, "stats").splitlines():
             stat, _, value = line.rpartition(": ")
             if re.search(stats.name, stat) and value.isdigit():
                 total += float(value)
@@ -153,7 +154,7 @@ def _stats(target: Target, stats: Stats) -> float:
 def _metric(target: Target, metric: Metric) -> float:
     total = 0.0
     for namespace, name in _names(target, metric.of):
-        for line in _proxy(target, namespace, name, "stats/prometheus").splitlines():
+        for line in proxy(target, namespace, name, "stats/prometheus").splitlines():
             found = _SAMPLE.match(line)
             if not found or found[1] != metric.name:
                 continue
@@ -172,7 +173,7 @@ def _endpoint(target: Target, endpoint: Endpoint) -> tuple[str, str | None]:
     for namespace, name in _names(target, endpoint.of):
         flags = {
             found[1]: found[2]
-            for line in _proxy(target, namespace, name, "clusters").splitlines()
+            for line in proxy(target, namespace, name, "clusters").splitlines()
             if (found := prefix.match(line)) and found[1] in addresses
         }
         if not flags:

@@ -12,10 +12,10 @@ from typing import Literal, Protocol
 
 import httpx
 
-from lab.exercises import observe, traffic, world
+from lab.exercises import observe, propagation, traffic, world
 from lab.exercises.check import Difference, Verdict, summary, verdict
 from lab.exercises.format import ByPods, Expect, Share, Step
-from lab.exercises.load import ExerciseError, Lesson, filled
+from lab.exercises.load import ExerciseError, Lesson, filled, objects
 from lab.exercises.target import Target, get_json
 from lab.exercises.traffic import Answer
 
@@ -120,6 +120,7 @@ class Runner:
             self._set_aside(before)
             if lesson.exercise.baseline:
                 self._baseline(base_url)
+            self._arrive(names)
             play = _Play(self._target, self._narrator, lesson, base_url, change)
             results.extend(play.steps())
         except ExerciseError as error:
@@ -166,6 +167,18 @@ class Runner:
             if before.get(name) is not None:
                 self._narrator.note("set aside what another exercise, or an earlier run, left")
                 self._run(["kubectl", "delete", name.argument, *name.where, "--ignore-not-found"])
+
+    def _arrive(self, names: Sequence[world.Name]) -> None:
+        """Wait until the proxies know what is there at the start, and what a run before removed."""
+        if self._target.synchronous:
+            return
+        now = world.record(self._target, names)
+        propagation.wait(
+            self._target,
+            [name for name, item in now.items() if item is not None],
+            [name for name, item in now.items() if item is None],
+        )
+        propagation.drain(self._target)
 
     def _baseline(self, base_url: str) -> None:
         argv = ["kubectl", "apply"]
@@ -307,7 +320,10 @@ class _Play:
             time.sleep(_PAUSE)
 
     def _prepare(self, step: Step) -> None:
-        """Everything of a step that changes the world, in the order of the format's page."""
+        """Everything of a step that changes the world, in the order of the format's page.
+
+        Returns when the proxies have it.
+        """
         if step.apply:
             self._manifests("apply", step.apply)
         if step.delete:
@@ -323,6 +339,8 @@ class _Play:
                 else ["rollout", "status", f"{kind}/{name}"]
             )
             self._run(["kubectl", *waiting, "-n", namespace, "--timeout=180s"])
+        if step.apply or step.delete or step.label or step.ready:
+            propagation.wait(self._target, self._named(step.apply), self._named(step.delete))
         for name, wanted in step.remember.items():
             found = observe.pods(self._target, wanted.pod)
             if len(found) <= wanted.index:
@@ -337,6 +355,10 @@ class _Play:
         for name in names:
             argv += ["-f", self._path(name)]
         self._run([*argv, "--ignore-not-found"] if verb == "delete" else argv)
+
+    def _named(self, files: Sequence[str]) -> list[world.Name]:
+        """The objects of some of the exercise's files."""
+        return [world.name_of(item) for f in files for item in objects(Path(self._path(f)))]
 
     def _path(self, name: str) -> str:
         changed = self._change.files.get(name) if self._change else None
@@ -364,12 +386,17 @@ class _Play:
 
     def _command(self, command: str) -> Answer:
         stdin = said = ""
+        changes = False
         for argv in self._pipeline(command):
+            changes = changes or argv[:2] == ["kubectl", "apply"]
             done = self._target.run(argv, stdin=stdin, check=False)
             stdin = done.output
             said = done.said
             if done.status:
                 return Answer(exit=done.status, body=said, error=said)
+        if changes:
+            files = [word for word in command.split() if (self._lesson.folder / word).is_file()]
+            propagation.wait(self._target, self._named(files), [])
         return Answer(body=said)
 
     def _attempt(self, step: Step, patience: float) -> tuple[list[str], list[Difference]]:

@@ -51,6 +51,8 @@ class Target(Protocol):
     """A world: runs commands and says where its ingress is."""
 
     name: str
+    synchronous: bool
+    """Whether a command that changes something returns only when the proxies have the change."""
 
     def line(self, argv: Sequence[str]) -> str:
         """The command as a person types it here."""
@@ -143,6 +145,7 @@ class KubectlTarget:
     """A cluster, through the programs kubectl and istioctl."""
 
     name = "kubectl"
+    synchronous = False
 
     def __init__(self, context: str | None = None, ingress: str | None = None) -> None:
         self._context = context
@@ -214,6 +217,7 @@ class LabTarget:
     """The lab on this machine, through its own command."""
 
     name = "lab"
+    synchronous = True
 
     def __init__(self, state: Path | None = None) -> None:
         """`state` is the lab's folder when it isn't the usual one."""

@@ -51,9 +51,7 @@ def read(name: str) -> list[tuple[str, str]]:
     path = FilePath(name)
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
-        # What kustomize and the exercise runner read, not kubectl.
-        skipped = ("kustomization.yaml", "exercise.yaml")
-        files = [file for file in files if file.name not in skipped]
+        files = [file for file in files if file.name != "kustomization.yaml"]
         if not files:
             raise ManifestError([f"{name}: no .yaml, .yml or .json file in this folder"])
     else:

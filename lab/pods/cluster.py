@@ -107,13 +107,16 @@ class Cluster:
     def services(self) -> tuple[Service, ...]:
         return tuple(
             registry.service(
-                record.resource,
-                self._cluster_ips.get((record.resource.namespace, record.resource.name)),
+                record.resource, self.cluster_ip(record.resource.namespace, record.resource.name)
             )
             for record in self.store.of("Service")
         )
 
     def cluster_ip(self, namespace: str, name: str) -> str | None:
+        """Returns a Service's virtual address; None for a headless one, and before it has one."""
+        service = self.store.body("Service", namespace, name)
+        if service is None or service.spec.cluster_ip == "None":
+            return None
         return self._cluster_ips.get((namespace, name))
 
     def pods(self) -> list[Pod]:
@@ -370,9 +373,11 @@ class Cluster:
                 # HTTP goes through the sidecar as its proxy and keeps its name.
                 tcp = all(item.protocol in ("TCP", "TLS") for item in chosen)
                 return (pod.inside_address, port) if tcp else None
-            if service.cluster_ip is None:
+            # A headless one has an address here too: there is no DNS that would follow its pods.
+            address = self._cluster_ips.get((service.namespace, service.name))
+            if address is None:
                 return None
-            return service.cluster_ip, None if port is None else bindable(service.cluster_ip, port)
+            return address, None if port is None else bindable(address, port)
 
         return resolve
 
@@ -384,8 +389,6 @@ class Cluster:
         for record in self.store.of("Service"):
             name = (record.resource.namespace, record.resource.name)
             present.add(name)
-            if record.resource.spec.cluster_ip == "None":
-                continue
             if name not in self._cluster_ips:
                 self._cluster_ips[name] = self.addresses.take_service()
             address = self._cluster_ips[name]

@@ -1,8 +1,9 @@
 """`python -m lab.standins.mysql ARGS`: a private mysqld or mariadbd, set up like the mysql image.
 
 The data is in `$GUESTBOOK_ROOT/var/lib/mysql`. `MYSQL_DATABASE`, `MYSQL_USER`, `MYSQL_PASSWORD`
-and `MYSQL_ROOT_PASSWORD` mean what they mean to the image. Where no server is installed, a
-placeholder holds the port and the guestbook uses SQLite. `--ping HOST` asks whether it listens.
+and `MYSQL_ROOT_PASSWORD`, and with `_FILE` behind them, mean what they mean to the image. Where no
+server is installed, a placeholder holds the port and the guestbook uses SQLite. `--ping HOST` asks
+whether it listens.
 """
 
 from __future__ import annotations
@@ -48,6 +49,13 @@ def _quote(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
+def _password(environ: Mapping[str, str], name: str) -> str:
+    """Returns a variable's value, or the content of the file that `<name>_FILE` names."""
+    if file := environ.get(f"{name}_FILE"):
+        return Path(file).read_text(encoding="utf-8").rstrip("\n")
+    return environ.get(name, "")
+
+
 def _initial_sql(environ: dict[str, str]) -> str:
     """Run at each start, and harmless when repeated: the database, the user and the passwords."""
     lines = []
@@ -57,12 +65,12 @@ def _initial_sql(environ: dict[str, str]) -> str:
         lines.append(f"CREATE DATABASE IF NOT EXISTS `{name}` CHARACTER SET utf8mb4;")
     if user := environ.get("MYSQL_USER"):
         who = f"{_quote(user)}@'%'"
-        password = _quote(environ.get("MYSQL_PASSWORD", ""))
+        password = _quote(_password(environ, "MYSQL_PASSWORD"))
         lines.append(f"CREATE USER IF NOT EXISTS {who} IDENTIFIED BY {password};")
         lines.append(f"ALTER USER {who} IDENTIFIED BY {password};")
         if database:
             lines.append(f"GRANT ALL ON `{name}`.* TO {who};")
-    if root := environ.get("MYSQL_ROOT_PASSWORD"):
+    if root := _password(environ, "MYSQL_ROOT_PASSWORD"):
         password = _quote(root)
         lines.append(f"CREATE USER IF NOT EXISTS 'root'@'%' IDENTIFIED BY {password};")
         lines.append(f"ALTER USER 'root'@'%' IDENTIFIED BY {password};")

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,6 +17,9 @@ from typing import Any
 
 import yaml
 
+from lab.exercises import load
+
+DISCOVERY = {"name": "discovery", "image": "istio/pilot"}
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROGRAM = """#!{python}
 import runpy, sys
@@ -38,6 +42,33 @@ class Cluster:
     @property
     def objects(self) -> dict[str, Any]:
         return dict(json.loads((self.home / "objects.json").read_text()))
+
+    @property
+    def routes(self) -> dict[str, Any]:
+        """The objects as the proxies have them."""
+        if not (self.home / "lag").exists():
+            return self.objects
+        late = float((self.home / "lag").read_text().split()[-1])
+        lines = map(json.loads, (self.home / "history").read_text().splitlines())
+        return next((o for when, o in reversed(list(lines)) if when <= time.time() - late), {})
+
+    def lags(self, learns: float, sends: float, acknowledges: float) -> None:
+        """From now on there is an istiod, and proxies that have a change so many seconds later."""
+        (self.home / "history").write_text(json.dumps([0, self.objects]) + "\n")
+        (self.home / "lag").write_text(f"{learns} {sends} {acknowledges}")
+        account = {"metadata": {"name": "istiod", "namespace": "istio-system"}}
+        pod = {"metadata": {"labels": {"app": "istiod"}}, "spec": {"containers": [DISCOVERY]}}
+        selector = {"matchLabels": {"app": "istiod"}}
+        spec = {"replicas": 1, "selector": selector, "template": pod}
+        manifest = {"apiVersion": "apps/v1", "kind": "Deployment", **account, "spec": spec}
+        subprocess.run(
+            [str(self.home / "bin/kubectl"), "apply", "-f", "-"],
+            input=json.dumps(manifest),
+            text=True,
+            check=True,
+            capture_output=True,
+            env=self.environment,
+        )
 
     def essence(self) -> dict[str, Any]:
         """Everything but what changes when the same is applied again."""
@@ -83,7 +114,7 @@ def running(home: Path) -> Iterator[Cluster]:
 
     class Page(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            broken = "virtualservice|default|guestbook-service" in cluster.objects
+            broken = "virtualservice|default|guestbook-service" in cluster.routes
             body = b"Guestbook Service is currently unavailable" if broken else b"Guestbook"
             self.send_response(200)
             self.send_header("x-ui-version", "1.0")
@@ -132,5 +163,6 @@ def exercise(folder: Path, steps: list[dict[str, Any]], **more: Any) -> Path:
         ],
         **more,
     }
-    (own / "exercise.yaml").write_text(yaml.safe_dump(data))
+    (own / "check").mkdir()
+    (own / load.FILE).write_text(yaml.safe_dump(data))
     return istio

@@ -2,6 +2,9 @@
 
 Started as a program named `kubectl`. It records every call, refuses verbs and flags that the real
 one doesn't have, keeps objects, and makes pods for Deployments. `STANDIN` is its folder.
+
+With a file `lag` (three numbers) there is an istiod as well, which learns of a change so many
+seconds later, sends it after the second number, and has it acknowledged after the third.
 """
 
 from __future__ import annotations
@@ -11,11 +14,13 @@ import copy
 import fcntl
 import json
 import os
+import random
 import socket
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +45,59 @@ def state() -> Iterator[dict[str, Any]]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         path = HOME / "objects.json"
         objects = json.loads(path.read_text()) if path.exists() else {}
+        before = json.dumps(objects)
         yield objects
-        path.write_text(json.dumps(objects))
+        after = json.dumps(objects)
+        path.write_text(after)
+        if after != before and (HOME / "lag").exists():
+            with (HOME / "history").open("a") as history:
+                history.write(json.dumps([time.time(), objects]) + "\n")
+
+
+def known(after: float) -> tuple[int, dict[str, Any]]:
+    """The version, and the objects, that somebody has who learns of a change so much later."""
+    lines = (HOME / "history").read_text().splitlines() if (HOME / "history").exists() else []
+    versions = [(when, objects) for when, objects in map(json.loads, lines)]
+    old = [objects for when, objects in versions if when <= time.time() - after]
+    return len(old), old[-1] if old else {}
+
+
+def istiod(path: str) -> str:
+    """What istiod's port for monitoring answers."""
+    learns, sends, acknowledges = map(float, (HOME / "lag").read_text().split())
+    if path == "/debug/configz":
+        _, objects = known(learns)
+        return json.dumps([o for o in objects.values() if "istio.io" in o["apiVersion"]])
+    if path == "/debug/syncz":
+        (sent, _), (acknowledged, _) = known(sends), known(acknowledges)
+        nonces = {"route_sent": f"v{sent}", "route_acked": f"v{acknowledged}"}
+        names = ["ui-0.default", "ui-1.default"]
+        random.shuffle(names)  # as istiod does
+        return json.dumps([{"proxy": name, **nonces} for name in names])
+    return f'pilot_inbound_updates{{type="config"}} {known(learns)[0]}\n'
 
 
 def key(kind: str, namespace: str, name: str) -> str:
     kind = SINGULAR.get(kind.lower(), kind.lower()).partition(".")[0]
     return f"{kind}|{'' if kind in CLUSTER_SCOPED else namespace}|{name}"
+
+
+class Monitoring(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        body = istiod(self.path).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+def serve_istiod() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Monitoring) as server:
+        print(f"Forwarding from 127.0.0.1:{server.server_port} -> 15014", flush=True)
+        server.serve_forever()
 
 
 def add(objects: dict[str, Any], document: dict[str, Any]) -> str:
@@ -64,7 +115,7 @@ def add(objects: dict[str, Any], document: dict[str, Any]) -> str:
     metadata.setdefault("annotations", {})["kubectl.kubernetes.io/last-applied-configuration"] = (
         applied
     )
-    metadata["uid"] = f"uid-{time.time_ns()}"
+    metadata["uid"] = metadata["resourceVersion"] = f"{time.time_ns()}"
     objects[place] = document
     if kind == "deployment":
         replicas = document["spec"].get("replicas", 1)
@@ -249,6 +300,8 @@ def main(argv: list[str]) -> int:
     args = parser().parse_args(own)
     if args.verb == "exec":
         return execute(args, command)
+    if args.verb == "port-forward" and args.names[1].endswith(":15014"):
+        serve_istiod()
     if args.verb == "port-forward":
         with socket.create_server(("127.0.0.1", 0)) as server:
             port, remote = server.getsockname()[1], args.names[1].partition(":")[2]

@@ -121,6 +121,57 @@ def test_an_interrupted_run_puts_everything_back(cluster: Cluster, tmp_path: Pat
     assert cluster.essence() == before
 
 
+def test_a_step_cannot_pass_on_what_was_so_before_its_change(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """The proxies have the rule a second after the API server."""
+    cluster.lags(0.3, 0.5, 1.0)
+    old = {**BREAK, "expect": {"answer": {"no_text": "currently unavailable"}}}
+    failed = play(cluster, exercise(tmp_path / "1", [old])).failed
+    assert failed is not None
+    assert failed.differences[0].seen == "it is there"
+    assert play(cluster, exercise(tmp_path / "2", [BREAK])).passed
+
+
+def test_an_exercise_begins_when_the_proxies_have_forgotten_the_one_before(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    cluster.lags(0.3, 0.5, 1.0)
+    look = {"step": "The page is whole", "send": {"url": "/"}}
+    look["expect"] = {"answer": {"no_text": "currently unavailable"}}
+    istio = exercise(tmp_path, [look, BREAK])
+    assert play(cluster, istio).passed
+    assert play(cluster, istio).passed
+
+
+def test_an_exercise_begins_when_old_connections_are_drained(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that was open before keeps the policy of the exercise before."""
+    monkeypatch.setattr("lab.exercises.propagation.PATIENCE", 1.0)
+    monkeypatch.setattr("lab.exercises.propagation.QUIET", 0.1)
+    containers = [{"name": "app", "image": "a"}, {"name": "istio-proxy", "image": "p"}]
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "old"}}
+    manifest = json.dumps({**pod, "spec": {"containers": containers}})
+    target(cluster).run(["kubectl", "apply", "-f", "-"], stdin=manifest)
+    statistics = cluster.home / "proxies/old-stats?filter=^listener_manager.total_.*_draining$"
+    statistics.parent.mkdir()
+    statistics.write_text("listener_manager.total_filter_chains_draining: 2\n")
+    result = play(cluster, exercise(tmp_path / "1", [BREAK]))
+    assert result.problems == ["connections of before are still open in 1 s: old"]
+    statistics.write_text("listener_manager.total_filter_chains_draining: 0\n")
+    assert play(cluster, exercise(tmp_path / "2", [BREAK])).passed
+
+
+def test_a_proxy_that_never_takes_the_change_is_named(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lab.exercises.propagation.PATIENCE", 2.0)
+    cluster.lags(0.1, 0.2, 1000)
+    result = play(cluster, exercise(tmp_path, [BREAK]))
+    assert "ui-0.default has not acknowledged its routes" in result.problems[0]
+
+
 LOGS: list[tuple[dict[str, Any], bool]] = [
     ({"line": "arrived"}, True),
     ({"line": "arrived", "exactly": 2}, True),

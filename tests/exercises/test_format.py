@@ -1,4 +1,4 @@
-"""exercise.yaml: what is there is well formed, and what is wrong is refused with its place."""
+"""check/exercise.yaml: what is there is well formed, what is wrong is refused with its place."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ def test_the_published_schema_is_that_of_the_models() -> None:
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_an_editor_with_the_schema_accepts_every_exercise(folder: str) -> None:
-    text = (ISTIO / folder / "exercise.yaml").read_text()
-    assert text.startswith("# yaml-language-server: $schema=../exercise.schema.json\n")
+    text = (ISTIO / folder / load.FILE).read_text()
+    assert text.startswith("# yaml-language-server: $schema=../../exercise.schema.json\n")
     published = json.loads((ISTIO / "exercise.schema.json").read_text())
     jsonschema.Draft202012Validator(published).validate(yaml.safe_load(text))
 
 
 @pytest.mark.parametrize("lesson", LESSONS, ids=FOLDERS)
 def test_every_manifest_of_a_folder_is_used(lesson: load.Lesson) -> None:
-    own = {path.name for path in lesson.folder.glob("*.yaml")} - {"exercise.yaml"}
+    own = {path.name for path in lesson.folder.glob("*.yaml")}
     assert own == {name for name in load.files(lesson) if "/" not in name}
 
 
@@ -95,6 +95,13 @@ VALID = {
 }
 
 
+def write(folder: Path, text: str) -> None:
+    """A lesson's folder that holds nothing but its steps."""
+    path = folder / load.FILE
+    path.parent.mkdir()
+    path.write_text(text)
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -127,7 +134,7 @@ VALID = {
     ],
 )
 def test_what_is_wrong_is_refused(tmp_path: Path, change: dict[str, object], reason: str) -> None:
-    (tmp_path / "exercise.yaml").write_text(yaml.safe_dump({**VALID, **change}))
+    write(tmp_path, yaml.safe_dump({**VALID, **change}))
     with pytest.raises(load.ExerciseError, match=re.escape(str(tmp_path))) as error:
         load.read(tmp_path)
     assert reason in str(error.value)
@@ -135,7 +142,7 @@ def test_what_is_wrong_is_refused(tmp_path: Path, change: dict[str, object], rea
 
 def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
     steps = [{"step": "one", "apply": "nowhere.yaml", "send": {"url": "/"}}]
-    (tmp_path / "exercise.yaml").write_text(yaml.safe_dump({**VALID, "steps": steps}))
+    write(tmp_path, yaml.safe_dump({**VALID, "steps": steps}))
     with pytest.raises(load.ExerciseError, match=r"there is no file nowhere\.yaml"):
         load.read(tmp_path)
 
@@ -143,13 +150,13 @@ def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
 def test_a_variable_that_nobody_sets_is_named(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("spec: {}")
     steps = [{"step": "one", "send": {"url": "/${WHO}"}}]
-    (tmp_path / "exercise.yaml").write_text(yaml.safe_dump({**VALID, "steps": steps}))
+    write(tmp_path, yaml.safe_dump({**VALID, "steps": steps}))
     with pytest.raises(load.ExerciseError, match="WHO is not remembered"):
         load.read(tmp_path)
 
 
 def test_yaml_that_does_not_parse_is_reported_with_its_file(tmp_path: Path) -> None:
-    (tmp_path / "exercise.yaml").write_text("steps: [")
+    write(tmp_path, "steps: [")
     with pytest.raises(load.ExerciseError, match=r"exercise\.yaml"):
         load.read(tmp_path)
 

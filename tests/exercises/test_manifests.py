@@ -12,16 +12,20 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from lab.cli.lifecycle import MESH_BASELINE
+from lab.exercises import load
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 ISTIO = REPOSITORY / "istio"
 SCHEMAS = json.loads((REPOSITORY / "tests/data/istio-1.30.3-crds.json").read_text())["schemas"]
-NOT_APPLIED = {"exercise.yaml"}
+SUFFIXES = (".yaml", ".yml", ".json")
+"""What kubectl reads in a folder; it reads no folder below it."""
 
 
 def manifests() -> list[tuple[str, dict[str, Any]]]:
     found = []
     for path in sorted(ISTIO.rglob("*.yaml")):
-        if path.name in NOT_APPLIED or "helm" in path.parts:
+        if path.match(load.FILE) or "helm" in path.parts:
             continue
         name = str(path.relative_to(ISTIO))
         found += [(name, document) for document in yaml.safe_load_all(path.read_text())]
@@ -104,6 +108,21 @@ def test_retries_say_what_is_retried(file: str, document: dict[str, Any]) -> Non
         assert "retryOn" in route.get("retries", {"retryOn": ""})
 
 
+LESSONS = [lesson.folder for lesson in load.read_all(ISTIO)]
+
+
+@pytest.mark.parametrize("folder", LESSONS, ids=lambda folder: str(folder.name))
+def test_kubectl_can_apply_the_folder_of_a_lesson(folder: Path) -> None:
+    """`kubectl apply -f istio/03-fault-abort/` meets nothing but objects of a cluster."""
+    checked = {file for file, _ in OF_ISTIO + OTHERS}
+    for path in folder.iterdir():
+        if path.suffix not in SUFFIXES:
+            continue
+        assert str(path.relative_to(ISTIO)) in checked
+        for document in yaml.safe_load_all(path.read_text()):
+            assert {"apiVersion", "kind", "metadata"} <= document.keys(), path
+
+
 def test_versions_are_strings() -> None:
     for _, document in DOCUMENTS:
         for part in (document, document.get("spec", {}).get("template", {})):
@@ -141,3 +160,21 @@ def test_no_secret_is_in_a_manifest() -> None:
         if path.is_file():
             assert "PRIVATE KEY-----" not in path.read_text().replace("--BEGIN", ""), path
             assert "kind: Secret" not in path.read_text(), path
+
+
+APPLYING = [
+    *ISTIO.glob("*/README.md"),
+    *ISTIO.rglob("*.sh"),
+    *ISTIO.glob("*/check/exercise.yaml"),
+    *(REPOSITORY / "docs").glob("*.md"),
+    *(REPOSITORY / "scripts").iterdir(),
+]
+
+
+def test_tracing_comes_and_goes_with_its_collector() -> None:
+    """Without Zipkin istiod warns at every change: `could not find cluster` of the provider."""
+    lines = [line for path in APPLYING for line in path.read_text().splitlines()]
+    changes = [line for line in lines if re.search(r"(apply|delete)\b.*telemetry\.yaml", line)]
+    assert len(changes) >= 5
+    assert [line for line in changes if "zipkin.yaml" not in line] == []
+    assert not any("telemetry.yaml" in file for file in MESH_BASELINE)

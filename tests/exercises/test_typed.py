@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from lab.exercises import load
 from tests.exercises.cluster import REPOSITORY
 from tests.exercises.conftest import picture
 from tests.lab.cluster import COMMAND, Lab
 
-FOLDERS = sorted(path.parent for path in (REPOSITORY / "istio").glob("*/exercise.yaml"))
+FOLDERS = sorted(path.parents[1] for path in (REPOSITORY / "istio").glob(f"*/{load.FILE}"))
 BLOCK = re.compile(r"^```(bash|text)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 ELSEWHERE = re.compile(r"istioctl dashboard|kubectl .*(mutatingwebhook|istiod)")

@@ -15,8 +15,14 @@ import yaml
 ROOT = Path(__file__).parents[2]
 K8S = ROOT / "k8s"
 BASE = K8S / "base"
-KUSTOMIZATIONS = ("base", "overlays/kind", "overlays/gke")
-COMPONENTS = ("autoscaling", "network-policies")
+KUSTOMIZATIONS = (
+    "base",
+    "overlays/kind",
+    "overlays/gke",
+    "overlays/registry",
+    "overlays/hardened",
+)
+COMPONENTS = ("autoscaling", "network-policies", "pod-security", "redis-password")
 
 Manifest = dict[str, Any]
 

@@ -7,8 +7,11 @@ from typing import Any
 
 from tests.k8s.manifests import Manifest, pods
 
-SECRETS = {"mysql-credentials": {"root-password", "password"}}
-"""Secrets that are made by hand (docs/kind.md, docs/gke.md), with their keys."""
+SECRETS = {
+    "mysql-credentials": {"root-password", "password"},
+    "redis-credentials": {"password", "redis.conf"},
+}
+"""Secrets that are made by hand (docs/kind.md, docs/gke.md, docs/overlays.md), with their keys."""
 
 
 def problems(manifests: list[Manifest]) -> list[str]:
@@ -102,6 +105,7 @@ def _pods(manifests: list[Manifest]) -> Iterator[str]:
                     yield f"{name}: {probe} asks port {port}, which no container has"
             for variable in container.get("env", []):
                 yield from _source(manifests, name, variable)
+            yield from _files(name, spec, container)
         annotations = pod["metadata"].get("annotations", {})
         scraped = annotations.get("prometheus.io/port")
         if scraped is not None and int(scraped) not in _ports(pod):
@@ -120,6 +124,26 @@ def _source(manifests: list[Manifest], pod: str, variable: Manifest) -> Iterator
         kind, known = kinds[field]
         if reference["key"] not in known.get(reference["name"], set()):
             yield f"{pod}: no {kind} {reference['name']} with key {reference['key']}"
+
+
+def _files(pod: str, spec: Manifest, container: Manifest) -> Iterator[str]:
+    """Secrets as files: their keys, and the paths in variables and arguments."""
+    present: set[str] = set()
+    volumes = {v["name"]: v["secret"] for v in spec.get("volumes", []) if "secret" in v}
+    for secret in volumes.values():
+        for item in secret.get("items", []):
+            if item["key"] not in SECRETS.get(secret["secretName"], set()):
+                yield f"{pod}: no Secret {secret['secretName']} with key {item['key']}"
+    for mount in container.get("volumeMounts", []):
+        if secret := volumes.get(mount["name"]):
+            keys = SECRETS.get(secret["secretName"], set())
+            items = secret.get("items", [{"path": key} for key in keys])
+            present |= {f"{mount['mountPath']}/{item['path']}" for item in items}
+    values = [v["value"] for v in container.get("env", []) if v["name"].endswith("_FILE")]
+    values += [arg for arg in container.get("args", []) if arg.startswith("/run/credentials/")]
+    for path in values:
+        if path not in present:
+            yield f"{pod}: no file {path}"
 
 
 def _budgets(manifests: list[Manifest]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +60,13 @@ def test_the_container_is_called_like_its_app(name: str) -> None:
     assert container(name)["name"] == BASE_PODS[name]["metadata"]["labels"]["app"] == name
 
 
+@pytest.mark.parametrize("folder", KUSTOMIZATIONS)
 @pytest.mark.parametrize("name", SERVICES)
-def test_variables_are_settings_of_the_service(name: str) -> None:
+def test_variables_are_settings_of_the_service(name: str, folder: str) -> None:
     """A misspelt variable would be ignored by the service, in silence."""
     fields = {field.upper() for field in SERVICES[name].model_fields}
-    assert {variable["name"] for variable in container(name)["env"]} <= fields
+    (found,) = dict(pods(kustomize(K8S / folder)))[name]["spec"]["containers"]
+    assert {variable["name"] for variable in found["env"]} <= fields
     assert set(COMPOSE["services"][name]["environment"]) <= fields
 
 
@@ -80,16 +83,12 @@ def test_compose_and_kubernetes_agree(name: str) -> None:
             *(["redis-server"] if name == "redis" else []),
             *[arg for arg in manifest.get("args", []) if arg != "redis-server"],
         ]
-    # Passwords come from a Secret there and from a file here; the rest has the same value, but for
-    # the port, which a Kubernetes Service translates.
+    # The same values, but for the port, which a Kubernetes Service translates.
     variables = {v["name"]: v.get("value") for v in manifest.get("env", [])}
     for variable, value in compose.get("environment", {}).items():
-        if variable.endswith("_PASSWORD_FILE"):
-            assert variable.removesuffix("_FILE") in variables
-        elif variable in variables and "${" not in value:
+        if variable in variables and "${" not in value:
             assert value.removesuffix(":8080") == variables[variable]
-    ours = {"SHUTDOWN_GRACE", "MYSQL_PASSWORD", "MYSQL_ROOT_PASSWORD"}
-    assert variables.keys() - ours <= compose.get("environment", {}).keys()
+    assert variables.keys() - {"SHUTDOWN_GRACE"} <= compose.get("environment", {}).keys()
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -129,14 +128,86 @@ def test_no_secret_is_in_the_repository() -> None:
 def test_the_gke_overlay_takes_the_registry_from_one_variable() -> None:
     registry = "europe-west1-docker.pkg.dev/PROJECT_ID/guestbook"
     assert f"REGISTRY={registry}" in (K8S / "overlays/gke/registry.env").read_text().splitlines()
-    images = {
-        name: pod["spec"]["containers"][0]["image"]
-        for name, pod in pods(kustomize(K8S / "overlays/gke"))
-    }
-    assert images == {
+    assert images(K8S / "overlays/gke") == {
         "ui": f"{registry}/ui:v1",
         "message-service": f"{registry}/message:v1",
         "guestbook-service": f"{registry}/guestbook:v1",
-        "mysql": BASE_PODS["mysql"]["spec"]["containers"][0]["image"],
-        "redis": BASE_PODS["redis"]["spec"]["containers"][0]["image"],
     }
+
+
+@pytest.mark.parametrize("registry", ["ghcr.io/somebody/guestbook", "localhost:5000", "r:1/a/b"])
+def test_the_registry_overlay_takes_registry_and_tag_from_two_lines(
+    tmp_path: Path, registry: str
+) -> None:
+    copy = tmp_path / "k8s"
+    shutil.copytree(K8S, copy)
+    file = copy / "overlays/registry/kustomization.yaml"
+    text, lines = re.subn(
+        r"- (REGISTRY|TAG)=.*",
+        lambda found: f"- {found[1]}={registry if found[1] == 'REGISTRY' else '1.2.0'}",
+        file.read_text(),
+    )
+    assert lines == 2
+    file.write_text(text)
+    assert images(copy / "overlays/registry") == {
+        "ui": f"{registry}/ui:1.2.0",
+        "message-service": f"{registry}/message:1.2.0",
+        "guestbook-service": f"{registry}/guestbook:1.2.0",
+    }
+
+
+def images(folder: Path) -> dict[str, str]:
+    """The images of our own services; the two servers keep theirs."""
+    found = {name: pod["spec"]["containers"][0]["image"] for name, pod in pods(kustomize(folder))}
+    assert found.pop("mysql").startswith("mysql:")
+    assert found.pop("redis").startswith("redis:")
+    return found
+
+
+# --- what keeps a service going while nodes and pods come and go ----------------------------------
+
+
+@pytest.mark.parametrize("folder", KUSTOMIZATIONS)
+def test_a_rollout_spreads_the_pods_of_its_own_revision(folder: str) -> None:
+    """Counting the old pods too puts both new ones on the node that a drain left empty."""
+    for name, pod in pods(kustomize(K8S / folder)):
+        if name in SERVICES:
+            spread = pod["spec"]["topologySpreadConstraints"]
+            assert spread
+            assert all(c["matchLabelKeys"] == ["pod-template-hash"] for c in spread)
+
+
+@pytest.mark.parametrize("folder", KUSTOMIZATIONS)
+def test_a_drain_may_take_a_pod_that_never_gets_ready_and_no_second_version(folder: str) -> None:
+    manifests = kustomize(K8S / folder)
+    budgets = [m for m in manifests if m["kind"] == "PodDisruptionBudget"]
+    assert {m["metadata"]["name"] for m in budgets} == set(SERVICES)
+    selectors = {
+        m["metadata"]["name"]: m["spec"]["selector"] for m in manifests if m["kind"] == "Deployment"
+    }
+    for budget in budgets:
+        assert budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+        # That of the Deployment: ui-v2 of the lessons has another version.
+        assert budget["spec"]["selector"] == selectors[budget["metadata"]["name"]]
+
+
+def test_the_pod_of_mysql_has_a_name_of_its_own() -> None:
+    """A headless Service is what makes mysql-0.mysql resolve."""
+    found = {
+        m["metadata"]["name"]: m
+        for path in BASE.glob("*.yaml")
+        for m in load(path)
+        if m["kind"] == "Service"
+    }
+    assert found["mysql"]["spec"]["clusterIP"] == "None"
+
+
+@pytest.mark.parametrize("folder", KUSTOMIZATIONS)
+def test_every_resource_has_a_request_and_a_limit(folder: str) -> None:
+    wanted = {"cpu", "memory", "ephemeral-storage"}
+    for name, pod in pods(kustomize(K8S / folder)):
+        for item in pod["spec"]["containers"]:
+            assert set(item["resources"]["requests"]) == wanted, name
+            assert set(item["resources"]["limits"]) == wanted, name
+        for volume in pod["spec"].get("volumes", []):
+            assert "sizeLimit" in volume.get("emptyDir", {"sizeLimit": ""}), volume["name"]

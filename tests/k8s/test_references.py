@@ -63,8 +63,15 @@ def _container(manifest: Manifest) -> dict[str, Any]:
         ),
         (
             "Deployment guestbook-service",
-            lambda m: _container(m)["env"][3]["valueFrom"]["secretKeyRef"].update(key="pass"),
+            lambda m: m["spec"]["template"]["spec"]["volumes"][0]["secret"]["items"][0].update(
+                key="pass"
+            ),
             "no Secret mysql-credentials with key pass",
+        ),
+        (
+            "Deployment guestbook-service",
+            lambda m: _container(m)["env"][3].update(value="/run/credentials/pass"),
+            "no file /run/credentials/pass",
         ),
         ("StatefulSet mysql", lambda m: m["spec"].update(serviceName="db"), "no Service db"),
         (

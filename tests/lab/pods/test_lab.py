@@ -167,6 +167,39 @@ spec:
     lab.ok("delete", "pod/web", "svc/web")
 
 
+def test_a_client_without_a_sidecar_finds_a_headless_service(lab: Lab) -> None:
+    """There is no DNS: a variable that names the Service gets an address that leads to its pods."""
+    lab.apply(
+        """
+apiVersion: v1
+kind: Service
+metadata: {name: bare}
+spec:
+  clusterIP: None
+  selector: {app: message-service}
+  ports: [{name: http, port: 80, targetPort: http}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: client, labels: {sidecar.istio.io/inject: "false"}}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: client
+    image: curlimages/curl
+    command: [sleep, infinity]
+    env: [{name: BARE_URL, value: "http://bare"}]
+"""
+    )
+    lab.ok("wait", "--for=condition=Ready", "pod/client", "--timeout=30s")
+    lab.ready("app=message-service", 2)
+    ask = "curl -sS -m 5 $BARE_URL/hello/you"
+    said = lab.ok("exec", "client", "-c", "client", "--", "sh", "-c", ask)
+    assert "Hello you" in said
+    assert lab.json("service", "bare")["spec"]["clusterIP"] == "None"
+    lab.ok("delete", "pod/client", "svc/bare")
+
+
 def test_a_failing_liveness_probe_restarts(lab: Lab) -> None:
     lab.apply(
         """

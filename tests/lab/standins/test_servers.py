@@ -103,6 +103,19 @@ def test_mysql_is_set_up_as_the_image_does_and_keeps_its_data(host: str, tmp_pat
     assert (tmp_path / "log").read_text().count("Initialising the database") == 1
 
 
+@pytest.mark.skipif(mysql.installed() is None, reason="needs mariadbd or mysqld")
+def test_mysql_reads_its_passwords_from_files_as_the_image_does(host: str, tmp_path: Path) -> None:
+    files = {}
+    for name in ("MYSQL_PASSWORD", "MYSQL_ROOT_PASSWORD"):
+        (tmp_path / name).write_text(f"{ACCOUNT[name]}\n")
+        files[f"{name}_FILE"] = str(tmp_path / name)
+    names = {name: value for name, value in ACCOUNT.items() if "PASSWORD" not in name}
+    with serving("mysql", host, tmp_path, **names, **files):
+        eventually(lambda: reached(host), timeout=60, what="the account works")
+        assert reached(host, user="root", password=ACCOUNT["MYSQL_ROOT_PASSWORD"])
+        assert not reached(host, password="")
+
+
 def test_without_mysql_a_placeholder_holds_the_port(host: str, tmp_path: Path) -> None:
     ping = [sys.executable, "-m", "lab.standins.mysql", "--ping", host]
     refused = subprocess.run(ping, capture_output=True, text=True, check=False)
