@@ -12,10 +12,9 @@ import contextlib
 import json
 import logging
 import sys
-import time
+from datetime import UTC, datetime
 from typing import Any, TextIO
 
-from services.common import telemetry
 from services.common.context import current_request
 from services.common.settings import CommonSettings
 
@@ -26,41 +25,57 @@ ACCESS_LINE = "%s %s %d %.1fms"
 """Its line: method, path, status, milliseconds; in JSON these are fields as well."""
 
 
-class TextFormatter(logging.Formatter):
+def configure(settings: CommonSettings) -> None:
+    """Sends all logging of this process to standard output in the form of the settings."""
+    # Not `sys.stdout`, which writes each line when Python runs unbuffered, as in a container.
+    output = open(sys.stdout.fileno(), "w", 65536, "utf-8", "backslashreplace", closefd=False)  # noqa: SIM115
+    handler = _TurnHandler(output)
+    handler.setFormatter(_JSONFormatter() if settings.log_format == "json" else _TextFormatter())
+    logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
+    for name in ("uvicorn", "httpx"):  # Their information lines repeat ours.
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # Place, thread, task and process are not printed; to find them out would cost as much again.
+    logging._srcfile = None
+    logging.logAsyncioTasks = False  # type: ignore[attr-defined]
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+
+
+class _TextFormatter(logging.Formatter):
     """Formats the message as one line, whatever a client put in it; a traceback follows."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = escape(record.getMessage())
-        if record.levelno >= logging.WARNING:
-            line = f"{record.levelname} {line}{_ids()}"
-        elif record.name == ACCESS:
-            line += _ids()
+        line = _escape(record.getMessage())
+        important = record.levelno >= logging.WARNING
+        if important:
+            line = f"{record.levelname} {line}"
+        request = current_request.get(None)
+        if request is not None and (important or record.name == ACCESS):
+            trace_id = f" trace_id={request.trace_id}" if request.trace_id else ""
+            line += f"{trace_id} request_id={request.request_id}"
         if record.exc_info:
             lines = self.formatException(record.exc_info).split("\n")
-            line = "\n".join([line, *map(escape, lines)])
+            line = "\n".join([line, *map(_escape, lines)])
         return line
 
 
-class _Record(logging.LogRecord):
-    """A record without place, thread and task, which are not printed and cost as much again."""
-
-    def __init__(
-        self,
-        name: str,
-        level: int,
-        pathname: str,  # noqa: ARG002
-        lineno: int,  # noqa: ARG002
-        msg: object,
-        args: Any,
-        exc_info: Any,
-        func: str | None = None,  # noqa: ARG002
-        sinfo: str | None = None,
-        **_: object,
-    ) -> None:
-        self.name, self.levelno, self.levelname = name, level, logging.getLevelName(level)
-        self.msg, self.args = msg, args
-        self.exc_info, self.exc_text, self.stack_info = exc_info, None, sinfo
-        self.created = time.time()
+class _JSONFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        event: dict[str, Any] = {
+            "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat(),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.name == ACCESS and isinstance(record.args, tuple):
+            event |= zip(("method", "path", "status", "duration_ms"), record.args, strict=True)
+        if request := current_request.get(None):
+            event |= {"trace_id": request.trace_id, "request_id": request.request_id}
+        if record.exc_info:
+            event["exc_info"] = self.formatException(record.exc_info)
+        line = json.dumps(event, ensure_ascii=False)
+        if line.isprintable():
+            return line
+        return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line)
 
 
 class _TurnHandler(logging.StreamHandler[TextIO]):
@@ -77,7 +92,7 @@ class _TurnHandler(logging.StreamHandler[TextIO]):
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            super().flush()
+            self._write()
             return
         self._due = True
         loop.call_soon(self._write)
@@ -92,62 +107,8 @@ class _TurnHandler(logging.StreamHandler[TextIO]):
             super().flush()
 
 
-def configure(settings: CommonSettings) -> None:
-    """Sends all logging of this process to standard output in the form of the settings."""
-    # Not `sys.stdout`, which writes each line when Python runs unbuffered, as in a container.
-    output = open(sys.stdout.fileno(), "w", 65536, "utf-8", "backslashreplace", closefd=False)  # noqa: SIM115
-    handler = _TurnHandler(output)
-    handler.setFormatter(_json_formatter() if settings.log_format == "json" else TextFormatter())
-    logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
-    for name in ("uvicorn", "httpx"):  # Their information lines repeat ours.
-        logging.getLogger(name).setLevel(logging.WARNING)
-    logging.setLogRecordFactory(_Record)
-    logging._srcfile = None  # No file and line are looked up; they are not printed.
-
-
-def escape(text: str) -> str:
+def _escape(text: str) -> str:
     """Returns the text with control, bidirectional and other invisible characters escaped."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def _ids() -> str:
-    request = current_request.get(None)
-    if request is None:
-        return ""
-    trace_id = telemetry.trace_id()
-    ids = f" trace_id={trace_id}" if trace_id else ""
-    return f"{ids} request_id={request.request_id}"
-
-
-def _json_formatter() -> logging.Formatter:
-    from pythonjsonlogger.json import JsonFormatter
-
-    class WithIds(JsonFormatter):
-        def add_fields(
-            self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]
-        ) -> None:
-            super().add_fields(log_data, record, message_dict)
-            if record.name == ACCESS:
-                args: Any = record.args
-                method, path, status, milliseconds = args
-                log_data |= {"method": method, "path": path, "status": status}
-                log_data["duration_ms"] = round(milliseconds, 3)
-            request = current_request.get(None)
-            if request is not None:
-                log_data["trace_id"] = telemetry.trace_id()
-                log_data["request_id"] = request.request_id
-
-        def format(self, record: logging.LogRecord) -> str:
-            line = super().format(record)
-            if line.isprintable():
-                return line
-            return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line)
-
-    return WithIds(
-        "%(levelname)s%(name)s%(message)s",
-        rename_fields={"levelname": "level", "name": "logger"},
-        timestamp=True,
-        json_ensure_ascii=False,
-    )

@@ -16,14 +16,14 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from time import monotonic
+from typing import Literal
 
 import uvicorn
 import uvloop
 from starlette.types import ASGIApp
 
 from services.common import telemetry
-from services.common.health import Check, Health
-from services.common.management import management_app
+from services.common.health import Check, Health, management_app
 from services.common.protocol import LimitedProtocol
 from services.common.settings import CommonSettings
 
@@ -52,35 +52,30 @@ def run(app: ASGIApp, *, settings: CommonSettings, checks: Sequence[Check] = ())
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._on_started = on_started
+    def __init__(
+        self, app: ASGIApp, lifespan: Literal["on", "off"], started: Callable[[], None]
+    ) -> None:
+        super().__init__(_config(app, lifespan))
+        self._started = started
         self._ending = asyncio.Event()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield  # Signals concern both servers; `_serve` handles them.
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._ticker = asyncio.create_task(self._tick())
-        self._on_started()
-
     async def main_loop(self) -> None:
         """Waits for the end; uvicorn's own looks ten times a second for `should_exit`."""
+        self._ticker = asyncio.create_task(self._tick())
+        self._started()
         await self._ending.wait()
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().shutdown(sockets)
-        self._ticker.cancel()
-
     async def _tick(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             await self.on_tick(0)  # Updates the Date header.
+            now = asyncio.get_running_loop().time()
             for connection in list(self.server_state.connections):
                 if isinstance(connection, LimitedProtocol):
-                    connection.check_time(loop.time())
+                    connection.check_time(now)
             await asyncio.sleep(TICK)
 
     def end(self) -> None:
@@ -102,18 +97,13 @@ async def _serve(
     management_listener: socket.socket,
 ) -> None:
     health = Health(checks)
-    stop = asyncio.Event()
-    hurry = asyncio.Event()
+    stop, hurry = asyncio.Event(), asyncio.Event()
 
-    def on_started() -> None:
-        health.started = True
-        logger.info(
-            "%s %s is ready on %s, management on %s",
-            settings.otel_service_name,
-            settings.demo_version,
-            _url(listener),
-            _url(management_listener),
-        )
+    def started() -> None:
+        health.serving = True
+        name = f"{settings.otel_service_name} {settings.demo_version}"
+        urls = (_url(listener), _url(management_listener))
+        logger.info("%s is ready on %s, management on %s", name, *urls)
 
     def on_signal(number: signal.Signals) -> None:
         if stop.is_set():
@@ -122,41 +112,38 @@ async def _serve(
             hurry.set()
         stop.set()
 
-    server = _Server(_config(app, "on"), on_started)
-    management = _Server(_config(management_app(settings, health), "off"), lambda: None)
-    loop = asyncio.get_running_loop()
+    server = _Server(app, "on", started)
+    management = _Server(management_app(settings, health), "off", lambda: None)
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal, number)
+        asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
 
-    management_task = asyncio.create_task(management.serve([management_listener]))
+    managing = asyncio.create_task(management.serve([management_listener]))
     serving = asyncio.create_task(server.serve([listener]))
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
 
     deadline = monotonic() + settings.shutdown_grace
-    health.draining = True
-    if health.started and not serving.done():
+    if health.serving and not serving.done():
         logger.info("Stopping: not ready any more, finishing what is in flight")
         server.close_after_answers()
-        with contextlib.suppress(TimeoutError):
-            drain = min(settings.shutdown_drain, settings.shutdown_grace)
-            await asyncio.wait_for(hurry.wait(), drain)
+        health.serving = False
+        drain = min(settings.shutdown_drain, settings.shutdown_grace)
+        await asyncio.wait((asyncio.create_task(hurry.wait()),), timeout=drain)
     server.config.timeout_graceful_shutdown = max(0, deadline - monotonic())  # type: ignore[assignment]
     server.end()
     await serving
     management.end()
-    await management_task
-    stopping.cancel()
+    await managing
     logger.info("Stopped")
 
 
-def _config(app: ASGIApp, lifespan: str) -> uvicorn.Config:
+def _config(app: ASGIApp, lifespan: Literal["on", "off"]) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="uvloop",
         http=LimitedProtocol,
         ws="none",
-        lifespan=lifespan,  # type: ignore[arg-type]
+        lifespan=lifespan,
         interface="asgi3",
         log_config=None,
         access_log=False,

@@ -6,12 +6,12 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from opentelemetry import propagate, trace
 from opentelemetry.exporter.otlp.json.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.exporter.zipkin.json import ZipkinExporter
 from opentelemetry.exporter.zipkin.json.v2 import JsonV2Encoder
 from opentelemetry.propagators.b3 import B3MultiFormat
 from opentelemetry.propagators.composite import CompositePropagator
-from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
@@ -30,10 +30,8 @@ class _Quiet(SpanExporter):
     """Logs one warning when export starts to fail and one line when it works again."""
 
     def __init__(self, exporter: SpanExporter, url: str) -> None:
-        self._exporter = exporter
-        self._outage = Outage(
-            logger, f"cannot export spans to {url}", f"exporting spans to {url} works again"
-        )
+        failed, works = f"cannot export spans to {url}", f"exporting spans to {url} works again"
+        self._exporter, self._outage = exporter, Outage(logger, failed, works)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         try:
@@ -49,9 +47,6 @@ class _Quiet(SpanExporter):
 
     def shutdown(self) -> None:
         self._exporter.shutdown()
-
-    def force_flush(self, timeout_millis: int = 30000) -> bool:
-        return self._exporter.force_flush(timeout_millis)
 
 
 class _WithRemoteEndpoint(JsonV2Encoder):
@@ -73,31 +68,27 @@ def _innermost(error: BaseException) -> str:
     return str(error)
 
 
-def provider(settings: CommonSettings) -> TracerProvider:
-    """Returns a provider that exports, in the background, to each collector of the settings."""
-    resource = Resource.create(
-        {
-            "service.name": settings.otel_service_name,
-            "service.version": settings.demo_version,
-            "service.instance.id": settings.hostname,
-        }
-    )
-    made = TracerProvider(resource=resource, shutdown_on_exit=False)
+def set_up_export(settings: CommonSettings) -> TracerProvider:
+    """Has spans exported, in the background, to each collector of the settings."""
+    attributes = {
+        "service.name": settings.otel_service_name,
+        "service.version": settings.demo_version,
+        "service.instance.id": settings.hostname,
+    }
+    provider = TracerProvider(resource=Resource.create(attributes), shutdown_on_exit=False)
     exporters: dict[str, SpanExporter] = {}
     if settings.otel_exporter_otlp_endpoint:
         url = f"{settings.otel_exporter_otlp_endpoint}/v1/traces"
         exporters[url] = OTLPSpanExporter(url, timeout=EXPORT_TIMEOUT)
     if settings.zipkin_endpoint:
-        url = settings.zipkin_endpoint
-        zipkin = ZipkinExporter(endpoint=url, timeout=EXPORT_TIMEOUT)
+        zipkin = ZipkinExporter(endpoint=settings.zipkin_endpoint, timeout=EXPORT_TIMEOUT)
+        exporters[settings.zipkin_endpoint] = zipkin
         zipkin.encoder = _WithRemoteEndpoint()  # type: ignore[assignment]
-        exporters[url] = zipkin
     for url, exporter in exporters.items():
-        made.add_span_processor(BatchSpanProcessor(_Quiet(exporter, url)))
+        provider.add_span_processor(BatchSpanProcessor(_Quiet(exporter, url)))
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # `_Quiet` logs it instead.
-    return made
-
-
-def propagator() -> TextMapPropagator:
-    """Returns a propagator of both formats; where a request carries both, W3C is read last."""
-    return CompositePropagator([B3MultiFormat(), TraceContextTextMapPropagator()])
+    trace.set_tracer_provider(provider)
+    # Both formats; where a request carries both, W3C is read last.
+    formats = [B3MultiFormat(), TraceContextTextMapPropagator()]
+    propagate.set_global_textmap(CompositePropagator(formats))
+    return provider

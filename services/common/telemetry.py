@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from opentelemetry import propagate, trace
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.common.context import current_request
 from services.common.settings import CommonSettings
@@ -27,11 +27,6 @@ Attributes = dict[str, str | int]
 """Attributes of a span, by OpenTelemetry's semantic conventions."""
 
 
-def tracing_enabled() -> bool:
-    """Whether this process makes and exports spans of its own."""
-    return _provider is not None
-
-
 def configure(settings: CommonSettings) -> None:
     """Turns on span export when the settings name a collector; does nothing otherwise."""
     global _provider
@@ -39,9 +34,7 @@ def configure(settings: CommonSettings) -> None:
         # The SDK costs start time and memory: only those who export pay.
         from services.common import spans
 
-        _provider = spans.provider(settings)
-        trace.set_tracer_provider(_provider)
-        propagate.set_global_textmap(spans.propagator())
+        _provider = spans.set_up_export(settings)
 
 
 def server_spans(app: ASGIApp) -> ASGIApp:
@@ -50,7 +43,13 @@ def server_spans(app: ASGIApp) -> ASGIApp:
         return app
     from starlette.middleware.opentelemetry import OpenTelemetryMiddleware
 
-    return OpenTelemetryMiddleware(app, tracer_provider=_provider)
+    async def noting_trace_id(scope: Scope, receive: Receive, send: Send) -> None:
+        if request := current_request.get(None):
+            span_context = trace.get_current_span().get_span_context()
+            request.trace_id = trace.format_trace_id(span_context.trace_id)
+        await app(scope, receive, send)
+
+    return OpenTelemetryMiddleware(noting_trace_id, tracer_provider=_provider)
 
 
 def shutdown() -> None:
@@ -59,26 +58,16 @@ def shutdown() -> None:
         _provider.shutdown()
 
 
-def trace_id() -> str | None:
-    """Returns the current trace id in hexadecimal digits, for log lines."""
-    if _provider is not None:
-        context = trace.get_current_span().get_span_context()
-        if context.is_valid:
-            return trace.format_trace_id(context.trace_id)
-    request = current_request.get(None)
-    return request.trace_id if request else None
-
-
 def outgoing_headers() -> dict[str, str]:
     """Returns the headers for an HTTP call made while handling the current request."""
     request = current_request.get(None)
     headers: dict[str, str] = {}
-    if request is not None:
-        if _provider is None:
-            headers = {name.decode(): value.decode() for name, value in request.kept.items()}
-        headers["x-request-id"] = request.request_id
     if _provider is not None:
         propagate.inject(headers)
+        if request is not None:
+            headers["x-request-id"] = request.request_id
+    elif request is not None:
+        headers = {name.decode(): value.decode() for name, value in request.kept.items()}
     return headers
 
 

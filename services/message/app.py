@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from http import HTTPStatus
 from string import Template
 from time import monotonic
@@ -12,7 +11,7 @@ from typing import Annotated
 from urllib.parse import unquote_to_bytes
 
 from fastapi import Depends, FastAPI, HTTPException, Path, Query, Request
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.responses import PlainTextResponse, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic_core import to_json
@@ -24,7 +23,6 @@ from services.common.errors import PROBLEMS, problem
 from services.message.misbehaviour import Misbehaviour
 from services.message.settings import Settings
 
-JSON = "application/json;charset=UTF-8"
 HELLO = b"/hello/"
 MAX_NAME = 1000
 """Characters of a name; in a path each takes up to twelve bytes (four of UTF-8, as `%XX`)."""
@@ -49,31 +47,20 @@ class Misbehavior(BaseModel):
 def create_app(settings: Settings) -> FastAPI:
     """Returns the application; its state, whether it misbehaves, is this process's alone."""
     pod = Pod(settings)
-    hello = APIRoute(
-        "/hello/{name:path}",
-        pod.hello,
-        response_model=Greeting,
-        responses={code: {"model": Misbehavior, **error} for code, error in PROBLEMS.items()},
-    )
     app = api("message", settings)
-    app.router.routes.append(hello)
-    _any_method(app, "/misbehave", pod.misbehave)
-    _any_method(app, "/behave", pod.behave)
+    refusals = {code: {"model": Misbehavior, **error} for code, error in PROBLEMS.items()}
+    hello = APIRoute("/hello/{name:path}", pod.hello, response_model=Greeting, responses=refusals)
+    app.routes.append(hello)
     app.add_middleware(_DirectHello, pod=pod, route=hello)
+    for path, switch in (("/misbehave", pod.misbehave), ("/behave", pod.behave)):
+        app.get(path, response_class=PlainTextResponse, responses=PROBLEMS)(switch)
+        other = APIRoute(path, switch, include_in_schema=False)
+        other.methods = set()  # The empty set matches every method, not only OpenAPI's.
+        app.routes.append(other)
     return app
 
 
-def _any_method(app: FastAPI, path: str, endpoint: Callable[..., object]) -> None:
-    """Serves an address by every method, and documents GET."""
-    documented = APIRoute(
-        path, endpoint, methods=["GET"], response_class=PlainTextResponse, responses=PROBLEMS
-    )
-    other = APIRoute(path, endpoint, include_in_schema=False)
-    other.methods = set()  # The empty set matches every method, not only OpenAPI's.
-    app.router.routes += [documented, other]
-
-
-async def _plain_query(request: Request) -> None:
+async def _only_query(request: Request) -> None:
     """Refuses parameters that would be ignored: in a body, or given twice."""
     names = [name for name, _ in request.query_params.multi_items()]
     if len(set(names)) < len(names):
@@ -87,28 +74,22 @@ class Pod:
     """One replica of the service: it greets, and misbehaves from a call on."""
 
     def __init__(self, settings: Settings) -> None:
-        self._hostname = settings.hostname
-        self._version = settings.demo_version
+        self._identity = {"version": settings.demo_version, "hostname": settings.hostname}
         # The template, filled in but for the name; no environment variable can hold "\0".
-        values = {"name": "\0", "hostname": self._hostname, "version": self._version}
-        self._template = Template(settings.greeting).safe_substitute(values).split("\0")
+        template = Template(settings.greeting)
+        self._greeting = template.safe_substitute(self._identity, name="\0").split("\0")
         self._misbehaviour: Misbehaviour | None = None
         self._until = 0.0
 
     async def hello(self, name: Annotated[str, Path(max_length=MAX_NAME)]) -> Response:
         """Greets the name in the path, or misbehaves."""
-        logger.info("Version %s processed message for %s", self._version, name)
+        logger.info("Version %s processed message for %s", self._identity["version"], name)
         if self._misbehaviour is not None and (status := await self._misbehave()):
-            return JSONResponse({"misbehavior": self._hostname}, status, media_type=JSON)
-        answer = {
-            "greeting": name.join(self._template),
-            "version": self._version,
-            "hostname": self._hostname,
-        }
-        return Response(to_json(answer), media_type=JSON)
+            return _json({"misbehavior": self._identity["hostname"]}, status)
+        return _json({"greeting": name.join(self._greeting), **self._identity})
 
     async def misbehave(
-        self, how: Annotated[Misbehaviour, Query()], _: Annotated[None, Depends(_plain_query)]
+        self, how: Annotated[Misbehaviour, Query()], _: Annotated[None, Depends(_only_query)]
     ) -> Response:
         """Misbehaves from the next greeting on."""
         self._misbehaviour, self._until = how, monotonic() + (how.duration or 0)
@@ -166,3 +147,7 @@ def _name(raw: bytes) -> str:
         detail = f"the name is over {MAX_NAME} characters long"
         raise HTTPException(HTTPStatus.REQUEST_URI_TOO_LONG, detail)
     return name
+
+
+def _json(content: dict[str, str], status: int = HTTPStatus.OK) -> Response:
+    return Response(to_json(content), status, media_type="application/json;charset=UTF-8")

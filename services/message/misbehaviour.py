@@ -8,7 +8,6 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.json_schema import WithJsonSchema
 
-
 _STATUS = {"anyOf": [{"const": 200}, {"type": "integer", "minimum": 400, "maximum": 599}]}
 
 
@@ -21,36 +20,28 @@ def _status(value: int) -> int:
 class Misbehaviour(BaseModel):
     """The parameters of `/misbehave`. Without any, every greeting is refused with a 503."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    status: Annotated[int, AfterValidator(_status), WithJsonSchema(_STATUS)] = Field(
-        503, description="Status of the answer: 200 (with a delay: a slow pod) or 400 to 599."
-    )
-    percent: float = Field(
-        100, gt=0, le=100, description="Share of the requests that misbehave, at random."
-    )
-    delay: float = Field(
-        0, ge=0, le=300, description="Seconds a misbehaving request waits before its answer."
-    )
-    duration: float | None = Field(
-        None,
-        alias="for",
-        gt=0,
-        le=86400,
-        description="Seconds until the pod behaves again by itself; without it, until `/behave`.",
-    )
+    status: Annotated[int, AfterValidator(_status), WithJsonSchema(_STATUS)] = 503
+    """Status of the answer: 200 (with a delay: a slow pod) or 400 to 599."""
+    percent: float = Field(100, gt=0, le=100)
+    """Share of the requests that misbehave, at random."""
+    delay: float = Field(0, ge=0, le=300)
+    """Seconds a misbehaving request waits before its answer."""
+    duration: float | None = Field(None, alias="for", gt=0, le=86400)
+    """Seconds until the pod behaves again by itself; without it, until `/behave`."""
 
     def strikes(self) -> bool:
         """Whether this request is one of the misbehaving ones."""
-        return self.percent == 100 or random.random() * 100 < self.percent  # noqa: S311
+        return random.random() * 100 < self.percent  # noqa: S311
 
     def __str__(self) -> str:
         """Describes the next answer, for the answer of `/misbehave`."""
-        parts = [f"return a {self.status}"]
+        text = f"return a {self.status}"
         if self.percent != 100:
-            parts.append(f"in {self.percent:g}% of cases")
+            text += f" in {self.percent:g}% of cases"
         if self.delay:
-            parts.append(f"after {self.delay:g}s")
+            text += f" after {self.delay:g}s"
         if self.duration is not None:
-            parts.append(f"during the next {self.duration:g}s")
-        return " ".join(parts)
+            text += f" during the next {self.duration:g}s"
+        return text

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from services.common.settings import CommonSettings
+from services.common.settings import CommonSettings, Text
 
 
 class Settings(CommonSettings):
     """Environment variables of the message service."""
 
-    otel_service_name: str = Field(
-        "message-service", min_length=1, description="Name of the service in exported spans."
-    )
-    greeting: str = Field(
-        "Hello $name from $hostname with $version",
-        min_length=1,
-        max_length=1000,
-        description="Template of the greeting; `$name`, `$hostname` and `$version` are filled in.",
-    )
+    otel_service_name: Text = "message-service"
+    """Name of the service in exported spans."""
+    greeting: str = Field("Hello $name from $hostname with $version", min_length=1, max_length=1000)
+    """Template of the greeting; `$name`, `$hostname` and `$version` are filled in."""
