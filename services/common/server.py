@@ -45,58 +45,13 @@ def run(app: ASGIApp, *, settings: CommonSettings, checks: Sequence[Check] = ())
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # A connection takes a descriptor.
-    listener = _bind(settings.host, settings.port, "PORT")
-    management_listener = _bind(settings.host, settings.management_port, "MANAGEMENT_PORT")
-    uvloop.run(_serve(app, settings, checks, listener, management_listener))
+    uvloop.run(_serve(app, settings, Health(checks)))
     telemetry.shutdown()
 
 
-class _Server(uvicorn.Server):
-    def __init__(
-        self, app: ASGIApp, lifespan: Literal["on", "off"], started: Callable[[], None]
-    ) -> None:
-        super().__init__(_config(app, lifespan))
-        self._started = started
-        self._ending = asyncio.Event()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield  # Signals concern both servers; `_serve` handles them.
-
-    async def main_loop(self) -> None:
-        """Waits for the end; uvicorn's own looks ten times a second for `should_exit`."""
-        self._ticker = asyncio.create_task(self._tick())
-        self._started()
-        await self._ending.wait()
-
-    async def _tick(self) -> None:
-        while True:
-            await self.on_tick(0)  # Updates the Date header.
-            now = asyncio.get_running_loop().time()
-            for connection in list(self.server_state.connections):
-                if isinstance(connection, LimitedProtocol):
-                    connection.check_time(now)
-            await asyncio.sleep(TICK)
-
-    def end(self) -> None:
-        self.should_exit = True
-        self._ending.set()
-
-    def close_after_answers(self) -> None:
-        """Ends each connection with its next answer, so that clients connect elsewhere."""
-        header = (b"connection", b"close")
-        self.config.encoded_headers.append(header)
-        self.server_state.default_headers = [*self.server_state.default_headers, header]
-
-
-async def _serve(
-    app: ASGIApp,
-    settings: CommonSettings,
-    checks: Sequence[Check],
-    listener: socket.socket,
-    management_listener: socket.socket,
-) -> None:
-    health = Health(checks)
+async def _serve(app: ASGIApp, settings: CommonSettings, health: Health) -> None:
+    listener = _bind(settings.host, settings.port, "PORT")
+    management_listener = _bind(settings.host, settings.management_port, "MANAGEMENT_PORT")
     stop, hurry = asyncio.Event(), asyncio.Event()
 
     def started() -> None:
@@ -125,10 +80,11 @@ async def _serve(
     deadline = monotonic() + settings.shutdown_grace
     if health.serving and not serving.done():
         logger.info("Stopping: not ready any more, finishing what is in flight")
-        server.close_after_answers()
         health.serving = False
-        drain = min(settings.shutdown_drain, settings.shutdown_grace)
-        await asyncio.wait((asyncio.create_task(hurry.wait()),), timeout=drain)
+        await server.close_after_answers()
+        with contextlib.suppress(TimeoutError):
+            drain = min(settings.shutdown_drain, settings.shutdown_grace)
+            await asyncio.wait_for(hurry.wait(), drain)
     server.config.timeout_graceful_shutdown = max(0, deadline - monotonic())  # type: ignore[assignment]
     server.end()
     await serving
@@ -137,20 +93,53 @@ async def _serve(
     logger.info("Stopped")
 
 
-def _config(app: ASGIApp, lifespan: Literal["on", "off"]) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        loop="uvloop",
-        http=LimitedProtocol,
-        ws="none",
-        lifespan=lifespan,
-        interface="asgi3",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_keep_alive=KEEP_ALIVE,
-    )
+class _Server(uvicorn.Server):
+    def __init__(
+        self, app: ASGIApp, lifespan: Literal["on", "off"], started: Callable[[], None]
+    ) -> None:
+        config = uvicorn.Config(
+            app,
+            http=LimitedProtocol,
+            ws="none",
+            lifespan=lifespan,
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE,
+        )
+        super().__init__(config)
+        self._started = started
+        self._ending = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield  # Signals concern both servers; `_serve` handles them.
+
+    async def main_loop(self) -> None:
+        """Waits for the end; uvicorn's own looks ten times a second for `should_exit`."""
+        self._ticker = asyncio.create_task(self._tick())
+        self._started()
+        await self._ending.wait()
+
+    async def _tick(self) -> None:
+        while True:
+            await self.on_tick(0)  # Updates the Date header.
+            now = asyncio.get_running_loop().time()
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, LimitedProtocol):
+                    connection.check_time(now)
+            await asyncio.sleep(TICK)
+
+    async def close_after_answers(self) -> None:
+        """Ends each connection with its next answer, so that clients connect elsewhere."""
+        self.config.encoded_headers.append((b"connection", b"close"))
+        await self.on_tick(0)  # Makes it a default header, like the date.
+
+    def end(self) -> None:
+        self.should_exit = True
+        self._ending.set()
 
 
 def _bind(host: str, port: int, name: str) -> socket.socket:
