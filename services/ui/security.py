@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 
-from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.ui.settings import Settings
@@ -20,22 +21,11 @@ _HEADERS = {
 }
 
 
-def content_security_policy(nonce: str) -> str:
-    """Returns the policy of a page: no script at all; styles of our own or with the nonce."""
-    return (
-        f"default-src 'none'; style-src 'self' 'nonce-{nonce}'; img-src 'self'; "
-        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-    )
-
-
 def add_headers(app: ASGIApp, settings: Settings) -> ASGIApp:
     """Adds version, host and the protections that an answer does not set itself."""
-    texts = {
-        "x-ui-version": header_value(settings.demo_version),
-        "x-ui-hostname": header_value(settings.hostname),
-        **_HEADERS,
-    }
-    always = [(name.encode(), value.encode()) for name, value in texts.items()]
+    names = {"x-ui-version": settings.demo_version, "x-ui-hostname": settings.hostname}
+    values = {name: header_value(value) for name, value in names.items()} | _HEADERS
+    always = [(name.encode(), value.encode()) for name, value in values.items()]
 
     async def handle(scope: Scope, receive: Receive, send: Send) -> None:
         def send_with_headers(message: Message) -> Awaitable[None]:
@@ -50,29 +40,36 @@ def add_headers(app: ASGIApp, settings: Settings) -> ASGIApp:
     return handle
 
 
-def is_from_elsewhere(headers: Headers) -> bool:
-    """Returns whether a browser sent this post for a page of another site.
+def refuse_other_sites(request: Request) -> None:
+    """Raises HTTPException 403 when a browser sent this post for a page of another site.
 
     `Sec-Fetch-Site` says so where the browser trusts the connection (HTTPS, localhost);
     elsewhere `Origin` does. Gateways keep `Host` or put it into `X-Forwarded-Host`, and neither
     can be set by a page. Clients that are no browsers send none of these.
     """
-    site = headers.get("sec-fetch-site")
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
     if site is not None:
-        return site not in ("same-origin", "none")
-    origin = headers.get("origin")
-    if origin is None:
-        return False
-    host = origin.partition("://")[2]
-    hosts = (headers.get("host"), first_forwarded(headers, "x-forwarded-host"))
-    return not host or host not in hosts
+        ours = site in ("same-origin", "none")
+    elif origin is not None:
+        hosts = (request.headers.get("host"), _first_forwarded(request, "x-forwarded-host"))
+        host = origin.partition("://")[2]
+        ours = host != "" and host in hosts
+    else:
+        ours = True
+    if not ours:
+        raise HTTPException(403, "The form was sent from another site, so it was not accepted.")
 
 
-def first_forwarded(headers: Headers, name: str) -> str:
-    """Returns the first entry of a forwarded header, which the outermost proxy added."""
-    return headers.get(name, "").partition(",")[0].strip()
+def is_secure(request: Request) -> bool:
+    """Returns whether the browser's own connection uses TLS."""
+    return "https" in (request.url.scheme, _first_forwarded(request, "x-forwarded-proto"))
 
 
 def header_value(text: str) -> str:
     """Returns a text for a header: printable ASCII, everything else a question mark."""
     return "".join(c if " " <= c <= "~" else "?" for c in text)[:200]
+
+
+def _first_forwarded(request: Request, name: str) -> str:
+    """Returns the first entry of a forwarded header, which the outermost proxy added."""
+    return request.headers.get(name, "").partition(",")[0].strip()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import secrets
-from typing import Any, TypeGuard
+from typing import Any
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -65,32 +65,34 @@ class Sessions:
         """Returns when Redis takes writes."""
         await self._run("SET", "readiness", "1", "EX", 60)
 
-    async def name_of(self, token: str | None) -> str | None:
+    async def name_of(self, token: str) -> str | None:
         """Returns the name in a session, which then lasts another half hour; None without one.
 
         Redis is asked in any case, so that every visitor is told when sessions do not work.
         """
-        if not _is_token(token):
+        if not _TOKEN.fullmatch(token):
             await self._run("PING")
             return None
-        name: str | None = await self._run("GETEX", _key(token), "EX", TTL_SECONDS)
+        name: str | None = await self._run("GETEX", f"session:{token}", "EX", TTL_SECONDS)
         return name
 
-    async def save(self, token: str | None, name: str) -> str:
+    async def save(self, token: str, name: str) -> str:
         """Puts a name into the session; without one, starts one. Returns the session's token.
 
         A token that was not given out here is not taken over: whoever planted it would know it.
         """
-        if _is_token(token) and await self._run("SET", _key(token), name, "EX", TTL_SECONDS, "XX"):
-            return token
+        if _TOKEN.fullmatch(token):
+            key = f"session:{token}"
+            if await self._run("SET", key, name, "EX", TTL_SECONDS, "XX"):
+                return token
         token = secrets.token_urlsafe(32)
-        await self._run("SET", _key(token), name, "EX", TTL_SECONDS)
+        await self._run("SET", f"session:{token}", name, "EX", TTL_SECONDS)
         return token
 
-    async def end(self, token: str | None) -> None:
+    async def end(self, token: str) -> None:
         """Forgets a session."""
-        if _is_token(token):
-            await self._run("DEL", _key(token))
+        if _TOKEN.fullmatch(token):
+            await self._run("DEL", f"session:{token}")
 
     async def _run(self, command: str, *arguments: str | int) -> Any:
         """Runs a command, with its span and its metric."""
@@ -98,7 +100,7 @@ class Sessions:
         with client_span(command, {**self._attributes, "db.operation.name": command}):
             try:
                 answer = await self._redis.execute_command(command, *arguments)  # type: ignore[no-untyped-call]
-            except (RedisError, OSError) as error:
+            except RedisError as error:
                 outcome = _outcome(error)
                 self._outage.fails(error)
                 raise SessionsDownError(str(error), outcome) from error
@@ -109,15 +111,7 @@ class Sessions:
         return answer
 
 
-def _outcome(error: Exception) -> str:
-    if isinstance(error, RedisTimeoutError | TimeoutError):
+def _outcome(error: RedisError) -> str:
+    if isinstance(error, RedisTimeoutError):
         return "timeout"
-    return "unreachable" if isinstance(error, RedisConnectionError | OSError) else "error"
-
-
-def _is_token(token: str | None) -> TypeGuard[str]:
-    return token is not None and _TOKEN.fullmatch(token) is not None
-
-
-def _key(token: str) -> str:
-    return f"session:{token}"
+    return "unreachable" if isinstance(error, RedisConnectionError) else "error"

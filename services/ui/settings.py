@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import quote
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 from redis.asyncio import ConnectionPool
 from redis.exceptions import RedisError
 
@@ -23,6 +23,17 @@ CssColour = Annotated[
 _REDIS_URLS = "redis://USER:PASSWORD@HOST:PORT/DATABASE or rediss://… for TLS"
 
 
+def _redis_url(value: SecretStr) -> SecretStr:
+    url = value.get_secret_value()
+    try:
+        ConnectionPool.from_url(url).make_connection()  # type: ignore[no-untyped-call]
+    except (ValueError, TypeError, RedisError):
+        url = ""
+    if not url.startswith(("redis://", "rediss://")):
+        raise ValueError(_REDIS_URLS)
+    return value
+
+
 class Settings(CommonSettings):
     """Environment variables of the ui."""
 
@@ -35,7 +46,7 @@ class Settings(CommonSettings):
     guestbook_host: BaseUrl = Field(
         "http://guestbook-service", description="URL of the guestbook service."
     )
-    redis_url: SecretStr | None = Field(
+    redis_url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = Field(
         None,
         description=f"The Redis that keeps the sessions, as one URL: `{_REDIS_URLS}`. "
         "Wins over the other `REDIS_…` ones.",
@@ -59,19 +70,6 @@ class Settings(CommonSettings):
         description="Background colour of the page, to tell one version from another; "
         "white when not set.",
     )
-
-    @field_validator("redis_url")
-    @classmethod
-    def _usable_url(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None:
-            url = value.get_secret_value()
-            try:
-                ConnectionPool.from_url(url).make_connection()  # type: ignore[no-untyped-call]
-            except (ValueError, TypeError, RedisError):
-                url = ""
-            if not url.startswith(("redis://", "rediss://")):
-                raise ValueError(_REDIS_URLS)
-        return value
 
     @model_validator(mode="after")
     def _readable_password(self) -> Self:
