@@ -8,8 +8,8 @@ import ssl
 import threading
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from enum import Enum, auto
+from contextlib import AbstractContextManager, contextmanager
+from http import HTTPStatus
 from time import monotonic
 from typing import Any, Literal, TypeVar
 
@@ -20,32 +20,30 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from services.common.outage import Outage
 from services.common.telemetry import CallError
-from services.guestbook.pages import PEOPLE
-from services.guestbook.schema import TablesNotReadyError, prepare_tables
+from services.guestbook.tables import PEOPLE, TablesNotReadyError, prepare_tables
 
 POOL_SIZE = 10
 """Connections for requests."""
 MAINTENANCE_CONNECTIONS = 1
 """Connections beside them: for the tables, and to count the messages."""
 
+# Seconds:
 CONNECT_TIMEOUT = 2
-"""Seconds to connect to MySQL."""
-STATEMENT_TIMEOUT = 2.5
-"""Seconds after which the server ends a statement, also when its client has left."""
-ANSWER_TIMEOUT = 3
-"""Seconds for each read from, or write to, a connection; a hung server is noticed after them."""
-MAINTENANCE_TIMEOUT = 300
-"""The same for statements that take as long as the table is large."""
-LOCK_TIMEOUT = 2
-"""Seconds to wait for a row that another transaction holds."""
-IDLE_BEFORE_PING = 1
-"""Seconds after which a pooled connection is tried before it is used."""
-RECYCLE = 1800
-"""Seconds after which a connection is replaced: below the hour after which Envoy drops it."""
+STATEMENT_TIMEOUT = 2.5  # The server ends a statement, also when its client has left.
+ANSWER_TIMEOUT = 3  # For each read or write of a connection, to notice a server that hangs.
+MAINTENANCE_TIMEOUT = 300  # The same for statements that take as long as the table is large.
+LOCK_TIMEOUT = 2  # For a row that another transaction holds.
+IDLE_BEFORE_PING = 1  # A pooled connection is tried before it is used.
+RECYCLE = 1800  # A connection is replaced before Envoy drops it, which is after an hour.
+TRY_AGAIN_WITHIN = 1.0  # A failure after that is answered: somebody is waiting.
+ATTEMPTS = 5
 
-_ATTEMPTS = 5
-_TRY_AGAIN_WITHIN = 1.0
-"""Seconds after which a failure is answered and not tried again: somebody is waiting."""
+# Error codes of MySQL and MariaDB:
+_NO_TABLE = {1054, 1146}  # The database is a new one, or (unknown column) one of earlier.
+_READ_ONLY = {1290, 1792, 1836}  # Another server may have taken over.
+_IN_THE_WAY = {1213, 1317}  # A deadlock; a statement that was killed.
+_KILLED = 1927  # MariaDB: the connection was.
+_REFUSED = {1366, 1406}  # The data is at fault: not in the character set; too long.
 
 T = TypeVar("T")
 
@@ -59,8 +57,12 @@ class DatabaseUnavailableError(CallError):
         super().__init__(reason, error_type)
 
 
-class DataRefusedError(Exception):
-    """The database refuses the data; the text is the reason."""
+class RefusedError(CallError):
+    """The data in the database, or its form, refuses a request; has the status of the answer."""
+
+    def __init__(self, status: HTTPStatus, reason: str) -> None:
+        super().__init__(reason, "refused")
+        self.status = status
 
 
 class Database:
@@ -72,15 +74,26 @@ class Database:
     def __init__(self, url: URL) -> None:
         # It writes a stack trace for each connection that breaks; `_outages` log the change.
         logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
-        self._requests = _engine(url, ANSWER_TIMEOUT, STATEMENT_TIMEOUT, pool_size=POOL_SIZE)
+        self._requests = _engine(
+            url,
+            ANSWER_TIMEOUT,
+            STATEMENT_TIMEOUT,
+            pool_size=POOL_SIZE,
+            max_overflow=0,
+            pool_timeout=ANSWER_TIMEOUT,
+            pool_recycle=RECYCLE,
+            pool_use_lifo=True,
+            pool_reset_on_return=None,
+        )
+        event.listen(self._requests, "checkin", _note_use)
+        event.listen(self._requests, "checkout", self._ping_when_idle)
         self._maintenance = _engine(url, MAINTENANCE_TIMEOUT, 0, poolclass=NullPool)
         self._maintaining = threading.Lock()
         self._prepared = False
         self._answered = float("-inf")
+        takes = "The database takes"
         self._outages = {
-            kind: Outage(
-                logger, f"The database takes no {kind}", f"The database takes {kind} again"
-            )
+            kind: Outage(logger, f"{takes} no {kind}", f"{takes} {kind} again")
             for kind in ("reads", "writes")
         }
 
@@ -95,63 +108,56 @@ class Database:
 
     def read(self, work: Callable[[Connection], T]) -> T:
         """Runs statements that change nothing, each on its own state of the data."""
-
-        def read(_uncertain: bool) -> T:
-            with self._requests.connect() as connection:
-                return work(connection)
-
-        return self._attempt("reads", read)
+        return self._attempt("reads", self._requests.connect, lambda c, _: work(c))
 
     def write(self, work: Callable[[Connection, bool], T]) -> T:
         """Runs a transaction; the flag says that the outcome of an earlier attempt is not known.
 
-        It also raises DataRefusedError.
+        It also raises RefusedError.
         """
-
-        def write(uncertain: bool) -> T:
-            with _transaction(self._requests) as connection:
-                return work(connection, uncertain)
-
-        return self._attempt("writes", write)
+        return self._attempt("writes", lambda: _transaction(self._requests), work)
 
     def maintain(self, work: Callable[[Connection], T]) -> T:
         """Runs a transaction that may take long; one at a time."""
+        return self._attempt("writes", self._maintenance_transaction, lambda c, _: work(c))
 
-        def maintain(_uncertain: bool) -> T:
-            with self._maintaining, _transaction(self._maintenance) as connection:
-                return work(connection)
-
-        return self._attempt("writes", maintain)
-
-    def _attempt(self, kind: Literal["reads", "writes"], work: Callable[[bool], T]) -> T:
+    def _attempt(
+        self,
+        kind: Literal["reads", "writes"],
+        connect: Callable[[], AbstractContextManager[Connection]],
+        work: Callable[[Connection, bool], T],
+    ) -> T:
         """Does the work, again where that helps."""
-        started = monotonic()
-        uncertain = False
-        for attempt in range(1, _ATTEMPTS + 1):
+        started, attempts, uncertain = monotonic(), 0, False
+        while True:
+            attempts += 1
             try:
                 self._prepare()
-                result = work(uncertain)
+                with connect() as connection:
+                    result = work(connection, uncertain)
             except (TablesNotReadyError, PoolTimeout) as error:
                 reason = str(error) if isinstance(error, TablesNotReadyError) else "all are busy"
                 raise self._unavailable(kind, reason) from None
             except DBAPIError as error:
-                match failure := _failure(error):
-                    case Failure.REFUSED:
-                        raise DataRefusedError(_reason(error)) from None
-                    case Failure.LOST:
-                        uncertain = True
-                    case Failure.NO_TABLE:
-                        self._prepared = False
-                    case Failure.READ_ONLY:
-                        self._requests.dispose()  # New connections may reach another server.
-                late = monotonic() - started > _TRY_AGAIN_WITHIN
-                if failure is Failure.OTHER or attempt == _ATTEMPTS or late:
+                code = _code(error)
+                if code in _REFUSED:
+                    reason = f"The database refuses this: {_reason(error)}"
+                    raise RefusedError(HTTPStatus.BAD_REQUEST, reason) from None
+                lost = error.connection_invalidated or code == _KILLED
+                uncertain = uncertain or lost
+                if code in _NO_TABLE:
+                    self._prepared = False
+                if code in _READ_ONLY:
+                    self._requests.dispose()  # New connections may reach another server.
+                again = lost or code in _NO_TABLE | _READ_ONLY | _IN_THE_WAY
+                again = again or isinstance(error, IntegrityError)  # The same key came meanwhile.
+                late = monotonic() - started > TRY_AGAIN_WITHIN
+                if not again or late or attempts == ATTEMPTS:
                     raise self._unavailable(kind, _reason(error)) from None
             else:
                 self._answered = monotonic()
                 self._outages[kind].works()
                 return result
-        raise AssertionError("unreachable")
 
     def _unavailable(self, kind: str, reason: str) -> DatabaseUnavailableError:
         self._outages[kind].fails(reason)
@@ -168,6 +174,24 @@ class Database:
             self._prepared = True
         finally:
             self._maintaining.release()
+
+    @contextmanager
+    def _maintenance_transaction(self) -> Iterator[Connection]:
+        with self._maintaining, _transaction(self._maintenance) as connection:
+            yield connection
+
+    def _ping_when_idle(self, connection: Any, record: Any, _proxy: Any) -> None:
+        """Does `pool_pre_ping`, but without its round trip for a connection used a moment ago."""
+        if monotonic() - record.info.get("used", monotonic()) < IDLE_BEFORE_PING:
+            return
+        try:
+            self._requests.dialect.do_ping(connection)
+        except Exception as error:
+            raise DisconnectionError from error
+
+
+def _note_use(_connection: Any, record: Any) -> None:
+    record.info["used"] = monotonic()
 
 
 @contextmanager
@@ -192,50 +216,32 @@ def _transaction(engine: Engine) -> Iterator[Connection]:
 
 
 def _engine(url: URL, answer_timeout: int, statement_timeout: float, **options: Any) -> Engine:
-    if "pool_size" in options:
-        options |= {
-            "max_overflow": 0,
-            "pool_timeout": ANSWER_TIMEOUT,
-            "pool_recycle": RECYCLE,
-            "pool_use_lifo": True,
-            "pool_reset_on_return": None,
-        }
+    options |= {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True}
     if url.get_backend_name() == "sqlite":
-        options["connect_args"] = {"timeout": LOCK_TIMEOUT, "isolation_level": None}
-    else:
-        options["connect_args"] = {
-            "charset": "utf8mb4",
-            "connect_timeout": CONNECT_TIMEOUT,
-            "read_timeout": answer_timeout,
-            "write_timeout": answer_timeout,
-            "init_command": _session(statement_timeout),
-        }
-    engine = create_engine(
-        url, isolation_level="AUTOCOMMIT", skip_autocommit_rollback=True, **options
-    )
-    if url.get_backend_name() == "sqlite":
+        arguments: dict[str, Any] = {"timeout": LOCK_TIMEOUT, "isolation_level": None}
+        engine = create_engine(url, connect_args=arguments, **options)
         event.listen(engine, "connect", _set_up_sqlite)
-    else:
-        event.listen(engine, "do_connect", lambda _dialect, _record, _args, kw: _Connection(**kw))
-        if "pool_size" in options:
-            event.listen(engine, "checkin", _note_use)
-            event.listen(engine, "checkout", _ping_when_idle)
-    return engine
-
-
-def _session(statement_timeout: float) -> str:
-    """Returns the statement that sets up a session, of MySQL (`/*!`) or of MariaDB (`/*M!`).
-
-    READ COMMITTED locks no gaps between rows, over which posts would wait for each other.
-    """
-    return (
+        return engine
+    # For MySQL (`/*!`) and for MariaDB (`/*M!`). READ COMMITTED locks no gaps between rows, over
+    # which posts would wait for each other.
+    session = (
         "SET SESSION time_zone='+00:00', "
         "sql_mode=CONCAT(@@sql_mode, ',STRICT_TRANS_TABLES'), "
-        f"/*!80000 transaction_isolation='READ-COMMITTED', "
+        "/*!80000 transaction_isolation='READ-COMMITTED', "
         f"max_execution_time={int(statement_timeout * 1000)}, */"
         f"/*M! tx_isolation='READ-COMMITTED', max_statement_time={statement_timeout}, */"
         f"innodb_lock_wait_timeout={LOCK_TIMEOUT}"
     )
+    arguments = {
+        "charset": "utf8mb4",
+        "connect_timeout": CONNECT_TIMEOUT,
+        "read_timeout": answer_timeout,
+        "write_timeout": answer_timeout,
+        "init_command": session,
+    }
+    engine = create_engine(url, connect_args=arguments, **options)
+    event.listen(engine, "do_connect", lambda _dialect, _record, _args, kw: _Connection(**kw))
+    return engine
 
 
 class _Connection(pymysql.Connection):
@@ -268,61 +274,13 @@ def _letters(name: str) -> str:
     return "".join(c for c in folded if not unicodedata.combining(c))
 
 
-def _note_use(_connection: Any, record: Any) -> None:
-    record.info["used"] = monotonic()
-
-
-def _ping_when_idle(connection: Any, record: Any, _proxy: Any) -> None:
-    """Does `pool_pre_ping`, but without its round trip for a connection used a moment ago."""
-    if monotonic() - record.info.get("used", monotonic()) < IDLE_BEFORE_PING:
-        return
-    try:
-        connection.ping(reconnect=False)
-    except Exception as error:
-        raise DisconnectionError from error
-
-
-class Failure(Enum):
-    """The remedy for an error of the database."""
-
-    CONFLICT = auto()
-    """Another transaction or an operator was in the way: try again."""
-    LOST = auto()
-    """The connection broke: try again on a new one."""
-    READ_ONLY = auto()
-    """The server takes no writes any more: try again on a new connection."""
-    NO_TABLE = auto()
-    """The database is a new one: make the tables and try again."""
-    REFUSED = auto()
-    """The data is at fault: never try again."""
-    OTHER = auto()
-
-
-_CODES = {
-    1054: Failure.NO_TABLE,  # unknown column: a table of an earlier version was restored
-    1146: Failure.NO_TABLE,
-    1213: Failure.CONFLICT,  # deadlock
-    1290: Failure.READ_ONLY,  # --read-only
-    1317: Failure.CONFLICT,  # the statement was killed
-    1366: Failure.REFUSED,  # not in the character set
-    1406: Failure.REFUSED,  # too long
-    1792: Failure.READ_ONLY,  # a read-only transaction
-    1836: Failure.READ_ONLY,  # a server in read-only mode
-    1927: Failure.LOST,  # MariaDB: the connection was killed
-}
-
-
-def _failure(error: DBAPIError) -> Failure:
-    if error.connection_invalidated:
-        return Failure.LOST
-    if isinstance(error, IntegrityError):
-        return Failure.CONFLICT
-    if isinstance(error.orig, sqlite3.Error):
-        missing = ("no such table", "no such column", "has no column")
-        found = any(words in str(error.orig) for words in missing)
-        return Failure.NO_TABLE if found else Failure.OTHER
-    code = error.orig.args[0] if error.orig is not None and error.orig.args else None
-    return _CODES.get(code, Failure.OTHER) if isinstance(code, int) else Failure.OTHER
+def _code(error: DBAPIError) -> int:
+    """Returns MySQL's code of an error, 0 without one. SQLite has words for a missing table."""
+    code = error.orig.args[0] if error.orig is not None and error.orig.args else 0
+    if isinstance(code, int):
+        return code
+    missing = ("no such table", "no such column", "has no column")
+    return 1146 if any(words in str(code) for words in missing) else 0
 
 
 def _reason(error: DBAPIError) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, NotRequired
 from urllib.parse import quote
 
+from pydantic import Field
+from starlette.requests import Request
+from typing_extensions import TypedDict
+
 from services.guestbook.models import Message, render_timestamp
-from services.guestbook.pages import PageRequest
+from services.guestbook.pages import Page, PageRequest
 
 MEDIA_TYPE = "application/hal+json"
 COLLECTION = "/api/messages"
@@ -18,41 +21,54 @@ _PORT = re.compile(r"[0-9]{1,5}")
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
-def media_type(accept: str) -> str:
-    """Returns `application/json` for a client that asks for it by name and not for HAL, else HAL.
+class Link(TypedDict):
+    """A link of HAL."""
 
-    The charset is for Spring 5.0, which otherwise reads JSON as Latin-1.
-    """
-    plain = "application/json" in accept and MEDIA_TYPE not in accept
-    return f"{'application/json' if plain else MEDIA_TYPE};charset=UTF-8"
+    href: str
+    templated: NotRequired[bool]
 
 
-def base_url(headers: Mapping[str, str], scheme: str) -> str:
-    """Returns scheme, authority and prefix for links, as the client sees this service.
+class MessageDocument(TypedDict):
+    """A message in HAL."""
 
-    The rules are those of Spring's ForwardedHeaderFilter for `X-Forwarded-*`; `headers` are by
-    lower-case name. A header that makes no sense counts as not sent; a request without a usable
-    Host gets links without authority, which a client resolves against the address it asked.
-    """
-    forwarded_scheme = _first(headers, "x-forwarded-proto").lower()
-    if forwarded_scheme in _DEFAULT_PORTS:
-        scheme = forwarded_scheme
-    host = _first(headers, "x-forwarded-host")
-    if not _HOST.fullmatch(host):
-        host = headers.get("host", "")
-    port = _first(headers, "x-forwarded-port")
-    prefix = _prefix(headers.get("x-forwarded-prefix", ""))
-    if not _HOST.fullmatch(host):
-        return prefix
-    if _PORT.fullmatch(port):
-        name = re.sub(r":[0-9]+$", "", host)
-        host = f"{name}:{port}"
-    return f"{scheme}://{host.removesuffix(':' + _DEFAULT_PORTS.get(scheme, ''))}{prefix}"
+    username: str | None
+    message: str | None
+    timestamp: Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None
+    _links: dict[str, Link]
 
 
-def message(stored: Message, base: str) -> dict[str, Any]:
+class Embedded(TypedDict):
+    """The messages of a page."""
+
+    messages: list[MessageDocument]
+
+
+class PageInfo(TypedDict):
+    """The place of a page among all."""
+
+    size: int
+    totalElements: int
+    totalPages: int
+    number: int
+
+
+class PageDocument(TypedDict):
+    """A page of messages in HAL."""
+
+    _embedded: Embedded
+    _links: dict[str, Link]
+    page: PageInfo
+
+
+class LinksDocument(TypedDict):
+    """A document of HAL that has links alone."""
+
+    _links: dict[str, Link]
+
+
+def message(stored: Message, base: str) -> MessageDocument:
     """Returns a message, with its link."""
-    link = {"href": f"{base}{COLLECTION}/{stored.id}"}
+    link: Link = {"href": f"{base}{COLLECTION}/{stored.id}"}
     return {
         "username": stored.username,
         "message": stored.message,
@@ -61,81 +77,87 @@ def message(stored: Message, base: str) -> dict[str, Any]:
     }
 
 
-def page(request: PageRequest, messages: list[Message], total: int, base: str) -> dict[str, Any]:
+def page(request: PageRequest, found: Page, base: str) -> PageDocument:
     """Returns a page, with links to itself and to other pages that keep its size and sort."""
-    sort = "".join(f"&sort={order.field},{order.direction}" for order in request.sort)
-    pages = -(-total // request.size)
-    last = max(pages - 1, 0)
-    numbers = {"first": 0}
-    if request.number > 0:
-        numbers["prev"] = request.number - 1
-    numbers["self"] = request.number
-    if request.number < last:
-        numbers["next"] = request.number + 1
-    numbers["last"] = last
-    collection = base + COLLECTION
-    links = {
-        name: {"href": f"{collection}?page={number}&size={request.size}{sort}"}
+    pages = -(-found.total // request.size)
+    here, last = request.number, max(pages - 1, 0)
+    numbers = {"first": 0, "prev": here - 1, "self": here, "next": here + 1, "last": last}
+    if here == 0:
+        del numbers["prev"]
+    if here >= last:
+        del numbers["next"]
+    sort = "".join(f"&sort={field},{direction}" for field, direction in request.sort)
+    links: dict[str, Link] = {
+        name: {"href": f"{base}{COLLECTION}?page={number}&size={request.size}{sort}"}
         for name, number in numbers.items()
     }
     links["profile"] = {"href": f"{base}/api/profile/messages"}
     return {
-        "_embedded": {"messages": [message(stored, base) for stored in messages]},
+        "_embedded": {"messages": [message(stored, base) for stored in found.messages]},
         "_links": links,
         "page": {
             "size": request.size,
-            "totalElements": total,
+            "totalElements": found.total,
             "totalPages": pages,
-            "number": request.number,
+            "number": here,
         },
-    }
-
-
-def root(base: str) -> dict[str, Any]:
-    """Returns the entry of the API."""
-    return {
-        "_links": {
-            "messages": {"href": f"{base}{COLLECTION}{{?page,size,sort}}", "templated": True},
-            "profile": {"href": f"{base}/api/profile"},
-        }
-    }
-
-
-def profile(base: str) -> dict[str, Any]:
-    """Returns the links to the descriptions."""
-    return {
-        "_links": {
-            "self": {"href": f"{base}/api/profile"},
-            "messages": {"href": f"{base}/api/profile/messages"},
-        }
     }
 
 
 def alps(base: str) -> dict[str, Any]:
     """Returns the description of a message (ALPS, application/alps+json)."""
-    fields = [{"name": name, "type": "SEMANTIC"} for name in ("username", "message", "timestamp")]
-    operations = [
-        ("get-messages", "SAFE"),
-        ("create-messages", "UNSAFE"),
-        ("get-message", "SAFE"),
-        ("update-message", "IDEMPOTENT"),
-        ("patch-message", "UNSAFE"),
-        ("delete-message", "IDEMPOTENT"),
-    ]
+    operations = {
+        "get-messages": "SAFE",
+        "create-messages": "UNSAFE",
+        "get-message": "SAFE",
+        "update-message": "IDEMPOTENT",
+        "patch-message": "UNSAFE",
+        "delete-message": "IDEMPOTENT",
+    }
+    name = "message-representation"
+    fields = [{"name": field, "type": "SEMANTIC"} for field in ("username", "message", "timestamp")]
+    represented = {"id": name, "href": f"{base}/api/profile/messages", "descriptor": fields}
     described = [
-        {"id": name, "name": name.partition("-")[2], "type": kind, "rt": "#message-representation"}
-        for name, kind in operations
+        {"id": operation, "name": operation.partition("-")[2], "type": kind, "rt": f"#{name}"}
+        for operation, kind in operations.items()
     ]
-    href = f"{base}/api/profile/messages"
-    representation = {"id": "message-representation", "href": href, "descriptor": fields}
-    return {"alps": {"version": "1.0", "descriptor": [representation, *described]}}
+    return {"alps": {"version": "1.0", "descriptor": [represented, *described]}}
 
 
-def _first(headers: Mapping[str, str], name: str) -> str:
-    return headers.get(name, "").partition(",")[0].strip()
+def media_type(request: Request) -> str:
+    """Returns `application/json` for a client that asks for it by name and not for HAL, else HAL.
+
+    The charset is for Spring 5.0, which otherwise reads JSON as Latin-1.
+    """
+    accept = request.headers.get("accept", "")
+    plain = "application/json" in accept and MEDIA_TYPE not in accept
+    return f"{'application/json' if plain else MEDIA_TYPE};charset=UTF-8"
 
 
-def _prefix(value: str) -> str:
-    """Joins the prefixes of a list; each proxy adds its own, the outermost first."""
-    parts = (part.strip().strip("/") for part in value.split(","))
-    return "".join("/" + quote(part, safe="/-._~!$&'()*+,;=:@%") for part in parts if part)
+def base_url(request: Request) -> str:
+    """Returns scheme, authority and prefix for links, as the client sees this service.
+
+    The rules are those of Spring's ForwardedHeaderFilter for `X-Forwarded-*`. A header that makes
+    no sense counts as not sent; a request without a usable Host gets links without authority,
+    which a client resolves against the address it asked.
+    """
+    headers = request.headers
+    # Each proxy adds its own prefix, the outermost first.
+    parts = [part.strip().strip("/") for part in headers.get("x-forwarded-prefix", "").split(",")]
+    prefix = "".join("/" + quote(part, safe="/-._~!$&'()*+,;=:@%") for part in parts if part)
+    host = _first(request, "x-forwarded-host")
+    if not _HOST.fullmatch(host):
+        host = headers.get("host", "")
+    if not _HOST.fullmatch(host):
+        return prefix
+    port = _first(request, "x-forwarded-port")
+    if _PORT.fullmatch(port):
+        host = f"{re.sub(':[0-9]+$', '', host)}:{port}"
+    scheme = _first(request, "x-forwarded-proto").lower()
+    if scheme not in _DEFAULT_PORTS:
+        scheme = request.scope["scheme"]
+    return f"{scheme}://{host.removesuffix(':' + _DEFAULT_PORTS.get(scheme, ''))}{prefix}"
+
+
+def _first(request: Request, name: str) -> str:
+    return request.headers.get(name, "").partition(",")[0].strip()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from http import HTTPStatus
+from typing import Annotated, Any, NamedTuple
 
+from fastapi import HTTPException, Query
 from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, select
 
 from services.guestbook.models import Message
-from services.guestbook.tables import message, message_count
+from services.guestbook.tables import PEOPLE, message, message_count
 
 FIELDS = ("id", "username", "timestamp")
 """The fields to sort by; each has an index."""
@@ -19,18 +21,10 @@ MAX_SIZE = 1000
 FAR = 1000
 """Rows before a page from which on the database skips them in an index, from the nearer end."""
 
-PEOPLE = "people"
-"""SQLite's collation for names, made with each connection; MySQL's stands in the table."""
-
 _INT = re.compile(r"[+-]?[0-9]{1,10}")
-_MAX_INT = 2**31 - 1
 
-
-class Order(NamedTuple):
-    """A field to sort by."""
-
-    field: str
-    direction: Literal["asc", "desc"] = "asc"
+Sort = tuple[tuple[str, str], ...]
+"""Fields, each with `asc` or `desc`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +33,7 @@ class PageRequest:
 
     number: int
     size: int
-    sort: tuple[Order, ...] = ()
+    sort: Sort
 
     @property
     def offset(self) -> int:
@@ -56,39 +50,39 @@ class Page(NamedTuple):
     """Whether the table has newer rows than those that are counted: somebody else writes to it."""
 
 
-def page_request(page: str | None, size: str | None, sort: list[str]) -> PageRequest:
-    """Reads the parameters as Spring Data does: a bad number is the default, a bad sort ignored.
-
-    Raises ValueError for `sort=message`, which has no index.
-    """
-    number = min(max(_int(page), 0), _MAX_INT)
+async def page_request(
+    page: Annotated[str | None, Query(description="Number of the page, from 0")] = None,
+    size: Annotated[str | None, Query(description="Messages on a page, 1 to 1000; else 20")] = None,
+    sort: Annotated[
+        list[str] | None,
+        Query(description="`field,asc` or `field,desc` of id, username, timestamp"),
+    ] = None,
+) -> PageRequest:
+    """Reads the parameters as Spring Data does: a bad number is the default, a bad sort ignored."""
+    directions: dict[str, str] = {}
+    for parameter in sort or ():
+        # `field[,field…][,asc|desc]`: the direction holds for all fields.
+        *names, direction = parameter.split(",")
+        if direction.lower() not in ("asc", "desc"):
+            names.append(direction)
+            direction = "asc"
+        if "message" in names:
+            reason = f"sort: no sorting by message; there are {', '.join(FIELDS)}"
+            raise HTTPException(HTTPStatus.BAD_REQUEST, reason)
+        for name in names:
+            if name in FIELDS:
+                directions.setdefault(name, direction.lower())
     wanted = _int(size)
-    orders = tuple(order for parameter in sort for order in _orders(parameter))
-    first = tuple(
-        order
-        for at, order in enumerate(orders)
-        if order.field not in [o.field for o in orders[:at]]
-    )
-    return PageRequest(number, min(wanted, MAX_SIZE) if wanted > 0 else DEFAULT_SIZE, first)
+    allowed = min(wanted, MAX_SIZE) if wanted > 0 else DEFAULT_SIZE
+    return PageRequest(max(_int(page), 0), allowed, tuple(directions.items()))
 
 
 def _int(text: str | None) -> int:
+    """Returns a whole number of 32 bits, 0 for anything else."""
     value = int(text) if text and _INT.fullmatch(text) else 0
-    return value if -_MAX_INT - 1 <= value <= _MAX_INT else 0
+    return value if -(2**31) <= value < 2**31 else 0
 
 
-def _orders(parameter: str) -> list[Order]:
-    """Reads `field[,field…][,asc|desc]`; the direction holds for all fields."""
-    *names, last = parameter.split(",")
-    if last.lower() not in ("asc", "desc"):
-        names.append(last)
-    direction: Literal["asc", "desc"] = "desc" if last.lower() == "desc" else "asc"
-    if "message" in names:
-        raise ValueError(f"sort: no sorting by message; there are {', '.join(FIELDS)}")
-    return [Order(name, direction) for name in names if name in FIELDS]
-
-
-_columns = (message.c.id, message.c.username, message.c.message, message.c.timestamp)
 _total = select(func.coalesce(func.sum(message_count.c.total), 0)).scalar_subquery()
 _last_counted = select(func.coalesce(func.max(message_count.c.last_id), 0)).scalar_subquery()
 _last = select(func.coalesce(func.max(message.c.id), 0)).scalar_subquery()
@@ -129,36 +123,27 @@ def read_page(connection: Connection, request: PageRequest, guess: int | None) -
 
 def _read(connection: Connection, statement: Select[Any], limit: int, offset: int) -> Page:
     rows = connection.execute(statement, {"limit": limit, "offset": offset}).all()
-    if not rows:
-        total, foreign = connection.execute(_empty_page).one()
-        return Page([], int(total), bool(foreign))
-    return Page([Message(*row[:4]) for row in rows], int(rows[0][4]), bool(rows[0][5]))
+    state = rows[0][-2:] if rows else connection.execute(_empty_page).one()
+    return Page([Message(*row[:-2]) for row in rows], int(state[0]), bool(state[1]))
 
 
 @lru_cache(maxsize=64)
-def _statement(dialect: str, sort: tuple[Order, ...], *, far: bool, backwards: bool) -> Select[Any]:
-    order = _order_by(dialect, sort, backwards=backwards)
-    if not far:
-        rows = select(*_columns, *_state).order_by(*order)
-        return rows.limit(bindparam("limit")).offset(bindparam("offset"))
-    # The ids come from an index alone; only the rows of the page itself are read.
-    ids = select(message.c.id).order_by(*order)
-    found = ids.limit(bindparam("limit")).offset(bindparam("offset")).subquery()
-    return select(*_columns, *_state).join(found, found.c.id == message.c.id).order_by(*order)
-
-
-def _order_by(
-    dialect: str, sort: tuple[Order, ...], *, backwards: bool
-) -> list[ColumnElement[Any]]:
-    """Returns the order, made total by the id, in the direction of the field before it."""
-    orders = list(sort)
-    if all(order.field != "id" for order in sort):
-        orders.append(Order("id", sort[-1].direction if sort else "asc"))
-    found: list[ColumnElement[Any]] = []
-    for order in orders:
-        column: ColumnElement[Any] = message.c[order.field]
-        if dialect == "sqlite" and order.field == "username":
+def _statement(dialect: str, sort: Sort, *, far: bool, backwards: bool) -> Select[Any]:
+    if all(field != "id" for field, _ in sort):
+        # It makes the order total, in the direction of the field before it.
+        sort = (*sort, ("id", sort[-1][1] if sort else "asc"))
+    order: list[ColumnElement[Any]] = []
+    for field, direction in sort:
+        column: ColumnElement[Any] = message.c[field]
+        if dialect == "sqlite" and field == "username":
             column = column.collate(PEOPLE)
-        descending = (order.direction == "desc") is not backwards
-        found.append(column.desc() if descending else column.asc())
-    return found
+        descending = (direction == "desc") is not backwards
+        order.append(column.desc() if descending else column.asc())
+    rows = select(message, *_state).order_by(*order)
+    # Far away the ids come from an index alone; only the rows of the page itself are read.
+    cut = select(message.c.id).order_by(*order) if far else rows
+    cut = cut.limit(bindparam("limit")).offset(bindparam("offset"))
+    if not far:
+        return cut
+    ids = cut.subquery()
+    return rows.join(ids, ids.c.id == message.c.id)

@@ -46,32 +46,20 @@ class Settings(CommonSettings):
             url = make_url(value.get_secret_value())
         except (ArgumentError, ValueError):
             raise ValueError(_ALLOWED_URLS) from None
-        on_disk = url.drivername in ("sqlite", "sqlite+pysqlite") and url.database not in (
-            None,
-            "",
-            ":memory:",
-        )
-        if not on_disk and not (url.drivername == "mysql+pymysql" and url.database):
+        known = url.drivername in ("mysql+pymysql", "sqlite", "sqlite+pysqlite")
+        if not known or url.database in (None, "", ":memory:"):
             raise ValueError(_ALLOWED_URLS)
         return value
 
     @model_validator(mode="after")
     def _readable_password(self) -> Self:
-        self._password()
+        self.url()
         return self
 
     def url(self) -> URL:
         """Returns the address of the database."""
+        secret = password(self.mysql_password, self.mysql_password_file, "MYSQL_PASSWORD_FILE")
         if self.database_url is not None:
             return make_url(self.database_url.get_secret_value())
-        return URL.create(
-            "mysql+pymysql",
-            self.mysql_user,
-            self._password(),
-            self.mysql_host,
-            self.mysql_port,
-            self.mysql_database,
-        )
-
-    def _password(self) -> str | None:
-        return password(self.mysql_password, self.mysql_password_file, "MYSQL_PASSWORD_FILE")
+        place = (self.mysql_host, self.mysql_port, self.mysql_database)
+        return URL.create("mysql+pymysql", self.mysql_user, secret, *place)

@@ -3,78 +3,50 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 from contextvars import copy_context
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from functools import partial
+from http import HTTPStatus
+from typing import TypeVar
 from uuid import uuid4
 
-from anyio import CapacityLimiter, to_thread
+from anyio import to_thread
 from sqlalchemy import URL, Connection, bindparam, case, delete, func, insert, select, update
 
 from services.common.metrics import backend_counter
-from services.common.telemetry import Attributes, client_span
-from services.guestbook.database import (
-    POOL_SIZE,
-    Database,
-    DatabaseUnavailableError,
-    DataRefusedError,
-)
-from services.guestbook.models import Entry, Message, now
+from services.common.telemetry import Attributes, CallError, client_span
+from services.guestbook.database import POOL_SIZE, Database, DatabaseUnavailableError, RefusedError
+from services.guestbook.models import Changes, Entry, Message, now
 from services.guestbook.pages import FOREIGN, Page, PageRequest, read_page
-from services.guestbook.schema import add_slots
-from services.guestbook.tables import SLOTS, idempotency_key, message, message_count
+from services.guestbook.tables import SLOTS, add_slots, idempotency_key, message, message_count
 
 KEYS_KEPT = timedelta(hours=24)
 """Time in which the same idempotency key gets the same answer."""
-TURN_TIMEOUT = 3.0
-"""Seconds a request waits for one of the connections before it is told to come back."""
 
-_BATCH = 1000
-_message = select(message.c.id, message.c.username, message.c.message, message.c.timestamp).where(
-    message.c.id == bindparam("id")
-)
+TURN_TIMEOUT = 3.0  # Seconds a request waits for its turn before it is told to come back.
+TRY_AGAIN = 1.0  # Seconds between attempts to reach a database for maintenance.
+EVERY = 60.0  # Seconds between two rounds of maintenance.
+RECONCILE_EVERY = 10  # Rounds between two checks of the number of messages.
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+_by_id = select(message).where(message.c.id == bindparam("id"))
 _by_key = select(idempotency_key).where(idempotency_key.c.value == bindparam("key"))
+_last_id = message_count.c.last_id
 _count = (
     update(message_count)
     .where(message_count.c.slot == bindparam("at"))
     .values(
         total=message_count.c.total + bindparam("by"),
-        last_id=case(
-            (message_count.c.last_id < bindparam("id"), bindparam("id")),
-            else_=message_count.c.last_id,
-        ),
+        last_id=case((_last_id < bindparam("id"), bindparam("id")), else_=_last_id),
     )
 )
-_expired = (
-    select(idempotency_key.c.value)
-    .where(idempotency_key.c.created < bindparam("before"))
-    .limit(_BATCH)
-)
-_forget = delete(idempotency_key).where(
-    idempotency_key.c.value.in_(bindparam("values", expanding=True))
-)
-
-T = TypeVar("T")
-
-
-class KeyReusedError(Exception):
-    """The idempotency key came before, with another message."""
-
-
-class PreconditionFailedError(Exception):
-    """The message has another entity tag than the request named."""
-
-
-@dataclass(frozen=True, slots=True)
-class Added:
-    """A stored message."""
-
-    message: Message
-    replayed: bool
-    """Whether an earlier request with the same key had stored it."""
 
 
 class Storage:
@@ -84,7 +56,6 @@ class Storage:
         self._database = Database(url)
         self._turns = asyncio.Semaphore(POOL_SIZE)
         self._threads = ThreadPoolExecutor(POOL_SIZE, "database")
-        self._probing = CapacityLimiter(1)
         self._total: int | None = None
         """The total as of the last page."""
         self._attributes: Attributes = {
@@ -100,32 +71,70 @@ class Storage:
         self._database.close()
 
     async def probe(self) -> None:
-        """Returns when the database answers; in a thread of its own, however busy the others."""
-        await to_thread.run_sync(
-            self._database.probe, limiter=self._probing, abandon_on_cancel=True
-        )
+        """Returns when the database answers, however busy the threads for requests are."""
+        await to_thread.run_sync(self._database.probe, abandon_on_cancel=True)
 
     async def page(self, request: PageRequest) -> Page:
         """Returns a page of messages, and their number."""
-        return await self._ask("SELECT", lambda: self._page(request))
+
+        def read(connection: Connection) -> Page:
+            return read_page(connection, request, self._total)
+
+        def work() -> Page:
+            page = self._database.read(read)
+            expected = max(0, min(request.size, page.total - request.offset))
+            if page.foreign or len(page.messages) != expected:
+                self._database.maintain(_reconcile)
+                page = self._database.read(read)
+            self._total = page.total
+            return page
+
+        return await self._ask("SELECT", work)
 
     async def get(self, message_id: int) -> Message | None:
         """Returns a message by its id."""
-        return await self._ask(
-            "SELECT", lambda: self._database.read(lambda connection: _get(connection, message_id))
-        )
+        read = partial(_get, message_id=message_id)
+        return await self._ask("SELECT", lambda: self._database.read(read))
 
-    async def add(self, entry: Entry, key: str | None = None) -> Added:
-        """Stores a message, or finds the one stored for the same key; raises KeyReusedError."""
-        return await self._ask("INSERT", lambda: self._add(entry, key))
+    async def add(self, entry: Entry, key: str | None = None) -> tuple[Message, bool]:
+        """Stores a message. The flag says that an earlier request with the same key had stored it.
+
+        Raises RefusedError for a key that came before with another message.
+        """
+        # A message without a key gets one of its own: when the connection breaks at the commit,
+        # the next attempt learns by it whether the message was stored.
+        value = key or f"own {uuid4()}"  # No client's key has a space.
+        fingerprint = entry.fingerprint()
+        new = {**entry.model_dump(), "timestamp": entry.timestamp or now()}
+
+        def work(connection: Connection, uncertain: bool) -> tuple[Message, bool]:
+            if key or uncertain:
+                row = connection.execute(_by_key, {"key": value}).first()
+                if row is not None and row.fingerprint != fingerprint:
+                    reason = "This Idempotency-Key came before with another message; use a new key."
+                    raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, reason)
+                if row is not None:
+                    first = {**new, "timestamp": row.timestamp}
+                    return Message(row.message_id, **first), key is not None
+            # Rows of somebody else that are not counted yet must stay the last ones.
+            foreign = bool(connection.execute(select(FOREIGN)).scalar_one())
+            stored = Message(connection.execute(insert(message), new).lastrowid, **new)
+            known = {"value": value, "fingerprint": fingerprint, "message_id": stored.id}
+            times = {"timestamp": stored.timestamp, "created": func.now()}
+            connection.execute(insert(idempotency_key).values(known | times))
+            _add_to_count(connection, 1, stored.id, last_id=0 if foreign else stored.id)
+            return stored, False
+
+        return await self._ask("INSERT", lambda: self._database.write(work))
 
     async def change(
-        self, message_id: int, values: Mapping[str, Any], tags: Iterable[str] | None
+        self, message_id: int, changes: Changes, tags: Iterable[str] | None
     ) -> Message | None:
-        """Changes fields of a message; returns None when there is none.
+        """Changes the given fields of a message; returns None when there is none.
 
-        Raises PreconditionFailedError where `tags` do not name its current state.
+        Raises RefusedError where `tags` do not name its current state.
         """
+        values = changes.model_dump(exclude_unset=True, exclude_none=True)
 
         def work(connection: Connection, uncertain: bool) -> Message | None:
             stored = _get(connection, message_id, for_update=True)
@@ -137,7 +146,7 @@ class Storage:
                 _check(stored, tags)
             if wanted != stored:
                 changed = update(message).where(message.c.id == message_id)
-                connection.execute(changed.values(dict(values)))
+                connection.execute(changed.values(values))
             return wanted
 
         return await self._ask("UPDATE", lambda: self._database.write(work))
@@ -157,58 +166,23 @@ class Storage:
 
         return await self._ask("DELETE", lambda: self._database.write(work))
 
-    def maintain(self, *, reconcile: bool) -> int:
-        """Forgets old idempotency keys; checks the number of messages, returns by how much it was
-        off. Blocks."""
-        while self._database.write(_forget_keys) == _BATCH:
+    async def maintain(self) -> None:
+        """Forgets old idempotency keys and checks the number of messages, again and again."""
+        rounds = 0
+        while True:
+            pause = TRY_AGAIN
+            with suppress(DatabaseUnavailableError):
+                work = partial(self._maintain, reconcile=rounds % RECONCILE_EVERY == 0)
+                await to_thread.run_sync(work, abandon_on_cancel=True)
+                rounds += 1
+                pause = EVERY
+            await asyncio.sleep(pause)
+
+    def _maintain(self, *, reconcile: bool) -> None:
+        while self._database.write(_forget_keys):
             pass
-        return self._database.maintain(_reconcile) if reconcile else 0
-
-    def _page(self, request: PageRequest) -> Page:
-        page = self._read(request)
-        expected = max(0, min(request.size, page.total - request.offset))
-        if page.foreign or len(page.messages) != expected:
-            self._database.maintain(_reconcile)
-            page = self._read(request)
-        self._total = page.total
-        return page
-
-    def _read(self, request: PageRequest) -> Page:
-        return self._database.read(lambda connection: read_page(connection, request, self._total))
-
-    def _add(self, entry: Entry, key: str | None) -> Added:
-        # A message without a key gets one of its own: when the connection breaks at the commit,
-        # the next attempt learns by it whether the message was stored.
-        value = key or f"own {uuid4()}"  # No client's key has a space.
-        fingerprint = entry.fingerprint()
-        timestamp = entry.timestamp or now()
-
-        def work(connection: Connection, uncertain: bool) -> Added:
-            if key or uncertain:
-                row = connection.execute(_by_key, {"key": value}).first()
-                if row is not None and row.fingerprint != fingerprint:
-                    raise KeyReusedError
-                if row is not None:
-                    stored = Message(row.message_id, entry.username, entry.message, row.timestamp)
-                    return Added(stored, replayed=key is not None)
-            # Rows of somebody else that are not counted yet must stay the last ones.
-            foreign = bool(connection.execute(select(FOREIGN)).scalar_one())
-            values = {"username": entry.username, "message": entry.message, "timestamp": timestamp}
-            message_id = _only(connection.execute(insert(message), values).inserted_primary_key)
-            connection.execute(
-                insert(idempotency_key).values(created=func.now()),
-                {
-                    "value": value,
-                    "fingerprint": fingerprint,
-                    "message_id": message_id,
-                    "timestamp": timestamp,
-                },
-            )
-            _add_to_count(connection, 1, message_id, last_id=0 if foreign else message_id)
-            stored = Message(message_id, entry.username, entry.message, timestamp)
-            return Added(stored, replayed=False)
-
-        return self._database.write(work)
+        if reconcile and (off := self._database.maintain(_reconcile)):
+            logger.info("The number of messages was off by %d", off)
 
     async def _ask(self, operation: str, question: Callable[[], T]) -> T:
         """Runs a question in a thread, with its span and its metric.
@@ -218,39 +192,45 @@ class Storage:
         """
         outcome = "error"
         try:
-            async with asyncio.timeout(TURN_TIMEOUT):
-                await self._turns.acquire()
-        except TimeoutError:
-            backend_counter("database", "timeout").inc()
-            raise DatabaseUnavailableError("all connections are busy", "timeout") from None
-        try:
-            attributes = {**self._attributes, "db.operation.name": operation}
-            with client_span(f"{operation} {message.name}", attributes):
-                run = copy_context().run
-                loop = asyncio.get_running_loop()
-                answer = await loop.run_in_executor(self._threads, run, question)
-                outcome = "ok"
-                return answer
-        except (DataRefusedError, KeyReusedError, PreconditionFailedError):
-            outcome = "refused"
-            raise
-        except DatabaseUnavailableError as error:
+            async with turn(self._turns, "all connections are busy"):
+                attributes = {**self._attributes, "db.operation.name": operation}
+                with client_span(f"{operation} {message.name}", attributes):
+                    run = copy_context().run
+                    loop = asyncio.get_running_loop()
+                    answer = await loop.run_in_executor(self._threads, run, question)
+            outcome = "ok"
+            return answer
+        except CallError as error:
             outcome = error.error_type
             raise
         finally:
-            self._turns.release()
             backend_counter("database", outcome).inc()
 
 
+@asynccontextmanager
+async def turn(turns: asyncio.Semaphore, busy: str) -> AsyncIterator[None]:
+    """Waits for a turn, but not for long: DatabaseUnavailableError with the reason `busy`."""
+    try:
+        async with asyncio.timeout(TURN_TIMEOUT):
+            await turns.acquire()
+    except TimeoutError:
+        raise DatabaseUnavailableError(busy, "timeout") from None
+    try:
+        yield
+    finally:
+        turns.release()
+
+
 def _get(connection: Connection, message_id: int, *, for_update: bool = False) -> Message | None:
-    statement = _message.with_for_update() if for_update else _message
+    statement = _by_id.with_for_update() if for_update else _by_id
     row = connection.execute(statement, {"id": message_id}).first()
     return None if row is None else Message(*row)
 
 
 def _check(stored: Message, tags: Iterable[str] | None) -> None:
     if tags is not None and not {"*", stored.etag()} & set(tags):
-        raise PreconditionFailedError
+        reason = "The message is not in the state that If-Match names; get it again."
+        raise RefusedError(HTTPStatus.PRECONDITION_FAILED, reason)
 
 
 def _add_to_count(connection: Connection, by: int, message_id: int, last_id: int = 0) -> None:
@@ -285,11 +265,8 @@ def _reconcile(connection: Connection) -> int:
 def _forget_keys(connection: Connection, _uncertain: bool) -> int:
     """Forgets keys that are past their time by the database's clock, a thousand at the most."""
     before = connection.execute(select(func.now())).scalar_one() - KEYS_KEPT
-    values = connection.execute(_expired, {"before": before}).scalars().all()
-    if values:
-        connection.execute(_forget, {"values": values})
+    value = idempotency_key.c.value
+    expired = select(value).where(idempotency_key.c.created < before).limit(1000)
+    if values := connection.scalars(expired).all():
+        connection.execute(delete(idempotency_key).where(value.in_(values)))
     return len(values)
-
-
-def _only(key: Any) -> int:
-    return int(key[0])

@@ -1,34 +1,32 @@
-"""The tables: messages, idempotency keys, and the counters of the messages."""
+"""The tables, and the conversion of those of the Java original and of earlier versions.
+
+The promises of the storage hold on InnoDB alone, with the columns below; Hibernate made `message`
+as MyISAM, in Latin-1, with columns that are short and may be NULL.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    DateTime,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    SmallInteger,
-    String,
-    Table,
-)
+import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.schema import CreateColumn, CreateIndex
 
 from services.guestbook.models import MAX_MESSAGE, MAX_USERNAME
 
-metadata = MetaData()
+MAX_KEY = 255  # Characters of an idempotency key.
+SLOTS = 16  # Rows of `message_count`.
+PEOPLE = "people"  # SQLite's collation for names; each connection is given it.
 
-MAX_KEY = 255
-SLOTS = 16
-"""Rows of `message_count`."""
+_LOCK = "guestbook-tables"
+_LOCK_SECONDS = 2
 
-_BIG_ID = BigInteger().with_variant(Integer, "sqlite")
-_MILLISECONDS = DateTime().with_variant(mysql.DATETIME(fsp=3), "mysql", "mariadb")
-_TABLE: dict[str, Any] = {
+_metadata = sa.MetaData()
+_big_id = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+_milliseconds = sa.DateTime().with_variant(mysql.DATETIME(fsp=3), "mysql", "mariadb")
+_digest = sa.LargeBinary(32).with_variant(mysql.BINARY(32), "mysql", "mariadb")
+_options: dict[str, Any] = {
     "mysql_engine": "InnoDB",
     "mysql_charset": "utf8mb4",
     "mysql_collate": "utf8mb4_bin",
@@ -38,45 +36,134 @@ _TABLE: dict[str, Any] = {
 def _text(length: int, collation: str) -> Any:
     charset = collation.partition("_")[0]
     on_mysql = mysql.VARCHAR(length, charset=charset, collation=collation)
-    return String(length).with_variant(on_mysql, "mysql", "mariadb")
+    return sa.String(length).with_variant(on_mysql, "mysql", "mariadb")
 
 
-message = Table(
+message = sa.Table(
     "message",
-    metadata,
-    Column("id", _BIG_ID, primary_key=True, autoincrement=True),
+    _metadata,
+    sa.Column("id", _big_id, primary_key=True, autoincrement=True),
     # Sorted as people do: case and accents come last.
-    Column("username", _text(MAX_USERNAME, "utf8mb4_unicode_ci"), nullable=False),
-    Column("message", _text(MAX_MESSAGE, "utf8mb4_bin"), nullable=False),
-    Column("timestamp", _MILLISECONDS, nullable=False),
+    sa.Column("username", _text(MAX_USERNAME, "utf8mb4_unicode_ci"), nullable=False),
+    sa.Column("message", _text(MAX_MESSAGE, "utf8mb4_bin"), nullable=False),
+    sa.Column("timestamp", _milliseconds, nullable=False),
     # Each holds the id as well, so a page in either order is read straight from it.
-    Index("message_username", "username"),
-    Index("message_timestamp", "timestamp"),
+    sa.Index("message_username", "username"),
+    sa.Index("message_timestamp", "timestamp"),
     sqlite_autoincrement=True,  # An id is never given twice, as in MySQL.
-    **_TABLE,
+    **_options,
 )
 
-message_count = Table(
+message_count = sa.Table(
     "message_count",
-    metadata,
-    Column("slot", SmallInteger, primary_key=True, autoincrement=False),
-    Column("total", BigInteger, nullable=False),
-    Column("last_id", BigInteger, nullable=False, server_default="0"),
-    **_TABLE,
+    _metadata,
+    sa.Column("slot", sa.SmallInteger, primary_key=True, autoincrement=False),
+    sa.Column("total", sa.BigInteger, nullable=False),
+    sa.Column("last_id", sa.BigInteger, nullable=False, server_default="0"),
+    **_options,
 )
 
-idempotency_key = Table(
+idempotency_key = sa.Table(
     "idempotency_key",
-    metadata,
-    Column("value", _text(MAX_KEY, "ascii_bin"), primary_key=True),
-    Column(
-        "fingerprint",
-        LargeBinary(32).with_variant(mysql.BINARY(32), "mysql", "mariadb"),
-        nullable=False,
-    ),
-    Column("message_id", BigInteger, nullable=False),
-    Column("timestamp", _MILLISECONDS, nullable=False),
-    Column("created", _MILLISECONDS, nullable=False),
-    Index("idempotency_key_created", "created"),
-    **_TABLE,
+    _metadata,
+    sa.Column("value", _text(MAX_KEY, "ascii_bin"), primary_key=True),
+    sa.Column("fingerprint", _digest, nullable=False),
+    sa.Column("message_id", sa.BigInteger, nullable=False),
+    sa.Column("timestamp", _milliseconds, nullable=False),
+    sa.Column("created", _milliseconds, nullable=False),
+    sa.Index("idempotency_key_created", "created"),
+    **_options,
 )
+
+
+class TablesNotReadyError(Exception):
+    """The tables cannot be used yet; the text says why."""
+
+
+def prepare_tables(connection: sa.Connection) -> None:
+    """Makes and converts tables; replicas that start together take turns.
+
+    Raises TablesNotReadyError, with the statement to run where the server refuses it.
+    """
+    # SQLite's write lock, taken when the transaction began, does the same as GET_LOCK.
+    locks = connection.dialect.name != "sqlite"
+    if locks and not connection.scalar(sa.select(sa.func.get_lock(_LOCK, _LOCK_SECONDS))):
+        raise TablesNotReadyError("another replica prepares the tables")
+    try:
+        _metadata.create_all(connection)
+        for table in _metadata.sorted_tables:
+            for statement in _changes(connection, table):
+                _run(connection, statement)
+        add_slots(connection)
+    finally:
+        if locks:
+            connection.scalar(sa.select(sa.func.release_lock(_LOCK)))
+
+
+def add_slots(connection: sa.Connection) -> None:
+    """Adds the rows of `message_count` that are missing."""
+    found = connection.scalars(sa.select(message_count.c.slot)).all()
+    if missing := set(range(SLOTS)).difference(found):
+        rows = [{"slot": slot, "total": 0} for slot in sorted(missing)]
+        connection.execute(sa.insert(message_count), rows)
+
+
+def _run(connection: sa.Connection, statement: str) -> None:
+    try:
+        connection.exec_driver_sql(statement)
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise
+        reason = error.orig.args[-1] if error.orig is not None else error
+        raise TablesNotReadyError(f"the database refuses ({reason}) to run: {statement};") from None
+
+
+def _changes(connection: sa.Connection, table: sa.Table) -> list[str]:
+    """Returns the statements that make the table of the database that of this module."""
+    dialect, found = connection.dialect, sa.inspect(connection)
+    columns = {column["name"] for column in found.get_columns(table.name)}
+    missing = [column for column in table.columns if column.name not in columns]
+    parts = [f"ADD COLUMN {CreateColumn(column).compile(dialect=dialect)}" for column in missing]
+    if dialect.name != "sqlite":
+        if found.get_table_options(table.name).get("mysql_engine") != "InnoDB":
+            parts.append("ENGINE=InnoDB")
+        parts += _conversions(connection, table)
+    statements = [f"ALTER TABLE {table.name} {', '.join(parts)}"] if parts else []
+    indexes = {index["name"] for index in found.get_indexes(table.name)}
+    return statements + [
+        str(CreateIndex(index).compile(dialect=dialect))
+        for index in table.indexes
+        if index.name not in indexes
+    ]
+
+
+def _conversions(connection: sa.Connection, table: sa.Table) -> list[str]:
+    """Returns the parts of an ALTER TABLE for columns of another type.
+
+    No text is cut, and a column that holds NULLs, which the original wrote, may go on to.
+    """
+    parts = []
+    rows = connection.exec_driver_sql(
+        "SELECT column_name, column_type, collation_name, is_nullable, "
+        "character_maximum_length, datetime_precision "
+        "FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = %s",
+        (table.name,),
+    )
+    for name, kind, collation, nullable, length, precision in rows.all():
+        column = table.columns.get(name)
+        if column is None:
+            continue
+        wanted: Any = column.type.dialect_impl(connection.dialect)
+        definition = wanted.compile(dialect=connection.dialect)
+        if length is not None:
+            same = length >= wanted.length and collation == getattr(wanted, "collation", None)
+            if length > wanted.length:
+                definition = f"{kind} CHARACTER SET {wanted.charset} COLLATE {wanted.collation}"
+        else:
+            same = precision is None or precision >= wanted.fsp
+            definition = kind if same else definition
+        nulls = sa.select(sa.func.count()).where(column.is_(None))
+        has_null = nullable == "YES" and connection.scalar(nulls)
+        if not same or (nullable == "YES" and not has_null):
+            parts.append(f"MODIFY {name} {definition}{'' if has_null else ' NOT NULL'}")
+    return parts
