@@ -206,7 +206,7 @@ class GuestbookService(_Backend):
         path = f"/api/messages?page={page}&size={PAGE_SIZE}&sort=id,desc"
         return await self._call("GET", "/api/messages", path, 200, Messages.model_validate_json)
 
-    async def store(self, name: str, message: str, timestamp: str, key: str) -> None:
+    async def store(self, name: str, message: str, timestamp: str | None, key: str) -> None:
         """Stores a message; a guestbook that knows keys stores it once for a key.
 
         Raises UnavailableError and RefusedError.

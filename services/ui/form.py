@@ -35,8 +35,12 @@ class Form:
     message: str = ""
     key: str = field(default_factory=lambda: secrets.token_urlsafe(16))
     """Made anew for each form that is shown, so that sending one twice is recognised."""
-    time: datetime = field(default_factory=lambda: datetime.now(UTC))
-    """The time at which the form was made; the time of its message."""
+    time: datetime | None = field(default_factory=lambda: datetime.now(UTC))
+    """The time at which the form was made; the time of its message.
+
+    None for a form that was sent without one, as by a script: a time of its arrival would make a
+    repetition another message.
+    """
     problem: str | None = None
     """Why it was not stored, in words for the visitor."""
 
@@ -46,9 +50,9 @@ class Form:
         return bool(self.message.strip())
 
     @property
-    def timestamp(self) -> str:
+    def timestamp(self) -> str | None:
         """The time of the form, for its hidden field and the guestbook."""
-        return self.time.isoformat(timespec="milliseconds")
+        return self.time.isoformat(timespec="milliseconds") if self.time else None
 
     @property
     def idempotency_key(self) -> str:
@@ -60,7 +64,7 @@ class Form:
 async def read(request: Request) -> Form:
     """Returns the form as it was sent, in UTF-8 or in the charset that it declares.
 
-    One without a usable key or time gets a new one: it is then a first try. Characters that cannot
+    One without a usable key gets a new one: it is then a first try. Characters that cannot
     be decoded are left out. Raises HTTPException 400 and 415.
     """
     problem = None
@@ -76,7 +80,7 @@ async def read(request: Request) -> Form:
     form = Form(fields.get("name", "").strip(), fields.get("message", ""))
     if _KEY.fullmatch(fields.get("key", "")):
         form.key = fields["key"]
-    form.time = _time(fields.get("time", "")) or form.time
+    form.time = _time(fields.get("time", ""))
     form.problem = problem or _problem(form)
     return form
 

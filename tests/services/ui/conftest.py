@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -122,6 +123,13 @@ class Ui(Service):
     def ready(self) -> bool:
         return self._health("readiness") == 200
 
+    def written(self) -> list[str]:
+        """Returns all lines up to now; a request of its own is the last of them."""
+        path = f"/{uuid4()}"
+        httpx.get(self.url + path, timeout=30, trust_env=False)
+        self.wait_for_line(path)
+        return list(self.lines)
+
     def counted(self, name: str, **labels: str) -> float:
         """Returns the sum of a counter over its series with these labels."""
         return sum(value for found, value in self._series(name) if labels.items() <= found.items())
@@ -213,7 +221,7 @@ def _fresh(backend: Backend, behaviour: Callable[..., object]) -> Iterator[Backe
 
 @pytest.fixture(scope="session")
 def environ(_backends: tuple[Backend, Backend], redis: RedisServer) -> dict[str, str]:
-    """How a ui finds the back ends and Redis of these tests."""
+    """The settings with which a ui finds the back ends and Redis of these tests."""
     message, guestbook = _backends
     return {
         "MESSAGE_HOST": message.url,

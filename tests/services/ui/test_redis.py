@@ -148,7 +148,7 @@ class TestOutage:
         reason: str,
     ) -> None:
         def lines() -> list[str]:
-            return [line for line in own_ui.lines if "Sessions are" in line]
+            return [line for line in own_ui.written() if "Sessions are" in line]
 
         def visit(number: int) -> None:
             """Looks without a session, signs, looks with one, and probes."""
@@ -176,7 +176,6 @@ class TestOutage:
         with own_ui.browser() as browser:
             browser.post("/greet", data={"name": "Ada"})
             assert read(browser.get("/")).greeting == "Hello Ada from message-1 with 1.0"
-        own_ui.wait_for_line("Sessions are available again")
         _, line = lines()[written:]
         assert line == "Sessions are available again"
 
