@@ -122,6 +122,12 @@ class _Backend:
             "accept-encoding": "identity",
             "user-agent": f"guestbook-ui/{header_value(settings.demo_version)}",
         }
+        url = httpx.URL(base_url)
+        self._attributes: Attributes = {
+            "server.address": url.host,
+            "server.port": url.port or (443 if url.scheme == "https" else 80),
+            "peer.service": name,
+        }
         limits = httpx.Limits(max_connections=200, keepalive_expiry=KEEP_ALIVE_SECONDS)
         self._transport = AiohttpTransport(verify=_TLS, limits=limits, proxy=_proxy(base_url))
 
@@ -140,20 +146,13 @@ class _Backend:
         content: bytes | None = None,
     ) -> T:
         """Makes a call, with its span and its metric; returns the body of the answer, parsed."""
-        url = _parse_url(self._base_url + path)
-        attributes: Attributes = {
-            "http.request.method": method,
-            "url.full": str(url),
-            "url.template": template,
-            "server.address": url.host,
-            "server.port": url.port or (443 if url.scheme == "https" else 80),
-            "peer.service": self._name,
-        }
+        url = self._base_url + path
+        called = {"http.request.method": method, "url.full": url, "url.template": template}
         outcome = "ok"
-        with client_span(f"{method} {template}", attributes) as span:
+        with client_span(f"{method} {template}", {**self._attributes, **called}) as span:
             request = httpx.Request(
                 method,
-                url,
+                _parse_url(url),
                 headers={**self._headers, **outgoing_headers(), **(headers or {})},
                 content=content,
                 extensions={"timeout": {"connect": CONNECT_SECONDS, "read": self._timeout}},
