@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from services.common import logs, telemetry
 from services.common.context import current_request, new_request
 from services.common.errors import FAILED, ErrorAnswer, add_error_handlers, problem
-from services.common.metrics import record_request
+from services.common.metrics import UNMATCHED, record_request
 from services.common.settings import CommonSettings
 
 logger = logging.getLogger(__name__)
@@ -36,8 +36,6 @@ LONGEST_TARGET = 1000
 CLIENT_CLOSED = 499
 """Status in log and metrics of a request whose client closed the connection (nginx's)."""
 
-UNMATCHED = "unmatched"
-"""Route label of a path without a route: a client must not be able to make new series."""
 
 # Spans and metrics are made here, for Starlette as for FastAPI.
 _NO_TELEMETRY = TelemetryConfig(
@@ -45,7 +43,8 @@ _NO_TELEMETRY = TelemetryConfig(
 )
 
 _DOCS = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<link rel="icon" href="data:,"><style>
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 50rem; margin: 2rem auto; padding: 0 1em }}
 h2 {{ font: 600 1rem monospace; margin-top: 2rem }}
 pre {{ background: #f4f6f9; overflow: auto; padding: .5em }}

@@ -6,6 +6,9 @@ from functools import cache
 
 from prometheus_client import Counter, Histogram, Info, disable_created_metrics
 
+UNMATCHED = "unmatched"
+"""Route label of a path without a route: a client must not be able to make new series."""
+
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE")
 _LABELS = ("method", "route", "status")
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)

@@ -8,13 +8,19 @@ ignore the offer.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import Any, Literal, NoReturn
 
 import httptools
+from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from services.common import logs
+from services.common.context import current_request, new_request
 from services.common.errors import problem
+from services.common.metrics import UNMATCHED, record_request
 
 MAX_HEAD = 64 * 1024
 """Bytes of a request line and its headers."""
@@ -131,7 +137,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._deadline is not None and now > self._deadline:
             if self._stage == "body":
                 self._refuse(408, "the request was not complete in time")
-            else:
+            elif self.cycle is None or self.cycle.response_complete:
                 self._close()
         unsent = self.transport.get_write_buffer_size()
         if unsent == 0 or unsent != self._unsent:
@@ -169,7 +175,7 @@ class LimitedProtocol(HttpToolsProtocol):
                 return
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        answer = problem(status, detail)
+        answer = copy_context().run(_refusal, status, detail)
         headers = [*answer.raw_headers, (b"connection", b"close")]
         fields = [b"%s: %s\r\n" % field for field in headers]
         body = bytes(answer.body)
@@ -198,3 +204,11 @@ class LimitedProtocol(HttpToolsProtocol):
             self.transport.pause_reading()
             self.transport.write_eof()
             self.loop.call_later(LINGER, self.transport.abort)
+
+
+def _refusal(status: int, detail: str) -> Response:
+    """Returns an answer of the protocol's own, logged and counted as the application's are."""
+    current_request.set(new_request([]))
+    record_request("-", UNMATCHED, status, 0)
+    logging.getLogger(logs.ACCESS).info(logs.ACCESS_LINE, "-", f"({detail})", status, 0)
+    return problem(status, detail)

@@ -9,11 +9,13 @@ import threading
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime
 from http import HTTPStatus
 from time import monotonic
 from typing import Any, Literal, TypeVar
 
 import pymysql
+from pymysql.constants import FIELD_TYPE
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event
 from sqlalchemy.exc import DBAPIError, DisconnectionError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -167,7 +169,7 @@ class Database:
         if self._prepared:
             return
         if not self._maintaining.acquire(blocking=False):
-            raise TablesNotReadyError("the tables are being prepared")
+            raise DatabaseUnavailableError("the tables are being prepared")
         try:
             with _transaction(self._maintenance) as connection:
                 prepare_tables(connection)
@@ -222,11 +224,13 @@ def _engine(url: URL, answer_timeout: int, statement_timeout: float, **options: 
         engine = create_engine(url, connect_args=arguments, **options)
         event.listen(engine, "connect", _set_up_sqlite)
         return engine
+    # The conversion of a table must not fail for its zero dates, which other modes allow.
+    mode = "CONCAT(@@sql_mode, ',STRICT_TRANS_TABLES')" if statement_timeout else "''"
     # For MySQL (`/*!`) and for MariaDB (`/*M!`). READ COMMITTED locks no gaps between rows, over
     # which posts would wait for each other.
     session = (
         "SET SESSION time_zone='+00:00', "
-        "sql_mode=CONCAT(@@sql_mode, ',STRICT_TRANS_TABLES'), "
+        f"sql_mode={mode}, "
         "/*!80000 transaction_isolation='READ-COMMITTED', "
         f"max_execution_time={int(statement_timeout * 1000)}, */"
         f"/*M! tx_isolation='READ-COMMITTED', max_statement_time={statement_timeout}, */"
@@ -238,10 +242,17 @@ def _engine(url: URL, answer_timeout: int, statement_timeout: float, **options: 
         "read_timeout": answer_timeout,
         "write_timeout": answer_timeout,
         "init_command": session,
+        "conv": {**pymysql.converters.conversions, FIELD_TYPE.DATETIME: _datetime},
     }
     engine = create_engine(url, connect_args=arguments, **options)
     event.listen(engine, "do_connect", lambda _dialect, _record, _args, kw: _Connection(**kw))
     return engine
+
+
+def _datetime(text: str) -> datetime | None:
+    """Returns a time; None for MySQL's zero date, which PyMySQL leaves as text."""
+    moment = pymysql.converters.convert_datetime(text)
+    return moment if isinstance(moment, datetime) else None
 
 
 class _Connection(pymysql.Connection):

@@ -51,7 +51,7 @@ def parse_timestamp(value: object) -> datetime | None:
         return None
     moment = datetime.min
     try:
-        if isinstance(value, int) and not isinstance(value, bool):
+        if isinstance(value, int | float) and not isinstance(value, bool) and value == int(value):
             moment = _stored(_EPOCH + timedelta(milliseconds=value))
         elif isinstance(value, str) and _ISO_8601.fullmatch(value):
             read = datetime.fromisoformat(value)
@@ -86,12 +86,20 @@ def _without_nul(text: str) -> str:
 
 
 _TIMESTAMP_SCHEMA = {
-    "anyOf": [{"type": "string", "format": "date-time"}, {"type": "null"}],
+    "anyOf": [
+        {"type": "string", "format": "date-time", "pattern": "^[1-9]"},
+        {"type": "integer", "minimum": -30610224000000, "maximum": 253402300799999},
+        {"type": "null"},
+    ],
     "description": "UTC to the millisecond, from the year 1000 to 9999; missing means now",
 }
-_NoNul = AfterValidator(_without_nul)
-_Username = Annotated[str, Field(strict=True, min_length=1, max_length=MAX_USERNAME), _NoNul]
-_Text = Annotated[str, Field(strict=True, min_length=1, max_length=MAX_MESSAGE), _NoNul]
+_String = Annotated[
+    str,
+    Field(strict=True, min_length=1, json_schema_extra={"pattern": r"^[^\x00]*$"}),
+    AfterValidator(_without_nul),
+]
+_Username = Annotated[_String, Field(max_length=MAX_USERNAME)]
+_Text = Annotated[_String, Field(max_length=MAX_MESSAGE)]
 _Timestamp = Annotated[
     datetime | None, BeforeValidator(parse_timestamp), WithJsonSchema(_TIMESTAMP_SCHEMA)
 ]

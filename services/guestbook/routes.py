@@ -44,6 +44,12 @@ class HalResponse(JSONResponse):
     media_type = hal.MEDIA_TYPE
 
 
+class AlpsResponse(JSONResponse):
+    """The description of a message."""
+
+    media_type = "application/alps+json"
+
+
 class JsonRequest(Request):
     """A request whose JSON may be in UTF-8, UTF-16 or UTF-32, with or without a byte order mark."""
 
@@ -196,10 +202,10 @@ async def profile(request: Request) -> Response:
     return _answer(request, {"_links": links})
 
 
-@descriptions.get("/profile/messages")
+@descriptions.get("/profile/messages", response_class=AlpsResponse)
 async def message_profile(request: Request) -> Response:
     """Returns the description of a message (ALPS)."""
-    return Response(to_json(hal.alps(base_url(request))), media_type="application/alps+json")
+    return AlpsResponse(hal.alps(base_url(request)))
 
 
 class LargePage(Response):

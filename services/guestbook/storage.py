@@ -84,8 +84,9 @@ class Storage:
             page = self._database.read(read)
             expected = max(0, min(request.size, page.total - request.offset))
             if page.foreign or len(page.messages) != expected:
-                self._database.maintain(_reconcile)
-                page = self._database.read(read)
+                with suppress(DatabaseUnavailableError):  # The page is there all the same.
+                    self._database.maintain(_reconcile)
+                    page = self._database.read(read)
             self._total = page.total
             return page
 

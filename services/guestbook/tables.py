@@ -6,12 +6,13 @@ as MyISAM, in Latin-1, with columns that are short and may be NULL.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.schema import CreateColumn, CreateIndex
+from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
 from services.guestbook.models import MAX_MESSAGE, MAX_USERNAME
 
@@ -21,6 +22,8 @@ PEOPLE = "people"  # SQLite's collation for names; each connection is given it.
 
 _LOCK = "guestbook-tables"
 _LOCK_SECONDS = 2
+
+logger = logging.getLogger(__name__)
 
 _metadata = sa.MetaData()
 _big_id = sa.BigInteger().with_variant(sa.Integer, "sqlite")
@@ -90,10 +93,14 @@ def prepare_tables(connection: sa.Connection) -> None:
     if locks and not connection.scalar(sa.select(sa.func.get_lock(_LOCK, _LOCK_SECONDS))):
         raise TablesNotReadyError("another replica prepares the tables")
     try:
-        _metadata.create_all(connection)
         for table in _metadata.sorted_tables:
+            new = not sa.inspect(connection).has_table(table.name)
+            if new:
+                _run(connection, str(CreateTable(table).compile(dialect=connection.dialect)))
             for statement in _changes(connection, table):
                 _run(connection, statement)
+                if not new:
+                    logger.info("Converted a table: %s", statement)
         add_slots(connection)
     finally:
         if locks:
@@ -128,13 +135,14 @@ def _changes(connection: sa.Connection, table: sa.Table) -> list[str]:
         if found.get_table_options(table.name).get("mysql_engine") != "InnoDB":
             parts.append("ENGINE=InnoDB")
         parts += _conversions(connection, table)
-    statements = [f"ALTER TABLE {table.name} {', '.join(parts)}"] if parts else []
     indexes = {index["name"] for index in found.get_indexes(table.name)}
-    return statements + [
-        str(CreateIndex(index).compile(dialect=dialect))
-        for index in table.indexes
-        if index.name not in indexes
-    ]
+    new = [index for index in table.indexes if index.name not in indexes]
+    statements = []
+    if dialect.name == "sqlite":
+        statements = [str(CreateIndex(index).compile(dialect=dialect)) for index in new]
+    else:  # In one statement, which needs no other right than to alter the table.
+        parts += [f"ADD INDEX {index.name} ({index.columns[0].name})" for index in new]
+    return ([f"ALTER TABLE {table.name} {', '.join(parts)}"] if parts else []) + statements
 
 
 def _conversions(connection: sa.Connection, table: sa.Table) -> list[str]:

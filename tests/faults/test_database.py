@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 
 import httpx
 import pytest
@@ -172,30 +171,32 @@ def test_a_commit_that_never_succeeds_is_no_201(
 
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
 def test_the_first_probe_after_a_slow_second_says_up(
-    start_service: StartService, breakable_mysql: MySQL, busy: bool
+    start_service: StartService, mysql: MySQL, database: str, busy: bool
 ) -> None:
     """Kubernetes takes all pods out of service after two probes that say no."""
-    service = start_service("guestbook", DATABASE_URL=breakable_mysql.url())
+    service = start_service("guestbook", DATABASE_URL=mysql.url(database))
     with Client(service) as client, ExitStack() as stack:
         until_ready(client)
         if busy:
             stack.enter_context(posting(service.url, visitors=20))
-        breakable_mysql.freeze()
+        mysql.freeze()
         try:
             until_unready(client, 5)
         finally:
-            breakable_mysql.thaw()
+            mysql.thaw()
         # The outcome of a probe is kept for a second.
         time.sleep(1.2)
         assert client.readiness().status_code == 200
     check_log(service)
 
 
-@pytest.fixture
-def small_mysql(tmp_path: Path) -> Iterator[MySQL]:
-    """A server that takes few connections."""
-    server = MySQL(tmp_path, "--max-connections=20")
+@pytest.fixture(scope="module")
+def small_mysql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MySQL]:
+    """A server that takes few connections, and has users without rights over it."""
+    server = MySQL(tmp_path_factory.mktemp("small"), "--max-connections=20")
     try:
+        for user in ("ours", "others"):
+            server.create_user(user)
         yield server
     finally:
         server.stop()
@@ -204,8 +205,7 @@ def small_mysql(tmp_path: Path) -> Iterator[MySQL]:
 def test_a_service_that_answers_is_ready_when_others_have_all_connections(
     start_service: StartService, small_mysql: MySQL
 ) -> None:
-    service = start_service("guestbook", DATABASE_URL=small_mysql.create_user("ours"))
-    small_mysql.create_user("others")
+    service = start_service("guestbook", DATABASE_URL=small_mysql.url(user="ours"))
     with Client(service) as client, ExitStack() as others:
         until_ready(client)
         client.add("before")
@@ -226,9 +226,8 @@ def test_a_service_that_answers_is_ready_when_others_have_all_connections(
 def test_a_service_without_a_connection_is_ready_as_soon_as_there_is_one(
     start_service: StartService, small_mysql: MySQL
 ) -> None:
-    url = small_mysql.create_user("ours")
     with small_mysql.crowded("ours"):
-        service = start_service("guestbook", DATABASE_URL=url)
+        service = start_service("guestbook", DATABASE_URL=small_mysql.url(user="ours"))
         with Client(service) as client:
             until_unready(client)
             assert client.get().status_code == 503
@@ -239,12 +238,12 @@ def test_a_service_without_a_connection_is_ready_as_soon_as_there_is_one(
 
 
 def test_a_pod_has_no_more_connections_than_it_says(
-    start_service: StartService, breakable_mysql: MySQL
+    start_service: StartService, mysql: MySQL, database: str
 ) -> None:
     """The sum over all pods must fit the server's `max_connections`."""
-    service = start_service("guestbook", DATABASE_URL=breakable_mysql.url())
+    service = start_service("guestbook", DATABASE_URL=mysql.url(database))
     by_hand = (
-        "INSERT INTO guestbook.message (username, message, timestamp) VALUES ('A', 'b', NOW())"
+        f"INSERT INTO {database}.message (username, message, timestamp) VALUES ('A', 'b', NOW())"
     )
     most = 0
     with Client(service) as client, ThreadPoolExecutor(20) as threads:
@@ -253,8 +252,8 @@ def test_a_pod_has_no_more_connections_than_it_says(
             reads = [threads.submit(client.get, f"{PATH}?page={page}") for page in range(400)]
             while not all(read.done() for read in reads):
                 client.readiness()
-                breakable_mysql.execute(by_hand, database="mysql")
-                most = max(most, len(breakable_mysql.connections()))
+                mysql.execute(by_hand)
+                most = max(most, len(mysql.connections(database)))
             posts.wait_for(100)
         assert {read.result().status_code for read in reads} == {200}
     assert POOL_SIZE <= most <= POOL_SIZE + MAINTENANCE_CONNECTIONS

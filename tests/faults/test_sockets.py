@@ -455,7 +455,7 @@ def full(
     """A guestbook with a page of 8 MB."""
     database = f"sqlite:///{tmp_path_factory.mktemp('full')}/guestbook.db"
     service = start_shared_service("guestbook", DATABASE_URL=database)
-    with Client(service) as client, ThreadPoolExecutor(8) as pool:
+    with Client(service) as client, ThreadPoolExecutor(2) as pool:
         until_ready(client)
         list(pool.map(client.add, ["😀" * 2000] * 1000))
         yield client

@@ -29,35 +29,25 @@ FAR = [
 """Pages of the table below behind a thousand rows and more."""
 
 
-@pytest.fixture(scope="module")
-def large_mysql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MySQL]:
-    """A server whose database has 3,000 messages as soon as a service has made the table."""
-    server = MySQL(tmp_path_factory.mktemp("large"))
-    try:
-        yield server
-    finally:
-        server.stop()
-
-
 @pytest.fixture
-def large(large_mysql: MySQL, start_service: StartService) -> Iterator[Client]:
-    """A guestbook with 3,000 messages."""
-    with Client(start_service("guestbook", DATABASE_URL=large_mysql.url())) as client:
+def large(mysql: MySQL, start_service: StartService) -> Iterator[Client]:
+    """A guestbook with 3,000 messages, in the database that the server begins with."""
+    with Client(start_service("guestbook", DATABASE_URL=mysql.url())) as client:
         until_ready(client)
         if client.total() == 0:
-            large_mysql.execute(
+            mysql.execute(
                 "INSERT INTO message (username, message, timestamp) "
                 "WITH RECURSIVE numbers(n) AS "
                 "(SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 1000) "
                 "SELECT n % 7, n + first, NOW() FROM numbers, "
                 "(SELECT 0 AS first UNION SELECT 1000 UNION SELECT 2000) AS thousands"
             )
-        assert client.total() >= 3000
+        assert client.total() == 3000
         yield client
 
 
 def test_pages_are_200_or_503_while_their_connections_are_killed(
-    large: Client, large_mysql: MySQL
+    large: Client, mysql: MySQL
 ) -> None:
     enough = 60
     closed = 0
@@ -74,7 +64,7 @@ def test_pages_are_200_or_503_while_their_connections_are_killed(
     with ThreadPoolExecutor(8) as threads:
         asked = threads.map(ask, range(8))
         while closed < enough:
-            closed += large_mysql.close_connections()
+            closed += mysql.close_connections()
         statuses = sum(asked, Counter())
     assert statuses.total() > enough
     assert set(statuses) <= {200, 503}, statuses
@@ -84,11 +74,11 @@ def test_pages_are_200_or_503_while_their_connections_are_killed(
 
 
 def test_a_page_comes_whichever_of_its_statements_is_cut(
-    start_service: StartService, large: Client, large_mysql: MySQL
+    start_service: StartService, large: Client, mysql: MySQL
 ) -> None:
     """Reading again is always safe, so nobody is told of it."""
-    with Cut(large_mysql.port, carried_out=False) as proxy:
-        service = start_service("guestbook", DATABASE_URL=large_mysql.url(port=proxy.port))
+    with Cut(mysql.port, carried_out=False) as proxy:
+        service = start_service("guestbook", DATABASE_URL=mysql.url(port=proxy.port))
         with Client(service) as client:
             until_ready(client)
             item = large.get().json()["_embedded"]["messages"][7]["_links"]["self"]["href"]
@@ -109,10 +99,11 @@ def test_a_page_comes_whichever_of_its_statements_is_cut(
 
 @pytest.mark.parametrize("carried_out", [True, False], ids=["carried out", "lost"])
 def test_a_post_is_stored_once_whichever_of_its_statements_is_cut(
-    start_service: StartService, breakable_mysql: MySQL, carried_out: bool
+    start_service: StartService, mysql: MySQL, database: str, carried_out: bool
 ) -> None:
-    with Cut(breakable_mysql.port, carried_out=carried_out) as proxy:
-        service = start_service("guestbook", DATABASE_URL=breakable_mysql.url(port=proxy.port))
+    with Cut(mysql.port, carried_out=carried_out) as proxy:
+        url = mysql.url(database, port=proxy.port)
+        service = start_service("guestbook", DATABASE_URL=url)
         with Client(service) as client:
             until_ready(client)
             texts: list[str] = []
@@ -141,9 +132,7 @@ SLOW = (
 FAST = ("DROP TRIGGER slow", "DROP VIEW message", "RENAME TABLE table_of_messages TO message")
 
 
-def test_a_statement_does_not_run_on_for_a_client_that_left(
-    large: Client, large_mysql: MySQL
-) -> None:
+def test_a_statement_does_not_run_on_for_a_client_that_left(large: Client, mysql: MySQL) -> None:
     href = large.get().json()["_embedded"]["messages"][7]["_links"]["self"]["href"]
     post = ("POST", PATH)
 
@@ -155,14 +144,14 @@ def test_a_statement_does_not_run_on_for_a_client_that_left(
         with pytest.raises(httpx.ReadTimeout):
             ask(method, path, 0.2)
 
-    large_mysql.execute(*SLOW)
+    mysql.execute(*SLOW)
     try:
         with ThreadPoolExecutor(8) as threads:
             requests = [*(("GET", path) for path in (PATH, *FAR, href)), post]
             list(threads.map(lambda each: leave(*each), requests))
-        assert large_mysql.connections(busy=True)
+        assert mysql.connections(busy=True)
         wait_until(
-            lambda: not large_mysql.connections(busy=True),
+            lambda: not mysql.connections(busy=True),
             "the end of what was asked by clients that left",
             5,
         )
@@ -172,10 +161,10 @@ def test_a_statement_does_not_run_on_for_a_client_that_left(
             assert patient.status_code == 503
             assert int(patient.headers["retry-after"]) > 0
             assert time.monotonic() - started < 5
-            assert large_mysql.connections(busy=True) == []
+            assert mysql.connections(busy=True) == []
     finally:
-        large_mysql.close_connections()
-        large_mysql.execute(*FAST)
+        mysql.close_connections()
+        mysql.execute(*FAST)
     assert all(large.get(path).status_code == 200 for path in FAR)
     assert "left" not in stored(large)
     check_log(large.service)

@@ -7,11 +7,13 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
 
 import httpx
 
 from tests.services.conftest import StartService
 from tests.services.process import Service, wait_until
+from tests.services.wire import exchange, request
 
 SAMPLE = "tests.services.common.sample"
 
@@ -43,11 +45,11 @@ def test_not_ready_first_while_new_connections_are_served(start_service: StartSe
         nonlocal answered
         while not stop.is_set():
             try:
-                answer = httpx.get(f"{service.url}/items/1")
-                answered += answer.status_code == 200
-                if answer.status_code != 200:
-                    failures.append(f"status {answer.status_code}")
-            except httpx.HTTPError as error:
+                answer = exchange(service.url, request("GET", "/items/1"))
+                answered += answer.status == 200
+                if answer.status != 200:
+                    failures.append(f"status {answer.status}")
+            except (OSError, HTTPException) as error:
                 failures.append(repr(error))
             stop.wait(0.05)
 

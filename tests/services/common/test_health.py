@@ -10,6 +10,7 @@ import pytest
 
 from tests.services.conftest import StartService
 from tests.services.process import Service, wait_until
+from tests.services.wire import exchange, request
 
 SAMPLE = "tests.services.common.sample"
 
@@ -20,8 +21,8 @@ def service(start_service: StartService, tmp_path: Path) -> Service:
 
 
 def get(service: Service, path: str) -> tuple[int, object]:
-    answer = httpx.get(f"{service.management}/actuator/health{path}")
-    return answer.status_code, answer.json()
+    answer = exchange(service.management, request("GET", f"/actuator/health{path}"))
+    return answer.status, answer.json()
 
 
 def test_up(service: Service) -> None:
