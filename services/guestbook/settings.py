@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from services.common.settings import CommonSettings, Port, password
+from services.common.settings import CommonSettings, Port, Text, password
 
 _ALLOWED_URLS = (
     "mysql+pymysql://USER:PASSWORD@HOST:PORT/DATABASE or sqlite:////absolute/path/to/file"
@@ -19,23 +19,24 @@ _ALLOWED_URLS = (
 class Settings(CommonSettings):
     """Environment variables of the guestbook service."""
 
-    otel_service_name: str = Field(
-        "guestbook-service", min_length=1, description="Name of the service in exported spans."
-    )
+    otel_service_name: Text = "guestbook-service"
+    """Name of the service in exported spans."""
     database_url: SecretStr | None = Field(
         None,
         description=f"The database as one URL: `{_ALLOWED_URLS}`. Wins over the `MYSQL_…` ones.",
     )
-    mysql_host: str = Field("mysql", min_length=1, description="Host of the MySQL server.")
-    mysql_port: Port = Field(3306, description="Port of the MySQL server.")
-    mysql_database: str = Field(
-        "guestbook", min_length=1, description="Database that holds the messages; it must exist."
-    )
-    mysql_user: str = Field("guestbook", min_length=1, description="User of the MySQL server.")
-    mysql_password: SecretStr | None = Field(None, description="Password of that user.")
-    mysql_password_file: Path | None = Field(
-        None, description="File that holds the password; used when `MYSQL_PASSWORD` is not set."
-    )
+    mysql_host: Text = "mysql"
+    """Host of the MySQL server."""
+    mysql_port: Port = 3306
+    """Port of the MySQL server."""
+    mysql_database: Text = "guestbook"
+    """Database that holds the messages; it must exist."""
+    mysql_user: Text = "guestbook"
+    """User of the MySQL server."""
+    mysql_password: SecretStr | None = None
+    """Password of that user."""
+    mysql_password_file: Path | None = None
+    """File that holds the password; used when `MYSQL_PASSWORD` is not set."""
 
     @field_validator("database_url")
     @classmethod

@@ -95,11 +95,10 @@ def _fields(content_type: str, body: bytes) -> list[tuple[str, bytes, str]]:
             pairs = parse_qsl(body.decode("latin-1"), keep_blank_values=True, encoding="latin-1")
             fields = [(name, value.encode("latin-1"), charset) for name, value in pairs]
         case "multipart/form-data":
+            if body.lower().count(b"content-type:") > MAX_FIELDS:  # The parser is slow at these.
+                raise HTTPException(400, "The form has parts within parts.")
             whole = b"content-type: %s\r\n\r\n%s" % (content_type.encode("latin-1"), body)
-            try:
-                form = BytesParser().parsebytes(whole)
-            except RecursionError:
-                raise HTTPException(400, "The form has parts within parts.") from None
+            form = BytesParser().parsebytes(whole)
             parts = [part for part in form.walk() if not part.is_multipart()]
             if form.defects:
                 raise HTTPException(400, "The form is not complete.")

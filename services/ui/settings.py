@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 from redis.asyncio import ConnectionPool
 from redis.exceptions import RedisError
 
-from services.common.settings import BaseUrl, CommonSettings, Port, password
+from services.common.settings import BaseUrl, CommonSettings, Port, Text, password
 
 CssColour = Annotated[
     str,
@@ -37,39 +37,32 @@ def _redis_url(value: SecretStr) -> SecretStr:
 class Settings(CommonSettings):
     """Environment variables of the ui."""
 
-    otel_service_name: str = Field(
-        "ui", min_length=1, description="Name of the service in exported spans."
-    )
-    message_host: BaseUrl = Field(
-        "http://message-service", description="URL of the message service."
-    )
-    guestbook_host: BaseUrl = Field(
-        "http://guestbook-service", description="URL of the guestbook service."
-    )
+    otel_service_name: Text = "ui"
+    """Name of the service in exported spans."""
+    message_host: BaseUrl = "http://message-service"
+    """URL of the message service."""
+    guestbook_host: BaseUrl = "http://guestbook-service"
+    """URL of the guestbook service."""
     redis_url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = Field(
         None,
         description=f"The Redis that keeps the sessions, as one URL: `{_REDIS_URLS}`. "
         "Wins over the other `REDIS_…` ones.",
     )
-    redis_host: str = Field("redis", min_length=1, description="Host of that Redis.")
-    redis_port: Port = Field(6379, description="Port of that Redis.")
-    redis_password: SecretStr | None = Field(None, description="Password of that Redis.")
-    redis_password_file: Path | None = Field(
-        None, description="File that holds the password; used when `REDIS_PASSWORD` is not set."
-    )
-    redis_tls: bool = Field(False, description="Whether Redis is spoken to over TLS.")
-    backend_timeout: float = Field(
-        15,
-        gt=0,
-        le=300,
-        description="Seconds the message and guestbook services may take, retries of a mesh "
-        "included, before the page says that they are unavailable.",
-    )
-    ui_background: CssColour | None = Field(
-        None,
-        description="Background colour of the page, to tell one version from another; "
-        "white when not set.",
-    )
+    redis_host: Text = "redis"
+    """Host of that Redis."""
+    redis_port: Port = 6379
+    """Port of that Redis."""
+    redis_password: SecretStr | None = None
+    """Password of that Redis."""
+    redis_password_file: Path | None = None
+    """File that holds the password; used when `REDIS_PASSWORD` is not set."""
+    redis_tls: bool = False
+    """Whether Redis is spoken to over TLS."""
+    backend_timeout: float = Field(15, gt=0, le=300)
+    """Seconds the message and guestbook services may take, retries of a mesh included, before the
+    page says that they are unavailable."""
+    ui_background: CssColour | None = None
+    """Background colour of the page, to tell one version from another; white when not set."""
 
     @model_validator(mode="after")
     def _readable_password(self) -> Self:

@@ -6,7 +6,9 @@ import json
 import re
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -193,6 +195,21 @@ def test_a_form_that_is_none_is_an_error_of_the_client(
     assert answer.status_code in (400, 413, 422)
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     assert guestbook.requests("POST") == []
+
+
+def test_no_form_holds_up_the_others(ui: Ui, guestbook: Backend) -> None:
+    """A liveness probe answers within a second while forms of all shapes are read."""
+    deep = NESTED[:30_000] + b"x\r\n" * 10_000
+    bodies = [deep, b"--limit\r\n\r\n" * 5000, multipart(*[("a", b"1")] * 900)] * 2
+    slowest = 0.0
+    with ThreadPoolExecutor(len(bodies)) as clients:
+        answers = [clients.submit(send, ui, body, MULTIPART) for body in bodies]
+        while not all(answer.done() for answer in answers):
+            started = monotonic()
+            assert ui.alive()
+            slowest = max(slowest, monotonic() - started)
+    assert {answer.result().status_code for answer in answers} == {400}
+    assert slowest < 1
 
 
 @pytest.mark.parametrize(
