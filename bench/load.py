@@ -18,7 +18,7 @@ _UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a server did under load."""
+    """Rate and latencies of a server under load."""
 
     rate: float
     """Requests a second."""
