@@ -98,6 +98,8 @@ class Database:
             kind: Outage(logger, f"{takes} no {kind}", f"{takes} {kind} again")
             for kind in ("reads", "writes")
         }
+        usable = ("The tables cannot be used", "The tables can be used again")
+        self._outages["tables"] = Outage(logger, *usable)
 
     def close(self) -> None:
         """Closes all connections."""
@@ -137,9 +139,10 @@ class Database:
                 self._prepare()
                 with connect() as connection:
                     result = work(connection, uncertain)
-            except (TablesNotReadyError, PoolTimeout) as error:
-                reason = str(error) if isinstance(error, TablesNotReadyError) else "all are busy"
-                raise self._unavailable(kind, reason) from None
+            except TablesNotReadyError as error:
+                raise self._unavailable("tables", str(error)) from None
+            except PoolTimeout:
+                raise self._unavailable(kind, "all connections are busy") from None
             except DBAPIError as error:
                 code = _code(error)
                 if code in _REFUSED:
@@ -174,6 +177,7 @@ class Database:
             with _transaction(self._maintenance) as connection:
                 prepare_tables(connection)
             self._prepared = True
+            self._outages["tables"].works()
         finally:
             self._maintaining.release()
 

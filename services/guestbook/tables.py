@@ -93,14 +93,23 @@ def prepare_tables(connection: sa.Connection) -> None:
     if locks and not connection.scalar(sa.select(sa.func.get_lock(_LOCK, _LOCK_SECONDS))):
         raise TablesNotReadyError("another replica prepares the tables")
     try:
+        refused = []
         for table in _metadata.sorted_tables:
             new = not sa.inspect(connection).has_table(table.name)
             if new:
-                _run(connection, str(CreateTable(table).compile(dialect=connection.dialect)))
+                connection.exec_driver_sql(_create(connection.dialect, table))
             for statement in _changes(connection, table):
-                _run(connection, statement)
-                if not new:
-                    logger.info("Converted a table: %s", statement)
+                try:
+                    connection.exec_driver_sql(statement)
+                except DBAPIError as error:
+                    if error.connection_invalidated:
+                        raise
+                    refused.append(f"{statement};")
+                else:
+                    if not new:
+                        logger.info("Converted a table: %s", statement)
+        if refused:
+            raise TablesNotReadyError(f"the database refuses to run: {' '.join(refused)}")
         add_slots(connection)
     finally:
         if locks:
@@ -115,14 +124,11 @@ def add_slots(connection: sa.Connection) -> None:
         connection.execute(sa.insert(message_count), rows)
 
 
-def _run(connection: sa.Connection, statement: str) -> None:
-    try:
-        connection.exec_driver_sql(statement)
-    except DBAPIError as error:
-        if error.connection_invalidated:
-            raise
-        reason = error.orig.args[-1] if error.orig is not None else error
-        raise TablesNotReadyError(f"the database refuses ({reason}) to run: {statement};") from None
+def _create(dialect: sa.Dialect, table: sa.Table) -> str:
+    """Returns CREATE TABLE; in MySQL with the indexes, which need another right afterwards."""
+    text = str(CreateTable(table).compile(dialect=dialect))
+    indexes = [f", INDEX {index.name} ({index.columns[0].name})" for index in table.indexes]
+    return text if dialect.name == "sqlite" else text.replace("\n)", "".join(indexes) + "\n)")
 
 
 def _changes(connection: sa.Connection, table: sa.Table) -> list[str]:

@@ -83,7 +83,7 @@ class Cut(Proxy):
         self._at = at
         self._spared = 0
         self.left = 0
-        """How many statements are still to be cut."""
+        """The number of statements still to be cut."""
 
     def cut_next(self, statements: int, *, after: int = 0) -> None:
         """Cut so many of the coming statements, after some that are spared."""

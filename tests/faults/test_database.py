@@ -210,16 +210,14 @@ def test_a_service_that_answers_is_ready_when_others_have_all_connections(
         until_ready(client)
         client.add("before")
         others.enter_context(small_mysql.crowded("others"))
-        until = time.monotonic() + 3.5
-        answered = 0
+        # First only probes come, for longer than the outcome of one is kept.
+        until = time.monotonic() + 1.5
         while time.monotonic() < until:
             assert client.readiness().status_code == 200, client.readiness().text
-            # First only probes come, for longer than the outcome of one is kept.
-            if time.monotonic() > until - 2:
-                client.add("meanwhile")
-                assert client.get().status_code == 200
-                answered += 1
-        assert answered > 10
+        for _ in range(10):
+            client.add("meanwhile")
+            assert client.get().status_code == 200
+            assert client.readiness().status_code == 200
     check_log(service)
 
 
@@ -249,7 +247,7 @@ def test_a_pod_has_no_more_connections_than_it_says(
     with Client(service) as client, ThreadPoolExecutor(20) as threads:
         until_ready(client)
         with posting(service.url, visitors=20) as posts:
-            reads = [threads.submit(client.get, f"{PATH}?page={page}") for page in range(400)]
+            reads = [threads.submit(client.get, f"{PATH}?page={page}") for page in range(150)]
             while not all(read.done() for read in reads):
                 client.readiness()
                 mysql.execute(by_hand)

@@ -155,7 +155,7 @@ def test_a_statement_does_not_run_on_for_a_client_that_left(large: Client, mysql
             "the end of what was asked by clients that left",
             5,
         )
-        for method, path in (("GET", PATH), ("GET", FAR[1]), post):
+        for method, path in (("GET", FAR[1]), post):
             started = time.monotonic()
             patient = ask(method, path, 30)
             assert patient.status_code == 503

@@ -56,7 +56,7 @@ class Client:
         return found
 
     def total(self, **query: object) -> int:
-        """How many messages a page of this query says there are."""
+        """The number of messages, as a page of this query gives it."""
         answer = self.get(params=query)
         assert answer.status_code == 200, answer.text
         return int(answer.json()["page"]["totalElements"])

@@ -1,4 +1,4 @@
-"""What somebody does by hand to a database of either kind."""
+"""Statements on a database of either kind, past the service."""
 
 from __future__ import annotations
 

@@ -117,6 +117,6 @@ def test_a_client_that_leaves_within_its_body_is_no_failure_of_ours(
 
 
 def failures(client: Client) -> float:
-    """How many requests were answered by a failure of the service."""
+    """The number of requests that the service failed to answer."""
     counted = samples(client.service, "http_requests_total")
     return sum(number for (_, _, status), number in counted.items() if status.startswith("5"))

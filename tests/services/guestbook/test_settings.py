@@ -1,4 +1,4 @@
-"""Where the database is, from the environment."""
+"""The address of the database, from the environment."""
 
 from __future__ import annotations
 
