@@ -12,6 +12,7 @@ import contextlib
 import json
 import logging
 import sys
+import time
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -34,10 +35,26 @@ def configure(settings: CommonSettings) -> None:
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
     for name in ("uvicorn", "httpx"):  # Their information lines repeat ours.
         logging.getLogger(name).setLevel(logging.WARNING)
-    # Place, thread, task and process are not printed; to find them out would cost as much again.
-    logging._srcfile = None
-    logging.logAsyncioTasks = False  # type: ignore[attr-defined]
-    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging.setLogRecordFactory(_Record)
+    logging._srcfile = None  # File and line are not printed either.
+
+
+class _Record(logging.LogRecord):
+    """A record without place, thread and task: they are not printed, and cost as much again."""
+
+    def __init__(
+        self,
+        name: str,
+        level: int,
+        _path: str,
+        _line: int,
+        msg: object,
+        args: Any,
+        exc: Any,
+        *_: Any,
+    ) -> None:
+        self.name, self.levelno, self.levelname = name, level, logging.getLevelName(level)
+        self.msg, self.args, self.exc_info, self.created = msg, args, exc, time.time()
 
 
 class _TextFormatter(logging.Formatter):
