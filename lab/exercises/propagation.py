@@ -183,7 +183,7 @@ def _updates(metrics: str) -> float:
 
 
 def _sent(proxies: list[dict[str, Any]]) -> tuple[tuple[str, ...], ...]:
-    """What each proxy was sent, in an order of their names: istiod's own is not always the same."""
+    """Returns the versions sent to each proxy, by name: istiod lists them in no fixed order."""
     return tuple(
         sorted(
             (proxy["proxy"], *(proxy.get(f"{kind}_sent", "") for kind in _TYPES))

@@ -97,11 +97,6 @@ def client_span(name: str, attributes: Attributes) -> Iterator[trace.Span]:
             yield span
         except Exception as error:
             name = error.error_type if isinstance(error, CallError) else type(error).__name__
-            fail_span(span, name)
+            span.set_attribute("error.type", name)
+            span.set_status(trace.StatusCode.ERROR)
             raise
-
-
-def fail_span(span: trace.Span, error_type: str) -> None:
-    """Marks a span as failed."""
-    span.set_attribute("error.type", error_type)
-    span.set_status(trace.StatusCode.ERROR)

@@ -63,7 +63,7 @@ def known(after: float) -> tuple[int, dict[str, Any]]:
 
 
 def istiod(path: str) -> str:
-    """What istiod's port for monitoring answers."""
+    """Returns an answer of istiod's monitoring port."""
     learns, sends, acknowledges = map(float, (HOME / "lag").read_text().split())
     if path == "/debug/configz":
         _, objects = known(learns)

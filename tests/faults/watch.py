@@ -1,4 +1,4 @@
-"""What a service must keep up whatever its clients do: an answer to liveness, and its memory."""
+"""A watch over a service under attack: its liveness and its memory."""
 
 from __future__ import annotations
 

@@ -143,7 +143,7 @@ def admitted(policies: list[Manifest], client: Place, server: Place, port: int) 
 
 
 def flows() -> Iterator[tuple[str, Place, Place, int]]:
-    """What the lessons' own clients ask, by the steps of the exercises."""
+    """Yields the requests of the lessons' own clients, from the steps of the exercises."""
     services = {s["metadata"]["name"]: s for s in of_kind(kustomize(K8S / "base"), "Service")}
     ports = {"http": 8080, "mysql": 3306, "redis": 6379}
     for lesson in LESSONS:

@@ -1,4 +1,4 @@
-"""What every service does with a request: metrics, HEAD, errors, size limits."""
+"""Requests to any service: metrics, HEAD, errors, size limits."""
 
 from __future__ import annotations
 
