@@ -20,8 +20,8 @@ import httpx
 import psutil
 
 from bench.figure import Figure
-from lab.mesh import names
-from lab.pods.process import marked
+from lab import names
+from lab.cluster.process import marked
 from tests.lab.cluster import COMMAND, Lab, eventually, spawn, wait_until_ready
 
 FIRST_LIMIT = 60.0

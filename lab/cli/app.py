@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -10,12 +9,11 @@ from typing import Annotated
 
 import typer
 
-from lab.cli import complete, inject, lifecycle, objects, pods, workloads
-from lab.cli.client import FailureError
-from lab.cli.context import Settings
+from lab.cli import complete, inject, lifecycle, mesh, objects, pods, route, workloads
+from lab.cli.client import FailureError, Settings
 
 TRACE = "GUESTBOOK_TRACE"
-"""Set, it has a defect of the command itself end with Python's trace."""
+"""If set, internal errors print a traceback."""
 
 app = typer.Typer(
     name="guestbook",
@@ -47,25 +45,23 @@ def top(
 
     Start it with `guestbook up`, then use the verbs you know: apply, get, logs, exec, delete.
     """
-    settings = Settings()
+    settings = Settings(run)
     settings.namespace = namespace
     settings.folder = state.absolute() if state is not None else None
     context.obj = settings
 
 
-for module in (lifecycle, objects, workloads, pods, inject):
+for module in (lifecycle, objects, workloads, pods, inject, mesh, route):
     module.register(app)
-
-if importlib.util.find_spec("lab.mesh.cli") is not None:
-    importlib.import_module("lab.mesh.cli").register(app)
 
 
 def _mount_exercises(argv: list[str]) -> None:
-    """The exercise runner is a large import: only for its own command and for help."""
+    """Mounts `exercise` when it is asked for, or for help: importing the runner takes time."""
     general = argv[:1] in ([], ["-h"], ["--help"]) or "_GUESTBOOK_COMPLETE" in os.environ
-    wanted = general or "exercise" in argv[:4]
-    if wanted and importlib.util.find_spec("lab.exercises.cli") is not None:
-        app.add_typer(importlib.import_module("lab.exercises.cli").app, name="exercise")
+    if general or "exercise" in argv[:4]:
+        from lab.cli import exercise
+
+        app.add_typer(exercise.app, name="exercise")
 
 
 def _see(error: typer.TyperException) -> str:

@@ -7,7 +7,8 @@ import http.client
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +82,32 @@ class Client:
             ) from None
         except (ConnectionResetError, http.client.RemoteDisconnected):
             raise FailureError("the lab stopped while it was asked") from None
+
+
+Command = Callable[[list[str]], int]
+"""Runs one `guestbook` command line; returns the exit status."""
+
+
+@dataclass
+class Settings:
+    """The options given before the verb; a command's own options win."""
+
+    command: Command
+    """The application itself, for commands that run others."""
+    namespace: str | None = None
+    folder: Path | None = None
+
+    def client(self) -> Client:
+        return lab_client(self.folder)
+
+    def state_folder(self) -> Path:
+        from lab.cluster.state import default_folder
+
+        return self.folder or default_folder()
+
+
+def lab_client(folder: Path | None) -> Client:
+    """A client of the lab in `folder`, by default in the usual one."""
+    from lab.cluster.state import default_folder
+
+    return Client(folder or default_folder())

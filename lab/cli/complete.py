@@ -6,21 +6,16 @@ from collections.abc import Iterable
 
 import typer
 
-from lab.cli.client import Client, FailureError
+from lab.cli.client import Client, FailureError, lab_client
 
 WORKLOADS = ("deployment", "statefulset", "service")
 
 
 def _lab(context: typer.Context) -> tuple[Client, str]:
     """The lab and the namespace that the words before the cursor ask for."""
-    # The options of every command name functions of this module.
-    from lab.cli.context import Settings
-
     given = context.find_root().params
-    settings = Settings()
-    settings.folder = given.get("state")
     where = context.params.get("namespace_") or given.get("namespace") or "default"
-    return settings.client(), str(where)
+    return lab_client(given.get("state")), str(where)
 
 
 def _names(context: typer.Context, kind: str) -> list[str]:
@@ -44,14 +39,14 @@ def namespaces(context: typer.Context, incomplete: str) -> list[str]:
 
 def objects(context: typer.Context, incomplete: str) -> list[str]:
     """A kind, and after it the names of that kind; or KIND/NAME."""
-    from lab.manifests.kinds import kinds
+    from lab.manifests.registry import KINDS
 
     given = context.params.get("names") or context.params.get("target") or []
     kind, slash, _ = incomplete.rpartition("/")
     if slash:
         return _starting((f"{kind}/{name}" for name in _names(context, kind)), incomplete)
     if not given:
-        return _starting((known.plural for known in kinds()), incomplete)
+        return _starting((known.plural for known in KINDS), incomplete)
     return [name for name in _starting(_names(context, given[0]), incomplete) if name not in given]
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from lab.cli import complete
-from lab.cli.client import Client
+from lab.cli.client import Client, Settings
 
 Namespace = Annotated[
     str | None,
@@ -37,25 +36,10 @@ Kustomize = Annotated[
 ]
 
 
-class Settings:
-    """What was given before the verb; a command's own options win."""
-
-    def __init__(self) -> None:
-        self.namespace: str | None = None
-        self.folder: Path | None = None
-
-    def client(self) -> Client:
-        return Client(self.state_folder())
-
-    def state_folder(self) -> Path:
-        from lab.pods.state import default_folder
-
-        return self.folder or default_folder()
-
-
 def settings(context: typer.Context) -> Settings:
     found = context.find_object(Settings)
-    return found if found is not None else Settings()
+    assert found is not None  # noqa: S101 - the top command made it
+    return found
 
 
 def client(context: typer.Context) -> Client:

@@ -32,8 +32,8 @@ def kube_inject(
     Example:
       guestbook kube-inject -f k8s/base/ui-deployment.yaml | guestbook apply -f -
     """
-    from lab.manifests.document import documents
     from lab.manifests.load import ManifestError, parse, read
+    from lab.resources.document import documents
 
     try:
         texts = [text for name in filename for text in read(name)]

@@ -18,8 +18,8 @@ from lab.cli.output import write
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from lab.pods.cluster import Cluster, Mesh
-    from lab.pods.state import State
+    from lab.cluster.cluster import Cluster, Mesh
+    from lab.cluster.state import State
 
 PLAIN_ENVIRONMENT = "GUESTBOOK_NO_MESH"
 
@@ -75,10 +75,10 @@ def up(
     """
     import asyncio
 
+    from lab.cluster import supervisor
+    from lab.cluster.addresses import NoAddressesError
+    from lab.cluster.state import AlreadyRunningError, State, locked, repository
     from lab.manifests.load import ManifestError
-    from lab.pods import supervisor
-    from lab.pods.addresses import NoAddressesError
-    from lab.pods.state import AlreadyRunningError, State, locked, repository
     from lab.standins import EMBEDDED
 
     if embedded:
@@ -123,7 +123,7 @@ def up(
 
 
 def _require_watches() -> None:
-    from lab.mesh.envoy import require_watches
+    from lab.istiod.process import require_watches
 
     try:
         require_watches(MESH_PODS)
@@ -167,7 +167,7 @@ def _mesh_or_reason(wanted: bool) -> tuple[bool, str]:
     """Whether Envoys can run here, and if not why."""
     if not wanted or os.environ.get(PLAIN_ENVIRONMENT):
         return False, "Without a mesh, as asked: the services run without Envoy"
-    from lab.mesh.envoy import EnvoyMissingError, binary
+    from lab.istiod.process import EnvoyMissingError, binary
 
     try:
         binary()
@@ -177,9 +177,9 @@ def _mesh_or_reason(wanted: bool) -> tuple[bool, str]:
 
 
 def _control_plane(state: State, cluster: Cluster) -> Mesh:
-    from lab.mesh.control_plane import ControlPlane
-    from lab.mesh.model import Pod
-    from lab.pods.events import Event
+    from lab.cluster.events import Event
+    from lab.istiod.control_plane import ControlPlane
+    from lab.model import Pod
 
     def report(pod: Pod, message: str) -> None:
         event = Event("Pod", pod.namespace, pod.name, "Warning", "ProxyConfigRejected", message)
@@ -190,7 +190,7 @@ def _control_plane(state: State, cluster: Cluster) -> Mesh:
 
 
 def _ready(cluster: Cluster) -> None:
-    from lab.pods.supervisor import address
+    from lab.cluster.supervisor import address
 
     _say(f"The guestbook is ready: {address(cluster)}")
     _say("Ctrl-C stops it. In another terminal: guestbook get pods, guestbook --help")
@@ -210,7 +210,7 @@ def down(
     """
     import shutil
 
-    from lab.pods.state import AlreadyRunningError, State, locked, wait_until_unlocked
+    from lab.cluster.state import AlreadyRunningError, State, locked, wait_until_unlocked
 
     lab = client(context)
     try:

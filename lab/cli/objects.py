@@ -426,7 +426,7 @@ def api_resources() -> None:
       guestbook api-resources
     """
     from lab.cli.output import columns
-    from lab.manifests.kinds import kinds
+    from lab.manifests.registry import KINDS
 
     rows = [
         [
@@ -436,6 +436,6 @@ def api_resources() -> None:
             str(kind.namespaced).lower(),
             kind.kind,
         ]
-        for kind in kinds()
+        for kind in KINDS
     ]
     write("\n".join(columns(["NAME", "SHORTNAMES", "APIVERSION", "NAMESPACED", "KIND"], rows)))

@@ -210,8 +210,8 @@ def port_forward(
     """
     import asyncio
 
-    from lab.manifests.kinds import find
-    from lab.pods.forwarder import listen
+    from lab.cluster.forwarder import listen
+    from lab.manifests.registry import find
 
     word, _, name = target.rpartition("/")
     kind = find(word or "pod")

@@ -27,7 +27,7 @@ from typing import Any
 
 import httpx
 
-from lab.exercises import observe, world
+from lab.exercises import observe, restore
 from lab.exercises.load import ExerciseError
 from lab.exercises.target import Target
 
@@ -52,7 +52,7 @@ class _State:
     sent: tuple[tuple[str, ...], ...]
 
 
-def wait(target: Target, present: Iterable[world.Name], absent: Iterable[world.Name]) -> None:
+def wait(target: Target, present: Iterable[restore.Name], absent: Iterable[restore.Name]) -> None:
     """Wait until every proxy has acknowledged that these objects are there, and those are not.
 
     Does nothing for a target whose commands wait themselves, and without an istiod to ask. Raises
@@ -85,8 +85,8 @@ def wait(target: Target, present: Iterable[world.Name], absent: Iterable[world.N
 def _wait(
     target: Target,
     istiods: Mapping[str, httpx.Client],
-    there: list[world.Name],
-    gone: list[world.Name],
+    there: list[restore.Name],
+    gone: list[restore.Name],
 ) -> None:
     deadline = time.monotonic() + PATIENCE
     last: list[_State] | None = None
@@ -148,7 +148,7 @@ def _drains(target: Target, namespace: str, pod: str) -> bool:
     return any(not line.endswith(": 0") for line in lines if "_draining: " in line)
 
 
-def _is_istio(name: world.Name) -> bool:
+def _is_istio(name: restore.Name) -> bool:
     return name.kind.endswith(_ISTIO)
 
 
@@ -160,17 +160,17 @@ def _unknown(
     target: Target,
     pod: str,
     istiod: httpx.Client,
-    there: list[world.Name],
-    gone: list[world.Name],
+    there: list[restore.Name],
+    gone: list[restore.Name],
 ) -> Iterator[str]:
     """The objects that istiod has in another version than the API server, in words."""
     if not there and not gone:
         return
-    held: Mapping[world.Name, str] = {
-        world.name_of(item): item["metadata"].get("resourceVersion", "")
+    held: Mapping[restore.Name, str] = {
+        restore.name_of(item): item["metadata"].get("resourceVersion", "")
         for item in istiod.get("/debug/configz").raise_for_status().json()
     }
-    for name, item in world.record(target, there).items() if there else ():
+    for name, item in restore.record(target, there).items() if there else ():
         if item is not None and held.get(name) != item["metadata"]["resourceVersion"]:
             yield f"{pod} does not know {name.argument} as it is now"
     for name in gone:

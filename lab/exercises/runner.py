@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 
 import httpx
 
-from lab.exercises import observe, propagation, traffic, world
+from lab.exercises import observe, propagation, restore, traffic
 from lab.exercises.check import Difference, Verdict, summary, verdict
 from lab.exercises.format import ByPods, Expect, Share, Step
 from lab.exercises.load import ExerciseError, Lesson, filled, objects
@@ -97,9 +97,9 @@ class Runner:
         self._target = target
         self._narrator = narrator
         self._istio = istio
-        self._disturbing = world.disturbing(lessons, istio)
-        self._leftovers = world.leftovers(lessons, istio)
-        self._journal = world.Journal(state, target.identity())
+        self._disturbing = restore.disturbing(lessons, istio)
+        self._leftovers = restore.leftovers(lessons, istio)
+        self._journal = restore.Journal(state, target.identity())
 
     def run(self, lesson: Lesson, change: Change | None = None) -> Result:
         """Run one exercise; whatever happens, the world is put back as it was."""
@@ -108,14 +108,14 @@ class Runner:
         results: list[StepResult] = []
         problems: list[str] = []
         play: _Play | None = None
-        before: dict[world.Name, dict[str, object] | None] | None = None
+        before: dict[restore.Name, dict[str, object] | None] | None = None
         healthy = False
         try:
             self.recover()
             base_url = self._target.ingress()
             healthy = _page_works(base_url)
-            names = sorted({*world.touched(lesson, self._istio), *self._disturbing})
-            before = world.record(self._target, names)
+            names = sorted({*restore.touched(lesson, self._istio), *self._disturbing})
+            before = restore.record(self._target, names)
             self._journal.begin(before)
             self._set_aside(before)
             if lesson.exercise.baseline:
@@ -140,20 +140,20 @@ class Runner:
         if before is None:
             return []
         self._narrator.note("a run before this one was cut off; putting back what it changed")
-        done = world.restore(self._target, before)
+        done = restore.restore(self._target, before)
         self._journal.end()
         return done
 
     def clean(self) -> list[str]:
         """Remove whatever exercises left, and bring the ingress of exercise 02 back."""
         done = self.recover()
-        found = world.record(self._target, self._leftovers)
+        found = restore.record(self._target, self._leftovers)
         for name in self._leftovers:
             if found[name] is not None:
                 self._run(["kubectl", "delete", name.argument, *name.where, "--ignore-not-found"])
                 done.append(f"removed {name.argument}")
         argv = ["kubectl", "apply"]
-        for file in world.BASELINE:
+        for file in restore.BASELINE:
             argv += ["-f", _shown(self._istio / file)]
         self._run(argv)
         return [*done, "the ingress of exercise 02 is there"]
@@ -162,17 +162,17 @@ class Runner:
         self._narrator.command(self._target.line(argv))
         self._target.run(argv)
 
-    def _set_aside(self, before: Mapping[world.Name, object]) -> None:
+    def _set_aside(self, before: Mapping[restore.Name, object]) -> None:
         for name in self._disturbing:
             if before.get(name) is not None:
                 self._narrator.note("set aside what another exercise, or an earlier run, left")
                 self._run(["kubectl", "delete", name.argument, *name.where, "--ignore-not-found"])
 
-    def _arrive(self, names: Sequence[world.Name]) -> None:
+    def _arrive(self, names: Sequence[restore.Name]) -> None:
         """Wait until the proxies know what is there at the start, and what a run before removed."""
         if self._target.synchronous:
             return
-        now = world.record(self._target, names)
+        now = restore.record(self._target, names)
         propagation.wait(
             self._target,
             [name for name, item in now.items() if item is not None],
@@ -182,7 +182,7 @@ class Runner:
 
     def _baseline(self, base_url: str) -> None:
         argv = ["kubectl", "apply"]
-        for file in world.BASELINE:
+        for file in restore.BASELINE:
             argv += ["-f", _shown(self._istio / file)]
         self._run(argv)
         deadline = time.monotonic() + 60
@@ -196,11 +196,11 @@ class Runner:
             time.sleep(_PAUSE)
 
     def _restore(
-        self, before: dict[world.Name, dict[str, object] | None], healthy: bool
+        self, before: dict[restore.Name, dict[str, object] | None], healthy: bool
     ) -> list[str]:
         tries_again = f"`guestbook exercise clean --target {self._target.name}` tries again"
         try:
-            for text in world.restore(self._target, before):
+            for text in restore.restore(self._target, before):
                 self._narrator.note(text)
             self._journal.end()
         except KeyboardInterrupt:
@@ -356,9 +356,9 @@ class _Play:
             argv += ["-f", self._path(name)]
         self._run([*argv, "--ignore-not-found"] if verb == "delete" else argv)
 
-    def _named(self, files: Sequence[str]) -> list[world.Name]:
+    def _named(self, files: Sequence[str]) -> list[restore.Name]:
         """The objects of some of the exercise's files."""
-        return [world.name_of(item) for f in files for item in objects(Path(self._path(f)))]
+        return [restore.name_of(item) for f in files for item in objects(Path(self._path(f)))]
 
     def _path(self, name: str) -> str:
         changed = self._change.files.get(name) if self._change else None

@@ -17,7 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -141,13 +141,20 @@ def forwarding(argv: Sequence[str]) -> Iterator[int]:
                 os.killpg(process.pid, signal.SIGTERM)
 
 
+Command = Callable[[list[str]], int]
+"""Runs one `guestbook` command line in this process; returns the exit status."""
+
+
 class KubectlTarget:
     """A cluster, through the programs kubectl and istioctl."""
 
     name = "kubectl"
     synchronous = False
 
-    def __init__(self, context: str | None = None, ingress: str | None = None) -> None:
+    def __init__(
+        self, guestbook: Command, context: str | None = None, ingress: str | None = None
+    ) -> None:
+        self._guestbook = guestbook
         self._context = context
         self._ingress = ingress
         self._open = contextlib.ExitStack()
@@ -164,7 +171,7 @@ class KubectlTarget:
         self, argv: Sequence[str], *, stdin: str = "", timeout: float = 300, check: bool = True
     ) -> Completed:
         if argv[0] == "guestbook":
-            done = run_here(argv[1:], stdin)
+            done = run_here(self._guestbook, argv[1:], stdin)
         else:
             done = run_program(self._argv(argv), stdin, timeout)
         return checked(self, argv, done) if check else done
@@ -219,8 +226,9 @@ class LabTarget:
     name = "lab"
     synchronous = True
 
-    def __init__(self, state: Path | None = None) -> None:
+    def __init__(self, guestbook: Command, state: Path | None = None) -> None:
         """`state` is the lab's folder when it isn't the usual one."""
+        self._guestbook = guestbook
         self._options = ["--state", str(state)] if state else []
 
     def line(self, argv: Sequence[str]) -> str:
@@ -235,7 +243,7 @@ class LabTarget:
         timeout: float = 300,  # noqa: ARG002 - the lab's own commands carry their own deadline
         check: bool = True,
     ) -> Completed:
-        done = run_here([*self._options, *argv[1:]], stdin)
+        done = run_here(self._guestbook, [*self._options, *argv[1:]], stdin)
         return checked(self, argv, done) if check else done
 
     def forward(
@@ -245,7 +253,7 @@ class LabTarget:
         return forwarding([*command, "port-forward", "-n", namespace, resource, f":{port}"])
 
     def _state(self) -> dict[str, Any]:
-        done = run_here([*self._options, "status", "-o", "json"], "")
+        done = run_here(self._guestbook, [*self._options, "status", "-o", "json"], "")
         if done.status:
             said = done.errors.strip().removeprefix("Error: ")
             raise ExerciseError(f"{said} (in another terminal), or use --target kubectl")
@@ -270,20 +278,18 @@ class LabTarget:
         """Nothing stays open."""
 
 
-def run_here(argv: Sequence[str], stdin: str) -> Completed:
-    """The lab's command in this process: `guestbook ARGV…`.
+def run_here(guestbook: Command, argv: Sequence[str], stdin: str) -> Completed:
+    """Runs `guestbook ARGV…` in this process and captures its output.
 
     Raises KeyboardInterrupt when a signal came while it ran.
     """
-    from lab.cli import main  # the command mounts the exercises, so the import is made late
-
     output, errors = _Captured(), _Captured()
     before = sys.stdin
     sys.stdin = io.TextIOWrapper(io.BytesIO(stdin.encode()))
     try:
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
             try:
-                status = main(list(argv))
+                status = guestbook(list(argv))
             except SystemExit as end:
                 status = end.code if isinstance(end.code, int) else int(end.code is not None)
     finally:

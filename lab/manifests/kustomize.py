@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lab.manifests.document import DocumentError, documents
 from lab.manifests.load import ManifestError, read
+from lab.resources.document import DocumentError, documents
 
 NAMES = ("kustomization.yaml", "kustomization.yml", "Kustomization")
 _READ = ("apiVersion", "kind", "metadata", "resources")

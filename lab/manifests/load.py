@@ -17,10 +17,10 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from lab.manifests import kinds
-from lab.manifests.document import Document, DocumentError, documents
-from lab.manifests.metadata import Metadata, metadata_problems
-from lab.manifests.resource import Kind, Path, Problem, Resource, Source
+from lab.manifests import registry
+from lab.resources.document import Document, DocumentError, documents
+from lab.resources.metadata import Metadata, metadata_problems
+from lab.resources.resource import Kind, Path, Problem, Resource, Source
 
 SUFFIXES = (".yaml", ".yml", ".json")
 
@@ -140,7 +140,7 @@ def _resource(
     for key in ("apiVersion", "kind"):
         if not isinstance(value.get(key), str):
             return None, [Problem((key,), f"{key} is missing or not a string")]
-    kind = kinds.of(value["apiVersion"], value["kind"])
+    kind = registry.of(value["apiVersion"], value["kind"])
     if isinstance(kind, str):
         return None, [Problem(("kind",), kind)]
     declared = value.get("metadata") or {}

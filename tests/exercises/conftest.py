@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lab.exercises import load, world
+from lab.exercises import load, restore
 from tests.exercises.cluster import REPOSITORY
 from tests.lab.cluster import Lab, condition, left_behind, running
 
@@ -25,10 +25,12 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 def picture(lab: Lab) -> dict[str, Any]:
     """All that an exercise could change: objects as they were written, pods, the record."""
-    kinds = {name.kind for lesson in load.read_all(ISTIO) for name in world.touched(lesson, ISTIO)}
+    kinds = {
+        name.kind for lesson in load.read_all(ISTIO) for name in restore.touched(lesson, ISTIO)
+    }
     objects = lab.json(",".join(sorted(kinds - {"pod"})), "-A")["items"]
     seen: dict[str, Any] = {
-        f"{world.name_of(item)}": (
+        f"{restore.name_of(item)}": (
             item.get("spec"),
             item.get("data"),
             item["metadata"].get("labels"),

@@ -15,15 +15,16 @@ from xml.etree import ElementTree
 
 import pytest
 
+from lab.cli import main
 from lab.exercises import load
 from lab.exercises.format import Expect
 from lab.exercises.narrate import Silence
 from lab.exercises.runner import Change, Result, Runner, StepResult
-from lab.exercises.target import CommandError, KubectlTarget
+from lab.exercises.target import Command, CommandError, KubectlTarget
 from tests.exercises.cluster import REPOSITORY, Cluster, exercise, running
 
 LESSONS = load.read_all(REPOSITORY / "istio")
-CLI = "from lab.exercises.cli import app; app(prog_name='guestbook exercise')"
+CLI = "from lab.cli.exercise import app; app(prog_name='guestbook exercise')"
 
 
 @pytest.fixture
@@ -34,8 +35,8 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
         yield started
 
 
-def target(cluster: Cluster) -> KubectlTarget:
-    return KubectlTarget("kind-guestbook", cluster.url)
+def target(cluster: Cluster, guestbook: Command = main) -> KubectlTarget:
+    return KubectlTarget(guestbook, "kind-guestbook", cluster.url)
 
 
 def play(cluster: Cluster, istio: Path, narrator: Silence | None = None) -> Result:
@@ -205,7 +206,7 @@ def test_only_lines_that_came_since_the_step_began_count(
                     log.write("arrived\narrived\n")
             return done
 
-    world = Writing("kind-guestbook", cluster.url)
+    world = Writing(main, "kind-guestbook", cluster.url)
     runner = Runner(world, Silence(), istio=istio, lessons=[lesson], state=cluster.home / "state")
     change = None if fits else Change({}, str(BREAK["step"]))  # what must fail needs less patience
     assert runner.run(lesson, change).passed == fits
@@ -250,10 +251,9 @@ def test_numbers_of_a_proxy(cluster: Cluster, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("lesson", LESSONS, ids=[lesson.name for lesson in LESSONS])
 def test_kubectl_understands_every_command_of_every_exercise(
-    cluster: Cluster, lesson: load.Lesson, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, lesson: load.Lesson
 ) -> None:
     """Without its checks every step must pass: the stand-in takes each command as kubectl would."""
-    monkeypatch.setattr("lab.exercises.target.run_here", _guestbook)
     istioctl = cluster.home / "bin/istioctl"
     istioctl.write_text("#!/bin/sh\nexit 0\n")
     istioctl.chmod(0o755)
@@ -266,7 +266,11 @@ def test_kubectl_understands_every_command_of_every_exercise(
     before = cluster.essence()
     state = cluster.home / "state"
     runner = Runner(
-        target(cluster), Silence(), istio=REPOSITORY / "istio", lessons=LESSONS, state=state
+        target(cluster, _guestbook),
+        Silence(),
+        istio=REPOSITORY / "istio",
+        lessons=LESSONS,
+        state=state,
     )
     result = runner.run(plain)
     assert result.passed, result
@@ -274,12 +278,12 @@ def test_kubectl_understands_every_command_of_every_exercise(
     assert cluster.essence() == before
 
 
-def _guestbook(argv: list[str], stdin: str) -> Any:
-    from lab.exercises.target import Completed
-
+def _guestbook(argv: list[str]) -> int:
     if argv[:2] == ["token", "--manifest"]:
-        return Completed(0, Path(argv[2]).read_text(), "")
-    return Completed(0, "a.b.c" if argv[0] == "token" else "", "")
+        sys.stdout.write(Path(argv[2]).read_text())
+    elif argv[0] == "token":
+        sys.stdout.write("a.b.c")
+    return 0
 
 
 def cli(cluster: Cluster, folder: Path, *argv: str) -> subprocess.Popen[str]:
@@ -458,7 +462,7 @@ def test_the_ingress_is_found(
         "spec": {"ports": ports},
         "status": status,
     }
-    world = KubectlTarget()
+    world = KubectlTarget(main)
     world.run(["kubectl", "apply", "-f", "-"], stdin=json.dumps(service))
     assert world.ingress().startswith(url)
     world.close()
@@ -466,4 +470,4 @@ def test_the_ingress_is_found(
 
 def test_without_istio_a_person_is_told(cluster: Cluster) -> None:
     with pytest.raises(load.ExerciseError, match="istio/install/README"):
-        KubectlTarget().ingress()
+        KubectlTarget(main).ingress()

@@ -13,6 +13,7 @@ import httpx
 import pytest
 from rich.console import Console
 
+from lab.cli import main
 from lab.exercises import load
 from lab.exercises.counterproof import obstacle, run_changed, shortcoming
 from lab.exercises.format import CounterProof
@@ -44,7 +45,7 @@ def behaves(lab: Lab) -> bool:
 
 @pytest.fixture
 def target(lab: Lab) -> LabTarget:
-    return LabTarget(lab.folder)
+    return LabTarget(main, lab.folder)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from lab.mesh.envoy import binary
+from lab.istiod.process import binary
 from tests.services.process import wait_until
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.cli import main
-from lab.pods.process import marked
+from lab.cluster.process import marked
 
 COMMAND = (sys.executable, "-m", "lab.cli")
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from lab.cluster.state import repository
 from lab.manifests.kustomize import kustomization
 from lab.manifests.load import ManifestError, load, parse
-from lab.pods.state import repository
 
 POD = """\
 apiVersion: v1

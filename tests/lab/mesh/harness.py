@@ -21,10 +21,13 @@ from typing import Any, Literal
 
 import httpx
 
+from lab import names
+from lab.envoy import translate
+from lab.istiod import authority
+from lab.istiod import process as envoy
 from lab.manifests import load
-from lab.manifests.resource import Resource, Source
-from lab.mesh import authority, envoy, names, translate
-from lab.mesh.model import Pod, PortProtocol, Service, ServicePort, Snapshot
+from lab.model import Pod, PortProtocol, Service, ServicePort, Snapshot
+from lab.resources.resource import Resource, Source
 
 APP_PORT = 8080
 NOWHERE = Source("test", 1)

@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from lab.manifests.resource import Resource, Source
-from lab.mesh.model import Pod, Service, ServicePort, Snapshot
+from lab.model import Pod, Service, ServicePort, Snapshot
+from lab.resources.resource import Resource, Source
 from tests.lab.mesh import harness
 
 NOWHERE = Source("sample", 1)

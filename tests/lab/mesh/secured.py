@@ -11,8 +11,8 @@ from pathlib import Path
 
 import httpx
 
-from lab.mesh import authority
-from lab.mesh.model import Pod
+from lab.istiod import authority
+from lab.model import Pod
 from tests.lab.mesh import harness
 
 

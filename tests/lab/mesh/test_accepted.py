@@ -16,10 +16,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lab.cluster import offline
+from lab.cluster.state import repository
+from lab.envoy import translate
+from lab.istiod import authority, process
 from lab.manifests import load
-from lab.mesh import authority, envoy, offline, translate
-from lab.mesh.model import Pod, ProxyConfig, Snapshot
-from lab.pods.state import repository
+from lab.model import Pod, ProxyConfig, Snapshot
 from tests.lab.mesh import sample
 from tests.lab.mesh.properties import examples
 from tests.lab.mesh.test_fields import COMPANIONS, DOCUMENTS, schema_of
@@ -77,8 +79,8 @@ def refusals(snapshot: Snapshot, pods: Iterable[Pod], folder: Path) -> list[str]
     for pod in pods:
         config = translate.proxy_config(snapshot, pod)
         place = folder / pod.name
-        envoy.prepare(place, pod, config)
-        if (reason := envoy.validate(place)) is not None:
+        process.prepare(place, pod, config)
+        if (reason := process.validate(place)) is not None:
             found.append(f"{pod.name}: {reason}")
     return found
 
@@ -114,8 +116,8 @@ def test_a_refusal_would_be_seen(certificates: Path, tmp_path: Path) -> None:
     pod = proxies(snapshot)[0]
     config = translate.proxy_config(snapshot, pod)
     config.clusters[0]["lb_policy"] = "NONE_SUCH"
-    envoy.prepare(tmp_path, pod, config)
-    assert "NONE_SUCH" in str(envoy.validate(tmp_path))
+    process.prepare(tmp_path, pod, config)
+    assert "NONE_SUCH" in str(process.validate(tmp_path))
 
 
 # --- any resource ---------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.mesh import authority
+from lab.istiod import authority
 
 NOW = datetime.now(UTC)
 ACCOUNTS = [("default", "ui-sa"), ("istio-system", "istio-ingressgateway-service-account")]

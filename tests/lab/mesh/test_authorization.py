@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lab.mesh.authorization_decision import Decision, Request, decide
+from lab.explain.decision import Decision, Request, decide
 from tests.lab.mesh import harness
 from tests.lab.mesh.secured import apply, direct, get, mesh, talk
 

@@ -23,15 +23,19 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.mesh import authority, authorization, envoy, request_authentication, tls, token
-from lab.mesh.authorization_decision import Request, decide
-from lab.mesh.model import Json, Pod, Snapshot
-from lab.mesh.xds import ROUTER, extension
+from lab.envoy import tls
+from lab.explain.decision import Request, decide
+from lab.istiod import authority, tokens
+from lab.istiod import process as envoy
+from lab.kinds.authorization_policy import becomes as authorization
+from lab.kinds.request_authentication import becomes as request_authentication
+from lab.model import Json, Pod, Snapshot
+from lab.xds import ROUTER, extension
 from tests.lab.mesh import harness
 from tests.lab.mesh.properties import examples
 
 PORT = 8080
-SIGNER = token.new_key()
+SIGNER = tokens.new_key()
 POD = Pod(
     namespace="default",
     name="target",
@@ -194,7 +198,7 @@ def configuration(snapshots: list[Snapshot], folder: Path, host: str) -> Json:
                 "apiVersion": "security.istio.io/v1",
                 "kind": "RequestAuthentication",
                 "metadata": {"name": "a", "namespace": "default"},
-                "spec": {"jwtRules": [{"issuer": ISSUER, "jwks": token.key_set(SIGNER)}]},
+                "spec": {"jwtRules": [{"issuer": ISSUER, "jwks": tokens.key_set(SIGNER)}]},
             }
         )
     )
@@ -316,7 +320,7 @@ class Clients:
             headers["x-a"] = asked.header
         if asked.claims is not None:
             said = dict(asked.claims)
-            bearer = token.mint(SIGNER, datetime.now(UTC), issuer=ISSUER, claims=said)
+            bearer = tokens.mint(SIGNER, datetime.now(UTC), issuer=ISSUER, claims=said)
             headers["authorization"] = f"Bearer {bearer}"
         for name, value in headers.items():
             connection.putheader(name, value)

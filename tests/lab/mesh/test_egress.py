@@ -15,8 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from lab.mesh import names
-from lab.mesh.model import ServicePort
+from lab import names
+from lab.model import ServicePort
 from tests.lab.mesh import harness
 from tests.lab.mesh.harness import Mesh, Server, wait
 

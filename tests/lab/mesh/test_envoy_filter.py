@@ -9,12 +9,13 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from lab.manifests import protobuf
+from lab.envoy import translate
+from lab.kinds.envoy_filter import becomes as envoy_filter
+from lab.kinds.visible import view
 from lab.manifests.load import ManifestError, parse
-from lab.manifests.resource import Problem
-from lab.mesh import envoy_filter, translate
-from lab.mesh.model import Json, Pod, ProxyConfig
-from lab.mesh.view import view
+from lab.model import Json, Pod, ProxyConfig
+from lab.resources import protobuf
+from lab.resources.resource import Problem
 from tests.lab.mesh import harness
 from tests.lab.mesh.secured import apply, direct, get
 
@@ -350,7 +351,7 @@ def test_what_istio_warns_of_is_a_warning(text: str, warning: str) -> None:
 
 def test_envoys_messages_are_not_loaded_without_an_envoy_filter() -> None:
     code = (
-        "import sys; import lab.mesh.translate; from lab.manifests import kinds; kinds.kinds(); "
+        "import sys; import lab.envoy.translate; import lab.manifests.registry; "
         "sys.exit('google.protobuf' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

@@ -20,9 +20,10 @@ import yaml
 from pydantic import AliasChoices
 from pydantic.fields import FieldInfo
 
-from lab.manifests import kinds, load
-from lab.manifests.mesh_config import MeshConfig
-from lab.mesh import mesh_config, translate
+from lab.envoy import translate
+from lab.kinds.mesh_config import becomes as mesh_config
+from lab.kinds.mesh_config.checks import MeshConfig
+from lab.manifests import load, registry
 from tests.lab.mesh import sample
 
 SCHEMAS = json.loads((Path(__file__).parents[2] / "data" / "istio-1.30.3-crds.json").read_text())[
@@ -307,7 +308,7 @@ def path_in_models(kind: str, found: Field) -> list[tuple[Any, str]]:
     Where a model has no fields of its own to look at (a refused part of Istio, a map of text) the
     way ends.
     """
-    model: Any = next(item for item in kinds.kinds() if item.kind == kind).body
+    model: Any = next(item for item in registry.KINDS if item.kind == kind).body
     way: list[tuple[Any, str]] = []
     for name in found:
         if name in ("[]", "{}"):

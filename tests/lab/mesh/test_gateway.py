@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from lab.mesh.model import ServicePort
+from lab.model import ServicePort
 from tests.lab.mesh import harness
 from tests.lab.mesh.harness import Mesh
 from tests.lab.mesh.test_virtual_service import SUBSETS

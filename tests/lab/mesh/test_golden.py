@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.manifests import kinds, load
+from lab.manifests import load, registry
 from tests.lab.mesh import golden
 
 
@@ -19,4 +19,4 @@ def test_what_a_resource_becomes(manifest: Path) -> None:
 
 def test_there_is_one_for_each_kind_of_istio() -> None:
     shown = {item.kind for path in golden.MANIFESTS for item in load.load([str(path)]).resources}
-    assert shown == {kind.kind for kind in kinds.kinds() if "istio.io" in kind.group}
+    assert shown == {kind.kind for kind in registry.KINDS if "istio.io" in kind.group}

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from lab.mesh import graph
-from lab.mesh.graph_svg import picture
+from lab.observe import graph
+from lab.observe.graph_svg import picture
 from tests.lab.mesh import harness
 from tests.lab.mesh.secured import get, mesh, talk
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from lab.mesh.model import ServicePort
+from lab.model import ServicePort
 from tests.lab.mesh import harness
 from tests.lab.mesh.harness import APP_PORT, Mesh, Server, wait
 from tests.lab.mesh.test_destination_rule import rule

@@ -13,8 +13,9 @@ import httpx
 import pytest
 
 from lab.cli import main
-from lab.mesh import explain, token
-from lab.pods.state import repository
+from lab.cluster.state import repository
+from lab.explain import request
+from lab.istiod import tokens
 from tests.lab.mesh import harness
 from tests.lab.mesh.secured import apply, direct, get, mesh, talk
 
@@ -255,7 +256,7 @@ def test_a_question_without_sense(
 
 # --- against real Envoys --------------------------------------------------------------------------
 
-SIGNER = token.new_key()
+SIGNER = tokens.new_key()
 
 
 @pytest.fixture(scope="module")
@@ -300,7 +301,9 @@ ONLY_UI = security(
 )
 TOKEN = security(
     "RequestAuthentication",
-    json.dumps({"jwtRules": [{"issuer": "me", "jwks": token.key_set(SIGNER), "audiences": ["a"]}]}),
+    json.dumps(
+        {"jwtRules": [{"issuer": "me", "jwks": tokens.key_set(SIGNER), "audiences": ["a"]}]}
+    ),
 )
 CASES: dict[str, tuple[str, tuple[str, ...]]] = {
     "forwarded": ("http://message/", ()),
@@ -394,10 +397,10 @@ def test_the_answer_is_what_happens(secured: harness.Mesh, name: str) -> None:
         for claims in CLAIMS if name.startswith("tokens") else (None,):
             headers = {}
             if claims is not None:
-                minted = token.mint(SIGNER, datetime.now(UTC), issuer=claims["iss"], claims=claims)
+                minted = tokens.mint(SIGNER, datetime.now(UTC), issuer=claims["iss"], claims=claims)
                 headers["authorization"] = f"Bearer {minted}"
             pod = secured.pods[client].pod
-            told = explain.explain(secured.snapshot(), pod, "GET", url, headers, claims)
+            told = request.explain(secured.snapshot(), pod, "GET", url, headers, claims)
             expected: int | str | None = told.status
             if told.outcome == "forwarded":
                 (expected,) = told.targets[0].pods

@@ -19,9 +19,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.manifests.virtual_service import HTTPMatchRequest, StringMatch
-from lab.mesh import explain, names
-from lab.mesh.explanation import Explanation
+from lab import names
+from lab.explain import request as explain
+from lab.explain.steps import Explanation
+from lab.kinds.virtual_service.checks import HTTPMatchRequest, StringMatch
 from tests.lab.mesh import harness
 from tests.lab.mesh.harness import Mesh
 from tests.lab.mesh.properties import examples

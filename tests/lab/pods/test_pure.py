@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from lab.manifests.core import ServicePort as ManifestPort
-from lab.manifests.pod_spec import VolumeMount
-from lab.manifests.resource import Source
-from lab.mesh.model import Pod, Service, ServicePort
-from lab.pods import commands, environment, logs, programs, registry, selector, volumes
+from lab.cluster import container_commands, environment, logs, programs, selector, volumes
+from lab.kinds.kubernetes import service
+from lab.kinds.kubernetes.core import ServicePort as ManifestPort
+from lab.kinds.kubernetes.pod_spec import VolumeMount
+from lab.model import Pod, Service, ServicePort
+from lab.resources.resource import Source
 
 SERVICES = (
     Service(
@@ -54,8 +55,8 @@ SERVER = pod("message-1", app="message")
 
 
 def run(argv: str, who: Pod = CLIENT, *, proxy: bool = False) -> str:
-    view = commands.View(who, proxy, SERVICES, (CLIENT, OUTSIDER, SERVER))
-    return " ".join(commands.executed(argv.split(), view, {}))
+    view = container_commands.View(who, proxy, SERVICES, (CLIENT, OUTSIDER, SERVER))
+    return " ".join(container_commands.executed(argv.split(), view, {}))
 
 
 @pytest.mark.parametrize(
@@ -122,8 +123,8 @@ def test_commands_reach_what_they_name(who: Pod, proxy: bool, argv: str, expecte
 )
 def test_host_names_lead_to_services(name: str, value: str, expected: str) -> None:
     def resolve(host: str, port: int | None) -> tuple[str, int | None] | None:
-        service = registry.named(host, "default", SERVICES)
-        return None if service is None else (str(service.cluster_ip), port)
+        found = service.named(host, "default", SERVICES)
+        return None if found is None else (str(found.cluster_ip), port)
 
     assert environment.redirect(name, value, resolve) == expected
 
@@ -140,8 +141,8 @@ def test_host_names_lead_to_services(name: str, value: str, expected: str) -> No
     ],
 )
 def test_cluster_names(host: str, found: bool) -> None:
-    assert (registry.named(host, "default", SERVICES) is not None) == found
-    assert registry.named("message", "other", SERVICES) is None
+    assert (service.named(host, "default", SERVICES) is not None) == found
+    assert service.named("message", "other", SERVICES) is None
 
 
 @pytest.mark.parametrize(
@@ -165,7 +166,7 @@ def test_protocol_selection(name: str, app: str | None, port: int, expected: str
     manifest = ManifestPort.model_validate(spec)
     if not name:
         manifest = manifest.model_copy(update={"name": ""})
-    assert registry.protocol(manifest) == expected
+    assert service.protocol(manifest) == expected
 
 
 def test_paths_of_mounts_are_moved() -> None:

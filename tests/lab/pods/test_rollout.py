@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.manifests.apps import DeploymentSpec, StatefulSetSpec, of_replicas
-from lab.pods.rollout import Replica, deployment_step, stateful_set_step
+from lab.cluster.rollout import Replica, deployment_step, stateful_set_step
+from lab.kinds.kubernetes.apps import DeploymentSpec, StatefulSetSpec, of_replicas
 
 TEMPLATE = {
     "metadata": {"labels": {"app": "a"}},

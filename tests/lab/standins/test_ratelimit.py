@@ -19,7 +19,7 @@ import pytest
 from envoy.service.ratelimit.v3 import rls_pb2, rls_pb2_grpc
 from limits.storage import MemoryStorage
 
-from lab.mesh.model import ServicePort
+from lab.model import ServicePort
 from lab.standins import ratelimit
 from lab.standins.ratelimit_config import ConfigError, load
 from tests.lab.mesh import harness

@@ -15,7 +15,7 @@ import httpx
 import pytest
 import uvicorn
 
-from lab.mesh.model import ServicePort
+from lab.model import ServicePort
 from lab.standins.zipkin import create_app
 from lab.standins.zipkin_store import Span, Store
 from tests.lab.mesh import harness

@@ -14,8 +14,9 @@ from typing import Any
 
 import yaml
 
-from lab.mesh import mesh_config, translate
-from lab.mesh.model import Pod, Snapshot
+from lab.envoy import translate
+from lab.kinds.mesh_config import becomes as mesh_config
+from lab.model import Pod, Snapshot
 from tests.lab.mesh import sample
 
 FOLDER = Path(__file__).parent

@@ -1,0 +1,236 @@
+"""`guestbook route`: what a request would meet, said without sending it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lab.cli.client import Client, FailureError
+from lab.cli.context import Files, Namespace, asked_namespace, settings
+
+if TYPE_CHECKING:
+    from lab.explain.steps import Explanation, Step, Target
+    from lab.model import Pod, Snapshot
+    from lab.resources.resource import Resource
+
+GATEWAY = "ingress"
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(route)
+
+
+def route(
+    context: typer.Context,
+    request: Annotated[
+        list[str], typer.Argument(metavar="[METHOD] URL", help="As in GET http://ui/; tcp:// too.")
+    ],
+    source: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            help="Who asks: a pod, a Deployment or an app label; `ingress` is a client outside.",
+        ),
+    ] = GATEWAY,
+    header: Annotated[
+        list[str] | None, typer.Option("--header", "-H", metavar="'NAME: VALUE'", help="A header.")
+    ] = None,
+    claim: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="A claim of the accepted token it carries."),
+    ] = None,
+    filename: Files = None,
+    output: Annotated[str, typer.Option("--output", "-o", help="text or json.")] = "text",
+    namespace: Namespace = None,
+) -> None:
+    """Say which listener, route, fault, subset, retry, mirror and policies a request would meet.
+
+    Nothing is sent, and with -f no lab has to run: a mesh configuration can
+    be tested like code. Each step names the file and the line that it comes
+    from. The exit status is 0 when the request would be forwarded, and 1 when
+    a proxy would answer it or refuse it.
+
+    Examples:
+      guestbook route GET http://localhost/ -H 'user-agent: Chrome/140'
+      guestbook route --from ui http://message-service/hello/x
+      guestbook route --from ui http://message-service/hello/x -f k8s/base -f istio/05-retries
+      guestbook route --from ui tcp://redis:6379 -o json
+    """
+    from lab.cluster import offline
+    from lab.explain import request as explain
+
+    if output not in ("text", "json"):
+        raise FailureError(f"unknown output {output}: text or json")
+    method, url = _request(request)
+    if filename:
+        snapshot = offline.snapshot(_from_files(filename))
+    else:
+        lab = settings(context)
+        running = _pods(lab.client())
+        snapshot = offline.snapshot(_from_lab(lab.state_folder()), running=running)
+        if running is not None:
+            snapshot = _published(snapshot, lab.client())
+    pod = caller(snapshot, source, asked_namespace(context, namespace))
+    try:
+        found = explain.explain(
+            snapshot, pod, method, url, _pairs(header, ":"), dict(_claims(claim)) or None
+        )
+    except explain.QuestionError as error:
+        raise FailureError(str(error)) from None
+    if output == "json":
+        typer.echo(json.dumps({"from": f"{pod.namespace}/{pod.name}", **found.json()}, indent=2))
+    else:
+        _print(pod, method, url, found)
+    if found.outcome != "forwarded":
+        raise typer.Exit(1)
+
+
+def _request(words: Sequence[str]) -> tuple[str, str]:
+    if len(words) == 1:
+        return "GET", words[0]
+    if len(words) == 2:
+        return words[0], words[1]
+    raise FailureError("a request is [METHOD] URL, for example GET http://ui/")
+
+
+def _pairs(values: Sequence[str] | None, separator: str) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for value in values or ():
+        name, found, rest = value.partition(separator)
+        if not found or not name.strip():
+            raise FailureError(f"{value!r} is not NAME{separator} VALUE")
+        pairs[name.strip()] = rest.strip()
+    return pairs
+
+
+def _claims(values: Sequence[str] | None) -> list[tuple[str, object]]:
+    claims: list[tuple[str, object]] = []
+    for name, text in _pairs(values, "=").items():
+        try:
+            claims.append((name, json.loads(text)))
+        except ValueError:
+            claims.append((name, text))
+    return claims
+
+
+def _from_files(names: Sequence[str]) -> list[Resource]:
+    """The manifests, and the ingress gateway that Istio installs unless they bring one."""
+    from lab.manifests import load
+
+    try:
+        resources = list(load.load(names).resources)
+    except load.ManifestError as error:
+        raise FailureError(*error.lines) from None
+    if not any(r.kind == "Deployment" and r.labels.get("istio") for r in resources):
+        builtin = Path(__file__).parents[1] / "cluster" / "gateway.yaml"
+        resources += load.load([str(builtin)]).resources
+    return resources
+
+
+def _from_lab(folder: Path) -> list[Resource]:
+    """What is applied in the lab of a state folder, running or not."""
+    from lab.cluster.state import State
+    from lab.cluster.store import Store
+
+    store = Store(State(folder).resources)
+    for problem in store.restore():
+        raise FailureError(problem)
+    resources = [record.resource for record in store.all()]
+    if not resources:
+        raise FailureError(
+            f"no lab in {folder}: start one with `guestbook up`, or give the manifests with -f"
+        )
+    return sorted(resources, key=lambda resource: resource.order)
+
+
+def _pods(lab: Client) -> list[dict[str, Any]] | None:
+    """The pods of a running lab; None when it does not run."""
+    try:
+        items: list[dict[str, Any]] = lab.call("objects", kinds=["pods"], namespace=None)["items"]
+    except FailureError:
+        return None
+    return items
+
+
+def _published(snapshot: Snapshot, lab: Client) -> Snapshot:
+    """The same mesh, its gateways with the ports at which the lab publishes them."""
+    from dataclasses import replace
+    from urllib.parse import urlsplit
+
+    from lab.envoy import gateway
+
+    status = lab.call("status")
+    pods = []
+    for pod in snapshot.pods:
+        if pod.proxy == "gateway":
+            published = {
+                container: ((url.hostname or "", url.port or number),)
+                for key, number in (("ingress", 80), ("ingressHttps", 443))
+                if (url := urlsplit(status.get(key) or "")).hostname
+                and (container := gateway.target_port(snapshot, pod, number)) is not None
+            }
+            pod = replace(pod, published=published)
+        pods.append(pod)
+    return replace(snapshot, pods=tuple(pods))
+
+
+def caller(snapshot: Snapshot, name: str, namespace: str | None) -> Pod:
+    """The pod called by its name, its workload's name or its app label; `ingress` is a gateway.
+
+    The name may have a kind (`deploy/ui`) or a namespace (`noistio/curl`) before it; without a
+    namespace `default` comes first. Raises FailureError when there is no such pod, naming those
+    there are.
+    """
+    from lab.manifests import registry
+
+    before, _, short = name.rpartition("/")
+    if before and registry.find(before) is None:
+        namespace = before
+    pods = [pod for pod in snapshot.pods if namespace in (None, pod.namespace)]
+    pods.sort(key=lambda pod: (pod.namespace != "default", not pod.ready))
+    readings: tuple[Callable[[Pod], bool], ...] = (
+        lambda pod: pod.name == short,
+        lambda pod: pod.name.rpartition("-")[0] == short,
+        lambda pod: pod.name.rsplit("-", 2)[0] == short,
+        lambda pod: pod.labels.get("app") == short,
+        lambda pod: short == GATEWAY and pod.proxy == "gateway",
+    )
+    for fits in readings:
+        if found := next((pod for pod in pods if fits(pod)), None):
+            return found
+    known = sorted({pod.labels.get("app") or pod.name for pod in pods})
+    raise FailureError(f"no pod, workload or app called {name}; there are: {', '.join(known)}")
+
+
+def _print(pod: Pod, method: str, url: str, found: Explanation) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    rows = [(step, "") for step in found.steps]
+    for title, targets in (("destination", found.targets), ("mirror", found.mirrors)):
+        for target in targets:
+            rows += [(step, indent) for step, indent in _target_rows(title, target)]
+    width = max(len(indent + step.what) for step, indent in rows) + 2
+    console = Console(highlight=False, soft_wrap=True)
+    asked = url if url.startswith("tcp:") else f"{method} {url}"
+    console.print(Text(asked, style="bold"), f"from {pod.namespace}/{pod.name}")
+    for step, indent in rows:
+        line = Text(f"{indent}{step.what}".ljust(width), style="cyan")
+        line.append(step.says, style="bold red" if step.what == "answer" else "default")
+        if step.place:
+            line.append(f"  {step.place}", style="dim")
+        console.print(line)
+
+
+def _target_rows(title: str, target: Target) -> Iterator[tuple[Step, str]]:
+    from lab.explain.steps import Step
+
+    share = f"{target.share:.1%}".replace(".0%", "%")
+    yield Step(title, f"{share} to {target.cluster}"), ""
+    if target.pods:
+        yield Step("pods", ", ".join(target.pods)), "  "
+    yield from ((step, "  ") for step in target.steps)

@@ -1,0 +1,287 @@
+"""One container: its process, its restarts and its probes (kubelet's part)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import httpx
+
+from lab.cluster import process
+from lab.cluster.environment import MissingReferenceError
+from lab.cluster.events import now
+from lab.cluster.logs import ContainerLog
+from lab.cluster.probes import Target, check
+from lab.kinds.kubernetes.pod_spec import Probe
+
+BACKOFF_MAX = 60.0
+"""Kubernetes waits 10 s, 20 s ... 5 min between restarts; the lab 0, 1, 2, 4 ... 60 s."""
+
+STABLE = 60.0
+"""A container that ran this long starts again without delay."""
+
+IMPATIENT = 0.5
+"""How often a container that isn't ready is asked: Kubernetes, too, may then ask more often than
+`periodSeconds` says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What to start: made anew at each start, since ConfigMaps may have changed."""
+
+    argv: list[str]
+    env: dict[str, str]
+    folder: Path
+
+
+@dataclass(slots=True)
+class Status:
+    """A container's state, in the API's words."""
+
+    state: Literal["waiting", "running", "terminated"] = "waiting"
+    reason: str = "ContainerCreating"
+    message: str = ""
+    exit_code: int = 0
+    started_at: str = ""
+    finished_at: str = ""
+
+
+@dataclass(slots=True)
+class Settings:
+    """How a container is run."""
+
+    name: str
+    image: str
+    command: Callable[[], Command]
+    target: Callable[[Probe, Command], Target]
+    log: Path
+    restart: Literal["Always", "OnFailure", "Never"] = "Always"
+    grace: int = 30
+    startup: Probe | None = None
+    readiness: Probe | None = None
+    liveness: Probe | None = None
+
+
+Report = Callable[[Literal["Normal", "Warning"], str, str], None]
+
+
+@dataclass(slots=True)
+class ContainerRunner:
+    """Keeps a container running as its pod's policy says."""
+
+    settings: Settings
+    changed: Callable[[], None]
+    report: Report
+    client: httpx.AsyncClient
+    status: Status = field(default_factory=Status)
+    last: Status | None = None
+    ready: bool = False
+    started: bool = False
+    restarts: int = 0
+    pid: int | None = None
+    current: Command | None = None
+    _stopping: bool = False
+    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _exited: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def run(self) -> int:
+        """Start, restart and probe until stopped, or until the policy says it is over.
+
+        Returns the last exit status.
+        """
+        log = ContainerLog(self.settings.log)
+        delay = 0.0
+        try:
+            while not self._stopping:
+                began = time.monotonic()
+                status = await self._once(log)
+                if self._stopping or not self._again(status):
+                    return status
+                self.restarts += 1
+                if time.monotonic() - began > STABLE:
+                    delay = 0.0
+                if delay:
+                    self.last = self.status
+                    why = f": {self.status.message}" if self.status.reason == "StartError" else ""
+                    message = f"back-off {delay:.0f}s{why}"
+                    self._set(Status(reason="CrashLoopBackOff", message=message))
+                    self.report("Warning", "BackOff", "Back-off restarting failed container")
+                    await self._pause(delay)
+                delay = min(BACKOFF_MAX, delay * 2 or 1.0)
+            return 0
+        finally:
+            log.close()
+
+    async def stop(self, grace: float) -> None:
+        """SIGTERM, and after `grace` seconds SIGKILL."""
+        self._stopping = True
+        self._wake.set()
+        await self._end(grace)
+
+    def wake(self) -> None:
+        """Something a waiting start may depend on has changed."""
+        self._wake.set()
+
+    async def _pause(self, seconds: float) -> None:
+        self._wake.clear()
+        if self._stopping:
+            return
+        end = time.monotonic() + seconds
+        # A change elsewhere only shortens the wait for a reference, not a back-off.
+        while (left := end - time.monotonic()) > 0 and not self._stopping:
+            self._wake.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._wake.wait()
+
+    def _again(self, status: int) -> bool:
+        policy = self.settings.restart
+        return policy == "Always" or (policy == "OnFailure" and status != 0)
+
+    def _set(self, status: Status) -> None:
+        self.status = status
+        self.changed()
+
+    async def _once(self, log: ContainerLog) -> int:
+        """One start to its end; the exit status."""
+        self.ready = self.started = False
+        try:
+            command = await self._command()
+        except Exception as error:
+            # A defect (of the mesh's translation, say) is this container's problem, not the lab's.
+            return self._not_started(str(error) if isinstance(error, OSError) else repr(error))
+        if command is None:
+            return 0
+        try:
+            child, pump = await process.start(
+                command.argv, env=command.env, cwd=command.folder, on_output=log.write
+            )
+        except OSError as error:
+            return self._not_started(f"{command.argv[0]}: {error.strerror}")
+        self.current = command
+        self.pid = child.pid
+        self._exited.clear()
+        self._set(Status("running", "", started_at=now()))
+        self.report("Normal", "Started", f"Started container {self.settings.name}")
+        probing = asyncio.create_task(self._probe(command))
+        try:
+            code = await child.wait()
+        finally:
+            self._exited.set()
+            self.pid = None
+            probing.cancel()
+            # What the process itself started ends with it.
+            process.signal_group(child.pid, signal.SIGKILL)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1):
+                    await pump
+            log.flush()
+        code = 128 - code if code < 0 else code
+        self.ready = self.started = False
+        reason = "Completed" if code == 0 else "Error"
+        self._set(Status("terminated", reason, "", code, self.status.started_at, finished_at=now()))
+        self.last = self.status
+        return code
+
+    def _not_started(self, reason: str) -> int:
+        self._set(Status("terminated", "StartError", reason, 128, finished_at=now()))
+        self.report("Warning", "Failed", f"Error: {reason}")
+        return 128
+
+    async def _command(self) -> Command | None:
+        while not self._stopping:
+            try:
+                return self.settings.command()
+            except MissingReferenceError as error:
+                if self.status.message != str(error):
+                    self._set(Status(reason="CreateContainerConfigError", message=str(error)))
+                    self.report("Warning", "Failed", f"Error: {error}")
+                self._wake.clear()
+                await self._wake.wait()
+        return None
+
+    async def _end(self, grace: float) -> None:
+        if (pid := self.pid) is None:
+            return
+        process.signal_group(pid, signal.SIGTERM)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                await self._exited.wait()
+        if self.pid == pid:
+            process.signal_group(pid, signal.SIGKILL)
+            await self._exited.wait()
+
+    async def _probe(self, command: Command) -> None:
+        settings = self.settings
+        if settings.startup is not None:
+            await self._startup(settings.startup, command)
+        self.started = True
+        if settings.readiness is None:
+            self._ready(True)
+        probes: list[Awaitable[None]] = []
+        if settings.readiness is not None:
+            probes.append(self._readiness(settings.readiness, command))
+        if settings.liveness is not None:
+            probes.append(self._liveness(settings.liveness, command))
+        await asyncio.gather(*probes)
+
+    async def _ask(self, probe: Probe, command: Command) -> str | None:
+        return await check(probe, self.settings.target(probe, command), self.client)
+
+    def _ready(self, value: bool) -> None:
+        if self.ready != value:
+            self.ready = value
+            self.changed()
+
+    async def _startup(self, probe: Probe, command: Command) -> None:
+        await asyncio.sleep(probe.initial_delay_seconds)
+        failures = 0
+        while (problem := await self._ask(probe, command)) is not None:
+            failures += 1
+            if failures >= probe.failure_threshold:
+                await self._kill("Startup", problem, probe)
+                return
+            await asyncio.sleep(probe.period_seconds)
+
+    async def _readiness(self, probe: Probe, command: Command) -> None:
+        await asyncio.sleep(probe.initial_delay_seconds)
+        successes = failures = 0
+        while True:
+            problem = await self._ask(probe, command)
+            if problem is None:
+                successes, failures = successes + 1, 0
+                if successes >= probe.success_threshold:
+                    self._ready(True)
+            else:
+                successes, failures = 0, failures + 1
+                if failures >= probe.failure_threshold:
+                    if self.ready:
+                        self.report("Warning", "Unhealthy", f"Readiness probe failed: {problem}")
+                    self._ready(False)
+            period = float(probe.period_seconds)
+            await asyncio.sleep(period if self.ready else min(period, IMPATIENT))
+
+    async def _liveness(self, probe: Probe, command: Command) -> None:
+        await asyncio.sleep(probe.initial_delay_seconds)
+        failures = 0
+        while True:
+            problem = await self._ask(probe, command)
+            failures = 0 if problem is None else failures + 1
+            if problem is not None and failures >= probe.failure_threshold:
+                await self._kill("Liveness", problem, probe)
+                return
+            await asyncio.sleep(probe.period_seconds)
+
+    async def _kill(self, kind: str, problem: str, probe: Probe) -> None:
+        self.report("Warning", "Unhealthy", f"{kind} probe failed: {problem}")
+        self.report(
+            "Normal", "Killing", f"Container {self.settings.name} failed {kind.lower()} probe"
+        )
+        grace = probe.termination_grace_period_seconds
+        await self._end(self.settings.grace if grace is None else grace)

@@ -1,0 +1,138 @@
+"""A mesh from manifests, with the pods that its workloads would have, or with a lab's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+from lab import names
+from lab.cluster import injection
+from lab.kinds.kubernetes import service as service_kind
+from lab.kinds.mesh_config import becomes as mesh_config
+from lab.model import Pod, Snapshot
+from lab.resources.resource import Resource
+
+CERTIFICATES = "/var/lib/istio/certificates"
+"""Stands for the certificates that a running lab issues; nothing is read from it."""
+
+
+def snapshot(
+    resources: Iterable[Resource],
+    *,
+    injected: bool = True,
+    running: Sequence[Mapping[str, Any]] | None = None,
+) -> Snapshot:
+    """The mesh that these manifests describe.
+
+    Its pods are those of `running`, as `get pods -o json` has them. Without it they are those that
+    the workloads would have, all ready, named after their workload and a number; `injected` is then
+    for namespaces that no manifest labels: whether their pods have sidecars.
+    """
+    ordered = _applied(resources)
+    by_kind: dict[str, list[Resource]] = {}
+    for resource in ordered:
+        by_kind.setdefault(resource.kind, []).append(resource)
+    namespaces = {item.name: item.labels for item in by_kind.get("Namespace", ())}
+    services = tuple(
+        service_kind.service(item, _cluster_ip(index, item))
+        for index, item in enumerate(by_kind.get("Service", ()))
+    )
+    config = {
+        kind: tuple(items)
+        for kind, items in by_kind.items()
+        if kind == "Secret" or items[0].api_version.split("/")[0].endswith(service_kind.ISTIO_GROUP)
+    }
+    return Snapshot(
+        services=services,
+        pods=tuple(
+            map(_running, running)
+            if running is not None
+            else _pods(ordered, namespaces, injected=injected)
+        ),
+        config=config,
+        mesh=mesh_config.installed(by_kind.get("IstioOperator", ())),
+        certificates=CERTIFICATES,
+    )
+
+
+def _applied(resources: Iterable[Resource]) -> list[Resource]:
+    """As `apply` leaves them: of two with the same name the later, in the place of the first."""
+    found: dict[tuple[str, str, str], Resource] = {}
+    for resource in resources:
+        key = (resource.kind, resource.namespace, resource.name)
+        found[key] = replace(resource, order=found[key].order if key in found else len(found))
+    return list(found.values())
+
+
+def _cluster_ip(index: int, service: Resource) -> str | None:
+    headless = service.spec.cluster_ip == "None"
+    return None if headless else f"127.79.0.{index + 1}"
+
+
+def _running(pod: Mapping[str, Any]) -> Pod:
+    """A pod of a running lab from its JSON."""
+    metadata, spec, status = pod["metadata"], pod["spec"], pod["status"]
+    proxy: Literal["none", "sidecar", "gateway"] = "none"
+    if any(container["name"] == names.PROXY for container in spec.get("initContainers", ())):
+        proxy = "sidecar"
+    elif any(container["name"] == names.PROXY for container in spec["containers"]):
+        proxy = "gateway"
+    ports = [port for container in spec["containers"] for port in container.get("ports", ())]
+    ready = any(
+        condition["type"] == "Ready" and condition["status"] == "True"
+        for condition in status["conditions"]
+    )
+    address = status["podIP"]
+    return Pod(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        labels=metadata.get("labels", {}),
+        annotations=metadata.get("annotations", {}),
+        service_account=spec.get("serviceAccountName", "default"),
+        address=address,
+        inside_address=names.inside(address),
+        ports={
+            port.get("name") or str(port["containerPort"]): port["containerPort"] for port in ports
+        },
+        ready=ready and "deletionTimestamp" not in metadata,
+        proxy=proxy,
+    )
+
+
+def _pods(
+    resources: Iterable[Resource], namespaces: Mapping[str, Mapping[str, str]], *, injected: bool
+) -> Iterator[Pod]:
+    number = 0
+    for resource in resources:
+        if resource.kind == "Pod":
+            templates = [(resource.name, resource.labels, resource.annotations, resource.spec)]
+        elif resource.kind in ("Deployment", "StatefulSet"):
+            template = resource.spec.template
+            templates = [
+                (
+                    f"{resource.name}-{ordinal}",
+                    template.metadata.labels,
+                    template.metadata.annotations,
+                    template.spec,
+                )
+                for ordinal in range(resource.spec.replicas)
+            ]
+        else:
+            continue
+        for name, labels, notes, spec in templates:
+            number += 1
+            namespace = namespaces.get(resource.namespace)
+            asked = injected if namespace is None else injection.injects(namespace)
+            yield Pod(
+                namespace=resource.namespace,
+                name=name,
+                labels=labels,
+                annotations=notes,
+                service_account=spec.service_account_name,
+                address=f"127.77.0.{number}",
+                inside_address=f"127.78.0.{number}",
+                ports=service_kind.container_ports(spec),
+                ready=True,
+                proxy=injection.proxy(labels, notes, spec, injected=asked),
+            )

@@ -1,0 +1,96 @@
+"""The state folder: one lab's resources, logs, data and its lock."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import lab
+
+
+class AlreadyRunningError(Exception):
+    """Another supervisor holds the folder; `pid` is what it wrote there."""
+
+    def __init__(self, folder: Path, pid: str) -> None:
+        super().__init__(f"a lab is already running in {folder} (process {pid or 'unknown'})")
+        self.pid = pid
+
+
+def repository() -> Path:
+    """The folder that holds `k8s/` and `istio/`: where this package was installed from."""
+    root = Path(lab.__file__).resolve().parents[1]
+    return root if (root / "k8s").is_dir() else Path.cwd()
+
+
+def default_folder() -> Path:
+    """`$GUESTBOOK_STATE`, else `.guestbook` beside the manifests."""
+    if chosen := os.environ.get("GUESTBOOK_STATE"):
+        return Path(chosen).absolute()
+    return repository() / ".guestbook"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    folder: Path
+
+    @property
+    def resources(self) -> Path:
+        return self.folder / "resources"
+
+    @property
+    def logs(self) -> Path:
+        return self.folder / "logs"
+
+    @property
+    def pods(self) -> Path:
+        """What lives no longer than its pod: roots, emptyDir volumes, Envoy configuration."""
+        return self.folder / "pods"
+
+    @property
+    def volumes(self) -> Path:
+        """PersistentVolumeClaims: kept when the lab stops."""
+        return self.folder / "volumes"
+
+    @property
+    def certificates(self) -> Path:
+        return self.folder / "certificates"
+
+    @property
+    def socket(self) -> Path:
+        return self.folder / "control.sock"
+
+    def create(self) -> None:
+        """Make the folder, readable by its owner alone (it holds Secrets)."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in (self.resources, self.logs, self.pods, self.volumes, self.certificates):
+            path.mkdir(mode=0o700, exist_ok=True)
+
+
+def wait_until_unlocked(state: State) -> None:
+    """Return when no supervisor holds the folder any more."""
+    with contextlib.suppress(FileNotFoundError), (state.folder / "lock").open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+
+
+@contextlib.contextmanager
+def locked(state: State) -> Iterator[None]:
+    """Hold the folder for one supervisor; the kernel lets go when the process dies.
+
+    Raises AlreadyRunningError.
+    """
+    state.create()
+    with (state.folder / "lock").open("a+", encoding="ascii") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise AlreadyRunningError(state.folder, file.read().strip()) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+        file.truncate(0)

@@ -1,0 +1,101 @@
+"""Volumes as folders, and the container's paths that lead to them.
+
+A process of the lab sees the machine's file system, so a mount at `/data/config` becomes a link in
+a folder that stands for the container's root, and the paths in its command line and environment
+are rewritten to it.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from lab.cluster.environment import Lookup, MissingReferenceError
+from lab.files import write_atomically
+from lab.kinds.kubernetes.core import ConfigMap, Secret
+from lab.kinds.kubernetes.pod_spec import Container, KeyToPath, Volume, VolumeMount
+
+_PATH = re.compile(r"(?<![A-Za-z0-9._/-])/[A-Za-z0-9._/-]+")
+
+
+def make(volume: Volume, folder: Path, claims: Path, lookup: Lookup) -> Path:
+    """The folder of one volume, filled. Raises MissingReferenceError."""
+    if volume.persistent_volume_claim is not None:
+        path = claims / volume.persistent_volume_claim.claim_name
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+    path = folder / volume.name
+    path.mkdir(parents=True, exist_ok=True)
+    if volume.config_map is not None:
+        source = volume.config_map
+        _fill(path, "ConfigMap", source.name, source.items, source.optional, lookup)
+    elif volume.secret is not None:
+        secret = volume.secret
+        _fill(path, "Secret", secret.secret_name, secret.items, secret.optional, lookup)
+    return path
+
+
+def _fill(
+    path: Path,
+    kind: str,
+    name: str,
+    items: list[KeyToPath] | None,
+    optional: bool,
+    lookup: Lookup,
+) -> None:
+    body = lookup(kind, name)
+    if body is None:
+        if optional:
+            return
+        raise MissingReferenceError(f'{kind.lower()} "{name}" not found')
+    values = content(body)
+    chosen = {item.path: item.key for item in items} if items else {key: key for key in values}
+    for target, key in chosen.items():
+        if key not in values:
+            raise MissingReferenceError(f'{kind.lower()} "{name}" has no key "{key}"')
+        file = path / target
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if not file.exists() or file.read_bytes() != values[key]:
+            write_atomically(file, values[key])
+    for file in path.rglob("*"):
+        if file.is_file() and str(file.relative_to(path)) not in chosen:
+            file.unlink()
+
+
+def content(body: ConfigMap | Secret) -> dict[str, bytes]:
+    """The files that a ConfigMap or a Secret becomes."""
+    if isinstance(body, Secret):
+        return body.decoded()
+    return {key: text.encode() for key, text in (body.data or {}).items()}
+
+
+def link(container: Container, volumes: Mapping[str, Path], root: Path) -> None:
+    """Make `root` look like the container's file system, as far as its mounts go."""
+    if root.exists():
+        shutil.rmtree(root)
+    root.mkdir(parents=True)
+    for mount in container.volume_mounts:
+        target = volumes[mount.name]
+        if mount.sub_path:
+            target = target / mount.sub_path
+            if not target.exists():
+                target.mkdir(parents=True)
+        place = root / mount.mount_path.strip("/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(target)
+
+
+def rewrite(text: str, mounts: Iterable[VolumeMount], root: Path) -> str:
+    """Paths in `text` that are a mount, below one or above one, moved under `root`."""
+    places = [mount.mount_path.rstrip("/") for mount in mounts]
+
+    def replace(match: re.Match[str]) -> str:
+        path = match[0].rstrip("/")
+        for place in places:
+            if path == place or path.startswith(place + "/") or place.startswith(path + "/"):
+                return str(root) + match[0]
+        return match[0]
+
+    return _PATH.sub(replace, text) if places else text

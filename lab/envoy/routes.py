@@ -1,0 +1,250 @@
+"""Route configurations: the virtual hosts a sidecar or a gateway chooses among."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from lab import names
+from lab.kinds.destination_rule import becomes as destination_rule
+from lab.kinds.services import Host
+from lab.kinds.virtual_service import becomes as virtual_service
+from lab.kinds.virtual_service.becomes import NO_TIMEOUT, Attachment, Origin, Route
+from lab.kinds.visible import View
+from lab.model import Json, ServicePort
+from lab.resources.resource import Source
+from lab.xds import typed
+
+HTTP_PROTOCOLS = ("HTTP", "HTTP2", "GRPC", "AUTO")
+"""Ports whose traffic is HTTP. An AUTO port, which Istio would sniff, is one of them here."""
+
+ORIGINAL_DESTINATION = "x-envoy-original-dst-host"
+"""Tells a sidecar the address the client meant to connect to, which iptables would have kept."""
+
+
+CATCH_ALLS = ("allow_any", "block_all")
+"""The names of the virtual host for all that nobody knows, by outboundTrafficPolicy."""
+
+NOWHERE = Source("(default)", 0)
+"""The origin of what Istio does without being told."""
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualHost:
+    name: str
+    domains: tuple[str, ...]
+    routes: tuple[Route, ...]
+    extra: Json = field(default_factory=dict)
+
+    def config(self) -> Json:
+        return {
+            "name": self.name,
+            "domains": list(self.domains),
+            "include_request_attempt_count": True,
+            "routes": [route.config for route in self.routes],
+            **self.extra,
+        }
+
+
+def configuration(name: str, hosts: list[VirtualHost], **fields: object) -> Json:
+    """A RouteConfiguration as Istio writes them."""
+    return {
+        "name": name,
+        "validate_clusters": False,
+        "max_direct_response_body_size_bytes": 1048576,
+        **fields,
+        "virtual_hosts": [host.config() for host in hosts],
+    }
+
+
+def sidecar_configuration(view: View) -> Json:
+    """All of a sidecar's outbound routes: its application reaches them through an HTTP proxy, so
+    one configuration serves every port and a domain says the port where it is not 80."""
+    return configuration(
+        names.OUTBOUND_ROUTES,
+        sidecar_hosts(view),
+        request_headers_to_remove=[ORIGINAL_DESTINATION],
+    )
+
+
+def sidecar_hosts(view: View) -> list[VirtualHost]:
+    """One virtual host for each host and HTTP port, by name, then the one for everything else."""
+    owners = _owners(view)
+    taken: set[str] = set()
+    result: list[VirtualHost] = []
+    for host in view.hosts.values():
+        for port in host.ports:
+            if port.protocol not in HTTP_PROTOCOLS:
+                continue
+            found = _host_routes(view, host, port, owners)
+            if found is not None:
+                result.append(
+                    VirtualHost(
+                        names.virtual_host(host.name, port.port),
+                        _with_port(domains(view, host), port.port),
+                        tuple(found),
+                    )
+                )
+    result.extend(_unregistered(view))
+    result.sort(key=lambda found: found.name)
+    kept = [unique for found in result if (unique := _without(found, taken)).domains]
+    return [*kept, catch_all(view)]
+
+
+def _without(host: VirtualHost, taken: set[str]) -> VirtualHost:
+    own = tuple(domain for domain in host.domains if domain not in taken)
+    taken.update(own)
+    return VirtualHost(host.name, own, host.routes, host.extra)
+
+
+def _owners(view: View) -> dict[str, str]:
+    """The VirtualService (`namespace/name`) that owns each host at the sidecars: the oldest with
+    exactly that host, else the oldest of the most specific wildcard."""
+    result: dict[str, str] = {}
+    bound = [vs for vs in view.virtual_services if virtual_service.applies(vs, names.MESH)]
+    for host in view.hosts:
+        best: tuple[bool, int] | None = None
+        for resource in bound:
+            for pattern in virtual_service.hosts(resource):
+                if not names.matches(pattern, host):
+                    continue
+                rank = (pattern == host, len(pattern))
+                if best is None or rank > best:
+                    best = rank
+                    result[host] = f"{resource.namespace}/{resource.name}"
+    return result
+
+
+def _host_routes(
+    view: View, host: Host, port: ServicePort, owners: dict[str, str]
+) -> list[Route] | None:
+    """None when a VirtualService owns the host but has no route for this proxy."""
+    owner = owners.get(host.name)
+    if owner is None:
+        return [default_route(view, host, port)]
+    resource = next(vs for vs in view.virtual_services if f"{vs.namespace}/{vs.name}" == owner)
+    found = virtual_service.routes(view, resource, Attachment(names.MESH, port.port))
+    return found or None
+
+
+def _unregistered(view: View) -> list[VirtualHost]:
+    """On port 80 a VirtualService may name a host that is in no registry."""
+    result: list[VirtualHost] = []
+    for resource in view.virtual_services:
+        if not virtual_service.applies(resource, names.MESH):
+            continue
+        for name in virtual_service.hosts(resource):
+            if any(names.matches(name, host) for host in view.hosts):
+                continue
+            found = virtual_service.routes(view, resource, Attachment(names.MESH, 80))
+            if found:
+                result.append(
+                    VirtualHost(names.virtual_host(name, 80), _with_port([name], 80), tuple(found))
+                )
+    return result
+
+
+def default_route(view: View, host: Host, port: ServicePort) -> Route:
+    """The route a host has without a VirtualService."""
+    balancer = view.policy(host.name, port.port).load_balancer
+    hashing = destination_rule.hash_policy(balancer)
+    action: Json = {
+        "cluster": names.cluster(port.port, host.name),
+        "timeout": NO_TIMEOUT,
+        "max_grpc_timeout": NO_TIMEOUT,
+    }
+    retry = virtual_service.retry_policy(view, None, hashing=bool(hashing))
+    if retry is not None:
+        action["retry_policy"] = retry
+    if hashing:
+        action["hash_policy"] = hashing
+    config: Json = {
+        "name": "default",
+        "match": {"prefix": "/"},
+        "decorator": {"operation": f"{host.name}:{port.port}/*"},
+        "route": action,
+    }
+    return Route(config, Origin(host.source, (), host.entry))
+
+
+def domains(view: View, host: Host) -> list[str]:
+    """The names a host answers to for a client in the view's namespace."""
+    if host.service is None:
+        return [host.name, *(a for a in host.addresses if "/" not in a)]
+    service = host.service
+    short, namespace = service.name, service.namespace
+    result = [host.name, f"{host.name}."]
+    if namespace == view.pod.namespace:
+        result.append(short)
+    result += [f"{short}.{namespace}.svc", f"{short}.{namespace}"]
+    if host.headless:
+        result += [f"*.{name}" for name in result]
+    return [*result, *host.addresses]
+
+
+def _with_port(found: list[str], port: int) -> tuple[str, ...]:
+    if port == 80:
+        return tuple(name for domain in found for name in (domain, f"{domain}:80"))
+    return tuple(f"{domain}:{port}" for domain in found)
+
+
+def catch_all(view: View) -> VirtualHost:
+    """What requests for unknown hosts meet. CONNECT, by which a client asks its proxy for HTTPS,
+    goes on to the listener of its port, which looks at the TLS server name as on a cluster."""
+    origin = Origin(view.sidecar.source if view.sidecar else NOWHERE)
+    tunnels = [
+        *(_connect(names.tunnel(port), f":{port}") for port in view.tunnel_ports()),
+        _connect(names.TUNNEL, None),
+    ]
+    if view.outbound_mode == "REGISTRY_ONLY":
+        name = "block_all"
+        rest: Json = {"direct_response": {"status": 502}}
+    else:
+        name = "allow_any"
+        rest = {
+            "route": {
+                "cluster": names.PASSTHROUGH,
+                "timeout": NO_TIMEOUT,
+                "max_grpc_timeout": NO_TIMEOUT,
+            }
+        }
+    routes = [*tunnels, {"name": name, "match": {"prefix": "/"}, **rest}]
+    return VirtualHost(name, ("*",), tuple(Route(config, origin) for config in routes))
+
+
+def _connect(listener: str, suffix: str | None) -> Json:
+    match: Json = {"connect_matcher": {}}
+    if suffix is not None:
+        match["headers"] = [{"name": ":authority", "string_match": {"suffix": suffix}}]
+    return {
+        "name": "connect",
+        "match": match,
+        "route": {
+            "cluster": listener,
+            "timeout": NO_TIMEOUT,
+            "upgrade_configs": [{"upgrade_type": "CONNECT", "connect_config": {}}],
+        },
+        "typed_per_filter_config": {
+            "envoy.filters.http.set_filter_state": destination_state(
+                f"%REQ({ORIGINAL_DESTINATION}?:AUTHORITY)%", shared="TRANSITIVE"
+            )
+        },
+    }
+
+
+def destination_state(address: str, *, shared: str) -> Json:
+    """The filter that keeps the address a client meant to connect to as filter state, where the
+    dynamic forward proxy finds it; without one it goes by the host asked for."""
+    return typed(
+        "extensions.filters.http.set_filter_state.v3.Config",
+        on_request_headers=[
+            {
+                "object_key": "envoy.upstream.dynamic_host",
+                "format_string": {
+                    "text_format_source": {"inline_string": address},
+                    "omit_empty_values": True,
+                },
+                "skip_if_empty": True,
+                "shared_with_upstream": shared,
+            }
+        ],
+    )

@@ -1,0 +1,145 @@
+"""JSON Web Tokens for the exercises, signed with a key that is made for each user of the lab.
+
+The private key stays in the lab's state folder. A manifest in the repository has an empty key set,
+which `filled` replaces by the public half, so that no key is ever committed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import jwt
+import yaml
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from lab.files import write_atomically
+
+ISSUER = "testing@secure.istio.io"
+"""The issuer and the subject of Istio's own samples; the exercises use them too."""
+
+LIFETIME = timedelta(hours=1)
+ALGORITHM = "RS256"
+
+
+class NoPlaceError(Exception):
+    """A manifest without an empty key set to fill."""
+
+
+def key(folder: Path) -> rsa.RSAPrivateKey:
+    """The signing key that is kept in `folder`; made on first use, or when it is unreadable.
+
+    Raises OSError when the folder can't be written.
+    """
+    file = folder / "key.pem"
+    try:
+        found = serialization.load_pem_private_key(file.read_bytes(), password=None)
+    except (OSError, ValueError):
+        found = None
+    if isinstance(found, rsa.RSAPrivateKey):
+        return found
+    made = new_key()
+    for one in (folder.parent, folder):
+        one.mkdir(parents=True, exist_ok=True, mode=0o700)
+    pem = made.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    write_atomically(file, pem)
+    return made
+
+
+def new_key() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+def key_id(signer: rsa.RSAPrivateKey) -> str:
+    """A name for the key that follows from it."""
+    public = signer.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    digest = hashes.Hash(hashes.SHA256())
+    digest.update(public)
+    return digest.finalize().hex()[:16]
+
+
+def key_set(signer: rsa.RSAPrivateKey) -> str:
+    """The JSON Web Key Set with the public half, on one line."""
+    public = jwt.algorithms.RSAAlgorithm.to_jwk(signer.public_key(), as_dict=True)
+    named = {**public, "kid": key_id(signer), "use": "sig", "alg": ALGORITHM}
+    return json.dumps({"keys": [named]}, separators=(",", ":"))
+
+
+def mint(
+    signer: rsa.RSAPrivateKey,
+    now: datetime,
+    *,
+    issuer: str = ISSUER,
+    subject: str = ISSUER,
+    audiences: Sequence[str] = (),
+    lifetime: timedelta = LIFETIME,
+    claims: Mapping[str, Any] | None = None,
+    named: str | None = None,
+) -> str:
+    """A signed token. `named` is the key it says it is signed with; the signer's own by default."""
+    said: dict[str, Any] = {
+        "iss": issuer,
+        "sub": subject,
+        "iat": int(now.timestamp()),
+        "exp": int((now + lifetime).timestamp()),
+    }
+    if audiences:
+        said["aud"] = audiences[0] if len(audiences) == 1 else list(audiences)
+    said.update(claims or {})
+    headers = {"kid": named or key_id(signer)}
+    return jwt.encode(said, signer, algorithm=ALGORITHM, headers=headers)
+
+
+def filled(manifest: str, keys: str) -> str:
+    """A manifest with every empty `jwks` of a RequestAuthentication replaced; the rest stays.
+
+    Raises NoPlaceError when there is none, yaml.YAMLError when it can't be read.
+    """
+    places = list(_empty_sets(manifest))
+    if not places:
+        raise NoPlaceError(
+            "no RequestAuthentication with an empty key set (jwks: '{\"keys\":[]}') to fill"
+        )
+    for start, end in reversed(places):
+        manifest = f"{manifest[:start]}'{keys}'{manifest[end:]}"
+    return manifest
+
+
+def _empty_sets(manifest: str) -> Iterator[tuple[int, int]]:
+    for document in yaml.compose_all(manifest, Loader=yaml.SafeLoader):
+        if _scalar(_child(document, "kind")) != "RequestAuthentication":
+            continue
+        rules = _child(_child(document, "spec"), "jwtRules")
+        for rule in rules.value if isinstance(rules, yaml.SequenceNode) else ():
+            node = _child(rule, "jwks")
+            text = _scalar(node)
+            if node is not None and text is not None and _is_empty(text):
+                yield node.start_mark.index, node.end_mark.index
+
+
+def _is_empty(text: str) -> bool:
+    try:
+        return bool(json.loads(text) == {"keys": []})
+    except ValueError:
+        return False
+
+
+def _child(node: yaml.Node | None, name: str) -> yaml.Node | None:
+    if isinstance(node, yaml.MappingNode):
+        pairs: list[tuple[yaml.Node, yaml.Node]] = node.value
+        return next((value for found, value in pairs if _scalar(found) == name), None)
+    return None
+
+
+def _scalar(node: yaml.Node | None) -> str | None:
+    return node.value if isinstance(node, yaml.ScalarNode) else None

@@ -1,0 +1,389 @@
+"""AuthorizationPolicy: the RBAC filters of a pod.
+
+One filter an action, in the order in which Istio asks: AUDIT, DENY, ALLOW. A rule becomes one RBAC
+policy: its `to` are permissions, its `from` are principals, and each `when` goes to the one or the
+other. `authorization_decision` says in Python what these filters say in Envoy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import re2
+
+from lab import names
+from lab.kinds.authorization_policy.checks import (
+    DRY_RUN,
+    MATCH_ANY,
+    MATCH_ONE,
+    AuthorizationPolicySpec,
+    Operation,
+    Rule,
+    Source,
+)
+from lab.model import Json, Pod, Snapshot
+from lab.resources.resource import Resource
+from lab.xds import extension
+
+KIND = "AuthorizationPolicy"
+Action = Literal["AUDIT", "DENY", "ALLOW"]
+ACTIONS: tuple[Action, ...] = ("AUDIT", "DENY", "ALLOW")
+
+_NEVER: Json = {
+    "permissions": [{"not_rule": {"any": True}}],
+    "principals": [{"not_id": {"any": True}}],
+}
+"""What a policy without rules becomes: for ALLOW, the default action, that denies everything."""
+
+
+class HttpOnlyError(Exception):
+    """A TCP connection has no such thing (a method, a path, a token)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """One field of a rule: an attribute of the request and the values it may (not) have."""
+
+    key: str
+    values: tuple[str, ...]
+    not_values: tuple[str, ...]
+
+
+def applicable(snapshot: Snapshot, pod: Pod, action: Action) -> list[Resource]:
+    """The policies of one action for a pod: the root namespace's and its own namespace's."""
+    namespaces = (snapshot.root_namespace, pod.namespace)
+    return [
+        policy
+        for policy in snapshot.of(KIND)
+        if policy.namespace in namespaces
+        and policy.spec.action == action
+        and names.selects(_labels(policy.spec), pod.labels)
+    ]
+
+
+def _labels(spec: AuthorizationPolicySpec) -> dict[str, str]:
+    return spec.selector.match_labels if spec.selector is not None else {}
+
+
+def dry_run(policy: Resource) -> bool:
+    return policy.annotations.get(DRY_RUN) == "true"
+
+
+def rule_name(policy: Resource, index: int) -> str:
+    """The name of a rule in the access log: `ns[default]-policy[ui-viewer]-rule[0]`."""
+    return f"ns[{policy.namespace}]-policy[{policy.name}]-rule[{index}]"
+
+
+def http_filters(snapshot: Snapshot, pod: Pod) -> list[Json]:
+    """The HTTP filters `envoy.filters.http.rbac` of inbound traffic, or of a gateway."""
+    return [
+        extension("envoy.filters.http.rbac", "extensions.filters.http.rbac.v3.RBAC", **rules)
+        for rules in _rules(snapshot, pod, tcp=False)
+    ]
+
+
+def network_filters(snapshot: Snapshot, pod: Pod) -> list[Json]:
+    """The network filters `envoy.filters.network.rbac` of a TCP port."""
+    return [
+        extension(
+            "envoy.filters.network.rbac",
+            "extensions.filters.network.rbac.v3.RBAC",
+            stat_prefix="tcp.",
+            **rules,
+        )
+        for rules in _rules(snapshot, pod, tcp=True)
+    ]
+
+
+def _rules(snapshot: Snapshot, pod: Pod, *, tcp: bool) -> Iterator[Json]:
+    for action in ACTIONS:
+        policies = applicable(snapshot, pod, action)
+        fields: Json = {}
+        if enforced := [policy for policy in policies if not dry_run(policy)]:
+            fields["rules"] = _rbac(enforced, action, tcp=tcp)
+        if shadowed := [policy for policy in policies if dry_run(policy)]:
+            fields["shadow_rules"] = _rbac(shadowed, action, tcp=tcp)
+            if action != "AUDIT":
+                fields["shadow_rules_stat_prefix"] = f"istio_dry_run_{action.lower()}_"
+        if fields:
+            yield fields
+
+
+def _rbac(policies: list[Resource], action: Action, *, tcp: bool) -> Json:
+    generated: Json = {}
+    for policy in policies:
+        rules = policy.spec.rules or ()
+        if not rules:
+            generated[rule_name(policy, 0)] = _NEVER
+        for index, rule in enumerate(rules):
+            try:
+                body = _policy(policy, rule, action, tcp=tcp)
+            except HttpOnlyError:
+                continue
+            generated[rule_name(policy, index)] = body
+    return {"action": "LOG" if action == "AUDIT" else action, "policies": generated}
+
+
+def _policy(policy: Resource, rule: Rule, action: Action, *, tcp: bool) -> Json:
+    def matchers(attributes: list[Attribute], side: _Side) -> Json:
+        made: list[Json] = []
+        for attribute in attributes:
+            try:
+                positive = [
+                    _matcher(policy, attribute.key, value, tcp=tcp) for value in attribute.values
+                ]
+                negative = [
+                    _matcher(policy, attribute.key, value, tcp=tcp)
+                    for value in attribute.not_values
+                ]
+            except HttpOnlyError:
+                # ALLOW loses the rule and lets in less; DENY loses the field and keeps out more.
+                if action == "ALLOW":
+                    raise
+                continue
+            if positive:
+                made.append(side.any_of(positive))
+            if negative:
+                made.append(side.negate(side.any_of(negative)))
+        return side.all_of(made or [{"any": True}])
+
+    return {
+        "permissions": [matchers(found, _PERMISSION) for found in permissions(rule)],
+        "principals": [matchers(found, _PRINCIPAL) for found in principals(rule)],
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """How permissions, or principals, are combined."""
+
+    any_of: Callable[[list[Json]], Json]
+    all_of: Callable[[list[Json]], Json]
+    negate: Callable[[Json], Json]
+
+
+_PERMISSION = _Side(
+    any_of=lambda found: {"or_rules": {"rules": found}},
+    all_of=lambda found: {"and_rules": {"rules": found}},
+    negate=lambda one: {"not_rule": one},
+)
+_PRINCIPAL = _Side(
+    any_of=lambda found: {"or_ids": {"ids": found}},
+    all_of=lambda found: {"and_ids": {"ids": found}},
+    negate=lambda one: {"not_id": one},
+)
+
+_DESTINATION_KEYS = ("destination.ip", "destination.port", "connection.sni")
+_EXPERIMENTAL = "experimental.envoy.filters."
+_OPERATION_KEYS = {
+    "hosts": ":authority",
+    "methods": ":method",
+    "paths": "path",
+    "ports": "destination.port",
+}
+_SOURCE_KEYS = {
+    "principals": "source.principal",
+    "request_principals": "request.auth.principal",
+    "service_accounts": "source.serviceAccount",
+    "trust_domains": "source.trustDomain",
+    "namespaces": "source.namespace",
+    "remote_ip_blocks": "remote.ip",
+    "ip_blocks": "source.ip",
+}
+
+
+def permissions(rule: Rule) -> list[list[Attribute]]:
+    """What a rule asks of the request's target: one list for each `to` (any of them will do)."""
+    conditions = [found for found in _conditions(rule) if _is_destination(found.key)]
+    operations = [item.operation for item in rule.to or () if item.operation is not None]
+    return [_fields(one, _OPERATION_KEYS) + conditions for one in operations] or [conditions]
+
+
+def principals(rule: Rule) -> list[list[Attribute]]:
+    """What a rule asks of the request's origin: one list for each `from` (any of them will do)."""
+    conditions = [found for found in _conditions(rule) if not _is_destination(found.key)]
+    sources = [item.source for item in rule.from_ or () if item.source is not None]
+    return [_fields(one, _SOURCE_KEYS) + conditions for one in sources] or [conditions]
+
+
+def _is_destination(key: str) -> bool:
+    return key in _DESTINATION_KEYS or key.startswith(_EXPERIMENTAL)
+
+
+def _conditions(rule: Rule) -> list[Attribute]:
+    return [
+        Attribute(found.key, tuple(found.values or ()), tuple(found.not_values or ()))
+        for found in rule.when or ()
+    ]
+
+
+def _fields(model: Source | Operation, keys: dict[str, str]) -> list[Attribute]:
+    found = [
+        Attribute(
+            key, tuple(getattr(model, name) or ()), tuple(getattr(model, f"not_{name}") or ())
+        )
+        for name, key in keys.items()
+    ]
+    return [attribute for attribute in found if attribute.values or attribute.not_values]
+
+
+HTTP_ONLY = (":authority", ":method", "path", "request.")
+
+
+def _matcher(policy: Resource, key: str, value: str, *, tcp: bool) -> Json:
+    """One value of one attribute as an RBAC permission or principal."""
+    if tcp and key.startswith(HTTP_ONLY):
+        raise HttpOnlyError(key)
+    match key:
+        case ":authority":
+            return {"header": {"name": key, **_header(value, ignore_case=True)}}
+        case ":method":
+            return {"header": {"name": key, **_header(value)}}
+        case "path":
+            return _path(value)
+        case "destination.port":
+            return {"destination_port": int(value)}
+        case "destination.ip":
+            return {"destination_ip": _cidr(value)}
+        case "connection.sni":
+            return {"requested_server_name": _string(value)}
+        case "source.ip":
+            return {"direct_remote_ip": _cidr(value)}
+        case "remote.ip":
+            return {"remote_ip": _cidr(value)}
+        case "request.auth.principal":
+            issuer, subject = request_principal(value)
+            return {"and_ids": {"ids": [_claim(["iss"], issuer), _claim(["sub"], subject)]}}
+        case "request.auth.audiences":
+            return _list_claim(["aud"], value)
+        case "request.auth.presenter":
+            return _list_claim(["azp"], value)
+    if key.startswith("request.headers["):
+        return {"header": {"name": bracketed(key)[0], **_header(value)}}
+    if key.startswith("request.auth.claims["):
+        return _list_claim(bracketed(key), value)
+    if key.startswith(_EXPERIMENTAL):
+        return _metadata(key, value)
+    return {"authenticated": {"principal_name": peer_matcher(key, value, policy.namespace)}}
+
+
+def peer_matcher(key: str, value: str, namespace: str) -> Json:
+    """The StringMatcher that the SPIFFE identity of the peer must pass for a source attribute."""
+    match key:
+        case "source.namespace":
+            pattern = ".*".join(re2.escape(part) for part in value.split("*"))
+            return _regex(f".*/ns/{pattern}/.*")
+        case "source.serviceAccount":
+            where, slash, account = value.rpartition("/")
+            where = re2.escape(where if slash else namespace)
+            return _regex(f"spiffe://.+/ns/{where}/(.+/|)sa/{re2.escape(account)}(/.+)?")
+        case "source.trustDomain":
+            if value == "*":
+                return {"prefix": "spiffe://"}
+            if "*" not in value:
+                return {"prefix": f"spiffe://{value}/"}
+            pattern = "[^/]*".join(re2.escape(part) for part in value.split("*", 1))
+            return _regex(f"spiffe://{pattern}/.*")
+        case "source.principal":
+            if value != "*" and value.startswith("*"):
+                return _regex(f"spiffe://.*{re2.escape(value[1:])}")
+            return _string(value, "spiffe://")
+    raise ValueError(f"unknown attribute {key}")
+
+
+def bracketed(key: str) -> list[str]:
+    """The names in `request.auth.claims[a][b]`; a name may itself hold a bracket when alone."""
+    inside = key[key.index("[") + 1 : -1]
+    return inside.split("][")
+
+
+def request_principal(value: str) -> tuple[Json, Json]:
+    """The StringMatchers of issuer and subject for `ISSUER/SUBJECT`, split at the last slash."""
+    anything = _regex(".+")
+    issuer, slash, subject = value.rpartition("/")
+    if value == "*":
+        return anything, anything
+    if value.startswith("*"):
+        if not slash:
+            return anything, {"suffix": value[1:]}
+        return (anything if issuer == "*" else {"suffix": issuer[1:]}), {"exact": subject}
+    if value.endswith("*"):
+        if not slash:
+            return {"prefix": value[:-1]}, anything
+        return {"exact": issuer}, (anything if subject == "*" else {"prefix": subject[:-1]})
+    if not slash:
+        return {"exact": value}, {"exact": ""}
+    return {"exact": issuer}, {"exact": subject}
+
+
+def _regex(pattern: str) -> Json:
+    return {"safe_regex": {"regex": pattern}}
+
+
+def _string(value: str, prefix: str = "") -> Json:
+    """Istio's wildcards: `*` is anything but nothing, `a*` a prefix, `*a` a suffix."""
+    if value == "*":
+        return _regex(".+")
+    if value.startswith("*"):
+        return {"suffix": value[1:]}
+    if value.endswith("*"):
+        return {"prefix": prefix + value[:-1]}
+    return {"exact": prefix + value}
+
+
+def _header(value: str, *, ignore_case: bool = False) -> Json:
+    if value == "*":
+        return {"present_match": True}
+    matcher = _string(value)
+    return {"string_match": {**matcher, "ignore_case": True} if ignore_case else matcher}
+
+
+def _path(value: str) -> Json:
+    if MATCH_ONE in value or MATCH_ANY in value:
+        template = value.replace(MATCH_ONE, "*").replace(MATCH_ANY, "**")
+        kind = "extensions.path.match.uri_template.v3.UriTemplateMatchConfig"
+        name = "uri-template"
+        return {"uri_template": extension(name, kind, path_template=template)}
+    return {"url_path": {"path": _string(value)}}
+
+
+def _cidr(value: str) -> Json:
+    address, slash, length = value.partition("/")
+    return {
+        "address_prefix": address,
+        "prefix_len": int(length) if slash else (128 if ":" in address else 32),
+    }
+
+
+JWT_FILTER = "envoy.filters.http.jwt_authn"
+PAYLOAD = "payload"
+"""Where jwt_authn leaves a token's claims, in its dynamic metadata."""
+
+
+def _claim(path: list[str], matcher: Json) -> Json:
+    return _claim_value(path, {"string_match": matcher})
+
+
+def _claim_value(path: list[str], value: Json) -> Json:
+    keys = [{"key": key} for key in (PAYLOAD, *path)]
+    return {"metadata": {"filter": JWT_FILTER, "path": keys, "value": value}}
+
+
+def _list_claim(path: list[str], value: str) -> Json:
+    """A claim that is the value, or a list with it."""
+    text = {"string_match": _string(value)}
+    either = [{"list_match": {"one_of": text}}, text]
+    return _claim_value(path, {"or_match": {"value_matchers": either}})
+
+
+def _metadata(key: str, value: str) -> Json:
+    """`experimental.envoy.filters.a.b[c]`: dynamic metadata of a filter; `[v]` is in a list."""
+    filter_name, _, name = key.removeprefix("experimental.").removesuffix("]").partition("[")
+    if value.startswith("[") and value.endswith("]"):
+        text = {"string_match": _string(value.strip("[]"))}
+        matcher: Json = {"list_match": {"one_of": text}}
+    else:
+        matcher = {"string_match": _string(value)}
+    return {"metadata": {"filter": filter_name, "path": [{"key": name}], "value": matcher}}

@@ -1,0 +1,199 @@
+"""What the `match` of an EnvoyFilter's patch selects. All names are compared exactly.
+
+Two listeners and route configurations of a cluster are one in the lab: its sidecars have one HTTP
+proxy for all outbound ports. A port number there selects the virtual hosts with that port.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from lab import names
+from lab.kinds import services
+from lab.kinds.envoy_filter.checks import Match
+from lab.model import Json, Pod, Snapshot
+
+Context = Literal["SIDECAR_INBOUND", "SIDECAR_OUTBOUND", "GATEWAY"]
+
+
+def named(name: str) -> Callable[[Json], bool]:
+    """Whether something has a name; without a name everything has it."""
+    return lambda item: not name or item.get("name") == name
+
+
+def outbound_ports(routes: list[Json]) -> set[int]:
+    """The ports for which a sidecar's HTTP proxy has virtual hosts."""
+    return {
+        int(port)
+        for configuration in routes
+        if configuration["name"] == names.OUTBOUND_ROUTES
+        for host in configuration.get("virtual_hosts", [])
+        if (port := host["name"].rpartition(":")[2]).isdecimal()
+    }
+
+
+def listener(listener: Json, match: Match, ports: set[int], *, whole: bool = False) -> bool:
+    """`whole`: the patch is for the listener itself, not for something in it."""
+    wanted = match.listener
+    if wanted is None:
+        return True
+    proxy = listener["name"] == names.OUTBOUND_LISTENER
+    if wanted.name and wanted.name != listener["name"]:
+        return proxy and not whole and wanted.name in {f"0.0.0.0_{port}" for port in ports}
+    if not wanted.port_number:
+        return True
+    if not whole and listener["name"] == names.INBOUND_LISTENER:
+        return True  # Compared with each chain's port instead.
+    if proxy and not whole and wanted.port_number in ports:
+        return True
+    address = listener.get("address", {}).get("socket_address", {})
+    return bool(address.get("port_value") == wanted.port_number)
+
+
+def chain(listener: Json, chain: Json, match: Match, ports: set[int]) -> bool:
+    """Whether a filter chain of a listener that matches is meant."""
+    wanted = match.listener
+    if wanted is None:
+        return True
+    criteria = chain.get("filter_chain_match", {})
+    port = criteria.get("destination_port")
+    inbound = listener["name"] == names.INBOUND_LISTENER
+    if inbound and wanted.port_number and port != wanted.port_number:
+        return False
+    inner = wanted.filter_chain
+    if inner is None:
+        return True
+    protocols = criteria.get("application_protocols", [])
+    proxied = listener["name"] == names.OUTBOUND_LISTENER and inner.destination_port in ports
+    return (
+        (not inner.name or inner.name == chain.get("name"))
+        and (not inner.sni or inner.sni in criteria.get("server_names", []))
+        and (
+            not inner.transport_protocol
+            or inner.transport_protocol == criteria.get("transport_protocol")
+        )
+        and (
+            not inner.application_protocols
+            or all(one in protocols for one in inner.application_protocols.split(","))
+        )
+        and (not inner.destination_port or inner.destination_port == port or proxied)
+    )
+
+
+def filter_name(match: Match) -> str:
+    """The network filter a patch names; empty when it names none."""
+    inner = match.listener.filter_chain if match.listener is not None else None
+    return inner.filter.name if inner is not None and inner.filter is not None else ""
+
+
+def sub_filter_name(match: Match) -> str:
+    """The HTTP filter a patch names; empty when it names none."""
+    inner = match.listener.filter_chain if match.listener is not None else None
+    chosen = inner.filter if inner is not None else None
+    return chosen.sub_filter.name if chosen is not None and chosen.sub_filter is not None else ""
+
+
+def gateway_ports(snapshot: Snapshot, pod: Pod) -> dict[int, set[int]]:
+    """A gateway's container ports and the Service ports that lead to them."""
+    found: dict[int, set[int]] = {}
+    if pod.proxy == "gateway":
+        for service in services.services_of(snapshot, pod):
+            for port in service.ports:
+                if (number := services.resolve_port(pod, port.target_port)) is not None:
+                    found.setdefault(number, set()).add(port.port)
+    return found
+
+
+def route_configuration(
+    routes: Json, match: Match, context: Context, gateway_ports: dict[int, set[int]]
+) -> bool:
+    wanted = match.route_configuration
+    if wanted is None:
+        return True
+    name = routes["name"]
+    if context == "SIDECAR_OUTBOUND" and name == names.OUTBOUND_ROUTES:
+        ports = outbound_ports([routes])
+        return (
+            not wanted.name
+            or wanted.name == name
+            or (wanted.name.isdecimal() and int(wanted.name) in ports)
+        ) and (not wanted.port_number or wanted.port_number in ports)
+    if wanted.name and wanted.name != name:
+        return False
+    if context != "GATEWAY":
+        port = name.split("|")[1] if name.startswith("inbound|") else name
+        return not wanted.port_number or str(wanted.port_number) == port
+    number, port_name, gateway = _gateway_route_name(name)
+    served = gateway_ports.get(number, {number})
+    return (
+        (not wanted.port_number or wanted.port_number in served)
+        and (not wanted.port_name or wanted.port_name == port_name)
+        and (not wanted.gateway or wanted.gateway == gateway)
+    )
+
+
+def _gateway_route_name(name: str) -> tuple[int, str, str]:
+    """Port, port name and gateway in `http.8080` or `https.443.NAME.GATEWAY.NAMESPACE`."""
+    parts = name.split(".")
+    number = int(parts[1]) if len(parts) > 1 and parts[1].isdecimal() else 0
+    if parts[0] == "https" and len(parts) == 5:
+        return number, parts[2], f"{parts[4]}/{parts[3]}"
+    return number, "", ""
+
+
+def virtual_host(host: Json, match: Match, context: Context) -> bool:
+    routes = match.route_configuration
+    if routes is None:
+        return True
+    if context == "SIDECAR_OUTBOUND":
+        port = routes.port_number or (int(routes.name) if routes.name.isdecimal() else 0)
+        if port and not host["name"].endswith(f":{port}"):
+            return False
+    wanted = routes.vhost
+    if wanted is None:
+        return True
+    return (not wanted.name or wanted.name == host["name"]) and (
+        not wanted.domain_name or wanted.domain_name in host.get("domains", [])
+    )
+
+
+_ACTIONS = {"ROUTE": "route", "REDIRECT": "redirect", "DIRECT_RESPONSE": "direct_response"}
+
+
+def route(route: Json, match: Match) -> bool:
+    routes = match.route_configuration
+    vhost = routes.vhost if routes is not None else None
+    wanted = vhost.route if vhost is not None else None
+    if wanted is None:
+        return True
+    if wanted.name and wanted.name != route.get("name"):
+        return False
+    has_action = any(action in route for action in _ACTIONS.values())
+    return wanted.action == "ANY" or not has_action or _ACTIONS[wanted.action] in route
+
+
+def cluster_context(pod: Pod, cluster: Json) -> Context:
+    if pod.proxy == "gateway":
+        return "GATEWAY"
+    inbound = cluster["name"].startswith("inbound|")
+    return "SIDECAR_INBOUND" if inbound else "SIDECAR_OUTBOUND"
+
+
+def cluster(cluster: Json, match: Match, snapshot: Snapshot, pod: Pod) -> bool:
+    wanted = match.cluster
+    if wanted is None:
+        return True
+    name: str = cluster["name"]
+    if wanted.name:
+        return wanted.name == name
+    parts = name.split("|")
+    direction, port, subset, host = parts if len(parts) == 4 else ("", "0", "", "")
+    hosts = {host}
+    if direction == "inbound":
+        hosts = {service.host for service in services.services_of(snapshot, pod)}
+    return (
+        (not wanted.subset or wanted.subset == subset)
+        and (not wanted.service or wanted.service in hosts)
+        and (not wanted.port_number or str(wanted.port_number) == port)
+    )

@@ -1,0 +1,87 @@
+"""Services as the mesh and the pods see them: ports, protocols, endpoints, names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from lab.kinds.kubernetes.core import ServicePort as ManifestPort
+from lab.kinds.kubernetes.core import ServiceSpec
+from lab.kinds.kubernetes.pod_spec import PodSpec
+from lab.model import PortProtocol, Service, ServicePort
+from lab.resources.resource import Resource
+
+ISTIO_GROUP = ".istio.io"
+"""How the API groups of Istio's kinds end."""
+
+_PROTOCOLS: Mapping[str, PortProtocol] = {
+    "http": "HTTP",
+    "http2": "HTTP2",
+    "grpc": "GRPC",
+    "grpc-web": "GRPC",
+    "https": "HTTPS",
+    "tls": "TLS",
+    "tcp": "TCP",
+    "mysql": "TCP",
+    "redis": "TCP",
+    "mongo": "TCP",
+}
+_WELL_KNOWN: Mapping[int, PortProtocol] = {3306: "TCP", 6379: "TCP", 27017: "TCP", 9093: "TCP"}
+_APP_PROTOCOLS: Mapping[str, PortProtocol] = {
+    "kubernetes.io/h2c": "HTTP2",
+    "kubernetes.io/ws": "HTTP",
+    "kubernetes.io/wss": "HTTPS",
+}
+
+
+def protocol(port: ManifestPort) -> PortProtocol:
+    """Istio's explicit protocol selection: appProtocol, then the name's first part."""
+    if port.app_protocol:
+        chosen = _APP_PROTOCOLS.get(port.app_protocol) or _PROTOCOLS.get(port.app_protocol.lower())
+        if chosen is not None:
+            return chosen
+    name = port.name.lower()
+    prefix = "grpc-web" if name.startswith("grpc-web") else name.partition("-")[0]
+    if prefix in _PROTOCOLS:
+        return _PROTOCOLS[prefix]
+    return _WELL_KNOWN.get(port.port, "AUTO")
+
+
+def service(resource: Resource, cluster_ip: str | None) -> Service:
+    spec: ServiceSpec = resource.spec
+    ports = tuple(
+        ServicePort(port.name, port.port, port.target_port or port.port, protocol(port))
+        for port in spec.ports
+    )
+    return Service(
+        namespace=resource.namespace,
+        name=resource.name,
+        ports=ports,
+        selector=spec.selector,
+        cluster_ip=cluster_ip,
+        source=resource.source,
+        annotations=resource.annotations,
+    )
+
+
+def container_ports(spec: PodSpec) -> dict[str, int]:
+    """The ports of a pod's containers by name; one without a name by its number."""
+    return {
+        port.name or str(port.container_port): port.container_port
+        for container in spec.containers
+        for port in container.ports
+    }
+
+
+def named(host: str, namespace: str, services: Sequence[Service]) -> Service | None:
+    """The Service a host name means to a pod of `namespace`, as cluster DNS resolves it."""
+    parts = host.rstrip(".").split(".")
+    if len(parts) == 1:
+        where = namespace
+    elif len(parts) == 2 or parts[2:] in (["svc"], ["svc", "cluster", "local"]):
+        where = parts[1]
+    else:
+        return None
+    for service in services:
+        if service.name == parts[0] and service.namespace == where:
+            return service
+    return None

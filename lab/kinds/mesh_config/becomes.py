@@ -1,0 +1,67 @@
+"""MeshConfig: what holds for the whole mesh, from the files that `istioctl install` would take."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from lab.kinds.mesh_config.checks import ExtensionProvider, FileAccessLogProvider, MeshConfig
+from lab.resources.resource import Resource
+
+_PROFILES: dict[str, dict[str, Any]] = {
+    "demo": {
+        "accessLogFile": "/dev/stdout",
+        "defaultConfig": {"tracing": {"sampling": 100.0}},
+    },
+}
+"""What a profile of istioctl sets, as far as the lab has it."""
+
+
+def defaults(mesh: Mapping[str, Any]) -> MeshConfig:
+    """The user's mesh configuration with Istio's defaults for all it doesn't say.
+
+    Raises pydantic.ValidationError on a field the lab doesn't know (`apply` has checked before).
+    """
+    return MeshConfig.model_validate(dict(mesh))
+
+
+def provider(config: MeshConfig, name: str) -> ExtensionProvider | None:
+    """A provider by its name; `envoy`, the file access log, is built in."""
+    for candidate in config.extension_providers:
+        if candidate.name == name:
+            return candidate
+    if name == "envoy":
+        return ExtensionProvider(
+            name="envoy", envoyFileAccessLog=FileAccessLogProvider(path="/dev/stdout")
+        )
+    return None
+
+
+def installed(operators: Iterable[Resource]) -> dict[str, Any]:
+    """The `meshConfig` that `istioctl install -f FIRST -f SECOND` would install.
+
+    The profile's settings come first, then each file's: maps merge, lists replace.
+    """
+    operators = tuple(operators)
+    merged: dict[str, Any] = {}
+    for operator in operators:
+        profile = operator.raw.get("spec", {}).get("profile")
+        merged = _merge(merged, _PROFILES.get(profile, {}))
+    for operator in operators:
+        spec = operator.raw.get("spec", {})
+        sampling = spec.get("values", {}).get("pilot", {}).get("traceSampling")
+        if sampling is not None:
+            merged = _merge(merged, {"defaultConfig": {"tracing": {"sampling": sampling}}})
+        merged = _merge(merged, spec.get("meshConfig") or {})
+    return merged
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(copy.deepcopy(dict(base)))
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            merged[key] = _merge(merged[key], value)
+        else:
+            merged[key] = copy.deepcopy(value)
+    return merged

@@ -1,0 +1,167 @@
+"""MeshConfig: the settings of a whole mesh, with Istio's defaults.
+
+It is no object of its own; `istioctl install` takes it as `spec.meshConfig` of an IstioOperator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any, Literal
+
+from pydantic import Field
+
+from lab.resources.istio import Duration, Integer, IstioModel, Number, Text, ignored, refused
+from lab.resources.resource import Path, Problem
+
+
+class OutboundTrafficPolicy(IstioModel):
+    mode: Literal["REGISTRY_ONLY", "ALLOW_ANY"] = "ALLOW_ANY"
+
+
+class HttpHeader(IstioModel):
+    name: Text
+    value: Text
+
+
+class ZipkinProvider(IstioModel):
+    service: Text
+    port: Integer
+    max_tag_length: Integer | None = None
+    enable_64bit_trace_id: bool = Field(default=False, alias="enable64bitTraceId")
+    path: Text = "/api/v2/spans"
+    trace_context_option: Literal["USE_B3", "USE_B3_WITH_W3C_PROPAGATION"] = "USE_B3"
+    timeout: Duration = timedelta(seconds=5)
+    headers: list[HttpHeader] = Field(default_factory=list)
+
+
+class OpenTelemetryProvider(IstioModel):
+    service: Text
+    port: Integer
+    max_tag_length: Integer | None = None
+    http: dict[str, Any] | None = refused("OTLP over HTTP; OTLP over gRPC is supported")
+    grpc: dict[str, Any] | None = refused("options of the gRPC exporter")
+    resource_detectors: dict[str, Any] | None = refused("resource detectors")
+    dynatrace_sampler: dict[str, Any] | None = refused("the Dynatrace sampler")
+
+
+class LogFormat(IstioModel):
+    text: Text | None = None
+    labels: dict[str, Any] | None = None
+
+
+class FileAccessLogProvider(IstioModel):
+    path: Text = "/dev/stdout"
+    log_format: LogFormat | None = None
+    omit_empty_values: bool = False
+
+
+_OTHER = "the lab knows zipkin, opentelemetry and envoyFileAccessLog"
+
+
+class ExtensionProvider(IstioModel):
+    name: Text
+    zipkin: ZipkinProvider | None = None
+    opentelemetry: OpenTelemetryProvider | None = None
+    envoy_file_access_log: FileAccessLogProvider | None = None
+    prometheus: dict[str, Any] | None = ignored(
+        "metrics come from Envoy itself: the filter istio.stats is not in the Envoy of the lab"
+    )
+    envoy_ext_authz_http: dict[str, Any] | None = refused(_OTHER)
+    envoy_ext_authz_grpc: dict[str, Any] | None = refused(_OTHER)
+    lightstep: dict[str, Any] | None = refused(_OTHER)
+    datadog: dict[str, Any] | None = refused(_OTHER)
+    skywalking: dict[str, Any] | None = refused(_OTHER)
+    stackdriver: dict[str, Any] | None = refused(_OTHER)
+    opencensus: dict[str, Any] | None = refused(_OTHER)
+    envoy_http_als: dict[str, Any] | None = refused(_OTHER)
+    envoy_tcp_als: dict[str, Any] | None = refused(_OTHER)
+    envoy_otel_als: dict[str, Any] | None = refused(_OTHER)
+    sds: dict[str, Any] | None = refused(_OTHER)
+
+
+class DefaultProviders(IstioModel):
+    tracing: list[Text] = Field(default_factory=list)
+    access_logging: list[Text] = Field(default_factory=list)
+    metrics: list[Text] | None = ignored(
+        "metrics come from Envoy itself: the filter istio.stats is not in the Envoy of the lab"
+    )
+
+
+class ProxyTracing(IstioModel):
+    sampling: Number = 1.0
+    max_path_tag_length: Integer | None = None
+    zipkin: dict[str, Any] | None = refused(
+        "a tracer in the bootstrap; name a provider in extensionProviders and in a Telemetry"
+    )
+    custom_tags: dict[str, Any] | None = refused("tags for all proxies; put them into a Telemetry")
+
+
+class ProxyConfig(IstioModel):
+    tracing: ProxyTracing = ProxyTracing()
+    hold_application_until_proxy_starts: bool | None = ignored(
+        "in the lab an application always starts after its proxy"
+    )
+    proxy_stats_matcher: dict[str, Any] | None = ignored(
+        "in the lab Envoy keeps all its statistics"
+    )
+    concurrency: Integer | None = ignored(
+        "an Envoy of the lab has one worker thread, so that a limit of one connection is one"
+    )
+
+
+_ONE_MESH = "the lab is one mesh with these names"
+
+
+class MeshConfig(IstioModel):
+    """Every field the lab understands; one that is missing has Istio's default."""
+
+    access_log_file: Text = ""
+    access_log_format: Text = ""
+    access_log_encoding: Literal["TEXT", "JSON"] = "TEXT"
+    enable_tracing: bool = True
+    enable_auto_mtls: bool = True
+    outbound_traffic_policy: OutboundTrafficPolicy = OutboundTrafficPolicy()
+    connect_timeout: Duration = timedelta(seconds=10)
+    protocol_detection_timeout: Duration | None = ignored(
+        "in the lab a port's protocol is known or it is HTTP: nothing is detected"
+    )
+    dns_refresh_rate: Duration = timedelta(seconds=60)
+    extension_providers: list[ExtensionProvider] = Field(default_factory=list)
+    default_providers: DefaultProviders = DefaultProviders()
+    default_config: ProxyConfig = ProxyConfig()
+    trust_domain: Literal["cluster.local"] = "cluster.local"
+    root_namespace: Literal["istio-system"] = "istio-system"
+    trust_domain_aliases: list[Text] | None = refused(_ONE_MESH)
+    default_http_retry_policy: dict[str, Any] | None = refused(
+        "retries for all; give each VirtualService its own"
+    )
+    inbound_traffic_policy: dict[str, Any] | None = refused(
+        "ports that no Service names are always served, as by default"
+    )
+    path_normalization: dict[str, Any] | None = refused("other rules than the default, BASE")
+    locality_lb_setting: dict[str, Any] | None = refused("it is one locality")
+    mesh_mtls: dict[str, Any] | None = refused(
+        "TLS versions other than the default", alias="meshMTLS"
+    )
+    tls_defaults: dict[str, Any] | None = refused("TLS versions other than the default")
+    ca: dict[str, Any] | None = refused("another authority than the lab's own")
+    ca_certificates: list[Any] | None = refused("another authority than the lab's own")
+    discovery_selectors: list[Any] | None = refused("all namespaces are in the mesh")
+
+
+def problems(config: MeshConfig, path: Path) -> Iterator[Problem]:
+    """istiod's checks of a mesh configuration beyond the types of its fields."""
+    names: set[str] = set()
+    for index, provider in enumerate(config.extension_providers):
+        where: Path = (*path, "extensionProviders", index)
+        if provider.name in names:
+            yield Problem((*where, "name"), f'duplicate extension provider name "{provider.name}"')
+        names.add(provider.name)
+        if len(provider.model_fields_set) != 2:
+            yield Problem(where, "a provider has a name and exactly one configuration")
+    sampling = config.default_config.tracing.sampling
+    if not 0 <= sampling <= 100:
+        yield Problem(
+            (*path, "defaultConfig", "tracing", "sampling"), "must be in range [0.0, 100.0]"
+        )

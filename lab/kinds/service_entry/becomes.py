@@ -1,0 +1,80 @@
+"""ServiceEntry: hosts outside the cluster (or unknown to Kubernetes) join the"""
+
+from __future__ import annotations
+
+from lab import names
+from lab.kinds.service_entry.checks import ServiceEntryPort, ServiceEntrySpec
+from lab.kinds.services import Endpoint, Host, pod_endpoint
+from lab.model import PortProtocol, ServicePort, Snapshot
+from lab.resources.resource import Resource
+
+_PROTOCOLS: dict[str, PortProtocol] = {
+    "HTTP": "HTTP",
+    "HTTP2": "HTTP2",
+    "GRPC": "GRPC",
+    "GRPC-WEB": "HTTP",
+    "HTTPS": "HTTPS",
+    "TLS": "TLS",
+    "TCP": "TCP",
+    "MONGO": "TCP",
+    "REDIS": "TCP",
+    "MYSQL": "TCP",
+}
+
+
+def protocol(port: ServiceEntryPort) -> PortProtocol:
+    """The port's protocol, or what the port's name says when none is given."""
+    if port.protocol:
+        return _PROTOCOLS[port.protocol.upper()]
+    prefix = port.name.split("-", 1)[0].upper()
+    return _PROTOCOLS.get(prefix, "AUTO")
+
+
+def hosts(entry: Resource) -> list[Host]:
+    """The registry's view of a ServiceEntry: one host for each name."""
+    spec: ServiceEntrySpec = entry.spec
+    ports = tuple(
+        ServicePort(port.name, port.number, port.target_port or port.number, protocol(port))
+        for port in spec.ports
+    )
+    return [
+        Host(
+            name=name,
+            namespace=entry.namespace,
+            ports=ports,
+            resolution=spec.resolution,
+            source=entry.source,
+            external=spec.location == "MESH_EXTERNAL",
+            addresses=tuple(spec.addresses),
+            export_to=tuple(spec.export_to or ("*",)),
+            entry=entry,
+            subject_alt_names=tuple(spec.subject_alt_names),
+        )
+        for name in spec.hosts
+    ]
+
+
+def endpoints(snapshot: Snapshot, entry: Resource, port: ServicePort) -> list[Endpoint]:
+    """The addresses (or, with DNS, the names to resolve) of one port of a ServiceEntry."""
+    spec: ServiceEntrySpec = entry.spec
+    number = int(port.target_port)
+    if spec.workload_selector is not None:
+        return [
+            pod_endpoint(pod, number)
+            for pod in snapshot.pods
+            if pod.namespace == entry.namespace
+            and pod.ready
+            and names.selects(spec.workload_selector.labels, pod.labels)
+        ]
+    return [
+        Endpoint(
+            address=endpoint.address or "",
+            port=endpoint.ports.get(port.name, number),
+            labels=endpoint.labels,
+            weight=endpoint.weight or 1,
+            service_account=(
+                f"{entry.namespace}/{endpoint.service_account}" if endpoint.service_account else ""
+            ),
+        )
+        for endpoint in spec.endpoints
+    ]

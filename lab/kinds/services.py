@@ -1,0 +1,115 @@
+"""The service registry: the hosts of Services and ServiceEntries, and their endpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from lab import names
+from lab.model import Pod, Service, ServicePort, Snapshot
+from lab.resources.resource import Resource, Source
+
+Resolution = Literal["NONE", "STATIC", "DNS", "DNS_ROUND_ROBIN", "DYNAMIC_DNS"]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One address of a host's port."""
+
+    address: str
+    port: int
+    labels: Mapping[str, str]
+    weight: int = 1
+    service_account: str = ""
+    """`namespace/name`; empty when unknown."""
+    pod: Pod | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A host clients can name: what Istio calls a service."""
+
+    name: str
+    namespace: str
+    ports: tuple[ServicePort, ...]
+    resolution: Resolution
+    source: Source
+    external: bool = False
+    """MESH_EXTERNAL: no mutual TLS towards it."""
+    addresses: tuple[str, ...] = ()
+    headless: bool = False
+    export_to: tuple[str, ...] = ("*",)
+    service: Service | None = None
+    entry: Resource | None = None
+    subject_alt_names: tuple[str, ...] = field(default=())
+
+    def port(self, number: int) -> ServicePort | None:
+        return next((port for port in self.ports if port.port == number), None)
+
+
+EXPORT_TO = "networking.istio.io/exportTo"
+
+
+def of_service(service: Service) -> Host:
+    """The registry's view of a Kubernetes Service."""
+    export = service.annotations.get(EXPORT_TO, "*")
+    return Host(
+        name=service.host,
+        namespace=service.namespace,
+        ports=service.ports,
+        resolution="STATIC",
+        source=service.source,
+        addresses=(service.cluster_ip,) if service.cluster_ip else (),
+        headless=service.cluster_ip is None,
+        export_to=tuple(name.strip() for name in export.split(",") if name.strip()),
+        service=service,
+    )
+
+
+def exported(export_to: tuple[str, ...] | list[str] | None, owner: str, client: str) -> bool:
+    """Whether a resource of namespace `owner` is visible in namespace `client`."""
+    targets = tuple(export_to or ("*",))
+    return "*" in targets or client in targets or ("." in targets and owner == client)
+
+
+def selected(service: Service, pod: Pod) -> bool:
+    """Whether a Service selects a pod; a Service without a selector selects none."""
+    return (
+        service.namespace == pod.namespace
+        and bool(service.selector)
+        and names.selects(service.selector, pod.labels)
+    )
+
+
+def endpoints(service: Service, port: ServicePort, pods: Iterable[Pod]) -> list[Endpoint]:
+    """Returns the endpoints of a Service's port, one a ready pod, in the order of the pods."""
+    return [
+        pod_endpoint(pod, number)
+        for pod in pods
+        if pod.ready
+        and selected(service, pod)
+        and (number := resolve_port(pod, port.target_port)) is not None
+    ]
+
+
+def pod_endpoint(pod: Pod, number: int) -> Endpoint:
+    return Endpoint(
+        address=pod.address,
+        port=number,
+        labels=pod.labels,
+        service_account=f"{pod.namespace}/{pod.service_account}",
+        pod=pod,
+    )
+
+
+def resolve_port(pod: Pod, target: int | str) -> int | None:
+    """A target port's number in one pod; None when the pod has no port of that name."""
+    if isinstance(target, int):
+        return target
+    return pod.ports.get(target)
+
+
+def services_of(snapshot: Snapshot, pod: Pod) -> list[Service]:
+    """The Services that select a pod, oldest first."""
+    return [service for service in snapshot.services if selected(service, pod)]

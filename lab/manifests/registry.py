@@ -1,0 +1,73 @@
+"""The kinds the lab knows, and the names by which people call them."""
+
+from __future__ import annotations
+
+import functools
+
+from lab.kinds.authorization_policy import checks as authorization_policy
+from lab.kinds.destination_rule import checks as destination_rule
+from lab.kinds.envoy_filter import checks as envoy_filter
+from lab.kinds.gateway import checks as gateway
+from lab.kinds.kubernetes import apps, core, kept_only
+from lab.kinds.mesh_config import operator
+from lab.kinds.peer_authentication import checks as peer_authentication
+from lab.kinds.request_authentication import checks as request_authentication
+from lab.kinds.service_entry import checks as service_entry
+from lab.kinds.sidecar import checks as sidecar
+from lab.kinds.telemetry import checks as telemetry
+from lab.kinds.virtual_service import checks as virtual_service
+from lab.resources.resource import Kind
+
+KINDS: tuple[Kind, ...] = (
+    *core.KINDS,
+    *apps.KINDS,
+    *kept_only.KINDS,
+    *gateway.KINDS,
+    *virtual_service.KINDS,
+    *destination_rule.KINDS,
+    *service_entry.KINDS,
+    *sidecar.KINDS,
+    *peer_authentication.KINDS,
+    *request_authentication.KINDS,
+    *authorization_policy.KINDS,
+    *telemetry.KINDS,
+    *envoy_filter.KINDS,
+    *operator.KINDS,
+)
+"""All supported kinds, in the order in which `get all` and errors list them."""
+
+
+@functools.cache
+def names() -> dict[str, Kind]:
+    """Every spelling of a kind on the command line: plural, singular, short, with its group."""
+    table: dict[str, Kind] = {}
+    for kind in KINDS:
+        for name in (kind.plural, kind.kind.lower(), *kind.short_names):
+            table.setdefault(name, kind)
+            if kind.group:
+                table.setdefault(f"{name}.{kind.group}", kind)
+                for version in kind.versions:
+                    table.setdefault(f"{name}.{version}.{kind.group}", kind)
+    return table
+
+
+def find(name: str) -> Kind | None:
+    """The kind called `po`, `pods`, `Pod`, `virtualservices.networking.istio.io`, ..."""
+    return names().get(name.lower())
+
+
+def of(api_version: str, kind: str) -> Kind | str:
+    """The kind of a document, or the reason why there is none."""
+    group, _, version = api_version.rpartition("/")
+    same_name = [item for item in KINDS if item.kind == kind]
+    for item in same_name:
+        if item.group == group:
+            if version in item.versions:
+                return item
+            known = ", ".join(f"{group}/{name}".lstrip("/") for name in item.versions)
+            return f"{kind} exists as {known}, not {api_version}"
+    if same_name:
+        group = same_name[0].group
+        known = ", ".join(f"{group}/{name}".lstrip("/") for name in same_name[0].versions)
+        return f"{kind} exists as {known}, not {api_version}"
+    return f"the lab has no {kind} ({api_version}); `guestbook api-resources` lists what it has"

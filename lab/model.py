@@ -1,0 +1,104 @@
+"""What the translation to Envoy reads (a snapshot of the mesh) and what it makes.
+
+The translation is a pure function: `translate.proxy_config(snapshot, pod)` is what istiod would
+push to that pod's proxy. Nothing here has an effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from lab.resources.resource import Resource, Source
+
+Json = dict[str, Any]
+"""One Envoy v3 resource or a part of one, in its JSON form with snake_case names."""
+
+PortProtocol = Literal["HTTP", "HTTP2", "GRPC", "TCP", "TLS", "HTTPS", "AUTO"]
+"""What Istio makes of a Service port's name and appProtocol (its "protocol selection")."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePort:
+    name: str
+    port: int
+    """The port clients use."""
+    target_port: int | str
+    """A container port: its number, or its name, which each pod resolves."""
+    protocol: PortProtocol
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    namespace: str
+    name: str
+    ports: tuple[ServicePort, ...]
+    selector: Mapping[str, str]
+    cluster_ip: str | None
+    """The virtual address, or None for a headless Service."""
+    source: Source
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def host(self) -> str:
+        """The name in the service registry: `name.namespace.svc.cluster.local`."""
+        return f"{self.name}.{self.namespace}.svc.cluster.local"
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod as the mesh sees it.
+
+    `address` is the pod's address: its proxy listens there on the container's ports (without a
+    proxy the application does). `inside_address` is where the application binds when it has a
+    proxy, and where that proxy serves the application (15000, 15001, 15021, 15090).
+    """
+
+    namespace: str
+    name: str
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+    service_account: str
+    address: str
+    inside_address: str
+    ports: Mapping[str, int]
+    """Container ports by name; a port without a name has its number as name."""
+    ready: bool
+    proxy: Literal["none", "sidecar", "gateway"]
+    published: Mapping[int, tuple[tuple[str, int], ...]] = field(default_factory=dict)
+    """Gateways: for each container port, the further addresses the load balancer listens on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything the translation depends on, at one moment."""
+
+    services: tuple[Service, ...]
+    pods: tuple[Pod, ...]
+    config: Mapping[str, tuple[Resource, ...]]
+    """Istio resources by kind ("VirtualService"), oldest first."""
+    mesh: Mapping[str, Any] = field(default_factory=dict)
+    """The user's `meshConfig` (IstioOperator); defaults are applied by `mesh_config`."""
+    root_namespace: str = "istio-system"
+    trust_domain: str = "cluster.local"
+    certificates: str = ""
+    """The folder with one SDS file a service account, `<namespace>/<account>.json`, and
+    `ROOTCA.json`; empty when no certificates exist (then everything is plain text)."""
+
+    jwks: Mapping[str, str] = field(default_factory=dict)
+    """JSON Web Key Sets by the URL they were fetched from (RequestAuthentication.jwksUri)."""
+
+    def of(self, kind: str) -> tuple[Resource, ...]:
+        return self.config.get(kind, ())
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyConfig:
+    """What one Envoy is given: lists of Listener, Cluster, RouteConfiguration and
+    ClusterLoadAssignment, each in the JSON form that file-system xDS takes."""
+
+    listeners: list[Json]
+    clusters: list[Json]
+    routes: list[Json]
+    endpoints: list[Json]

@@ -1,0 +1,76 @@
+"""The metadata that every resource carries, with the API server's rules for names and labels."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import ConfigDict
+
+from lab.resources.resource import Model, Problem
+
+_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+_QUALIFIED = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)")
+_SPELLED = "lower case letters, digits, '-' and '.', starting and ending with a letter or digit"
+
+
+class Metadata(Model):
+    """What may stand under `metadata`.
+
+    The last fields are what a server adds: an object printed by `get -o yaml` can be applied
+    again, and they are then left out, as the API server does.
+    """
+
+    model_config = ConfigDict(populate_by_name=False, validate_by_alias=True)
+
+    name: str
+    namespace: str | None = None
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+    creation_timestamp: str | None = None
+    uid: str | None = None
+    resource_version: str | None = None
+    generation: int | None = None
+    generate_name: str | None = None
+    managed_fields: list[Any] | None = None
+    owner_references: list[Any] | None = None
+    deletion_timestamp: str | None = None
+    deletion_grace_period_seconds: int | None = None
+
+
+def label_problems(labels: Mapping[str, str], path: tuple[str | int, ...]) -> Iterator[Problem]:
+    """Keys and values that the API server would refuse as labels."""
+    for key, value in labels.items():
+        prefix, _, name = key.rpartition("/")
+        if len(name) > 63 or not _QUALIFIED.fullmatch(name):
+            yield Problem((*path, key), f'"{key}" is not a valid label name')
+        if prefix and not _SUBDOMAIN.fullmatch(prefix):
+            yield Problem((*path, key), f'"{prefix}" is not a valid DNS name')
+        if value and (len(value) > 63 or not _QUALIFIED.fullmatch(value)):
+            yield Problem(
+                (*path, key),
+                f'"{value}" is not a valid label value: at most 63 letters, digits, "-", "_" '
+                'and ".", starting and ending with a letter or digit',
+            )
+
+
+def metadata_problems(metadata: Metadata, kind: str) -> Iterator[Problem]:
+    """What the API server would refuse in `metadata`."""
+    name = metadata.name
+    if kind in ("Service", "Namespace"):
+        if len(name) > 63 or not _LABEL.fullmatch(name):
+            yield Problem(
+                ("metadata", "name"),
+                f'"{name}" is not a valid {kind} name: at most 63 lower case letters, digits and '
+                '"-", starting with a letter',
+            )
+    elif len(name) > 253 or not _SUBDOMAIN.fullmatch(name):
+        yield Problem(("metadata", "name"), f'"{name}" is not a valid name: {_SPELLED}')
+    if metadata.namespace is not None and not _LABEL.fullmatch(metadata.namespace):
+        yield Problem(("metadata", "namespace"), f'"{metadata.namespace}" is not a valid name')
+    yield from label_problems(metadata.labels or {}, ("metadata", "labels"))
+    for key in metadata.annotations or {}:
+        if not _QUALIFIED.fullmatch(key.rpartition("/")[2]):
+            yield Problem(("metadata", "annotations", key), f'"{key}" is not a valid name')
