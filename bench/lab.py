@@ -22,7 +22,7 @@ import psutil
 from bench.figure import Figure
 from lab import names
 from lab.cluster.process import marked
-from tests.lab.cluster import COMMAND, Lab, eventually, spawn, wait_until_ready
+from tests.support.lab import COMMAND, Lab, eventually, spawn, wait_until_ready
 
 FIRST_LIMIT = 60.0
 """Seconds from the command to the page, the first time."""

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.cluster import Lab, left_behind, running
+from tests.support.lab import Lab, left_behind, running
 
-SMALL = Path(__file__).with_name("pods") / "small.yaml"
+SMALL = Path(__file__).with_name("cluster") / "small.yaml"
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.lab.cluster import COMMAND, Lab, eventually
+from tests.support.lab import COMMAND, Lab, eventually
 
 NOTES = """
 apiVersion: v1

@@ -13,7 +13,7 @@ import typer
 
 from lab.cli import app as application
 from lab.cli import main
-from tests.lab.cluster import COMMAND
+from tests.support.lab import COMMAND
 
 application._mount_exercises([])
 

@@ -22,7 +22,7 @@ from limits.storage import MemoryStorage
 from lab.model import ServicePort
 from lab.standins import ratelimit
 from lab.standins.ratelimit_config import ConfigError, load
-from tests.lab.mesh import harness
+from tests.support import harness
 
 ROOT = Path(__file__).parents[3]
 CONFIG = """

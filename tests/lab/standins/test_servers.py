@@ -18,7 +18,7 @@ from pymysql.cursors import Cursor
 
 from lab.standins import EMBEDDED, mysql
 from lab.standins import redis as redis_standin
-from tests.lab.cluster import eventually
+from tests.support.lab import eventually
 
 ACCOUNT = {
     "MYSQL_DATABASE": "guest-book",

@@ -18,7 +18,7 @@ import uvicorn
 from lab.model import ServicePort
 from lab.standins.zipkin import create_app
 from lab.standins.zipkin_store import Span, Store
-from tests.lab.mesh import harness
+from tests.support import harness
 
 ROOT = Path(__file__).parents[3]
 T0 = 1_795_000_000_000_000

@@ -1,0 +1,405 @@
+"""A running lab: what happens to its processes, watched from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from lab.cli.client import Client
+from tests.support.lab import Lab, alive, condition, eventually, process_of
+
+HELLO = "http://message-service/hello/you"
+
+
+def container(pod: Any, name: str) -> Any:
+    status = pod["status"]
+    every = [*status["containerStatuses"], *status.get("initContainerStatuses", ())]
+    return next(item for item in every if item["name"] == name)
+
+
+def hello(lab: Lab) -> str:
+    answer = lab.run("exec", "curl", "-c", "curl", "--", "curl", "-sS", "-m", "10", HELLO)
+    assert answer.status == 0, answer
+    return str(json.loads(answer.out)["hostname"])
+
+
+def test_pods_have_kubernetes_names_and_know_them(lab: Lab) -> None:
+    pods = lab.ready("app=message-service", 2)
+    names = {pod["metadata"]["name"] for pod in pods}
+    for name in names:
+        deployment, template, own = name.rsplit("-", 2)
+        assert deployment == "message-service"
+        assert len(own) == 5
+        assert any(p["metadata"]["labels"]["pod-template-hash"] == template for p in pods)
+    assert {hello(lab) for _ in range(20)} == names
+
+
+def test_a_killed_service_comes_back(lab: Lab) -> None:
+    pod = lab.ready("app=message-service", 2)[0]
+    name = pod["metadata"]["name"]
+    before = container(pod, "message-service")["restartCount"]
+    os.kill(process_of(pod, "message-service"), signal.SIGKILL)
+
+    def restarted() -> bool:
+        found = lab.json("pod", name)
+        state = container(found, "message-service")
+        return state["restartCount"] == before + 1 and condition(found)
+
+    eventually(restarted, what="the container is restarted and ready")
+    assert "message-service" in lab.ok("describe", "pod", name)
+    last = container(lab.json("pod", name), "message-service")["lastState"]
+    assert last["terminated"]["exitCode"] == 137
+    assert hello(lab)
+
+
+def test_a_killed_envoy_comes_back(lab: Lab) -> None:
+    pod = lab.ready("app=curl", 1)[0]
+    old = process_of(pod, "istio-proxy")
+    os.kill(old, signal.SIGKILL)
+
+    def restarted() -> bool:
+        found = lab.json("pod", "curl")
+        state = container(found, "istio-proxy")
+        return (
+            "containerID" in state and process_of(found, "istio-proxy") != old and condition(found)
+        )
+
+    eventually(restarted, what="the proxy is restarted and ready")
+    assert hello(lab)
+
+
+def test_a_rolling_update_loses_no_request(lab: Lab) -> None:
+    lab.ready("app=message-service", 2)
+    stop = threading.Event()
+    failures: list[str] = []
+    answers: list[str] = []
+    spec = lab_exec(lab, "curl", "-sS", "-m", "10", "-w", "\n%{http_code}", HELLO)
+
+    def load() -> None:
+        while not stop.is_set():
+            done = subprocess.run(
+                spec["argv"], env=spec["env"], capture_output=True, text=True, check=False
+            )
+            body, _, code = done.stdout.rpartition("\n")
+            (answers if code == "200" else failures).append(body + done.stderr + code)
+
+    threads = [threading.Thread(target=load) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        eventually(lambda: len(answers) > 10, what="traffic flows")
+        manifest = Path(__file__).with_name("small.yaml").read_text()
+        lab.apply(manifest.replace('DEMO_VERSION, value: "1.0"', 'DEMO_VERSION, value: "1.1"'))
+        rollout = lab.ok("rollout", "status", "deploy/message-service", "--timeout=120s")
+        assert "successfully rolled out" in rollout
+        lab.ready("app=message-service", 2)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert failures == []
+    assert any('"version":"1.0"' in answer for answer in answers)
+    assert '"version":"1.1"' in answers[-1]
+
+
+def lab_exec(lab: Lab, *argv: str) -> dict[str, Any]:
+    """The command line and environment with which `exec` runs a command of the client pod."""
+    found: dict[str, Any] = Client(lab.folder).call(
+        "exec", namespace="default", pod="curl", container="curl", argv=argv
+    )
+    return found
+
+
+def test_scaling_and_restarting(lab: Lab) -> None:
+    lab.ok("scale", "deployment/message-service", "--replicas=3")
+    three = {pod["metadata"]["name"] for pod in lab.ready("app=message-service", 3)}
+    lab.ok("scale", "deploy", "message-service", "--replicas=2")
+    two = {pod["metadata"]["name"] for pod in lab.ready("app=message-service", 2)}
+    assert two < three
+    lab.ok("rollout", "restart", "deployment/message-service")
+    lab.ok("rollout", "status", "deployment/message-service")
+    new = {pod["metadata"]["name"] for pod in lab.ready("app=message-service", 2)}
+    assert not new & three
+
+
+def test_endpoints_follow_readiness(lab: Lab) -> None:
+    lab.apply(
+        """
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8000}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web, labels: {app: web}}
+spec:
+  terminationGracePeriodSeconds: 1
+  volumes: [{name: flag, emptyDir: {}}]
+  containers:
+  - name: web
+    image: localhost/guestbook/message:v1
+    command: [sh, -c, "exec python -m http.server --bind $HOST 8000"]
+    ports: [{containerPort: 8000}]
+    volumeMounts: [{name: flag, mountPath: /flag}]
+    readinessProbe:
+      exec: {command: [test, -e, /flag/ready]}
+      periodSeconds: 1
+      failureThreshold: 1
+"""
+    )
+    curl = ("exec", "curl", "-c", "curl", "--", "curl", "-s", "-o", "/dev/null", "-w")
+    status = (*curl, "%{http_code}", "http://web/")
+    eventually(lambda: lab.run(*status).out == "503", what="no endpoint while not ready")
+    touch = ("exec", "web", "-c", "web", "--", "touch", "/flag/ready")
+    eventually(lambda: lab.run(*touch).status == 0, what="the container runs")
+    lab.ok("wait", "--for=condition=Ready", "pod/web", "--timeout=30s")
+    eventually(lambda: lab.run(*status).out == "200", what="the endpoint serves")
+    lab.ok("exec", "web", "-c", "web", "--", "rm", "/flag/ready")
+    eventually(lambda: lab.run(*status).out == "503", what="the endpoint is gone again")
+    lab.ok("delete", "pod/web", "svc/web")
+
+
+def test_a_client_without_a_sidecar_finds_a_headless_service(lab: Lab) -> None:
+    """There is no DNS: a variable that names the Service gets an address that leads to its pods."""
+    lab.apply(
+        """
+apiVersion: v1
+kind: Service
+metadata: {name: bare}
+spec:
+  clusterIP: None
+  selector: {app: message-service}
+  ports: [{name: http, port: 80, targetPort: http}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: client, labels: {sidecar.istio.io/inject: "false"}}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: client
+    image: curlimages/curl
+    command: [sleep, infinity]
+    env: [{name: BARE_URL, value: "http://bare"}]
+"""
+    )
+    lab.ok("wait", "--for=condition=Ready", "pod/client", "--timeout=30s")
+    lab.ready("app=message-service", 2)
+    ask = "curl -sS -m 5 $BARE_URL/hello/you"
+    said = lab.ok("exec", "client", "-c", "client", "--", "sh", "-c", ask)
+    assert "Hello you" in said
+    assert lab.json("service", "bare")["spec"]["clusterIP"] == "None"
+    lab.ok("delete", "pod/client", "svc/bare")
+
+
+def test_a_failing_liveness_probe_restarts(lab: Lab) -> None:
+    lab.apply(
+        """
+apiVersion: v1
+kind: Pod
+metadata: {name: ailing, labels: {sidecar.istio.io/inject: "false"}}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: c
+    image: curlimages/curl
+    command: [sleep, infinity]
+    livenessProbe: {tcpSocket: {port: 9}, periodSeconds: 1, failureThreshold: 1}
+"""
+    )
+
+    def restarted() -> bool:
+        return bool(container(lab.json("pod", "ailing"), "c")["restartCount"])
+
+    eventually(restarted)
+    assert "Liveness probe failed" in lab.ok("describe", "pod", "ailing")
+    lab.ok("delete", "pod", "ailing")
+
+
+def test_a_crashing_container_backs_off(lab: Lab) -> None:
+    lab.ok(
+        "run",
+        "crash",
+        "--image=localhost/guestbook/message:v1",
+        "--command",
+        "--",
+        "python",
+        "-c",
+        "1/0",
+    )
+    eventually(lambda: "CrashLoopBackOff" in lab.ok("get", "pod", "crash"))
+    assert "ZeroDivisionError" in lab.ok("logs", "crash", "-c", "crash")
+    lab.ok("delete", "pod", "crash")
+
+
+def test_a_pod_that_runs_once(lab: Lab) -> None:
+    lab.ok("run", "once", "--image=curlimages/curl", "--restart=Never", "--command", "--", "true")
+    eventually(lambda: lab.json("pod", "once")["status"]["phase"] == "Succeeded")
+    assert "Completed" in lab.ok("get", "pod", "once")
+    lab.ok("delete", "pod", "once")
+
+
+def test_configuration_reaches_the_container(lab: Lab) -> None:
+    lab.apply(
+        """
+apiVersion: v1
+kind: Pod
+metadata: {name: configured, labels: {tier: one}}
+spec:
+  terminationGracePeriodSeconds: 1
+  volumes:
+  - {name: files, configMap: {name: settings}}
+  containers:
+  - name: c
+    image: curlimages/curl
+    command: [sh, -c, "cat /etc/settings/motd; sleep infinity"]
+    volumeMounts: [{name: files, mountPath: /etc/settings}]
+    envFrom: [{configMapRef: {name: settings}, prefix: CONF_}]
+    env:
+    - {name: WHO, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+    - {name: TIER, valueFrom: {fieldRef: {fieldPath: "metadata.labels['tier']"}}}
+    - {name: PASSWORD, valueFrom: {secretKeyRef: {name: hidden, key: password}}}
+    - {name: GREETING, value: "$(WHO) of $(TIER), $(UNKNOWN) $$(WHO)"}
+"""
+    )
+    eventually(lambda: "CreateContainerConfigError" in lab.ok("get", "pod", "configured"))
+    lab.apply(
+        """
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: settings}
+data: {motd: "good morning\\n"}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: hidden}
+data: {password: c2VjcmV0}
+"""
+    )
+    lab.ok("wait", "--for=condition=Ready", "pod/configured")
+    env = lab.ok("exec", "configured", "-c", "c", "--", "env").splitlines()
+    for line in (
+        "CONF_motd=good morning",
+        "WHO=configured",
+        "TIER=one",
+        "PASSWORD=secret",
+        "GREETING=configured of one, $(UNKNOWN) $(WHO)",
+        "HOSTNAME=configured",
+    ):
+        assert line in env
+    assert lab.ok("logs", "configured", "-c", "c") == "good morning\n"
+    lab.ok("delete", "pod/configured", "cm/settings", "secret/hidden")
+
+
+def test_a_mount_above_the_machines_python_does_not_hide_it(lab: Lab) -> None:
+    above = "/" + Path(sys.executable).parts[1]
+    lab.apply(
+        f"""
+apiVersion: v1
+kind: Pod
+metadata: {{name: covered}}
+spec:
+  terminationGracePeriodSeconds: 1
+  volumes: [{{name: scratch, emptyDir: {{}}}}]
+  containers:
+  - name: c
+    image: localhost/guestbook/message:v1
+    volumeMounts: [{{name: scratch, mountPath: {above}}}]
+"""
+    )
+    lab.ok("wait", "--for=condition=Ready", "pod/covered")
+    lab.ok("delete", "pod/covered")
+
+
+def test_a_stateful_set_keeps_its_volumes_and_its_names(lab: Lab) -> None:
+    lab.apply(
+        """
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: db}
+spec:
+  replicas: 2
+  serviceName: db
+  selector: {matchLabels: {app: db}}
+  template:
+    metadata: {labels: {app: db}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: db
+        image: curlimages/curl
+        command: [sleep, infinity]
+        volumeMounts: [{name: data, mountPath: /var/lib/db}]
+  volumeClaimTemplates:
+  - metadata: {name: data}
+    spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}
+"""
+    )
+    assert [pod["metadata"]["name"] for pod in lab.ready("app=db", 2)] == ["db-0", "db-1"]
+    lab.ok("exec", "db-0", "-c", "db", "--", "sh", "-c", "echo kept > var")
+    lab.ok("exec", "db-0", "-c", "db", "--", "cp", "var", "/var/lib/db/file")
+    lab.ok("delete", "pod", "db-0")
+    lab.ready("app=db", 2)
+    assert lab.ok("exec", "db-0", "-c", "db", "--", "cat", "/var/lib/db/file") == "kept\n"
+    assert lab.run("exec", "db-1", "-c", "db", "--", "cat", "/var/lib/db/file").status == 1
+    lab.ok("scale", "statefulset/db", "--replicas=1")
+    eventually(lambda: [p["metadata"]["name"] for p in lab.pods("app=db")] == ["db-0"])
+    lab.ok("delete", "statefulset", "db")
+
+
+def test_injection_is_decided_when_a_pod_is_created(lab: Lab) -> None:
+    lab.ok("create", "namespace", "playground")
+    pod = """
+apiVersion: v1
+kind: Pod
+metadata: {name: NAME, namespace: playground LABELS}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers: [{name: c, image: curlimages/curl, command: [sleep, infinity]}]
+"""
+    lab.apply(pod.replace("NAME", "before").replace("LABELS", ""))
+    lab.ok("label", "namespace", "playground", "istio-injection=enabled")
+    lab.apply(pod.replace("NAME", "after").replace("LABELS", ""))
+    opted = ', labels: {sidecar.istio.io/inject: "false"}'
+    lab.apply(pod.replace("NAME", "without").replace("LABELS", opted))
+    lab.ok("wait", "--for=condition=Ready", "pod", "--all", "-n", "playground")
+    table = lab.ok("get", "pods", "-n", "playground").splitlines()
+    ready = {line.split()[0]: line.split()[1] for line in table[1:]}
+    assert ready == {"before": "1/1", "after": "2/2", "without": "1/1"}
+    lab.ok("delete", "namespace", "playground")
+    assert lab.run("get", "namespace", "playground").status == 1
+    assert lab.json("pods", "-n", "playground")["items"] == []
+
+
+def test_what_a_container_started_ends_with_it(lab: Lab) -> None:
+    script = "sleep 1000 & echo $!; wait"
+    lab.ok("run", "family", "--image=curlimages/curl", "--command", "--", "sh", "-c", script)
+    child = int(eventually(lambda: lab.run("logs", "family", "-c", "family").out))
+    assert alive(child)
+    lab.ok("delete", "pod", "family", "--grace-period=1")
+    assert not alive(child)
+
+
+def test_port_forward_reaches_the_pod(lab: Lab) -> None:
+    command = [sys.executable, "-m", "lab.cli", "--state", str(lab.folder), "port-forward"]
+    with subprocess.Popen(
+        [*command, "svc/message-service", ":80"], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("Forwarding from 127.0.0.1:")
+        port = line.split()[2].rpartition(":")[2]
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/hello/you", timeout=10) as answer:
+                assert json.load(answer)["version"]
+        finally:
+            process.terminate()
+        process.wait(10)

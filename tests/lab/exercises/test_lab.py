@@ -1,0 +1,146 @@
+"""Every exercise in a real lab, and every counter-proof: what is broken on purpose must fail."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from rich.console import Console
+
+from lab.cli import main
+from lab.exercises import load
+from lab.exercises.counterproof import obstacle, run_changed, shortcoming
+from lab.exercises.format import CounterProof
+from lab.exercises.narrate import Transcript
+from lab.exercises.runner import Result, Runner
+from lab.exercises.target import LabTarget
+from tests.lab.exercises.conftest import ISTIO, picture
+from tests.support.cluster import REPOSITORY
+from tests.support.lab import COMMAND, Lab, eventually
+
+LESSONS = load.read_all(ISTIO)
+PROOFS = [
+    pytest.param(lesson, proof, id=f"{lesson.name}-{re.sub(r'[^a-z0-9]+', '-', proof.because)}")
+    for lesson in LESSONS
+    for proof in lesson.exercise.counterproof
+]
+
+
+def behaves(lab: Lab) -> bool:
+    """Whether each pod of message-service answers, and at once."""
+    addresses = [pod["status"]["podIP"] for pod in lab.pods("app=message-service")]
+    answers = [
+        httpx.get(f"http://{address}:8080/hello/test", trust_env=False, timeout=20)
+        for address in addresses
+    ]
+    quick = all(answer.elapsed.total_seconds() < 0.9 for answer in answers)
+    return quick and all(answer.status_code == 200 for answer in answers)
+
+
+@pytest.fixture
+def target(lab: Lab) -> LabTarget:
+    return LabTarget(main, lab.folder)
+
+
+@pytest.fixture
+def runner(lab: Lab, target: LabTarget) -> Iterator[Runner]:
+    """A runner with a transcript; whatever a test does with it, the lab is left as found."""
+    before = picture(lab)
+    transcript = Transcript(Console(highlight=False, soft_wrap=True))
+    yield Runner(target, transcript, istio=ISTIO, lessons=LESSONS, state=lab.folder)
+    assert picture(lab) == before
+    eventually(lambda: behaves(lab), what="the pods of message-service behave")
+
+
+@pytest.mark.timeout(420)
+@pytest.mark.parametrize("lesson", LESSONS, ids=[lesson.name for lesson in LESSONS])
+def test_the_exercise_shows_what_it_says(
+    runner: Runner, target: LabTarget, lesson: load.Lesson
+) -> None:
+    result = runner.run(lesson)
+    assert result.passed, told(result)
+    skipped = {step.step for step in result.steps if step.outcome == "skipped"}
+    elsewhere = {
+        step.step
+        for step in lesson.exercise.steps
+        if "lab" not in step.targets or (step.needs and target.lacks(step.needs))
+    }
+    assert skipped == elsewhere
+
+
+@pytest.mark.timeout(420)
+@pytest.mark.parametrize(("lesson", "proof"), PROOFS)
+def test_the_exercise_fails_when_it_should(
+    runner: Runner, target: LabTarget, lesson: load.Lesson, proof: CounterProof
+) -> None:
+    if reason := obstacle(lesson, proof, target):
+        pytest.skip(reason)
+    result = run_changed(runner, lesson, proof)
+    assert shortcoming(result, proof) is None, told(result)
+
+
+def test_what_went_wrong_beside_the_steps_is_said() -> None:
+    """Where nobody has looked, nobody may say that every step passed."""
+    lesson, proof = next((lesson, p) for lesson in LESSONS for p in lesson.exercise.counterproof)
+    went = Result(lesson.name, 0, [], ["the guestbook does not answer"])
+    assert shortcoming(went, proof) == "the guestbook does not answer"
+
+
+def test_without_a_lab_nothing_is_run_and_it_is_said_once(tmp_path: Path) -> None:
+    said = subprocess.run(
+        [*COMMAND, "--state", str(tmp_path), "exercise", "run", "--all"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert said.returncode == 2
+    assert said.stdout == ""
+    (line,) = said.stderr.splitlines()
+    assert line == (
+        f"no lab is running in {tmp_path}; start one with: guestbook up (in another terminal), "
+        "or use --target kubectl"
+    )
+
+
+@pytest.mark.timeout(420)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_the_lab_as_it_was(
+    lab: Lab, tmp_path: Path, number: signal.Signals
+) -> None:
+    """Stopped while a pod misbehaves and a rule of the exercise is in place."""
+    before = picture(lab)
+    transcript = tmp_path / "transcript"
+    with transcript.open("w") as output:
+        process = subprocess.Popen(
+            [*COMMAND, "--state", str(lab.folder), "exercise", "run", "05-retries"],
+            cwd=REPOSITORY,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+    try:
+        eventually(lambda: " 5/7 " in transcript.read_text(), timeout=120)
+        process.send_signal(number)
+        assert process.wait(120) == 130, transcript.read_text()
+    finally:
+        process.kill()
+        process.wait()
+    assert "interrupted; everything is as it was before" in transcript.read_text()
+    assert picture(lab) == before
+    assert behaves(lab)
+
+
+def told(result: Result) -> str:
+    """What went wrong, for the report of a test."""
+    lines = list(result.problems)
+    for step in result.steps:
+        lines += [f"{step.step}: expected {d.expected}, seen {d.seen}" for d in step.differences]
+        lines += step.logs
+    return "\n".join(lines) or "every step passed"

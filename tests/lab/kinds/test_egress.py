@@ -1,0 +1,268 @@
+"""What leaves the mesh: ServiceEntry, Sidecar, and the policy for unknown hosts.
+
+`outside` plays a server on the Internet: it has no Service, and its name resolves nowhere, so
+clients say its address as the curl of the lab does.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from lab import names
+from lab.model import ServicePort
+from tests.support import harness
+from tests.support.harness import Mesh, Server, wait
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    folder = tmp_path_factory.mktemp("egress")
+    with harness.mesh(folder) as made:
+        made.add("client", proxy="sidecar")
+        made.add("server")
+        made.add("elsewhere", namespace="elsewhere", app="elsewhere")
+        outside = made.add("outside", server=False).pod
+        for service, namespace in (("client", "default"), ("server", "default")):
+            made.service(service, namespace=namespace)
+        made.service("elsewhere", namespace="elsewhere")
+        servers = [Server("outside", "http", (outside.address, 80))]
+        servers.append(Server("outside", "https", (outside.address, 443)))
+        secure(servers[1], folder)
+        for server in servers:
+            made.listen(server)
+        made.start()
+        yield made
+
+
+def secure(server: Server, folder: Path) -> None:
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1"
+    files = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
+    names_of = [
+        "-subj",
+        "/CN=outside",
+        "-addext",
+        "subjectAltName=DNS:api.example,DNS:*.ubuntu.com",
+    ]
+    subprocess.run([*command.split(), *names_of, *files], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+
+
+@pytest.fixture
+def mesh(shared: Mesh) -> Iterator[Mesh]:
+    shared.calm()
+    shared.mesh_config.pop("outboundTrafficPolicy", None)
+    yield shared
+    shared.mesh_config.pop("outboundTrafficPolicy", None)
+    shared.apply()
+
+
+@pytest.fixture
+def closed(mesh: Mesh) -> Mesh:
+    """The mesh with REGISTRY_ONLY."""
+    mesh.mesh_config["outboundTrafficPolicy"] = {"mode": "REGISTRY_ONLY"}
+    mesh.push()
+    return mesh
+
+
+def get(mesh: Mesh, host: str) -> httpx.Response:
+    """Plain HTTP to a host whose name "resolves" to `outside`."""
+    address = mesh.pods["outside"].pod.address
+    return mesh.request(
+        "client", f"http://{host}/x", headers={"x-envoy-original-dst-host": address}
+    )
+
+
+def curl(mesh: Mesh, url: str) -> subprocess.CompletedProcess[str]:
+    """HTTPS by curl, through the proxy, to a host whose name "resolves" to `outside`."""
+    proxy = f"http://{mesh.pods['client'].pod.inside_address}:{names.OUTBOUND_PORT}"
+    port = re.search(r":(\d+)/", url)
+    address = f"{mesh.pods['outside'].pod.address}:{port[1] if port else 443}"
+    header = f"x-envoy-original-dst-host: {address}"
+    return subprocess.run(
+        ["curl", "-sSk", "-m", "10", "-x", proxy, "--proxy-header", header, url],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def entry(hosts: str, port: str, rest: str = "resolution: NONE") -> str:
+    return (
+        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: outside}\n"
+        f"spec:\n  hosts: {hosts}\n  location: MESH_EXTERNAL\n  ports: [{port}]\n  {rest}\n---\n"
+    )
+
+
+HTTP = "{number: 80, name: http, protocol: HTTP}"
+TLS = "{number: 443, name: tls, protocol: TLS}"
+
+
+def test_unknown_hosts_are_reached_by_default(mesh: Mesh) -> None:
+    reply = get(mesh, "archive.ubuntu.com")
+    assert reply.json()["pod"] == "outside"
+    assert reply.json()["headers"]["host"] == "archive.ubuntu.com"
+    assert "x-envoy-original-dst-host" not in reply.json()["headers"]
+    wait(lambda: "PassthroughCluster" in mesh.pods["client"].log)
+    assert mesh.pods["client"].log.rstrip().endswith("allow_any")
+    found = curl(mesh, "https://api.example/x")
+    assert '"version": "https"' in found.stdout, found.stderr
+
+
+def test_registry_only_blocks_http_with_502(closed: Mesh) -> None:
+    reply = get(closed, "archive.ubuntu.com")
+    assert (reply.status_code, reply.text, reply.headers["server"]) == (502, "", "envoy")
+    wait(lambda: "block_all" in closed.pods["client"].log)
+    line = next(row for row in closed.pods["client"].log.splitlines() if "block_all" in row)
+    assert re.search(r'"GET /x HTTP/1.1" 502 - direct_response - "-" 0 0 ', line), line
+    assert '"archive.ubuntu.com"' in line
+    assert line.endswith("block_all")
+    assert closed.request("client", "http://server/").status_code == 200
+
+
+def test_registry_only_resets_https(closed: Mesh) -> None:
+    found = curl(closed, "https://api.example/x")
+    assert found.returncode == 35, found.stderr
+    wait(lambda: "BlackHoleCluster" in closed.pods["client"].log)
+
+
+def test_a_wildcard_service_entry_opens_http(closed: Mesh) -> None:
+    closed.apply(entry('["*.ubuntu.com"]', HTTP))
+    assert get(closed, "archive.ubuntu.com").json()["pod"] == "outside"
+    assert get(closed, "ubuntu.example").status_code == 502
+    wait(lambda: "outbound|80||*.ubuntu.com" in closed.pods["client"].log)
+    closed.apply()
+    assert get(closed, "archive.ubuntu.com").status_code == 502
+
+
+def test_a_tls_service_entry_opens_one_server_name(closed: Mesh) -> None:
+    closed.apply(entry("[api.example]", TLS))
+    found = curl(closed, "https://api.example/x")
+    assert '"version": "https"' in found.stdout, found.stderr
+    assert curl(closed, "https://other.example/x").returncode == 35
+    wait(lambda: "outbound|443||api.example" in closed.pods["client"].log)
+    closed.apply(entry('["*.example"]', TLS.replace("TLS", "HTTPS")))
+    assert curl(closed, "https://other.example/x").returncode == 0
+    assert curl(closed, "https://ubuntu.com/x").returncode == 35
+
+
+def test_another_port_of_an_allowed_host_stays_closed(closed: Mesh) -> None:
+    closed.apply(entry("[api.example]", TLS))
+    assert curl(closed, "https://api.example:8443/x").returncode == 35
+
+
+def test_a_static_service_entry_has_its_own_addresses(closed: Mesh) -> None:
+    address = closed.pods["outside"].pod.address
+    endpoints = f"resolution: STATIC\n  endpoints: [{{address: {address}}}]"
+    closed.apply(entry("[api.example]", HTTP, endpoints))
+    assert closed.request("client", "http://api.example/").json()["pod"] == "outside"
+    closed.apply(entry("[api.example]", TLS, endpoints))
+    proxy = f"http://{closed.pods['client'].pod.inside_address}:{names.OUTBOUND_PORT}"
+    with httpx.Client(proxy=proxy, verify=False) as client:
+        assert client.get("https://api.example/").json()["version"] == "https"
+
+
+def test_a_dns_service_entry_resolves_names(closed: Mesh) -> None:
+    address = closed.pods["outside"].pod.address
+    endpoints = f"resolution: DNS\n  endpoints: [{{address: {address}, ports: {{http: 80}}}}]"
+    closed.apply(entry("[api.example]", HTTP.replace("80", "8000"), endpoints))
+    assert closed.request("client", "http://api.example:8000/").json()["pod"] == "outside"
+    assert closed.request("client", "http://api.example/").status_code == 502
+
+
+def test_tls_origination_by_a_destination_rule(closed: Mesh, tmp_path: Path) -> None:
+    """The application speaks HTTP, its sidecar TLS."""
+    address = closed.pods["outside"].pod.address
+    root = closed.folder / "cert.pem"
+    endpoints = f"resolution: STATIC\n  endpoints: [{{address: {address}}}]"
+    port = "{number: 80, name: http, protocol: HTTP, targetPort: 443}"
+    rule = (
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: outside}\n"
+        "spec:\n  host: api.example\n  trafficPolicy:\n    tls: {mode: SIMPLE, caCertificates: "
+        f"{root}}}\n"
+    )
+    closed.apply(entry("[api.example]", port, endpoints) + rule)
+    assert closed.request("client", "http://api.example/").json()["version"] == "https"
+    closed.apply(entry("[bad.example]", port, endpoints) + rule.replace("api.", "bad."))
+    reply = closed.request("client", "http://bad.example/")
+    assert reply.status_code == 503  # the certificate is for another name
+
+
+def test_a_virtual_service_can_route_an_external_host(closed: Mesh) -> None:
+    service = (
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: api}\n"
+        "spec:\n  hosts: [api.example]\n  http:\n"
+        "  - fault: {abort: {httpStatus: 418, percentage: {value: 100}}}\n"
+        "    route: [{destination: {host: api.example}}]\n"
+    )
+    closed.apply(entry("[api.example]", HTTP) + service)
+    assert get(closed, "api.example").status_code == 418
+
+
+def sidecar(spec: str, name: str = "default") -> str:
+    return (
+        "apiVersion: networking.istio.io/v1\nkind: Sidecar\n"
+        f"metadata: {{name: {name}}}\nspec:\n{spec}\n---\n"
+    )
+
+
+def test_a_sidecar_sets_the_policy_of_its_namespace(mesh: Mesh) -> None:
+    mesh.apply(sidecar("  outboundTrafficPolicy: {mode: REGISTRY_ONLY}"))
+    assert get(mesh, "archive.ubuntu.com").status_code == 502
+    assert mesh.request("client", "http://server/").status_code == 200
+    mesh.apply(
+        sidecar("  outboundTrafficPolicy: {mode: REGISTRY_ONLY}")
+        + sidecar(
+            "  workloadSelector: {labels: {app: client}}\n"
+            "  outboundTrafficPolicy: {mode: ALLOW_ANY}",
+            name="client",
+        )
+    )
+    assert get(mesh, "archive.ubuntu.com").status_code == 200
+
+
+def test_a_sidecar_limits_the_hosts_a_client_knows(closed: Mesh) -> None:
+    elsewhere = "http://elsewhere.elsewhere/"
+    assert closed.request("client", elsewhere).status_code == 200
+    for hosts, (own, other) in {
+        '["./*"]': (200, 502),
+        '["*/*"]': (200, 200),
+        '["elsewhere/*"]': (502, 200),
+        '["./server.default.svc.cluster.local"]': (200, 502),
+        '["~/*"]': (502, 502),
+    }.items():
+        closed.apply(sidecar(f"  egress: [{{hosts: {hosts}}}]"))
+        assert closed.request("client", "http://server/").status_code == own, hosts
+        assert closed.request("client", elsewhere).status_code == other, hosts
+
+
+def test_a_short_name_of_another_namespace_is_unknown(closed: Mesh) -> None:
+    assert closed.request("client", "http://elsewhere/").status_code == 502
+    assert closed.request("client", "http://elsewhere.elsewhere.svc/").status_code == 200
+
+
+def test_export_to_hides_a_service_entry(closed: Mesh) -> None:
+    closed.apply(entry("[api.example]", HTTP, "exportTo: [elsewhere]"))
+    assert get(closed, "api.example").status_code == 502
+    closed.apply(entry("[api.example]", HTTP, "exportTo: ['.']"))
+    assert get(closed, "api.example").status_code == 200
+
+
+def test_a_tcp_service_has_a_listener_beside_the_application(mesh: Mesh) -> None:
+    """Clients reach MySQL or Redis at their own sidecar, on the service's port."""
+    mesh.services = [service for service in mesh.services if service.name != "db"]
+    mesh.service(
+        "db", ports=(ServicePort("tcp-db", 3306, 8080, "TCP"),), selector={"app": "server"}
+    )
+    mesh.push()
+    inside = mesh.pods["client"].pod.inside_address
+    assert httpx.get(f"http://{inside}:3306/").json()["pod"] == "server"
+    wait(lambda: "outbound|3306||db.default.svc.cluster.local" in mesh.pods["client"].log)

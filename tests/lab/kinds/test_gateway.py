@@ -1,0 +1,219 @@
+"""Gateways, as a client outside the mesh sees them."""
+
+from __future__ import annotations
+
+import base64
+import socket
+import ssl
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from lab.model import ServicePort
+from tests.lab.kinds.test_virtual_service import SUBSETS
+from tests.support import harness
+from tests.support.harness import Mesh
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    """An ingress gateway published on two ports of 127.0.0.1, and `server` behind it."""
+    with harness.mesh(tmp_path_factory.mktemp("gateway")) as made:
+        made.add("server-v1", app="server", version="1.0")
+        made.add("server-v2", app="server", version="2.0")
+        made.service("server")
+        made.add(
+            "ingress",
+            proxy="gateway",
+            server=False,
+            namespace="istio-system",
+            labels={"istio": "ingressgateway"},
+            ports={"http2": 8080, "https": 8443},
+            published={8080: (("127.0.0.1", free_port()),), 8443: (("127.0.0.1", free_port()),)},
+        )
+        made.service(
+            "ingress",
+            namespace="istio-system",
+            ports=(
+                ServicePort("http2", 80, 8080, "HTTP2"),
+                ServicePort("https", 443, "https", "HTTPS"),
+            ),
+        )
+        made.start()
+        yield made
+
+
+@pytest.fixture
+def mesh(shared: Mesh) -> Iterator[Mesh]:
+    shared.calm()
+    yield shared
+    shared.apply()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def ask(mesh: Mesh, path: str = "/", host: str = "shop.example", **headers: str) -> httpx.Response:
+    _, port = mesh.pods["ingress"].pod.published[8080][0]
+    return httpx.get(f"http://127.0.0.1:{port}{path}", headers={"host": host, **headers})
+
+
+def gateway(hosts: str = '["*"]', *, name: str = "web", port: str = "", tls: str = "") -> str:
+    listen = port or "{number: 80, name: http, protocol: HTTP}"
+    return (
+        "apiVersion: networking.istio.io/v1\nkind: Gateway\n"
+        f"metadata: {{name: {name}}}\nspec:\n  selector: {{istio: ingressgateway}}\n"
+        f"  servers:\n  - port: {listen}\n    hosts: {hosts}\n{tls}---\n"
+    )
+
+
+def site(
+    hosts: str, subset: str, *, name: str = "site", match: str = "", gateways: str = "[web]"
+) -> str:
+    where = f"match: [{match}]\n    " if match else ""
+    return (
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\n"
+        f"metadata: {{name: {name}}}\nspec:\n  hosts: {hosts}\n  gateways: {gateways}\n"
+        f"  http:\n  - {where}route: [{{destination: {{host: server, subset: {subset}}}}}]\n---\n"
+    )
+
+
+def test_no_gateway_refuses_connections_and_no_route_is_a_404(mesh: Mesh) -> None:
+    with pytest.raises(httpx.ConnectError):
+        ask(mesh)
+    mesh.apply(gateway())
+    reply = ask(mesh)
+    assert (reply.status_code, reply.text, reply.headers["server"]) == (404, "", "istio-envoy")
+    mesh.apply()
+    with pytest.raises(httpx.ConnectError):
+        ask(mesh)
+
+
+def test_a_virtual_service_brings_traffic_in(mesh: Mesh) -> None:
+    mesh.apply(SUBSETS + gateway() + site('["*"]', "v1"))
+    reply = ask(mesh, "/page", **{"x-envoy-attempt-count": "7"})
+    assert reply.json()["version"] == "1.0"
+    seen = reply.json()["headers"]
+    assert seen["x-forwarded-proto"] == "http"
+    assert seen["x-envoy-attempt-count"] == "1"  # what a client claims is not believed
+    assert reply.headers["server"] == "istio-envoy"
+    assert "x-envoy-upstream-service-time" in reply.headers
+
+
+def test_routes_of_several_virtual_services_join_and_catch_alls_go_last(mesh: Mesh) -> None:
+    mesh.apply(
+        SUBSETS
+        + gateway()
+        + site('["*"]', "v1", name="everything")
+        + site('["*"]', "v2", name="special", match="{uri: {prefix: /special}}")
+    )
+    assert ask(mesh, "/special").json()["version"] == "2.0"
+    assert ask(mesh, "/other").json()["version"] == "1.0"
+
+
+def test_hosts_of_gateway_and_virtual_service_intersect(mesh: Mesh) -> None:
+    mesh.apply(
+        SUBSETS
+        + gateway('["*.example"]')
+        + site('["shop.example", "shop.elsewhere"]', "v1", name="shop")
+        + site('["*"]', "v2", name="rest")
+    )
+    assert ask(mesh, host="shop.example").json()["version"] == "1.0"
+    assert ask(mesh, host="shop.example:80").json()["version"] == "1.0"
+    assert ask(mesh, host="other.example").json()["version"] == "2.0"
+    assert ask(mesh, host="shop.elsewhere").status_code == 404
+
+
+def test_a_gateway_host_can_be_limited_to_a_namespace(mesh: Mesh) -> None:
+    for prefix, status in (("default/", 200), ("./", 200), ("*/", 200), ("elsewhere/", 404)):
+        mesh.apply(SUBSETS + gateway(f'["{prefix}*"]') + site('["*"]', "v1"))
+        assert ask(mesh).status_code == status, prefix
+
+
+def test_gateways_on_the_same_port_merge(mesh: Mesh) -> None:
+    mesh.apply(
+        SUBSETS
+        + gateway('["one.example"]', name="one")
+        + gateway('["two.example"]', name="two")
+        + site('["one.example"]', "v1", name="one", gateways="[one]")
+        + site('["two.example"]', "v2", name="two", gateways="[default/two]")
+    )
+    assert ask(mesh, host="one.example").json()["version"] == "1.0"
+    assert ask(mesh, host="two.example").json()["version"] == "2.0"
+
+
+def test_a_selector_that_fits_no_pod_opens_nothing(mesh: Mesh) -> None:
+    mesh.apply(gateway().replace("ingressgateway", "egressgateway"))
+    with pytest.raises(httpx.ConnectError):
+        ask(mesh)
+
+
+def test_a_match_can_name_the_gateway(mesh: Mesh) -> None:
+    mesh.apply(
+        SUBSETS
+        + gateway()
+        + site('["*.example"]', "v2", match="{gateways: [other]}", gateways="[web, mesh]", name="a")
+        + site('["*.example"]', "v1", match="{gateways: [web]}", gateways="[web]", name="b")
+    )
+    assert ask(mesh).json()["version"] == "1.0"
+
+
+def test_https_redirect(mesh: Mesh) -> None:
+    mesh.apply(SUBSETS + gateway(tls="    tls: {httpsRedirect: true}\n") + site('["*"]', "v1"))
+    reply = ask(mesh, "/page")
+    assert (reply.status_code, reply.headers["location"]) == (301, "https://shop.example/page")
+
+
+def certificate(folder: Path) -> tuple[bytes, bytes]:
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1"
+    command += " -subj /CN=shop.example -addext subjectAltName=DNS:shop.example"
+    subprocess.run(
+        [*command.split(), "-keyout", folder / "key.pem", "-out", folder / "cert.pem"],
+        check=True,
+        capture_output=True,
+    )
+    return (folder / "cert.pem").read_bytes(), (folder / "key.pem").read_bytes()
+
+
+def test_https_with_a_certificate_from_a_secret(mesh: Mesh, tmp_path: Path) -> None:
+    cert, key = (base64.b64encode(part).decode() for part in certificate(tmp_path))
+    secret = (
+        "apiVersion: v1\nkind: Secret\nmetadata: {name: shop-cert, namespace: istio-system}\n"
+        f"type: kubernetes.io/tls\ndata: {{tls.crt: {cert}, tls.key: {key}}}\n---\n"
+    )
+    secure = gateway(
+        port="{number: 443, name: https, protocol: HTTPS}",
+        tls="    tls: {mode: SIMPLE, credentialName: shop-cert}\n",
+    )
+    mesh.apply(SUBSETS + secure + site('["*"]', "v1"))
+    _, port = mesh.pods["ingress"].pod.published[8443][0]
+    url = f"https://127.0.0.1:{port}/"
+    context = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
+    context.check_hostname = False
+    with pytest.raises(httpx.ConnectError):  # no Secret yet
+        httpx.get(url, verify=context)
+    mesh.apply(secret + SUBSETS + secure + site('["*"]', "v1"))
+    reply = httpx.get(url, verify=context, headers={"host": "shop.example"})
+    assert reply.json()["version"] == "1.0"
+    assert reply.json()["headers"]["x-forwarded-proto"] == "https"
+
+
+def test_an_update_keeps_open_connections(mesh: Mesh) -> None:
+    """Routes change without the listener, so a connection made before lives on."""
+    mesh.apply(SUBSETS + gateway() + site('["*"]', "v1"))
+    _, port = mesh.pods["ingress"].pod.published[8080][0]
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        first = client.get("/")
+        stream = first.extensions["network_stream"]
+        before = stream.get_extra_info("client_addr")
+        mesh.apply(SUBSETS + gateway() + site('["*"]', "v2"))
+        second = client.get("/")
+        assert second.extensions["network_stream"].get_extra_info("client_addr") == before
+    assert (first.json()["version"], second.json()["version"]) == ("1.0", "2.0")
