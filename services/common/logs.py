@@ -33,7 +33,7 @@ def configure(settings: CommonSettings) -> None:
     handler = _TurnHandler(output)
     handler.setFormatter(_JSONFormatter() if settings.log_format == "json" else _TextFormatter())
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
-    for name in ("uvicorn", "httpx"):  # Their information lines repeat ours.
+    for name in ("uvicorn",):  # Their information lines repeat ours.
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.setLogRecordFactory(_Record)
     logging._srcfile = None  # File and line are not printed either.

@@ -10,7 +10,7 @@ from http import HTTPStatus
 from fastapi import FastAPI, Request
 from starlette.responses import Response
 
-from services.common.app import api
+from services.common.api import api
 from services.common.errors import problem
 from services.guestbook import routes
 from services.guestbook.database import DatabaseUnavailableError, RefusedError
@@ -44,8 +44,7 @@ def create_app(settings: Settings, storage: Storage) -> FastAPI:
         "x-guestbook-version": settings.demo_version,
         "x-guestbook-hostname": settings.hostname,
     }
-    app.include_router(routes.messages)
-    app.include_router(routes.descriptions)
+    app.routes.extend((*routes.messages.routes, *routes.descriptions.routes))
 
     @app.exception_handler(DatabaseUnavailableError)
     async def unavailable(_request: Request, _error: DatabaseUnavailableError) -> Response:

@@ -17,7 +17,7 @@ from pydantic_core import from_json, to_json
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from services.common.errors import PROBLEMS
+from services.common.api import PROBLEMS
 from services.guestbook import hal
 from services.guestbook.hal import base_url
 from services.guestbook.models import Changes, Entry, Message

@@ -18,8 +18,8 @@ from pydantic_core import to_json
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from services.common.app import api
-from services.common.errors import PROBLEMS, problem
+from services.common.api import PROBLEMS, api
+from services.common.errors import problem
 from services.message.misbehaviour import Misbehaviour
 from services.message.settings import Settings
 

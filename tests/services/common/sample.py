@@ -13,7 +13,8 @@ from pydantic import Field
 from starlette.responses import Response, StreamingResponse
 
 from services.common import logs
-from services.common.app import api, instrument
+from services.common.api import api
+from services.common.app import instrument
 from services.common.health import Check
 from services.common.server import run
 from services.common.settings import CommonSettings, Port, load
