@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import resource
 import signal
@@ -43,6 +44,8 @@ def run(app: ASGIApp, *, settings: CommonSettings, checks: Sequence[Check] = ())
     SIGTERM drains first (see `SHUTDOWN_DRAIN`, `SHUTDOWN_GRACE`), SIGINT does not, and a second
     signal ends the wait. A port that cannot be bound ends the process with status 1 and one line.
     """
+    gc.freeze()
+    gc.enable()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # A connection takes a descriptor.
     uvloop.run(_serve(app, settings, Health(checks)))

@@ -1,7 +1,8 @@
 """`python -m services.guestbook` runs the service."""
 
-from __future__ import annotations
+from services.common import start  # noqa: F401
 
+# isort: split
 from services.common import logs
 from services.common.app import instrument
 from services.common.health import Check

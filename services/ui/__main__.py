@@ -1,7 +1,8 @@
 """`python -m services.ui` runs the ui."""
 
-from __future__ import annotations
+from services.common import start  # noqa: F401
 
+# isort: split
 from services.common import logs
 from services.common.health import Check
 from services.common.server import run
