@@ -1,7 +1,5 @@
 """The layers around every application: error answers, traces, metrics, access log, limits."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import Awaitable

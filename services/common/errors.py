@@ -1,7 +1,5 @@
 """Error answers in JSON with a reason (RFC 9457, `application/problem+json`)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.client import responses

@@ -5,8 +5,6 @@ codelab; a warning or an error begins with its level. JSON has everything in fie
 line of each request, and every warning and error, carry the trace id and the request id.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import json

@@ -1,7 +1,5 @@
 """One log line when a dependency fails and one when it works again."""
 
-from __future__ import annotations
-
 import logging
 
 

@@ -6,8 +6,6 @@ upgrade to HTTP/2, as Java's own client and `curl --http2` do; RFC 9110, section
 ignore the offer.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from contextvars import copy_context

@@ -5,8 +5,6 @@ the service is not ready any more. So the signal is handled here: the service sa
 on serving for the drain, and only then uvicorn finishes the requests in flight.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import gc
@@ -23,7 +21,7 @@ import uvicorn
 import uvloop
 from starlette.types import ASGIApp
 
-from services.common import telemetry
+from services.common import logs, telemetry
 from services.common.health import Check, Health, management_app
 from services.common.protocol import LimitedProtocol
 from services.common.settings import CommonSettings
@@ -39,11 +37,12 @@ logger = logging.getLogger(__name__)
 
 
 def run(app: ASGIApp, *, settings: CommonSettings, checks: Sequence[Check] = ()) -> None:
-    """Serves until SIGTERM or SIGINT; returns when every request in flight is answered.
+    """Logs and serves until SIGTERM or SIGINT; returns when every request in flight is answered.
 
     SIGTERM drains first (see `SHUTDOWN_DRAIN`, `SHUTDOWN_GRACE`), SIGINT does not, and a second
     signal ends the wait. A port that cannot be bound ends the process with status 1 and one line.
     """
+    logs.configure(settings)
     gc.freeze()
     gc.enable()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -1,7 +1,5 @@
 """Settings from environment variables, read once, checked, and typed."""
 
-from __future__ import annotations
-
 import os
 import re
 import socket

@@ -3,8 +3,6 @@
 from services.common import start  # noqa: F401
 
 # isort: split
-from services.common import logs
-from services.common.app import instrument
 from services.common.health import Check
 from services.common.server import run
 from services.common.settings import load
@@ -15,9 +13,8 @@ from services.guestbook.storage import Storage
 
 def main() -> None:
     settings = load(Settings)
-    logs.configure(settings)
     storage = Storage(settings.url())
-    app = instrument(create_app(settings, storage), settings)
+    app = create_app(settings, storage)
     run(app, settings=settings, checks=[Check("database", storage.probe)])
 
 

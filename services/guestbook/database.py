@@ -1,7 +1,5 @@
 """Connections to the database: bounded in number and time, and tried again where that helps."""
 
-from __future__ import annotations
-
 import logging
 import sqlite3
 import ssl

@@ -3,8 +3,6 @@
 from services.common import start  # noqa: F401
 
 # isort: split
-from services.common import logs
-from services.common.app import instrument
 from services.common.server import run
 from services.common.settings import load
 from services.message.app import create_app
@@ -13,8 +11,7 @@ from services.message.settings import Settings
 
 def main() -> None:
     settings = load(Settings)
-    logs.configure(settings)
-    run(instrument(create_app(settings), settings), settings=settings)
+    run(create_app(settings), settings=settings)
 
 
 if __name__ == "__main__":

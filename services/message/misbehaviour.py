@@ -1,7 +1,5 @@
 """The ways of a message pod to misbehave; the exercises need one sick replica among several."""
 
-from __future__ import annotations
-
 import random
 from typing import Annotated
 

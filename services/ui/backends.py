@@ -5,8 +5,6 @@ to be closed before a byte of the answer came. aiohttp then repeats a GET by its
 repeats its POST once, where the guestbook has shown that its `Idempotency-Key` makes it safe.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping

@@ -12,7 +12,6 @@ from fastapi import FastAPI
 from pydantic import Field
 from starlette.responses import Response, StreamingResponse
 
-from services.common import logs
 from services.common.api import api
 from services.common.app import instrument
 from services.common.health import Check
@@ -79,7 +78,6 @@ def create_app(settings: Settings) -> FastAPI:
 
 def main() -> None:
     settings = load(Settings)
-    logs.configure(settings)
 
     async def probe() -> None:
         if Path(settings.hang_file).exists():
