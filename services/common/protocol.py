@@ -82,6 +82,13 @@ class LimitedProtocol(HttpToolsProtocol):
         self._wrapped.mute()
         super().connection_lost(error)
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Answers what a client asked before it closed its own side; then the connection ends."""
+        waits = self._stage == "idle" and bool(self.cycle) and not self.cycle.response_complete
+        if waits:
+            self.cycle.keep_alive = False
+        return waits
+
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
         if self._stopped:
