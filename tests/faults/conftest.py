@@ -16,7 +16,7 @@ __all__ = ["mysql", "start_service", "start_shared_service"]
 
 
 @pytest.fixture
-def database(mysql: MySQL) -> str:  # noqa: F811
+def database(mysql: MySQL) -> str:
     """The name of an empty database of that server."""
     name = f"guestbook_{uuid4().hex}"
     mysql.create(name)
