@@ -72,7 +72,7 @@ def outgoing_headers() -> dict[str, str]:
 class CallError(Exception):
     """A call of another service or of a database failed; the text is the reason."""
 
-    def __init__(self, reason: str, error_type: str) -> None:
+    def __init__(self, reason: str, error_type: str = "unreachable") -> None:
         super().__init__(reason)
         self.error_type = error_type
         """`error.type` of its span, by OpenTelemetry's conventions."""

@@ -53,9 +53,6 @@ logger = logging.getLogger(__name__)
 class DatabaseUnavailableError(CallError):
     """The database is unavailable; the text is the reason."""
 
-    def __init__(self, reason: str, error_type: str = "unreachable") -> None:
-        super().__init__(reason, error_type)
-
 
 class RefusedError(CallError):
     """The data in the database, or its form, refuses a request; has the status of the answer."""

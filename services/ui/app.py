@@ -61,8 +61,9 @@ class _Ui:
 
     def __init__(self, settings: Settings, sessions: Sessions) -> None:
         self.templates = Templates(settings)
-        self._message = MessageService(settings)
-        self._guestbook = GuestbookService(settings)
+        self._message = MessageService("message-service", settings.message_host, settings)
+        host = settings.guestbook_host
+        self._guestbook = GuestbookService("guestbook-service", host, settings)
         self._sessions = sessions
 
     async def close(self) -> None:

@@ -101,9 +101,10 @@ class _ClosedError(UnavailableError):
 class _Backend:
     """A back end, and the pool of connections to it, which are opened when they are needed."""
 
+    knows_keys = False
+    """Whether it has shown that it stores a message once for an `Idempotency-Key`."""
+
     def __init__(self, name: str, base_url: str, settings: Settings) -> None:
-        self.knows_keys = False
-        """Whether it has shown that it stores a message once for an `Idempotency-Key`."""
         self._name = name
         self._base_url = base_url
         self._timeout = settings.backend_timeout
@@ -180,9 +181,6 @@ class _Backend:
 class MessageService(_Backend):
     """The service that greets."""
 
-    def __init__(self, settings: Settings) -> None:
-        super().__init__("message-service", settings.message_host, settings)
-
     async def greet(self, name: str) -> Greeting:
         """Asks for a greeting. Raises UnavailableError."""
         path = f"/hello/{quote(name, safe='')}"
@@ -191,9 +189,6 @@ class MessageService(_Backend):
 
 class GuestbookService(_Backend):
     """The service that keeps the messages."""
-
-    def __init__(self, settings: Settings) -> None:
-        super().__init__("guestbook-service", settings.guestbook_host, settings)
 
     async def messages(self, page: int) -> Messages:
         """Asks for a page (from 0) of messages, the newest first. Raises UnavailableError."""
