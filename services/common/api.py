@@ -6,14 +6,20 @@ from html import escape
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.telemetry import TelemetryConfig
 from pydantic import BaseModel
 from starlette.responses import HTMLResponse, Response
 
 from services.common.errors import problem
 from services.common.settings import CommonSettings
+
+# FastAPI has a model for each part of an OpenAPI document, which only /openapi.json needs; they
+# are built there. A `__main__` imports this module before others that import FastAPI.
+BaseModel.model_config["defer_build"] = True
+from fastapi import FastAPI, Request  # noqa: E402
+from fastapi.exceptions import RequestValidationError  # noqa: E402
+from fastapi.telemetry import TelemetryConfig  # noqa: E402
+
+del BaseModel.model_config["defer_build"]
 
 
 class Problem(BaseModel):

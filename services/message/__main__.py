@@ -3,6 +3,7 @@
 from services.common import start  # noqa: F401
 
 # isort: split
+from services.common import api  # noqa: F401
 from services.common.server import run
 from services.common.settings import load
 from services.message.app import create_app

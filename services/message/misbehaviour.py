@@ -18,8 +18,7 @@ def _status(value: int) -> int:
 class Misbehaviour(BaseModel):
     """The parameters of `/misbehave`. Without any, every greeting is refused with a 503."""
 
-    # FastAPI reads it at once, in parts; `start` defers the others.
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=False)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     status: Annotated[int, AfterValidator(_status), WithJsonSchema(_STATUS)] = Field(
         503, description="Status of the answer: 200 (with a delay: a slow pod) or 400 to 599."
