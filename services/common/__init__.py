@@ -5,5 +5,5 @@ Every service's `__main__` is the same:
     settings = load(Settings)
     run(create_app(settings), settings=settings, checks=checks)
 
-`create_app` returns an application in the layers of `instrument`.
+after the shortcuts of `start`; `create_app` returns an application in the layers of `instrument`.
 """
