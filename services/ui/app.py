@@ -1,7 +1,5 @@
 """The application of the ui: page, form, logout."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable
@@ -63,8 +61,9 @@ class _Ui:
 
     def __init__(self, settings: Settings, sessions: Sessions) -> None:
         self.templates = Templates(settings)
-        self._message = MessageService(settings)
-        self._guestbook = GuestbookService(settings)
+        self._message = MessageService("message-service", settings.message_host, settings)
+        host = settings.guestbook_host
+        self._guestbook = GuestbookService("guestbook-service", host, settings)
         self._sessions = sessions
 
     async def close(self) -> None:

@@ -5,8 +5,6 @@ to be closed before a byte of the answer came. aiohttp then repeats a GET by its
 repeats its POST once, where the guestbook has shown that its `Idempotency-Key` makes it safe.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import ssl
@@ -111,9 +109,10 @@ class _Backend:
     and cookies, neither of which a back end shall cause here, and it doubles the time of a call.
     """
 
+    knows_keys = False
+    """Whether it has shown that it stores a message once for an `Idempotency-Key`."""
+
     def __init__(self, name: str, base_url: str, settings: Settings) -> None:
-        self.knows_keys = False
-        """Whether it has shown that it stores a message once for an `Idempotency-Key`."""
         self._name = name
         self._base_url = base_url
         self._timeout = settings.backend_timeout
@@ -185,9 +184,6 @@ class _Backend:
 class MessageService(_Backend):
     """The service that greets."""
 
-    def __init__(self, settings: Settings) -> None:
-        super().__init__("message-service", settings.message_host, settings)
-
     async def greet(self, name: str) -> Greeting:
         """Asks for a greeting. Raises UnavailableError."""
         path = f"/hello/{quote(name, safe='')}"
@@ -196,9 +192,6 @@ class MessageService(_Backend):
 
 class GuestbookService(_Backend):
     """The service that keeps the messages."""
-
-    def __init__(self, settings: Settings) -> None:
-        super().__init__("guestbook-service", settings.guestbook_host, settings)
 
     async def messages(self, page: int) -> Messages:
         """Asks for a page (from 0) of messages, the newest first. Raises UnavailableError."""
