@@ -89,7 +89,7 @@ def main(arguments: list[str]) -> int:
     if arguments == ["--check"]:
         return 0 if PAGE.exists() and PAGE.read_text(encoding="utf-8") == page() else 1
     if arguments:
-        print("usage: python -m scripts.configuration [--check]", file=sys.stderr)  # noqa: T201
+        print("usage: python -m scripts.configuration [--check]", file=sys.stderr)
         return 2
     PAGE.write_text(page(), encoding="utf-8")
     return 0
