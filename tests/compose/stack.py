@@ -11,13 +11,13 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.support.repository import ROOT
+
 ALWAYS = ("ui", "message-service", "guestbook-service", "redis", "mysql")
 
 
@@ -131,7 +131,7 @@ class Stack:
         return (containers + docker("network", "ls", label, "--format={{.Name}}")).split()
 
     def inspect(self, service: str) -> dict[str, Any]:
-        """What the engine says about a service's one container, also when it has ended."""
+        """Returns the engine's description of a service's one container, also when it has ended."""
         container = self.compose("ps", "--all", "--quiet", service).strip()
         details: dict[str, Any] = json.loads(docker("inspect", container))[0]
         return details

@@ -16,7 +16,6 @@ import yaml
 
 from tests.compose.stack import (
     ALWAYS,
-    ROOT,
     Stack,
     docker,
     eventually,
@@ -25,6 +24,7 @@ from tests.compose.stack import (
     stand_ins,
 )
 from tests.compose.visitors import Visitors
+from tests.support.repository import ROOT
 
 pytestmark = pytest.mark.timeout(900)  # The first build downloads the dependencies.
 

@@ -21,8 +21,8 @@ import pytest
 import yaml
 
 from tests.compose.processes import Guestbook
-from tests.compose.stack import ROOT
 from tests.services.process import wait_until
+from tests.support.repository import ROOT
 
 CONFIGURATION = ROOT / "compose/prometheus/prometheus.yml"
 DASHBOARD = json.loads((ROOT / "compose/grafana/dashboards/guestbook.json").read_text())

@@ -24,7 +24,7 @@ STORED = "stored"
 
 @dataclass
 class Posts:
-    """What was posted, and what was answered."""
+    """The messages that were posted, and those that were acknowledged."""
 
     tried: set[str] = field(default_factory=set)
     acknowledged: set[str] = field(default_factory=set)

@@ -401,7 +401,7 @@ class Case:
     ends: tuple[float, float] | None = None
     """Between these seconds; None: it is kept."""
     answered: int = 0
-    """How many of its requests are answered with a 200."""
+    """Number of its requests that are answered with a 200."""
 
 
 def _get(target: Target) -> bytes:

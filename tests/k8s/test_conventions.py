@@ -14,7 +14,8 @@ from services.common.settings import CommonSettings
 from services.guestbook.settings import Settings as GuestbookSettings
 from services.message.settings import Settings as MessageSettings
 from services.ui.settings import Settings as UiSettings
-from tests.k8s.manifests import BASE, K8S, KUSTOMIZATIONS, ROOT, kustomize, load, pods
+from tests.k8s.manifests import BASE, K8S, KUSTOMIZATIONS, kustomize, load, pods
+from tests.support.repository import ROOT
 
 SERVICES: dict[str, type[CommonSettings]] = {
     "ui": UiSettings,

@@ -9,13 +9,11 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from lab.exercises import load as exercises
-from tests.k8s.manifests import K8S, ROOT, Manifest, kustomize, load, pods
+from tests.k8s.manifests import K8S, Manifest, kustomize, load, pods
 from tests.k8s.pod_security import violations
+from tests.support.repository import ISTIO, LESSONS
 
-ISTIO = ROOT / "istio"
 NAMES = {"ui", "message-service", "guestbook-service", "redis", "mysql"}
-LESSONS = exercises.read_all(ISTIO)
 
 
 def hardened() -> list[Manifest]:

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from tests.compose.stack import free_port
-from tests.k8s.manifests import ROOT
+from tests.support.repository import ROOT
 
 SCRIPT = ROOT / "scripts/kind.sh"
 TOOLS = ("docker", "kind", "kubectl", "istioctl", "curl")

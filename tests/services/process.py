@@ -32,7 +32,7 @@ class Service:
 
     def __init__(self, name: str, environ: dict[str, str]) -> None:
         self.lines: list[str] = []
-        """What it wrote so far, without line ends."""
+        """The lines of its output so far, without line ends."""
         self.process = subprocess.Popen(
             [sys.executable, "-m", name if "." in name else f"services.{name}"],
             env=environ,

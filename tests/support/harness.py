@@ -117,7 +117,7 @@ class Running:
 
     @property
     def log(self) -> str:
-        """What the proxy wrote: its access log and its complaints."""
+        """Output of the proxy: its access log and its errors."""
         return (self.folder / "envoy.log").read_text()
 
     @property

@@ -17,6 +17,8 @@ from typing import Any
 
 from lab.cli import main
 from lab.cluster.process import marked
+from lab.exercises import restore
+from tests.support.repository import ISTIO, LESSONS
 
 COMMAND = (sys.executable, "-m", "lab.cli")
 
@@ -26,7 +28,7 @@ START = 90.0
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command printed, and its exit status."""
+    """Output of a command, and its exit status."""
 
     status: int
     out: str
@@ -184,3 +186,21 @@ def wait_until_ready(lab: Lab) -> None:
         eventually(check, timeout=START, what="the lab is ready")
     except AssertionError as error:
         raise AssertionError(f"{error}\n{lab.log.read_text()}") from None
+
+
+def picture(lab: Lab) -> dict[str, Any]:
+    """Returns everything that an exercise could change: objects, pods, the record."""
+    kinds = {name.kind for lesson in LESSONS for name in restore.touched(lesson, ISTIO)}
+    objects = lab.json(",".join(sorted(kinds - {"pod"})), "-A")["items"]
+    seen: dict[str, Any] = {
+        f"{restore.name_of(item)}": (
+            item.get("spec"),
+            item.get("data"),
+            item["metadata"].get("labels"),
+        )
+        for item in objects
+    }
+    pods = [p for p in lab.json("pods", "-A")["items"] if "deletionTimestamp" not in p["metadata"]]
+    seen["pods"] = sorted((p["metadata"]["name"], condition(p)) for p in pods)
+    seen["records"] = [path.name for path in lab.folder.glob("exercise-*")]
+    return seen

@@ -66,7 +66,7 @@ def direct(pod: Pod, path: str = "/", headers: Mapping[str, str] | None = None) 
 
 
 def talk(mesh: harness.Mesh, client: str, service: str) -> bytes:
-    """What a TCP Service says to an HTTP request of a pod: its answer, or nothing."""
+    """Returns the answer of a TCP Service to an HTTP request of a pod, or nothing."""
     address = mesh.pods[client].pod.inside_address
     with socket.create_connection((address, 80), timeout=10) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
@@ -80,7 +80,7 @@ def talk(mesh: harness.Mesh, client: str, service: str) -> bytes:
 
 
 def openssl_leaf(pod: Pod, *, alpn: str = "istio") -> str:
-    """What `openssl s_client | openssl x509` shows of a pod's certificate; "" without one."""
+    """Returns a pod's certificate as `openssl s_client | openssl x509` shows it; "" without one."""
     asked = subprocess.run(
         ["openssl", "s_client", "-showcerts", "-alpn", alpn, "-connect",
          f"{pod.address}:{harness.APP_PORT}"],

@@ -38,7 +38,7 @@ def start(lab: Lab, *argv: str, stdout: int = subprocess.PIPE) -> subprocess.Pop
 
 
 def on_a_terminal(lab: Lab, *argv: str, **env: str) -> str:
-    """What a command writes to a terminal."""
+    """Returns the output of a command that runs on a terminal."""
     ours, theirs = pty.openpty()
     command = [*COMMAND, "--state", str(lab.folder), *argv]
     environ = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}

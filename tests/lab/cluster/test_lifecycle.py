@@ -172,7 +172,7 @@ def test_a_folder_with_a_long_name(tmp_path: Path, manifest: Path) -> None:
 
 
 def test_the_guestbook_without_a_mesh(tmp_path: Path) -> None:
-    """What `make up` does where no Envoy exists: the three services, and the data stays."""
+    """`make up` without an Envoy runs the three services and keeps the data over a restart."""
     state = tmp_path / "state"
     form = urllib.parse.urlencode({"name": "Ann", "message": "kept over a restart"}).encode()
     with running(state, "--plain") as lab:
@@ -204,7 +204,7 @@ def test_without_servers_the_stand_ins_play(tmp_path: Path) -> None:
 
 
 def test_a_lab_changes_between_with_and_without_a_mesh(tmp_path: Path) -> None:
-    """What was started plain gets its sidecars and a gateway later, and loses them again."""
+    """Pods get sidecars and a gateway when the lab starts with a mesh, and lose them again."""
     state = tmp_path / "state"
     with running(state, "--plain", "-f", str(SMALL)) as lab:
         assert "1/1" in lab.ok("get", "pod", "curl")

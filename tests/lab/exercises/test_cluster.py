@@ -21,9 +21,9 @@ from lab.exercises.format import Expect
 from lab.exercises.narrate import Silence
 from lab.exercises.runner import Change, Result, Runner, StepResult
 from lab.exercises.target import Command, CommandError, KubectlTarget
-from tests.support.cluster import REPOSITORY, Cluster, exercise, running
+from tests.support.cluster import Cluster, exercise, running
+from tests.support.repository import ISTIO, LESSONS, ROOT
 
-LESSONS = load.read_all(REPOSITORY / "istio")
 CLI = "from lab.cli.exercise import app; app(prog_name='guestbook exercise')"
 
 
@@ -268,7 +268,7 @@ def test_kubectl_understands_every_command_of_every_exercise(
     runner = Runner(
         target(cluster, _guestbook),
         Silence(),
-        istio=REPOSITORY / "istio",
+        istio=ISTIO,
         lessons=LESSONS,
         state=state,
     )
@@ -290,7 +290,7 @@ def cli(cluster: Cluster, folder: Path, *argv: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", CLI, *argv, "--target", "kubectl", "--ingress", cluster.url],
         cwd=folder,
-        env={**cluster.environment, "PYTHONPATH": str(REPOSITORY)},
+        env={**cluster.environment, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

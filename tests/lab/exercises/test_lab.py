@@ -20,11 +20,9 @@ from lab.exercises.format import CounterProof
 from lab.exercises.narrate import Transcript
 from lab.exercises.runner import Result, Runner
 from lab.exercises.target import LabTarget
-from tests.lab.exercises.conftest import ISTIO, picture
-from tests.support.cluster import REPOSITORY
-from tests.support.lab import COMMAND, Lab, eventually
+from tests.support.lab import COMMAND, Lab, eventually, picture
+from tests.support.repository import ISTIO, LESSONS, ROOT
 
-LESSONS = load.read_all(ISTIO)
 PROOFS = [
     pytest.param(lesson, proof, id=f"{lesson.name}-{re.sub(r'[^a-z0-9]+', '-', proof.because)}")
     for lesson in LESSONS
@@ -86,7 +84,7 @@ def test_the_exercise_fails_when_it_should(
 
 
 def test_what_went_wrong_beside_the_steps_is_said() -> None:
-    """Where nobody has looked, nobody may say that every step passed."""
+    """A run with a problem outside its steps isn't reported as passed."""
     lesson, proof = next((lesson, p) for lesson in LESSONS for p in lesson.exercise.counterproof)
     went = Result(lesson.name, 0, [], ["the guestbook does not answer"])
     assert shortcoming(went, proof) == "the guestbook does not answer"
@@ -95,7 +93,7 @@ def test_what_went_wrong_beside_the_steps_is_said() -> None:
 def test_without_a_lab_nothing_is_run_and_it_is_said_once(tmp_path: Path) -> None:
     said = subprocess.run(
         [*COMMAND, "--state", str(tmp_path), "exercise", "run", "--all"],
-        cwd=REPOSITORY,
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=60,
@@ -120,7 +118,7 @@ def test_an_interrupted_run_leaves_the_lab_as_it_was(
     with transcript.open("w") as output:
         process = subprocess.Popen(
             [*COMMAND, "--state", str(lab.folder), "exercise", "run", "05-retries"],
-            cwd=REPOSITORY,
+            cwd=ROOT,
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
@@ -138,7 +136,7 @@ def test_an_interrupted_run_leaves_the_lab_as_it_was(
 
 
 def told(result: Result) -> str:
-    """What went wrong, for the report of a test."""
+    """Returns the problems and differences of a run, for the report of a test."""
     lines = list(result.problems)
     for step in result.steps:
         lines += [f"{step.step}: expected {d.expected}, seen {d.seen}" for d in step.differences]

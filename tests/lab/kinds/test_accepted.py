@@ -25,6 +25,7 @@ from lab.model import Pod, ProxyConfig, Snapshot
 from tests.lab.kinds.test_fields import COMPANIONS, DOCUMENTS, schema_of
 from tests.support import sample
 from tests.support.properties import examples
+from tests.support.repository import ISTIO
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,6 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 # --- the repository -------------------------------------------------------------------------------
 
-ISTIO = repository() / "istio"
 BUILTIN = repository() / "lab" / "pods" / "gateway.yaml"
 BASE = [
     repository() / "k8s" / "base",
@@ -74,7 +74,7 @@ def proxies(snapshot: Snapshot) -> list[Pod]:
 
 
 def refusals(snapshot: Snapshot, pods: Iterable[Pod], folder: Path) -> list[str]:
-    """What Envoy says against the configurations of some pods."""
+    """Returns Envoy's errors about the configurations of some pods."""
     found = []
     for pod in pods:
         config = translate.proxy_config(snapshot, pod)
@@ -217,7 +217,7 @@ def configurations(snapshot: Snapshot) -> dict[str, ProxyConfig]:
 
 
 ONLY_ENVOY_KNOWS = re.compile("Invalid path|Failed to load|filter expression")
-"""What Envoy says about files that a DestinationRule names and this machine does not have, and
+"""Envoy's errors about files that a DestinationRule names and this machine does not have, and
 about expressions of a Telemetry, which nothing but Envoy can read."""
 
 

@@ -1,4 +1,4 @@
-"""What leaves the mesh: ServiceEntry, Sidecar, and the policy for unknown hosts.
+"""Traffic that leaves the mesh: ServiceEntry, Sidecar, and the policy for unknown hosts.
 
 `outside` plays a server on the Internet: it has no Service, and its name resolves nowhere, so
 clients say its address as the curl of the lab does.

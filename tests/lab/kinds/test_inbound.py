@@ -60,7 +60,7 @@ def mesh(shared: Mesh) -> Iterator[Mesh]:
 
 
 def directly(mesh: Mesh, port: int = APP_PORT) -> httpx.Response:
-    """What a client without a sidecar gets."""
+    """Returns the answer to a client without a sidecar."""
     return httpx.get(f"http://{mesh.pods['server'].pod.address}:{port}/")
 
 

@@ -37,7 +37,7 @@ V2 = "route: [{destination: {host: server, subset: v2}}]"
 
 
 def version(mesh: Mesh, path: str = "/", method: str = "GET", **headers: str) -> str:
-    """Which version answers: its number, or the status when none does."""
+    """Returns the number of the version that answers, or the status when none does."""
     reply = mesh.request("client", f"http://server{path}", method=method, headers=headers)
     return str(reply.json()["version"]) if reply.status_code == 200 else str(reply.status_code)
 

@@ -1,4 +1,4 @@
-"""Who calls whom, from the statistics of real Envoys, whose cluster names have dots."""
+"""The graph of calls, from the statistics of real Envoys, whose cluster names have dots."""
 
 from __future__ import annotations
 

@@ -23,8 +23,8 @@ from lab.model import ServicePort
 from lab.standins import ratelimit
 from lab.standins.ratelimit_config import ConfigError, load
 from tests.support import harness
+from tests.support.repository import ROOT
 
-ROOT = Path(__file__).parents[3]
 CONFIG = """
 domain: guestbook-ratelimit
 descriptors:

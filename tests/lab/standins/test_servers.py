@@ -1,4 +1,4 @@
-"""What plays MySQL and Redis: the machine's own server, and what stands in where there is none."""
+"""MySQL and Redis of the lab: the machine's own server, or a stand-in where there is none."""
 
 from __future__ import annotations
 

@@ -20,7 +20,6 @@ from lab.standins.zipkin import create_app
 from lab.standins.zipkin_store import Span, Store
 from tests.support import harness
 
-ROOT = Path(__file__).parents[3]
 T0 = 1_795_000_000_000_000
 
 
