@@ -21,8 +21,8 @@ import pytest
 import yaml
 
 from tests.compose.processes import Guestbook
-from tests.services.process import wait_until
 from tests.support.repository import ROOT
+from tests.support.wait import wait
 
 CONFIGURATION = ROOT / "compose/prometheus/prometheus.yml"
 DASHBOARD = json.loads((ROOT / "compose/grafana/dashboards/guestbook.json").read_text())
@@ -102,7 +102,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
                 except httpx.HTTPError:
                     return False
 
-            wait_until(ready, "Prometheus to scrape the three services")
+            wait(ready, "Prometheus to scrape the three services")
             message = guestbook.services["message-service"].url
             with httpx.Client(base_url=ui.url) as browser:
                 wanted = {
@@ -122,7 +122,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
                     rates = {tuple(r["metric"].values()) for r in found.query(rate)}
                     return wanted <= rates
 
-                wait_until(watched, "rates of good and bad answers", 60)
+                wait(watched, "rates of good and bad answers", 60)
             yield found
         finally:
             process.terminate()

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from lab.istiod.process import binary
-from tests.services.process import wait_until
+from tests.support.wait import wait
 
 
 def _socket(host: str, port: int) -> dict[str, Any]:
@@ -91,7 +91,7 @@ class Balancer:
         """Send requests to these processes alone, from the moment this returns."""
         wanted = {httpx.URL(url) for url in urls}
         _write(self._endpoints, wanted)
-        wait_until(
+        wait(
             lambda: self._hosts() == {f"{url.host}:{url.port}" for url in wanted},
             "Envoy to take the endpoints",
         )
@@ -148,7 +148,7 @@ def balancer(folder: Path) -> Iterator[Balancer]:
             found = listeners.get("listener_statuses", [])
             return str(found[0]["local_address"]["socket_address"]["port_value"]) if found else ""
 
-        port = wait_until(address, "Envoy to listen")
+        port = wait(address, "Envoy to listen")
         yield Balancer(f"http://127.0.0.1:{port}", f"http://{admin_file.read_text()}", endpoints)
     finally:
         process.terminate()

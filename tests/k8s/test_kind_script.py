@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.compose.stack import free_port
+from tests.support.ports import free_port
 from tests.support.repository import ROOT
 
 SCRIPT = ROOT / "scripts/kind.sh"

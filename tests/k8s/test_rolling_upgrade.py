@@ -16,12 +16,13 @@ import pytest
 from tests.compose.processes import Guestbook
 from tests.compose.visitors import Visitors
 from tests.k8s.balancer import Balancer, balancer
-from tests.services.process import Service, wait_until
+from tests.services.process import Service
+from tests.support.wait import wait
 
 
 def _more_pages(visitors: Visitors, version: str, count: int = 20) -> None:
     before = visitors.versions[version]
-    wait_until(lambda: visitors.versions[version] >= before + count, f"pages of {version}", 60)
+    wait(lambda: visitors.versions[version] >= before + count, f"pages of {version}", 60)
 
 
 def _roll_out(guestbook: Guestbook, front: Balancer, pods: list[Service]) -> None:
@@ -60,7 +61,7 @@ def test_a_pod_that_is_killed_does_lose_requests(tmp_path: Path) -> None:
         with Visitors(front.url, count=4) as visitors:
             _more_pages(visitors, "1.0")
             pods[0].kill()
-            wait_until(lambda: visitors.failures, "a failure")
+            wait(lambda: visitors.failures, "a failure")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -9,8 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from lab.cli import main
 from lab.cluster.process import marked
 from lab.exercises import restore
 from tests.support.repository import ISTIO, LESSONS
+from tests.support.wait import wait
 
 COMMAND = (sys.executable, "-m", "lab.cli")
 
@@ -33,16 +33,6 @@ class Answer:
     status: int
     out: str
     err: str
-
-
-def eventually(check: Callable[[], Any], *, timeout: float = 30.0, what: str = "") -> Any:
-    """The first true value of `check`; fails after `timeout` seconds."""
-    deadline = time.monotonic() + timeout
-    while not (value := check()):
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {timeout} s: {what or check}")
-        time.sleep(0.05)
-    return value
 
 
 @dataclass
@@ -89,7 +79,7 @@ class Lab:
             serving = [pod for pod in pods if condition(pod)]
             return pods if len(serving) == len(pods) == count else []
 
-        found: list[Any] = eventually(check, timeout=60, what=f"{count} ready pods {labels}")
+        found: list[Any] = wait(check, f"{count} ready pods {labels}", 60)
         return found
 
     def url(self) -> str:
@@ -183,7 +173,7 @@ def wait_until_ready(lab: Lab) -> None:
         return "is ready: http" in text
 
     try:
-        eventually(check, timeout=START, what="the lab is ready")
+        wait(check, "the lab is ready", START)
     except AssertionError as error:
         raise AssertionError(f"{error}\n{lab.log.read_text()}") from None
 

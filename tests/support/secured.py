@@ -14,6 +14,7 @@ import httpx
 from lab.istiod import authority
 from lab.model import Pod
 from tests.support import harness
+from tests.support.wait import wait
 
 
 @contextmanager
@@ -37,7 +38,7 @@ def mesh(folder: Path) -> Iterator[harness.Mesh]:
 def apply(mesh: harness.Mesh, *manifests: str) -> None:
     """Makes the manifests the whole configuration, and waits until no old connection is left."""
     mesh.apply("\n---\n".join(manifests))
-    harness.wait(lambda: not any(_draining(running) for running in mesh.pods.values()), 20)
+    wait(lambda: not any(_draining(running) for running in mesh.pods.values()))
 
 
 def _draining(running: harness.Running) -> int:

@@ -20,8 +20,9 @@ from lab.exercises.format import CounterProof
 from lab.exercises.narrate import Transcript
 from lab.exercises.runner import Result, Runner
 from lab.exercises.target import LabTarget
-from tests.support.lab import COMMAND, Lab, eventually, picture
+from tests.support.lab import COMMAND, Lab, picture
 from tests.support.repository import ISTIO, LESSONS, ROOT
+from tests.support.wait import wait
 
 PROOFS = [
     pytest.param(lesson, proof, id=f"{lesson.name}-{re.sub(r'[^a-z0-9]+', '-', proof.because)}")
@@ -53,7 +54,7 @@ def runner(lab: Lab, target: LabTarget) -> Iterator[Runner]:
     transcript = Transcript(Console(highlight=False, soft_wrap=True))
     yield Runner(target, transcript, istio=ISTIO, lessons=LESSONS, state=lab.folder)
     assert picture(lab) == before
-    eventually(lambda: behaves(lab), what="the pods of message-service behave")
+    wait(lambda: behaves(lab), "the pods of message-service behave", 30)
 
 
 @pytest.mark.timeout(420)
@@ -124,7 +125,7 @@ def test_an_interrupted_run_leaves_the_lab_as_it_was(
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
     try:
-        eventually(lambda: " 5/7 " in transcript.read_text(), timeout=120)
+        wait(lambda: " 5/7 " in transcript.read_text(), seconds=120)
         process.send_signal(number)
         assert process.wait(120) == 130, transcript.read_text()
     finally:

@@ -33,6 +33,7 @@ from lab.model import Json, Pod, Snapshot
 from lab.xds import ROUTER, extension
 from tests.support import harness
 from tests.support.properties import examples
+from tests.support.wait import wait
 
 PORT = 8080
 SIGNER = tokens.new_key()
@@ -267,7 +268,7 @@ def running(folder: Path, bootstrap: Json, host: str) -> Iterator[None]:
             stdout=log, stderr=log,
         )  # fmt: skip
     try:
-        harness.wait(lambda: _listens(process, host, folder), 20)
+        wait(lambda: _listens(process, host, folder))
         yield
     finally:
         process.kill()

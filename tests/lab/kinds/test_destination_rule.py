@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from tests.lab.kinds.test_virtual_service import SUBSETS, V1, attempts, routed, version
-from tests.support.harness import Mesh, wait
+from tests.support.harness import Mesh
+from tests.support.wait import wait
 
 
 def rule(policy: str = "", *, host: str = "server", name: str = "server", rest: str = "") -> str:

@@ -18,7 +18,8 @@ import pytest
 from lab import names
 from lab.model import ServicePort
 from tests.support import harness
-from tests.support.harness import Mesh, Server, wait
+from tests.support.harness import Mesh, Server
+from tests.support.wait import wait
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,8 @@ import pytest
 from lab.model import ServicePort
 from tests.lab.kinds.test_destination_rule import rule
 from tests.support import harness
-from tests.support.harness import APP_PORT, Mesh, Server, wait
+from tests.support.harness import APP_PORT, Mesh, Server
+from tests.support.wait import wait
 
 STRICT = """
 apiVersion: security.istio.io/v1

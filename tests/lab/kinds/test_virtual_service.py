@@ -8,7 +8,8 @@ from collections import Counter
 
 import pytest
 
-from tests.support.harness import Mesh, wait
+from tests.support.harness import Mesh
+from tests.support.wait import wait
 
 SUBSETS = """
 apiVersion: networking.istio.io/v1
