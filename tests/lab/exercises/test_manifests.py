@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
@@ -13,9 +12,9 @@ import yaml
 
 from lab.cli.lifecycle import MESH_BASELINE
 from lab.exercises import load
+from tests.support.fields import SCHEMAS
 from tests.support.repository import ISTIO, LESSONS, ROOT
 
-SCHEMAS = json.loads((ROOT / "tests/data/istio-1.30.3-crds.json").read_text())["schemas"]
 SUFFIXES = (".yaml", ".yml", ".json")
 """Suffixes of the files that kubectl reads in a folder; it reads no folder below it."""
 

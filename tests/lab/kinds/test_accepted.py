@@ -17,15 +17,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.cluster import offline
-from lab.cluster.state import repository
 from lab.envoy import translate
 from lab.istiod import authority, process
 from lab.manifests import load
 from lab.model import Pod, ProxyConfig, Snapshot
-from tests.lab.kinds.test_fields import COMPANIONS, DOCUMENTS, schema_of
 from tests.support import sample
+from tests.support.fields import COMPANIONS, DOCUMENTS, schema_of
 from tests.support.properties import examples
-from tests.support.repository import ISTIO
+from tests.support.repository import ISTIO, ROOT
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +41,9 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 # --- the repository -------------------------------------------------------------------------------
 
-BUILTIN = repository() / "lab" / "pods" / "gateway.yaml"
+BUILTIN = ROOT / "lab" / "cluster" / "gateway.yaml"
 BASE = [
-    repository() / "k8s" / "base",
+    ROOT / "k8s" / "base",
     BUILTIN,
     ISTIO / "install" / "istio.yaml",
     ISTIO / "install" / "telemetry.yaml",

@@ -12,10 +12,10 @@ import httpx
 import pytest
 
 from lab.model import ServicePort
-from tests.lab.kinds.test_virtual_service import SUBSETS
 from tests.support import harness
 from tests.support.harness import Mesh
 from tests.support.ports import free_port
+from tests.support.routing import SUBSETS
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from lab.model import ServicePort
-from tests.lab.kinds.test_destination_rule import rule
 from tests.support import harness
 from tests.support.harness import APP_PORT, Mesh, Server
+from tests.support.routing import rule
 from tests.support.wait import wait
 
 STRICT = """
