@@ -31,7 +31,7 @@ value that is not allowed stops the service with status 2 and one line that name
 value and what is allowed. A port that Kubernetes fills with a service link
 (`REDIS_PORT=tcp://10.0.0.1:6379`) counts as not set.
 
-Where span export is on, OpenTelemetry's own variables (`OTEL_TRACES_SAMPLER`,
+With span export on, OpenTelemetry's own variables (`OTEL_TRACES_SAMPLER`,
 `OTEL_RESOURCE_ATTRIBUTES`, …) work too. The ui's calls of the other two services honour
 `http_proxy` and `no_proxy`.
 """
