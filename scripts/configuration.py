@@ -5,8 +5,11 @@ With `--check` it writes nothing and ends with status 1 when the file is stale.
 
 from __future__ import annotations
 
+import ast
 import importlib
+import inspect
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -64,12 +67,31 @@ def _unchanged(settings: type[CommonSettings]) -> set[str]:
 
 def _rows(settings: type[CommonSettings], left_out: set[str]) -> list[str]:
     schemas = settings.model_json_schema()["properties"]
+    texts = descriptions(settings)
     return [
         f"| `{name.upper()}` | {_default(field)} | {allowed(schemas[name])} "
-        f"| {_cell(field.description)} |\n"
+        f"| {_cell(texts.get(name))} |\n"
         for name, field in settings.model_fields.items()
         if name not in left_out
     ]
+
+
+def descriptions(settings: type[CommonSettings]) -> dict[str, str]:
+    """The description of each setting: that of its field, or the docstring below it."""
+    found: dict[str, str] = {}
+    for cls in settings.__mro__:
+        if issubclass(cls, CommonSettings):
+            (definition,) = ast.parse(inspect.getsource(cls)).body
+            assert isinstance(definition, ast.ClassDef)  # noqa: S101
+            for statement, text in pairwise(definition.body):
+                match statement, text:
+                    case (
+                        ast.AnnAssign(target=ast.Name(id=name)),
+                        ast.Expr(value=ast.Constant(value=str(docstring))),
+                    ):
+                        found.setdefault(name, inspect.cleandoc(docstring))
+    fields = settings.model_fields.items()
+    return found | {name: field.description for name, field in fields if field.description}
 
 
 def _default(field: FieldInfo) -> str:

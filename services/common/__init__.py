@@ -3,6 +3,7 @@
 Every service's `__main__` is the same:
 
     settings = load(Settings)
-    logs.configure(settings)
-    run(instrument(create_app(settings), settings), settings=settings, checks=checks)
+    run(create_app(settings), settings=settings, checks=checks)
+
+`create_app` returns an application in the layers of `instrument`.
 """

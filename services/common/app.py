@@ -1,21 +1,13 @@
-"""The application of FastAPI, and the layers around every application."""
-
-from __future__ import annotations
+"""The layers around every application: error answers, traces, metrics, access log, limits."""
 
 import asyncio
-import json
 import logging
 from collections.abc import Awaitable
-from html import escape
 from http import HTTPStatus
 from time import perf_counter
-from typing import Any
 
-from fastapi import FastAPI, Request
-from fastapi.telemetry import TelemetryConfig
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.responses import HTMLResponse, Response
 from starlette.routing import Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -35,46 +27,6 @@ LONGEST_TARGET = 1000
 
 CLIENT_CLOSED = 499
 """Status in log and metrics of a request whose client closed the connection (nginx's)."""
-
-
-# Spans and metrics are made here, for Starlette as for FastAPI.
-_NO_TELEMETRY = TelemetryConfig(
-    tracing=False, operation_spans=False, metrics=False, logs=False, auto_configure=False
-)
-
-_DOCS = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
-<link rel="icon" href="data:,"><style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 50rem; margin: 2rem auto; padding: 0 1em }}
-h2 {{ font: 600 1rem monospace; margin-top: 2rem }}
-pre {{ background: #f4f6f9; overflow: auto; padding: .5em }}
-</style></head><body><h1>{title}</h1>
-<p>For machines: <a href="openapi.json">openapi.json</a></p>{sections}</body></html>"""
-
-_SECTION = (
-    "<h2>{heading}</h2><p>{about}</p>"
-    "<details><summary>Details</summary><pre>{details}</pre></details>"
-)
-
-
-def api(title: str, settings: CommonSettings, **options: Any) -> FastAPI:
-    """Returns an application of FastAPI that documents itself at /openapi.json and /docs."""
-    app = FastAPI(
-        title=title,
-        version=settings.demo_version,
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,
-        strict_content_type=False,
-        telemetry=_NO_TELEMETRY,
-        **options,
-    )
-
-    async def docs(_: Request) -> Response:
-        return HTMLResponse(_docs_page(app.openapi()))
-
-    app.add_route("/docs", docs, include_in_schema=False)
-    return app
 
 
 def instrument(
@@ -188,23 +140,3 @@ def _route(scope: Scope) -> str:
     if isinstance(route, Mount):
         return f"{route.path}/{{path}}"
     return str(route.path_format) if route is not None else UNMATCHED
-
-
-def _docs_page(document: dict[str, Any]) -> str:
-    """Returns the operations and schemas to read, with no script and nothing from elsewhere."""
-    parts = {
-        f"{method.upper()} {path}": operation
-        for path, methods in document["paths"].items()
-        for method, operation in methods.items()
-    }
-    parts |= document.get("components", {}).get("schemas", {})
-    sections = [
-        _SECTION.format(
-            heading=escape(heading),
-            about=escape(part.get("description", "")),
-            details=escape(json.dumps(part, indent=2)),
-        )
-        for heading, part in parts.items()
-    ]
-    title = escape(f"{document['info']['title']} {document['info']['version']}")
-    return _DOCS.format(title=title, sections="".join(sections))

@@ -1,7 +1,5 @@
 """The request being handled: its trace headers, its id and the status of its answer."""
 
-from __future__ import annotations
-
 import re
 import uuid
 from contextvars import ContextVar

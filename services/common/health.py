@@ -3,8 +3,6 @@
 Readiness asks the dependencies. Liveness never does: a restart cures no database.
 """
 
-from __future__ import annotations
-
 import asyncio
 import platform
 from collections.abc import Awaitable, Callable, Sequence

@@ -5,8 +5,6 @@ codelab; a warning or an error begins with its level. JSON has everything in fie
 line of each request, and every warning and error, carry the trace id and the request id.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import json
@@ -33,7 +31,7 @@ def configure(settings: CommonSettings) -> None:
     handler = _TurnHandler(output)
     handler.setFormatter(_JSONFormatter() if settings.log_format == "json" else _TextFormatter())
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
-    for name in ("uvicorn", "httpx"):  # Their information lines repeat ours.
+    for name in ("uvicorn",):  # Their information lines repeat ours.
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.setLogRecordFactory(_Record)
     logging._srcfile = None  # File and line are not printed either.

@@ -1,7 +1,5 @@
 """The metrics of every service, in Prometheus' default registry."""
 
-from __future__ import annotations
-
 from functools import cache
 
 from prometheus_client import Counter, Histogram, Info, disable_created_metrics

@@ -1,7 +1,5 @@
 """One log line when a dependency fails and one when it works again."""
 
-from __future__ import annotations
-
 import logging
 
 
@@ -12,16 +10,17 @@ class Outage:
         self._logger = logger
         self._failed = failed
         self._works = works
-        self._down = False
+        self._reason: str | None = None
+        """Why it fails, as it was logged; None when it works."""
 
-    def fails(self, reason: object) -> None:
-        """Notes a failure; the first one is a warning with its reason."""
-        if not self._down:
-            self._down = True
+    def fails(self, reason: object, *, each: bool = False) -> None:
+        """Notes a failure; the first one, or `each` other reason, is a warning."""
+        if self._reason is None or (each and self._reason != str(reason)):
+            self._reason = str(reason)
             self._logger.warning("%s: %s", self._failed, reason)
 
     def works(self) -> None:
         """Notes a success; the first one after a failure is logged."""
-        if self._down:
-            self._down = False
+        if self._reason is not None:
+            self._reason = None
             self._logger.info("%s", self._works)

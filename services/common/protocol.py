@@ -6,8 +6,6 @@ upgrade to HTTP/2, as Java's own client and `curl --http2` do; RFC 9110, section
 ignore the offer.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from contextvars import copy_context
@@ -83,6 +81,13 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._wrapped.mute()
         super().connection_lost(error)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Answers what a client asked before it closed its own side; then the connection ends."""
+        waits = self._stage == "idle" and bool(self.cycle) and not self.cycle.response_complete
+        if waits:
+            self.cycle.keep_alive = False
+        return waits
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()

@@ -5,10 +5,9 @@ the service is not ready any more. So the signal is handled here: the service sa
 on serving for the drain, and only then uvicorn finishes the requests in flight.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
+import gc
 import logging
 import resource
 import signal
@@ -22,7 +21,7 @@ import uvicorn
 import uvloop
 from starlette.types import ASGIApp
 
-from services.common import telemetry
+from services.common import logs, telemetry
 from services.common.health import Check, Health, management_app
 from services.common.protocol import LimitedProtocol
 from services.common.settings import CommonSettings
@@ -38,11 +37,14 @@ logger = logging.getLogger(__name__)
 
 
 def run(app: ASGIApp, *, settings: CommonSettings, checks: Sequence[Check] = ()) -> None:
-    """Serves until SIGTERM or SIGINT; returns when every request in flight is answered.
+    """Logs and serves until SIGTERM or SIGINT; returns when every request in flight is answered.
 
     SIGTERM drains first (see `SHUTDOWN_DRAIN`, `SHUTDOWN_GRACE`), SIGINT does not, and a second
     signal ends the wait. A port that cannot be bound ends the process with status 1 and one line.
     """
+    logs.configure(settings)
+    gc.freeze()
+    gc.enable()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # A connection takes a descriptor.
     uvloop.run(_serve(app, settings, Health(checks)))

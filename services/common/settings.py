@@ -1,7 +1,5 @@
 """Settings from environment variables, read once, checked, and typed."""
 
-from __future__ import annotations
-
 import os
 import re
 import socket
@@ -54,13 +52,13 @@ Text = Annotated[str, Field(min_length=1)]
 
 
 class CommonSettings(BaseModel):
-    """Settings of every service. A subclass adds its own; each has a description.
+    """Settings of every service. A subclass adds its own; each has a description below it.
 
     The environment variable of a field is its name in capitals. Only `load` reads the
     environment; constructing the class takes the arguments and the defaults.
     """
 
-    model_config = ConfigDict(extra="ignore", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
     host: str = "0.0.0.0"  # noqa: S104
     """Address both ports are bound to."""

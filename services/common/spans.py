@@ -1,7 +1,5 @@
 """The OpenTelemetry SDK, imported only by a process that exports spans."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from typing import Any

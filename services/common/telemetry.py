@@ -6,8 +6,6 @@ untouched. A span of our own that nobody exports would be a missing parent in th
 of calls; W3C Trace Context and B3 are read and written. `x-request-id` is passed on in both.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -21,7 +19,7 @@ from services.common.settings import CommonSettings
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
-_provider: TracerProvider | None = None
+_provider: "TracerProvider | None" = None
 
 Attributes = dict[str, str | int]
 """Attributes of a span, by OpenTelemetry's semantic conventions."""

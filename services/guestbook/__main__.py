@@ -1,9 +1,8 @@
 """`python -m services.guestbook` runs the service."""
 
-from __future__ import annotations
+from services.common import start  # noqa: F401
 
-from services.common import logs
-from services.common.app import instrument
+# isort: split
 from services.common.health import Check
 from services.common.server import run
 from services.common.settings import load
@@ -14,9 +13,8 @@ from services.guestbook.storage import Storage
 
 def main() -> None:
     settings = load(Settings)
-    logs.configure(settings)
     storage = Storage(settings.url())
-    app = instrument(create_app(settings, storage), settings)
+    app = create_app(settings, storage)
     run(app, settings=settings, checks=[Check("database", storage.probe)])
 
 

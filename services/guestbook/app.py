@@ -1,7 +1,5 @@
 """The application of the guestbook service: its routes, and its answers to errors."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
@@ -9,8 +7,10 @@ from http import HTTPStatus
 
 from fastapi import FastAPI, Request
 from starlette.responses import Response
+from starlette.types import ASGIApp
 
-from services.common.app import api
+from services.common.api import api
+from services.common.app import instrument
 from services.common.errors import problem
 from services.guestbook import routes
 from services.guestbook.database import DatabaseUnavailableError, RefusedError
@@ -26,7 +26,7 @@ _UNAVAILABLE = (
 )
 
 
-def create_app(settings: Settings, storage: Storage) -> FastAPI:
+def create_app(settings: Settings, storage: Storage) -> ASGIApp:
     """Returns the application on a database that need not be up yet."""
 
     @contextlib.asynccontextmanager
@@ -44,8 +44,7 @@ def create_app(settings: Settings, storage: Storage) -> FastAPI:
         "x-guestbook-version": settings.demo_version,
         "x-guestbook-hostname": settings.hostname,
     }
-    app.include_router(routes.messages)
-    app.include_router(routes.descriptions)
+    app.routes.extend(routes.routes.routes)
 
     @app.exception_handler(DatabaseUnavailableError)
     async def unavailable(_request: Request, _error: DatabaseUnavailableError) -> Response:
@@ -56,4 +55,4 @@ def create_app(settings: Settings, storage: Storage) -> FastAPI:
     async def refused(_: Request, error: RefusedError) -> Response:
         return problem(error.status, str(error))
 
-    return app
+    return instrument(app, settings)

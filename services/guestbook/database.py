@@ -1,7 +1,5 @@
 """Connections to the database: bounded in number and time, and tried again where that helps."""
 
-from __future__ import annotations
-
 import logging
 import sqlite3
 import ssl
@@ -90,6 +88,8 @@ class Database:
         event.listen(self._requests, "checkin", _note_use)
         event.listen(self._requests, "checkout", self._ping_when_idle)
         self._maintenance = _engine(url, MAINTENANCE_TIMEOUT, 0, poolclass=NullPool)
+        for engine in (self._requests, self._maintenance):
+            event.listen(engine, "after_cursor_execute", _note_write)
         self._maintaining = threading.Lock()
         self._prepared = False
         self._answered = float("-inf")
@@ -139,6 +139,7 @@ class Database:
                 self._prepare()
                 with connect() as connection:
                     result = work(connection, uncertain)
+                    changed = connection.info.get("wrote")
             except TablesNotReadyError as error:
                 raise self._unavailable("tables", str(error)) from None
             except PoolTimeout:
@@ -161,11 +162,13 @@ class Database:
                     raise self._unavailable(kind, _reason(error)) from None
             else:
                 self._answered = monotonic()
-                self._outages[kind].works()
+                if kind == "reads" or changed:  # A read-only server takes empty transactions.
+                    self._outages[kind].works()
                 return result
 
     def _unavailable(self, kind: str, reason: str) -> DatabaseUnavailableError:
-        self._outages[kind].fails(reason)
+        # Another reason not to use the tables may be another statement to run.
+        self._outages[kind].fails(reason, each=kind == "tables")
         return DatabaseUnavailableError(reason)
 
     def _prepare(self) -> None:
@@ -196,6 +199,13 @@ class Database:
             raise DisconnectionError from error
 
 
+def _note_write(
+    connection: Connection, _cursor: Any, _text: str, _values: Any, context: Any, _many: bool
+) -> None:
+    if context.isinsert or context.isupdate or context.isdelete:
+        connection.info["wrote"] = True
+
+
 def _note_use(_connection: Any, record: Any) -> None:
     record.info["used"] = monotonic()
 
@@ -210,6 +220,7 @@ def _transaction(engine: Engine) -> Iterator[Connection]:
         # SQLite: the write lock is taken at once; taking it later can fail in the middle.
         sqlite = engine.dialect.name == "sqlite"
         connection.exec_driver_sql("BEGIN IMMEDIATE" if sqlite else "BEGIN")
+        connection.info["wrote"] = False
         try:
             yield connection
             connection.exec_driver_sql("COMMIT")

@@ -1,9 +1,7 @@
 """Documents in HAL (application/hal+json), in the shape of Spring Data REST."""
 
-from __future__ import annotations
-
 import re
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, NotRequired
 from urllib.parse import quote
 
 from pydantic import Field
@@ -91,7 +89,6 @@ def page(request: PageRequest, found: Page, base: str) -> PageDocument:
         name: {"href": f"{base}{COLLECTION}?page={number}&size={request.size}{sort}"}
         for name, number in numbers.items()
     }
-    links["profile"] = {"href": f"{base}/api/profile/messages"}
     return {
         "_embedded": {"messages": [message(stored, base) for stored in found.messages]},
         "_links": links,
@@ -102,26 +99,6 @@ def page(request: PageRequest, found: Page, base: str) -> PageDocument:
             "number": here,
         },
     }
-
-
-def alps(base: str) -> dict[str, Any]:
-    """Returns the description of a message (ALPS, application/alps+json)."""
-    operations = {
-        "get-messages": "SAFE",
-        "create-messages": "UNSAFE",
-        "get-message": "SAFE",
-        "update-message": "IDEMPOTENT",
-        "patch-message": "UNSAFE",
-        "delete-message": "IDEMPOTENT",
-    }
-    name = "message-representation"
-    fields = [{"name": field, "type": "SEMANTIC"} for field in ("username", "message", "timestamp")]
-    represented = {"id": name, "href": f"{base}/api/profile/messages", "descriptor": fields}
-    described = [
-        {"id": operation, "name": operation.partition("-")[2], "type": kind, "rt": f"#{name}"}
-        for operation, kind in operations.items()
-    ]
-    return {"alps": {"version": "1.0", "descriptor": [represented, *described]}}
 
 
 def media_type(request: Request) -> str:

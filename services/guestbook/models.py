@@ -1,7 +1,5 @@
 """A message as clients send it and as it is stored: fields, limits and timestamps."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

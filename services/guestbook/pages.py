@@ -1,7 +1,5 @@
 """A page of messages: the request, in the grammar of Spring Data, and its query."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from functools import lru_cache

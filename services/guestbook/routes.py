@@ -1,6 +1,4 @@
-"""Routes: `/api/messages`, as Spring Data REST serves it, and the descriptions of the API."""
-
-from __future__ import annotations
+"""Routes: `/api` and `/api/messages`, as Spring Data REST serves them."""
 
 import asyncio
 import json
@@ -17,7 +15,7 @@ from pydantic_core import from_json, to_json
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from services.common.errors import PROBLEMS
+from services.common.api import PROBLEMS
 from services.guestbook import hal
 from services.guestbook.hal import base_url
 from services.guestbook.models import Changes, Entry, Message
@@ -39,15 +37,9 @@ _RETENTION = {"idempotency-key-retention": str(int(KEYS_KEPT.total_seconds()))}
 
 
 class HalResponse(JSONResponse):
-    """The type of most answers, for the OpenAPI document."""
+    """The type of the answers, for the OpenAPI document."""
 
     media_type = hal.MEDIA_TYPE
-
-
-class AlpsResponse(JSONResponse):
-    """The description of a message."""
-
-    media_type = "application/alps+json"
 
 
 class JsonRequest(Request):
@@ -111,15 +103,15 @@ Key = Annotated[
     Header(alias="Idempotency-Key", pattern=_key_pattern, description=_key_description),
 ]
 
-messages = APIRouter(
-    prefix=hal.COLLECTION,
+routes = APIRouter(
+    prefix="/api",
     route_class=JsonRoute,
     default_response_class=HalResponse,
     responses=PROBLEMS,
 )
 
 
-@messages.get("", response_model=hal.PageDocument)
+@routes.get("/messages", response_model=hal.PageDocument)
 async def list_messages(request: Request, storage: Stored, wanted: Wanted) -> Response:
     """Returns a page of messages."""
     if wanted.size > LARGE:
@@ -127,7 +119,7 @@ async def list_messages(request: Request, storage: Stored, wanted: Wanted) -> Re
     return await _page(request, storage, wanted)
 
 
-@messages.post("", status_code=HTTPStatus.CREATED, response_model=hal.MessageDocument)
+@routes.post("/messages", status_code=HTTPStatus.CREATED, response_model=hal.MessageDocument)
 async def add_message(request: Request, storage: Stored, entry: Entry, key: Key = None) -> Response:
     """Stores a message."""
     stored, replayed = await storage.add(entry, key)
@@ -138,13 +130,13 @@ async def add_message(request: Request, storage: Stored, entry: Entry, key: Key 
     return _answer(request, document, headers, HTTPStatus.CREATED)
 
 
-@messages.get("/{id:int}", response_model=hal.MessageDocument)
+@routes.get("/messages/{id:int}", response_model=hal.MessageDocument)
 async def get_message(request: Request, storage: Stored, id: Id) -> Response:
     """Returns a message."""
     return _item(request, await storage.get(id))
 
 
-@messages.put("/{id:int}", response_model=hal.MessageDocument)
+@routes.put("/messages/{id:int}", response_model=hal.MessageDocument)
 async def replace_message(
     request: Request, storage: Stored, id: Id, entry: Entry, if_match: Tags = None
 ) -> Response:
@@ -152,7 +144,7 @@ async def replace_message(
     return _item(request, await storage.change(id, entry, if_match))
 
 
-@messages.patch("/{id:int}", response_model=hal.MessageDocument)
+@routes.patch("/messages/{id:int}", response_model=hal.MessageDocument)
 async def change_message(
     request: Request, storage: Stored, id: Id, changes: Changes, if_match: Tags = None
 ) -> Response:
@@ -160,7 +152,7 @@ async def change_message(
     return _item(request, await storage.change(id, changes, if_match))
 
 
-@messages.delete("/{id:int}", status_code=HTTPStatus.NO_CONTENT)
+@routes.delete("/messages/{id:int}", status_code=HTTPStatus.NO_CONTENT)
 async def delete_message(
     request: Request, storage: Stored, id: Id, if_match: Tags = None
 ) -> Response:
@@ -170,42 +162,11 @@ async def delete_message(
     return Response(status_code=HTTPStatus.NO_CONTENT, headers=request.app.state.headers)
 
 
-@messages.options("", include_in_schema=False)
-@messages.options("/{id:int}", include_in_schema=False)
-async def options(id: int | None = None) -> Response:
-    """Names the methods of the collection, and of a message."""
-    if id is None:
-        return Response(headers={"Allow": "GET, HEAD, OPTIONS, POST"})
-    allow = "DELETE, GET, HEAD, OPTIONS, PATCH, PUT"
-    return Response(headers={"Allow": allow, "Accept-Patch": _PATCH_TYPES})
-
-
-descriptions = APIRouter(prefix="/api", default_response_class=HalResponse, responses=PROBLEMS)
-
-
-@descriptions.get("", response_model=hal.LinksDocument)
+@routes.get("", response_model=hal.LinksDocument)
 async def root(request: Request) -> Response:
     """Returns the entry of the API."""
-    base = base_url(request)
-    links = {
-        "messages": {"href": f"{base}{hal.COLLECTION}{{?page,size,sort}}", "templated": True},
-        "profile": {"href": f"{base}/api/profile"},
-    }
-    return _answer(request, {"_links": links})
-
-
-@descriptions.get("/profile", response_model=hal.LinksDocument)
-async def profile(request: Request) -> Response:
-    """Returns the links to the descriptions."""
-    href = f"{base_url(request)}/api/profile"
-    links = {"self": {"href": href}, "messages": {"href": f"{href}/messages"}}
-    return _answer(request, {"_links": links})
-
-
-@descriptions.get("/profile/messages", response_class=AlpsResponse)
-async def message_profile(request: Request) -> Response:
-    """Returns the description of a message (ALPS)."""
-    return AlpsResponse(hal.alps(base_url(request)))
+    href = f"{base_url(request)}{hal.COLLECTION}{{?page,size,sort}}"
+    return _answer(request, {"_links": {"messages": {"href": href, "templated": True}}})
 
 
 class LargePage(Response):

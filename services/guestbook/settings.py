@@ -1,7 +1,5 @@
 """Settings of the guestbook service."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Self
 

@@ -1,7 +1,5 @@
 """Stores messages; a post with an Idempotency-Key is stored once."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable

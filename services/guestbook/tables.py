@@ -4,8 +4,6 @@ The promises of the storage hold on InnoDB alone, with the columns below; Hibern
 as MyISAM, in Latin-1, with columns that are short and may be NULL.
 """
 
-from __future__ import annotations
-
 import logging
 from typing import Any
 

@@ -1,9 +1,8 @@
 """`python -m services.message` runs the service."""
 
-from __future__ import annotations
+from services.common import start  # noqa: F401
 
-from services.common import logs
-from services.common.app import instrument
+# isort: split
 from services.common.server import run
 from services.common.settings import load
 from services.message.app import create_app
@@ -12,8 +11,7 @@ from services.message.settings import Settings
 
 def main() -> None:
     settings = load(Settings)
-    logs.configure(settings)
-    run(instrument(create_app(settings), settings), settings=settings)
+    run(create_app(settings), settings=settings)
 
 
 if __name__ == "__main__":

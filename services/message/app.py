@@ -1,7 +1,5 @@
 """The application of the message service: greetings, and the switches of misbehaviour."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from http import HTTPStatus
@@ -10,7 +8,7 @@ from time import monotonic
 from typing import Annotated
 from urllib.parse import unquote_to_bytes
 
-from fastapi import FastAPI, HTTPException, Path, Query, Request
+from fastapi import HTTPException, Path, Query, Request
 from fastapi.responses import PlainTextResponse, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
@@ -18,8 +16,9 @@ from pydantic_core import to_json
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from services.common.app import api
-from services.common.errors import PROBLEMS, problem
+from services.common.api import PROBLEMS, api
+from services.common.app import instrument
+from services.common.errors import problem
 from services.message.misbehaviour import Misbehaviour
 from services.message.settings import Settings
 
@@ -44,7 +43,7 @@ class Misbehavior(BaseModel):
     misbehavior: str
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings) -> ASGIApp:
     """Returns the application; its state, whether it misbehaves, is this process's alone."""
     pod = Pod(settings)
     app = api("message", settings)
@@ -57,7 +56,7 @@ def create_app(settings: Settings) -> FastAPI:
         other = APIRoute(path, switch, include_in_schema=False)
         other.methods = set()  # The empty set matches every method, not only OpenAPI's.
         app.routes.append(other)
-    return app
+    return instrument(app, settings)
 
 
 class Pod:

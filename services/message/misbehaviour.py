@@ -1,7 +1,5 @@
 """The ways of a message pod to misbehave; the exercises need one sick replica among several."""
 
-from __future__ import annotations
-
 import random
 from typing import Annotated
 
@@ -20,16 +18,25 @@ def _status(value: int) -> int:
 class Misbehaviour(BaseModel):
     """The parameters of `/misbehave`. Without any, every greeting is refused with a 503."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    # FastAPI reads it at once, in parts; `start` defers the others.
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=False)
 
-    status: Annotated[int, AfterValidator(_status), WithJsonSchema(_STATUS)] = 503
-    """Status of the answer: 200 (with a delay: a slow pod) or 400 to 599."""
-    percent: float = Field(100, gt=0, le=100)
-    """Share of the requests that misbehave, at random."""
-    delay: float = Field(0, ge=0, le=300)
-    """Seconds a misbehaving request waits before its answer."""
-    duration: float | None = Field(None, alias="for", gt=0, le=86400)
-    """Seconds until the pod behaves again by itself; without it, until `/behave`."""
+    status: Annotated[int, AfterValidator(_status), WithJsonSchema(_STATUS)] = Field(
+        503, description="Status of the answer: 200 (with a delay: a slow pod) or 400 to 599."
+    )
+    percent: float = Field(
+        100, gt=0, le=100, description="Share of the requests that misbehave, at random."
+    )
+    delay: float = Field(
+        0, ge=0, le=300, description="Seconds a misbehaving request waits before its answer."
+    )
+    duration: float | None = Field(
+        None,
+        alias="for",
+        gt=0,
+        le=86400,
+        description="Seconds until the pod behaves again by itself; without it, until `/behave`.",
+    )
 
     def strikes(self) -> bool:
         """Whether this request is one of the misbehaving ones."""

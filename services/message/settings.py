@@ -1,7 +1,5 @@
 """Settings of the message service."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from services.common.settings import CommonSettings, Text

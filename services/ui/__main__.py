@@ -1,8 +1,8 @@
 """`python -m services.ui` runs the ui."""
 
-from __future__ import annotations
+from services.common import start  # noqa: F401
 
-from services.common import logs
+# isort: split
 from services.common.health import Check
 from services.common.server import run
 from services.common.settings import load
@@ -13,7 +13,6 @@ from services.ui.settings import Settings
 
 def main() -> None:
     settings = load(Settings)
-    logs.configure(settings)
     sessions = Sessions(settings)
     app = create_app(settings, sessions)
     run(app, settings=settings, checks=[Check("redis", sessions.probe)])

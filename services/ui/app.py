@@ -1,7 +1,5 @@
 """The application of the ui: page, form, logout."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable

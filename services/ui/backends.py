@@ -5,24 +5,19 @@ to be closed before a byte of the answer came. aiohttp then repeats a GET by its
 repeats its POST once, where the guestbook has shown that its `Idempotency-Key` makes it safe.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
-import ssl
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from typing import Annotated, Any, TypeVar
 from urllib.parse import quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
-import httpx
-from httpx_aiohttp import AiohttpTransport
-from opentelemetry.trace import Span
 from pydantic import AliasPath, BaseModel, BeforeValidator, Field, ValidationError, WrapValidator
 from pydantic_core import to_json
+from yarl import URL
 
 from services.common.metrics import backend_counter
 from services.common.telemetry import Attributes, CallError, client_span, outgoing_headers
@@ -39,8 +34,7 @@ LONGEST_REASON = 200
 
 _TRY_AGAIN = (408, 425, 429)
 """Statuses below 500 that may become a success when the same request is sent again."""
-_TLS = ssl.create_default_context()  # One for both: reading the authorities takes 20 ms.
-_parse_url = lru_cache(maxsize=1000)(httpx.URL)  # A tenth of the time of a call; few are new.
+_parse_url = lru_cache(maxsize=1000)(partial(URL, encoded=True))  # Few are new.
 
 T = TypeVar("T")
 
@@ -105,11 +99,7 @@ class _ClosedError(UnavailableError):
 
 
 class _Backend:
-    """A back end, and the pool of connections to it, which are opened when they are needed.
-
-    The transport is used without `httpx.AsyncClient` around it: all it could add are redirects
-    and cookies, neither of which a back end shall cause here, and it doubles the time of a call.
-    """
+    """A back end, and the pool of connections to it, which are opened when they are needed."""
 
     def __init__(self, name: str, base_url: str, settings: Settings) -> None:
         self.knows_keys = False
@@ -122,18 +112,28 @@ class _Backend:
             "accept-encoding": "identity",
             "user-agent": f"guestbook-ui/{header_value(settings.demo_version)}",
         }
-        url = httpx.URL(base_url)
+        url = URL(base_url)
         self._attributes: Attributes = {
-            "server.address": url.host,
-            "server.port": url.port or (443 if url.scheme == "https" else 80),
+            "server.address": url.host or "",
+            "server.port": url.port or 0,
             "peer.service": name,
         }
-        limits = httpx.Limits(max_connections=200, keepalive_expiry=KEEP_ALIVE_SECONDS)
-        self._transport = AiohttpTransport(verify=_TLS, limits=limits, proxy=_proxy(base_url))
+
+    @cached_property
+    def _session(self) -> aiohttp.ClientSession:
+        """The pool; it belongs to the event loop in which it is first used."""
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=200, keepalive_timeout=KEEP_ALIVE_SECONDS),
+            headers=self._headers,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
+            auto_decompress=False,
+            proxy=_proxy(self._base_url),
+        )
 
     async def close(self) -> None:
         """Closes all connections."""
-        await self._transport.aclose()
+        await self._session.close()
 
     async def _call(
         self,
@@ -150,36 +150,31 @@ class _Backend:
         called = {"http.request.method": method, "url.full": url, "url.template": template}
         outcome = "ok"
         with client_span(f"{method} {template}", {**self._attributes, **called}) as span:
-            request = httpx.Request(
-                method,
-                _parse_url(url),
-                headers={**self._headers, **outgoing_headers(), **(headers or {})},
-                content=content,
-                extensions={"timeout": {"connect": CONNECT_SECONDS, "read": self._timeout}},
-            )
+            sent = {**outgoing_headers(), **(headers or {})}
+            ask = self._session.request
             try:
-                return await self._ask(request, span, expected, parse)
+                async with (
+                    asyncio.timeout(self._timeout),
+                    ask(
+                        method, _parse_url(url), headers=sent, data=content, allow_redirects=False
+                    ) as answer,
+                ):
+                    body = await _read(answer)
+                span.set_attribute("http.response.status_code", answer.status)
+                if "idempotency-key-retention" in answer.headers:
+                    self.knows_keys = True
+                if answer.status != expected:
+                    raise _unexpected(answer, body)
+                return parse(body)
             except UnavailableError as error:
                 outcome = error.outcome
                 raise
+            except (aiohttp.ClientError, OSError, ValueError) as error:
+                unusable = _unusable(error, self._timeout)
+                outcome = unusable.outcome
+                raise unusable from error
             finally:
                 backend_counter(self._name, outcome).inc()
-
-    async def _ask(
-        self, request: httpx.Request, span: Span, expected: int, parse: Callable[[bytes], T]
-    ) -> T:
-        try:
-            async with asyncio.timeout(self._timeout):
-                answer = await self._transport.handle_async_request(request)
-                body = await _read(answer)
-            span.set_attribute("http.response.status_code", answer.status_code)
-            if "idempotency-key-retention" in answer.headers:
-                self.knows_keys = True
-            if answer.status_code != expected:
-                raise _unexpected(answer, body)
-            return parse(body)
-        except (httpx.HTTPError, aiohttp.ClientError, OSError, ValueError) as error:
-            raise _unusable(error, self._timeout) from error
 
 
 class MessageService(_Backend):
@@ -222,28 +217,28 @@ class GuestbookService(_Backend):
             await post()
 
 
-def _proxy(base_url: str) -> httpx.Proxy | None:
-    """Returns the proxy that `http_proxy`, `https_proxy` and `no_proxy` name for an address."""
+def _proxy(base_url: str) -> str | None:
+    """Returns the proxy that `http_proxy`, `https_proxy` and `no_proxy` name for an address.
+
+    aiohttp can look for it itself, but does so in a thread for each call.
+    """
     address = urlsplit(base_url)
     url = getproxies().get(address.scheme)
     if not url or proxy_bypass(address.netloc):
         return None
-    return httpx.Proxy(url if "://" in url else f"http://{url}")
+    return url if "://" in url else f"http://{url}"
 
 
-async def _read(answer: httpx.Response) -> bytes:
-    """Reads the body as it comes from the transport; it is not encoded, as nothing was asked."""
-    assert isinstance(answer.stream, httpx.AsyncByteStream)  # noqa: S101
+async def _read(answer: aiohttp.ClientResponse) -> bytes:
     body = bytearray()
-    async with contextlib.aclosing(answer):
-        async for chunk in answer.stream:
-            body += chunk
-            if len(body) > MAX_ANSWER_BYTES:
-                raise ValueError("answer too large")
+    async for chunk in answer.content.iter_any():
+        body += chunk
+        if len(body) > MAX_ANSWER_BYTES:
+            raise ValueError("answer too large")
     return bytes(body)
 
 
-def _unexpected(answer: httpx.Response, body: bytes) -> UnavailableError:
+def _unexpected(answer: aiohttp.ClientResponse, body: bytes) -> UnavailableError:
     """Describes an answer of another status, in its own words where it has some for people."""
     kind = answer.headers.get("content-type", "").partition(";")[0].strip()
     words = ""
@@ -252,7 +247,7 @@ def _unexpected(answer: httpx.Response, body: bytes) -> UnavailableError:
             words = body.decode().strip()
         elif kind == "application/problem+json":
             words = _Problem.model_validate_json(body).detail
-    status = answer.status_code
+    status = answer.status
     reason = f"it answered {status}"
     if words.isprintable() and 0 < len(words) <= LONGEST_REASON:
         reason += f": {words}"
@@ -262,8 +257,8 @@ def _unexpected(answer: httpx.Response, body: bytes) -> UnavailableError:
 
 
 def _unusable(error: Exception, timeout: float) -> UnavailableError:
-    """Describes a failure by the error of aiohttp that is below the one of httpx."""
-    match error if isinstance(error, TimeoutError) else error.__cause__ or error:
+    """Describes a failure of a call."""
+    match error:
         case aiohttp.ConnectionTimeoutError():
             return UnavailableError(f"no connection within {CONNECT_SECONDS:g} s", "timeout")
         case TimeoutError():

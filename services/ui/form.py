@@ -1,7 +1,5 @@
 """The form under the page: its fields as they were sent, and their limits."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 import secrets

@@ -1,7 +1,5 @@
 """Renders the page, and the page of an error."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 import secrets

@@ -1,7 +1,5 @@
 """Protection of the visitor's browser: headers of every answer, and a check of a post's origin."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable
 
 from starlette.exceptions import HTTPException

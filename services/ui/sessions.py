@@ -1,7 +1,5 @@
 """Sessions in Redis: an opaque token in a cookie, the visitor's name behind it."""
 
-from __future__ import annotations
-
 import logging
 import re
 import secrets

@@ -1,7 +1,5 @@
 """Settings of the ui."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import quote

@@ -9,19 +9,10 @@ from uuid import uuid4
 import pytest
 
 from tests.services.conftest import start_service, start_shared_service
+from tests.services.guestbook.conftest import mysql
 from tests.services.guestbook.mysql import MySQL
 
-__all__ = ["start_service", "start_shared_service"]
-
-
-@pytest.fixture(scope="module")
-def mysql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MySQL]:
-    """A running server for the tests of a module, which leave it as they find it."""
-    server = MySQL(tmp_path_factory.mktemp("mysql"))
-    try:
-        yield server
-    finally:
-        server.stop()
+__all__ = ["mysql", "start_service", "start_shared_service"]
 
 
 @pytest.fixture

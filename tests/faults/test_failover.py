@@ -110,7 +110,7 @@ def test_posts_reach_the_server_that_took_over_within_seconds(
 def test_a_read_only_database_is_told_of_once(
     start_service: StartService, servers: tuple[MySQL, MySQL]
 ) -> None:
-    """Pages are read meanwhile, and none of them says that all is well."""
+    """Pages are read meanwhile, and a post is repeated; neither says that all is well."""
     server, _ = servers
     service = start_service("guestbook", DATABASE_URL=server.url(user="guestbook"))
     read: list[int] = []
@@ -120,6 +120,9 @@ def test_a_read_only_database_is_told_of_once(
             posts.wait_for(50)
             assert client.get().status_code == 200
             service.wait_for_line(f"GET {PATH} 200 ")
+            entry = {"username": "Ann", "message": "once"}
+            posts.tried.add("once")
+            assert client.post(entry, "key").status_code == 201
             start = len(service.lines)
 
             def reads() -> None:
@@ -132,6 +135,8 @@ def test_a_read_only_database_is_told_of_once(
             reader.start()
             try:
                 server.execute("SET GLOBAL read_only = 1")
+                again = client.post(entry, "key")
+                assert again.headers["idempotent-replayed"] == "true"
                 before = len(read), posts.failures["503"]
                 wait_until(lambda: len(read) > before[0] + 100, "a hundred pages")
                 wait_until(lambda: posts.failures["503"] > before[1] + 100, "a hundred refusals")

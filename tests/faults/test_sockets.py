@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -269,6 +270,17 @@ def test_some_pipelined_requests_are_answered_in_order(targets: dict[str, Target
             assert connection.answer().json()["greeting"].startswith(f"Hello {name} ")
         connection.send(request("GET", "/hello/last"))
         assert connection.answer().status == 200
+
+
+def test_a_client_that_closes_its_side_gets_its_answers(target: Target) -> None:
+    with Connection(target.url) as connection:
+        get = request("GET", target.get)
+        connection.send(get + target.post_head(b"Content-Length: %d" % len(target.body)))
+        connection.send(target.body)
+        connection.socket.shutdown(socket.SHUT_WR)
+        assert connection.answer().status == 200
+        assert connection.answer().status == target.stored
+        assert connection.ended()
 
 
 @pytest.mark.parametrize("size", [66_000, 300_000, 1_000_000, 20_000_000])

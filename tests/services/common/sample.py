@@ -12,8 +12,8 @@ from fastapi import FastAPI
 from pydantic import Field
 from starlette.responses import Response, StreamingResponse
 
-from services.common import logs
-from services.common.app import api, instrument
+from services.common.api import api
+from services.common.app import instrument
 from services.common.health import Check
 from services.common.server import run
 from services.common.settings import CommonSettings, Port, load
@@ -78,7 +78,6 @@ def create_app(settings: Settings) -> FastAPI:
 
 def main() -> None:
     settings = load(Settings)
-    logs.configure(settings)
 
     async def probe() -> None:
         if Path(settings.hang_file).exists():

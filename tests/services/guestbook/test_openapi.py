@@ -66,8 +66,6 @@ def test_the_document_has_each_address_with_its_headers(
             PATH: ["get", "post"],
             ITEM: ["delete", "get", "patch", "put"],
             "/api": ["get"],
-            "/api/profile": ["get"],
-            "/api/profile/messages": ["get"],
         }
 
         def parameters(path: str, method: str) -> set[str]:

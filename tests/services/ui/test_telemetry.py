@@ -331,11 +331,7 @@ class TestMetrics:
 
     FAILURES = (
         (Answer(403, b"RBAC: access denied"), "refused"),
-        (Answer(404), "refused"),
-        (Answer(408), "error"),
-        (Answer(425), "error"),
         (Answer(429), "error"),
-        (Answer(500), "error"),
         (Answer(503, b"fault filter abort"), "error"),
         (Answer(302), "error"),
         (HANG, "timeout"),
