@@ -9,7 +9,7 @@ import httpx
 
 from bench.figure import Figure
 from bench.load import load
-from tests.services.process import Service, environment
+from tests.support.service import Service, environment
 
 CONNECTIONS = 32
 ROUNDS = 5

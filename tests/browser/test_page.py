@@ -10,7 +10,8 @@ import httpx
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.conftest import Guestbook, OpenPage
+from tests.support.browser import OpenPage
+from tests.support.guestbook import Guestbook
 from tests.support.wait import wait
 
 ACCESSIBILITY = (Path(__file__).parent / "accessibility.js").read_text()
@@ -119,7 +120,7 @@ def test_a_message_survives_the_guestbook_being_away(
     expect(message_box(page)).to_have_value("Keep\nthis")
     expect(page.locator("#greeting")).to_contain_text("Hello Grace")
     assert page.evaluate(ACCESSIBILITY) == []
-    services.start_guestbook()
+    services.restart_guestbook()
     page.get_by_role("button", name="Send it again").click()
     expect(page.get_by_role("alert")).to_have_count(0)
     assert texts(page)[0] == "Keep\nthis"

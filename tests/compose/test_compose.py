@@ -21,9 +21,9 @@ from tests.compose.stack import (
     require_engine,
     stand_ins,
 )
-from tests.compose.visitors import Visitors
 from tests.support.ports import free_port
 from tests.support.repository import ROOT
+from tests.support.visitors import Visitors
 from tests.support.wait import wait
 
 pytestmark = pytest.mark.timeout(900)  # The first build downloads the dependencies.
