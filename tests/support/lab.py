@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -178,10 +179,16 @@ def wait_until_ready(lab: Lab) -> None:
         raise AssertionError(f"{error}\n{lab.log.read_text()}") from None
 
 
+@cache
+def touched_kinds() -> list[str]:
+    """Returns the kinds of objects that an exercise may change; pods change by themselves."""
+    kinds = {name.kind for lesson in LESSONS for name in restore.touched(lesson, ISTIO)}
+    return sorted(kinds - {"pod"})
+
+
 def picture(lab: Lab) -> dict[str, Any]:
     """Returns everything that an exercise could change: objects, pods, the record."""
-    kinds = {name.kind for lesson in LESSONS for name in restore.touched(lesson, ISTIO)}
-    objects = lab.json(",".join(sorted(kinds - {"pod"})), "-A")["items"]
+    objects = lab.json(",".join(touched_kinds()), "-A")["items"]
     seen: dict[str, Any] = {
         f"{restore.name_of(item)}": (
             item.get("spec"),

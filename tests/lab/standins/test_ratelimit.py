@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,6 +21,7 @@ from lab.model import ServicePort
 from lab.standins import ratelimit
 from lab.standins.ratelimit_config import ConfigError, load
 from tests.support import harness
+from tests.support.redis import RedisServer
 from tests.support.repository import ROOT
 from tests.support.wait import wait
 
@@ -237,18 +236,14 @@ def test_a_wrong_setting_ends_it_with_one_line(
     assert "Traceback" not in output
 
 
-@pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")
 def test_the_counters_are_in_redis(tmp_path: Path) -> None:
     """Two instances share them, and with Redis away there is an error and no answer."""
     with harness.free_slice() as number:
-        hosts = [f"127.77.{number}.{index}" for index in (1, 2, 3)]
-        redis = subprocess.Popen(
-            ["redis-server", "--bind", hosts[2], "--port", "6379", "--save", ""],
-            cwd=tmp_path, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
+        hosts = [f"127.77.{number}.{index}" for index in (1, 2)]
+        redis = RedisServer(tmp_path)
+        redis.start()
         try:
-            wait(lambda: connects(hosts[2], 6379))
-            url = f"{hosts[2]}:6379"
+            url = f"127.0.0.1:{redis.port}"
             with (
                 process(tmp_path / "a", hosts[0], REDIS_URL=url) as first,
                 process(tmp_path / "b", hosts[1], REDIS_URL=url) as second,
@@ -257,18 +252,11 @@ def test_the_counters_are_in_redis(tmp_path: Path) -> None:
                 assert first.ask(request({"path": "/a"})).overall_code == OK
                 assert second.ask(request({"path": "/a"})).overall_code == OVER
                 redis.kill()
-                redis.wait()
                 with pytest.raises(grpc.RpcError) as raised:
                     first.ask(request({"path": "/b"}))
                 assert raised.value.code() == grpc.StatusCode.UNKNOWN
         finally:
             redis.kill()
-            redis.wait()
-
-
-def connects(host: str, port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex((host, port)) == 0
 
 
 GATEWAY = """
