@@ -579,6 +579,7 @@ def test_all_of_them_together_do_the_services_no_harm(held: Held) -> None:
 
 
 def test_a_client_that_takes_nothing_of_its_answer_is_cut_off(held: Held) -> None:
+    assert held.idle
     for client in held.idle:
         assert client.ended is not None
         assert ANSWER[0] <= client.ended <= ANSWER[1]

@@ -24,7 +24,7 @@ from lab.model import Pod, ProxyConfig, Snapshot
 from tests.support import sample
 from tests.support.fields import COMPANIONS, DOCUMENTS, schema_of
 from tests.support.properties import examples
-from tests.support.repository import ISTIO, ROOT
+from tests.support.repository import ISTIO, ROOT, name_of
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +33,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("certificates")
     now = datetime.now(UTC)
     accounts = {(pod.namespace, pod.service_account) for pod in sample.PODS}
-    files = [path for path in EVERY_FILE if not for_clusters(path)]
-    accounts |= {(pod.namespace, pod.service_account) for pod in guestbook(*files).pods}
+    accounts |= {(pod.namespace, pod.service_account) for pod in guestbook(*FOR_THE_LAB).pods}
     authority.issue(authority.load(folder / "ca", now), folder / "sds", sorted(accounts), now)
     return folder / "sds"
 
@@ -58,6 +57,10 @@ EVERY_FILE = sorted(
 def for_clusters(path: Path) -> bool:
     """Whether a file says how pods and addresses of a real cluster are; the lab refuses it."""
     return path.parent == ISTIO / "install" and path.stem in ("cni", "gke", "kind")
+
+
+FOR_CLUSTERS = [path for path in EVERY_FILE if for_clusters(path)]
+FOR_THE_LAB = [path for path in EVERY_FILE if not for_clusters(path)]
 
 
 def guestbook(*files: Path, certificates: Path | None = None) -> Snapshot:
@@ -84,21 +87,28 @@ def refusals(snapshot: Snapshot, pods: Iterable[Pod], folder: Path) -> list[str]
     return found
 
 
-@pytest.mark.parametrize(
-    "file", EVERY_FILE, ids=[str(path.relative_to(ISTIO)) for path in EVERY_FILE]
-)
-def test_every_manifest_of_the_repository(file: Path, certificates: Path, tmp_path: Path) -> None:
-    if for_clusters(file):
-        with pytest.raises(load.ManifestError, match="not supported by the lab"):
-            load.load([str(file)])
-        return
+@pytest.mark.parametrize("file", FOR_CLUSTERS, ids=name_of)
+def test_a_manifest_for_clusters_is_refused(file: Path) -> None:
+    with pytest.raises(load.ManifestError, match="not supported by the lab"):
+        load.load([str(file)])
+
+
+@pytest.fixture(scope="module")
+def plain(certificates: Path) -> dict[str, ProxyConfig]:
+    """The configurations of the guestbook's proxies, as it is installed."""
+    snapshot = guestbook(certificates=certificates)
+    return {pod.name: translate.proxy_config(snapshot, pod) for pod in proxies(snapshot)}
+
+
+@pytest.mark.parametrize("file", FOR_THE_LAB, ids=name_of)
+def test_every_manifest_of_the_repository(
+    file: Path, plain: dict[str, ProxyConfig], certificates: Path, tmp_path: Path
+) -> None:
     snapshot = guestbook(file, certificates=certificates)
-    plain = guestbook(certificates=certificates)
-    before = {pod.name: translate.proxy_config(plain, pod) for pod in proxies(plain)}
     changed = [
         pod
         for pod in proxies(snapshot)
-        if before.get(pod.name) != translate.proxy_config(snapshot, pod)
+        if plain.get(pod.name) != translate.proxy_config(snapshot, pod)
     ]
     assert refusals(snapshot, changed, tmp_path) == []
 
