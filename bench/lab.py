@@ -128,7 +128,7 @@ def _memory(lab: Lab) -> float:
 
 def _idle(lab: Lab) -> float:
     """The share of a core that is used while nobody asks for anything."""
-    # What the start and the first page have set off comes to rest.
+    # Work that the start and the first page caused comes to rest.
     time.sleep(10)
     before = _used(lab)
     time.sleep(IDLE_SECONDS)

@@ -42,7 +42,7 @@ def open_page(browser: Browser) -> Iterator[OpenPage]:
         page = context.new_page()
 
         def on_console(message: ConsoleMessage) -> None:
-            # That the page itself was answered 404 is no fault of the page.
+            # A page that is answered with 404 by itself has no fault.
             itself = message.location["url"] == service.url + path
             if not (itself and message.text.startswith("Failed to load resource")):
                 complaints.append(f"console: {message.text}")

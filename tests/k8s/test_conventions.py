@@ -193,7 +193,7 @@ def test_a_drain_may_take_a_pod_that_never_gets_ready_and_no_second_version(fold
     }
     for budget in budgets:
         assert budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
-        # That of the Deployment: ui-v2 of the lessons has another version.
+        # The Deployment's selector: ui-v2 of the lessons has another version.
         assert budget["spec"]["selector"] == selectors[budget["metadata"]["name"]]
 
 

@@ -117,7 +117,7 @@ def test_otlp_spans_continue_the_trace(
     outgoing = httpx.get(
         f"{service.url}/outgoing", headers={**incoming, "x-request-id": "kept"}
     ).json()
-    service.stop()  # What is not exported yet is exported at the end.
+    service.stop()  # The end exports the remaining spans.
 
     server, client = sorted(collected.otlp, key=lambda span: span["name"], reverse=True)[:2]
     server, client = (server, client) if client["name"] == "GET elsewhere" else (client, server)
