@@ -34,6 +34,7 @@ bench: $(STAMP) ## Measure speed, start and memory (writes bench.json; AREAS="me
 
 lint: $(STAMP) ## Check style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	@$(BIN)/python -m scripts.docstrings
 
 format: $(STAMP) ## Format the code
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from bench.figure import Figure
 from bench.load import Load, best
-from tests.services.guestbook.client import PATH, Client, until_ready
-from tests.services.guestbook.mysql import MySQL
-from tests.services.process import Service, environment
+from tests.support.client import PATH, Client, until_ready
+from tests.support.mysql import MySQL
+from tests.support.service import Service, environment
 
 CONNECTIONS = 32
 MANY = 1_000_000

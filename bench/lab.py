@@ -22,7 +22,8 @@ import psutil
 from bench.figure import Figure
 from lab import names
 from lab.cluster.process import marked
-from tests.support.lab import COMMAND, Lab, eventually, spawn, wait_until_ready
+from tests.support.lab import COMMAND, Lab, spawn, wait_until_ready
+from tests.support.wait import wait
 
 FIRST_LIMIT = 60.0
 """Seconds from the command to the page, the first time."""
@@ -127,7 +128,7 @@ def _memory(lab: Lab) -> float:
 
 def _idle(lab: Lab) -> float:
     """The share of a core that is used while nobody asks for anything."""
-    # What the start and the first page have set off comes to rest.
+    # Work that the start and the first page caused comes to rest.
     time.sleep(10)
     before = _used(lab)
     time.sleep(IDLE_SECONDS)
@@ -182,7 +183,7 @@ def _effect(lab: Lab, client: str) -> float:
         def status() -> int:
             return asking.get("http://message-service/hello/bench").status_code
 
-        eventually(lambda: status() == 200)
+        wait(lambda: status() == 200, seconds=30)
         began = time.monotonic()
         command = [*COMMAND, "--state", str(lab.folder), "apply", "-f", "-"]
         with subprocess.Popen(
@@ -191,7 +192,7 @@ def _effect(lab: Lab, client: str) -> float:
             assert applying.stdin is not None
             applying.stdin.write(TEAPOT)
             applying.stdin.close()
-            eventually(lambda: status() == 418)
+            wait(lambda: status() == 418, seconds=30)
             seconds = time.monotonic() - began
         assert applying.returncode == 0
         lab.ok("delete", "virtualservice", "teapot")

@@ -9,7 +9,7 @@ import httpx
 
 from bench.figure import Figure
 from bench.load import load
-from tests.services.process import Service, environment
+from tests.support.service import Service, environment
 
 CONNECTIONS = 32
 ROUNDS = 5
@@ -20,7 +20,7 @@ MESH_HEADERS = (
     "x-b3-spanid: b7ad6b7169203331",
     "x-b3-sampled: 1",
 )
-"""What a sidecar adds to each request."""
+"""Headers that a sidecar adds to each request."""
 
 
 def figures() -> Iterator[Figure]:

@@ -30,7 +30,7 @@ async def serve() -> None:
                 return json.loads(await answer.read())
 
         async def page(request: web.Request) -> web.Response:
-            name = await redis.getex("session:" + request.cookies["SESSION"], ex=1800)
+            name = str(await redis.getex("session:" + request.cookies["SESSION"], ex=1800))
             greeting, messages = await asyncio.gather(get(HELLO + name), get(MESSAGES))
             items = "".join(
                 f"<li><b>{html.escape(each['username'])}</b> {html.escape(each['timestamp'])} "

@@ -11,7 +11,7 @@ import httpx
 import psutil
 
 from bench.figure import Figure
-from tests.services.process import Service, environment
+from tests.support.service import Service, environment
 
 START_LIMIT = 0.5
 """Seconds from the start of the process to the first answer."""

@@ -13,10 +13,10 @@ import httpx
 from bench.figure import Figure
 from bench.guestbook import fill
 from bench.load import Load, load
-from tests.services.guestbook.client import Client, until_ready
-from tests.services.guestbook.mysql import MySQL
-from tests.services.process import Service, environment
-from tests.services.ui.conftest import RedisServer
+from tests.support.client import Client, until_ready
+from tests.support.mysql import MySQL
+from tests.support.redis import RedisServer
+from tests.support.service import Service, environment
 
 CONNECTIONS = 32
 ROUNDS = 5

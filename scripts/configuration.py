@@ -34,7 +34,7 @@ value that is not allowed stops the service with status 2 and one line that name
 value and what is allowed. A port that Kubernetes fills with a service link
 (`REDIS_PORT=tcp://10.0.0.1:6379`) counts as not set.
 
-Where span export is on, OpenTelemetry's own variables (`OTEL_TRACES_SAMPLER`,
+With span export on, OpenTelemetry's own variables (`OTEL_TRACES_SAMPLER`,
 `OTEL_RESOURCE_ATTRIBUTES`, …) work too. The ui's calls of the other two services honour
 `http_proxy` and `no_proxy`.
 """
@@ -111,7 +111,7 @@ def main(arguments: list[str]) -> int:
     if arguments == ["--check"]:
         return 0 if PAGE.exists() and PAGE.read_text(encoding="utf-8") == page() else 1
     if arguments:
-        print("usage: python -m scripts.configuration [--check]", file=sys.stderr)  # noqa: T201
+        print("usage: python -m scripts.configuration [--check]", file=sys.stderr)
         return 2
     PAGE.write_text(page(), encoding="utf-8")
     return 0

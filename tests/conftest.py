@@ -1,12 +1,16 @@
-"""Rules for the whole suite."""
+"""Rules and fixtures for the whole suite."""
 
 from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
+
+from tests.support.mysql import MySQL
+from tests.support.service import StartService, starter
 
 # In CI every run has the same examples, so that a failure there is not one of luck.
 settings.register_profile("ci", derandomize=True, print_blob=True)
@@ -31,3 +35,27 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if skipped and session.exitstatus == pytest.ExitCode.OK:
         reporter.write_line(f"{len(skipped)} tests were skipped; in CI none may be", red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture
+def start_service() -> Iterator[StartService]:
+    """Starts services; they are stopped when the test ends."""
+    with starter() as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def start_shared_service() -> Iterator[StartService]:
+    """Starts services; they are stopped when the last test of the module ends."""
+    with starter() as start:
+        yield start
+
+
+@pytest.fixture(scope="session")
+def mysql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MySQL]:
+    """A running server; tests that stop it use one of their own."""
+    server = MySQL(tmp_path_factory.mktemp("mysql"))
+    try:
+        yield server
+    finally:
+        server.stop()

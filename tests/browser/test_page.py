@@ -10,8 +10,9 @@ import httpx
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.conftest import Guestbook, OpenPage
-from tests.services.process import wait_until
+from tests.support.browser import OpenPage
+from tests.support.guestbook import Guestbook
+from tests.support.wait import wait
 
 ACCESSIBILITY = (Path(__file__).parent / "accessibility.js").read_text()
 SCROLLED = """
@@ -119,7 +120,7 @@ def test_a_message_survives_the_guestbook_being_away(
     expect(message_box(page)).to_have_value("Keep\nthis")
     expect(page.locator("#greeting")).to_contain_text("Hello Grace")
     assert page.evaluate(ACCESSIBILITY) == []
-    services.start_guestbook()
+    services.restart_guestbook()
     page.get_by_role("button", name="Send it again").click()
     expect(page.get_by_role("alert")).to_have_count(0)
     assert texts(page)[0] == "Keep\nthis"
@@ -176,14 +177,14 @@ def test_a_long_message_scrolls_in_its_card(
 
     scrolled.hover()
     page.mouse.wheel(0, 100_000)
-    wait_until(lambda: position() >= last - 1, "the mouse to reach the last line")
+    wait(lambda: position() >= last - 1, "the mouse to reach the last line")
     page.mouse.wheel(0, -100_000)
-    wait_until(lambda: position() == 0, "the mouse to reach the first line")
+    wait(lambda: position() == 0, "the mouse to reach the first line")
     while not scrolled.evaluate("e => e === document.activeElement"):
         page.keyboard.press("Tab")
         assert page.locator(":focus").count() == 1
     page.keyboard.press("End")
-    wait_until(lambda: position() >= last - 1, "the keyboard to reach the last line")
+    wait(lambda: position() >= last - 1, "the keyboard to reach the last line")
     assert page.evaluate(ACCESSIBILITY) == []
 
 

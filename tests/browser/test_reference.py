@@ -8,7 +8,8 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import Guestbook, OpenPage
+from tests.support.browser import OpenPage
+from tests.support.guestbook import Guestbook
 
 
 @pytest.mark.parametrize("back_end", ["message", "guestbook"])

@@ -6,18 +6,16 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.support.repository import ROOT
+from tests.support.wait import wait
+
 ALWAYS = ("ui", "message-service", "guestbook-service", "redis", "mysql")
 
 
@@ -50,31 +48,6 @@ def docker(
     )
     assert not check or result.returncode == 0, f"docker {arguments}: {result.stderr}"
     return result.stdout
-
-
-def free_port() -> int:
-    """A port for a container to publish. Port 0 would change whenever the container restarts."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def eventually(what: str, condition: Callable[[], Any], seconds: float = 120) -> Any:
-    """Wait until CONDITION gives something true, and give that."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            last = condition()
-        except (httpx.HTTPError, json.JSONDecodeError) as error:
-            last = None
-            problem: object = error
-        else:
-            problem = last
-        if last:
-            return last
-        assert time.monotonic() < deadline, f"{what} did not happen in {seconds} s: {problem}"
-        time.sleep(0.1)
 
 
 def stand_ins() -> dict[str, str]:
@@ -131,7 +104,7 @@ class Stack:
         return (containers + docker("network", "ls", label, "--format={{.Name}}")).split()
 
     def inspect(self, service: str) -> dict[str, Any]:
-        """What the engine says about a service's one container, also when it has ended."""
+        """Returns the engine's description of a service's one container, also when it has ended."""
         container = self.compose("ps", "--all", "--quiet", service).strip()
         details: dict[str, Any] = json.loads(docker("inspect", container))[0]
         return details
@@ -156,7 +129,7 @@ class Stack:
             now = self.inspect(service)
             return now["RestartCount"] > details["RestartCount"] and self.is_healthy(service)
 
-        eventually(f"the restart of {service}", restarted)
+        wait(restarted, f"the restart of {service}", 120)
 
     def stored(self) -> list[str]:
         """Every message in the guestbook, asked of the guestbook service page by page."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.compose.stack import ROOT
+from tests.support.repository import ROOT
 
 DOCKER = """#!/bin/sh
 echo "REGISTRY=$REGISTRY TAG=$TAG REVISION=$REVISION SOURCE=$SOURCE $*" >> "$CALLS"

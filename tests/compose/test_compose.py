@@ -16,15 +16,15 @@ import yaml
 
 from tests.compose.stack import (
     ALWAYS,
-    ROOT,
     Stack,
     docker,
-    eventually,
-    free_port,
     require_engine,
     stand_ins,
 )
-from tests.compose.visitors import Visitors
+from tests.support.ports import free_port
+from tests.support.repository import ROOT
+from tests.support.visitors import Visitors
+from tests.support.wait import wait
 
 pytestmark = pytest.mark.timeout(900)  # The first build downloads the dependencies.
 
@@ -197,9 +197,8 @@ def test_a_trace_has_every_hop(stack: Stack) -> None:
             browser.get("/")
 
         def hops() -> dict[str, set[str]] | None:
-            spans = [
-                span for line in docker("logs", name).splitlines() for span in json.loads(line)
-            ]
+            written, _, _ = docker("logs", name).rpartition("\n")
+            spans = [span for line in written.splitlines() for span in json.loads(line)]
             for trace in {span["traceId"] for span in spans}:
                 mine = [span for span in spans if span["traceId"] == trace]
                 kinds: dict[str, set[str]] = {}
@@ -213,7 +212,7 @@ def test_a_trace_has_every_hop(stack: Stack) -> None:
                     return kinds
             return None
 
-        found = eventually("a trace of all three services", hops, 60)
+        found = wait(hops, "a trace of all three services", 60)
         assert {"SERVER", "CLIENT"} <= found["ui"]
         assert "SERVER" in found["message-service"]
         assert "SERVER" in found["guestbook-service"]
@@ -224,9 +223,8 @@ def test_a_trace_has_every_hop(stack: Stack) -> None:
 def test_a_profile_does_not_come_back_at_a_boot() -> None:
     """The engine restarts what says `unless-stopped`, and a plain `down` sees no profile."""
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-    for name, service in services.items():
-        if "profiles" in service:
-            assert service["restart"] == "on-failure", name
+    restarts = {n: service["restart"] for n, service in services.items() if "profiles" in service}
+    assert set(restarts.values()) == {"on-failure"}, restarts
 
 
 def test_the_load_profile_visits(stack: Stack) -> None:
@@ -235,10 +233,14 @@ def test_the_load_profile_visits(stack: Stack) -> None:
         url = f"http://localhost:{stack.environment['LOAD_PORT']}/stats/requests"
 
         def totals() -> dict[str, Any] | None:
-            rows = {row["name"]: row for row in httpx.get(url).json()["stats"]}
+            try:
+                answer = httpx.get(url)
+            except httpx.HTTPError:
+                return None
+            rows = {row["name"]: row for row in answer.json()["stats"]}
             return rows if {"/", "/greet"} <= rows.keys() else None
 
-        rows = eventually("visits to the page and signatures", totals, 90)
+        rows = wait(totals, "visits to the page and signatures", 90)
         assert rows["Aggregated"]["num_failures"] == 0, rows
     finally:
         stack.compose("--profile", "load", "rm", "--stop", "--force", "load")
@@ -248,14 +250,9 @@ def test_every_acknowledged_message_is_kept_exactly_once(stack: Stack) -> None:
     """Through the crash of each container in turn, and a whole `down` and `up`."""
     with Visitors(stack.url) as visitors:
         for service in ALWAYS:
-            before = len(visitors.acknowledged)
-            eventually("posts before the crash", lambda: len(visitors.acknowledged) >= before + 10)  # noqa: B023
+            visitors.wait_for(10, f"posts before the crash of {service}")
             stack.crash(service)
-            after = len(visitors.acknowledged)
-            eventually(
-                f"posts after the crash of {service}",
-                lambda: len(visitors.acknowledged) >= after + 10,  # noqa: B023
-            )
+            visitors.wait_for(10, f"posts after the crash of {service}")
         assert visitors.failures > 0, "no crash was noticed, so nothing was tested"
 
     # With a profile up: the documented command stops that, too.

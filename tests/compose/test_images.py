@@ -1,4 +1,4 @@
-"""What is in the images, and what is not."""
+"""Contents of the images: the service, its locked dependencies, nothing else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.compose.stack import ROOT, docker, require_engine, stand_ins
+from tests.compose.stack import docker, require_engine, stand_ins
+from tests.support.repository import ROOT
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,9 +19,11 @@ import httpx
 import pytest
 import yaml
 
-from tests.compose.processes import Guestbook
-from tests.compose.stack import ROOT
-from tests.services.process import wait_until
+from tests.support.guestbook import Guestbook
+from tests.support.ports import free_port
+from tests.support.repository import ROOT
+from tests.support.service import Service
+from tests.support.wait import wait
 
 CONFIGURATION = ROOT / "compose/prometheus/prometheus.yml"
 DASHBOARD = json.loads((ROOT / "compose/grafana/dashboards/guestbook.json").read_text())
@@ -53,19 +54,19 @@ class Prometheus:
         return result
 
 
-def _configuration(guestbook: Guestbook) -> dict[str, Any]:
+def _configuration(services: dict[str, Service]) -> dict[str, Any]:
     """The file, with addresses of this machine in place of Compose's DNS names."""
     configuration: dict[str, Any] = yaml.safe_load(CONFIGURATION.read_text())
     configuration["global"] = {"scrape_interval": "500ms", "scrape_timeout": "400ms"}
     (job,) = (j for j in configuration["scrape_configs"] if j["job_name"] == "guestbook")
     (names,) = job.pop("dns_sd_configs")
-    assert set(names["names"]) == guestbook.services.keys()
+    assert set(names["names"]) == services.keys()
     job["static_configs"] = [
         {
             "targets": [httpx.URL(service.management).netloc.decode()],
             "labels": {"__meta_dns_name": name},
         }
-        for name, service in guestbook.services.items()
+        for name, service in services.items()
     ]
     configuration["scrape_configs"] = [job]
     return configuration
@@ -77,11 +78,14 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
     require("prometheus")
     folder = tmp_path_factory.mktemp("prometheus")
     with Guestbook(folder) as guestbook:
-        guestbook.services["ui"] = ui = guestbook.start_ui()
-        (folder / "prometheus.yml").write_text(yaml.safe_dump(_configuration(guestbook)))
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        ui = guestbook.start_ui()
+        services = {
+            "ui": ui,
+            "message-service": guestbook.message,
+            "guestbook-service": guestbook.guestbook,
+        }
+        (folder / "prometheus.yml").write_text(yaml.safe_dump(_configuration(services)))
+        port = free_port()
         options = {
             "config.file": folder / "prometheus.yml",
             "storage.tsdb.path": folder / "data",
@@ -102,8 +106,8 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
                 except httpx.HTTPError:
                     return False
 
-            wait_until(ready, "Prometheus to scrape the three services")
-            message = guestbook.services["message-service"].url
+            wait(ready, "Prometheus to scrape the three services")
+            message = guestbook.message.url
             with httpx.Client(base_url=ui.url) as browser:
                 wanted = {
                     ("ui", "200"),
@@ -122,7 +126,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
                     rates = {tuple(r["metric"].values()) for r in found.query(rate)}
                     return wanted <= rates
 
-                wait_until(watched, "rates of good and bad answers", 60)
+                wait(watched, "rates of good and bad answers", 60)
             yield found
         finally:
             process.terminate()

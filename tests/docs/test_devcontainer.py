@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.support.repository import ROOT
+
 CONTAINER = json.loads((ROOT / ".devcontainer/devcontainer.json").read_text())
 
 

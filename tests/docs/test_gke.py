@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.support.repository import ROOT
+
 PAGES = ("docs/gke.md", "docs/codelab.md", "istio/install/README.md")
 BLOCKS: list[str] = re.findall(
     r"^```sh\n(.*?)^```", (ROOT / "docs/gke.md").read_text(), re.M | re.S

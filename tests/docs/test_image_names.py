@@ -3,36 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-OURS = ("ui", "message", "guestbook", "load")
-LOCAL = "localhost/guestbook/"
-FOLDERS = (".devcontainer", ".github", "compose", "docs", "istio", "k8s", "scripts", "tests/lab")
-KINDS = {".env", ".hcl", ".json", ".md", ".sh", ".yaml", ".yml"}
+from tests.support.images import FILES, IMAGE, LOCAL
+from tests.support.repository import ISTIO, name_of
 
+OURS = ("ui", "message", "guestbook", "load")
 MENTION = re.compile(
     rf"(?<![\w./$}}-])((?:[\w.-]+(?::\d+)?/)*guestbook/(?:{'|'.join(OURS)}):[\w$])"
 )
 """A reference to an image of ours, registry included."""
-IMAGE = re.compile(r"^[ \t-]*image: *(?:&\w+ )?([^\s#]+)", re.M)
-
-
-def _files() -> Iterator[Path]:
-    yield from (ROOT / name for name in ("docker-compose.yml", "docker-bake.hcl", "README.md"))
-    yield ROOT / "services/Dockerfile"
-    for folder in FOLDERS:
-        yield from (p for p in sorted((ROOT / folder).rglob("*")) if p.suffix in KINDS)
-
-
-FILES = [path for path in _files() if path.is_file()]
-
-
-def name_of(path: Path) -> str:
-    return str(path.relative_to(ROOT))
 
 
 def strangers(text: str) -> list[str]:
@@ -45,13 +27,18 @@ def strangers(text: str) -> list[str]:
     return named
 
 
+NAMING = [p for p in FILES if MENTION.search(text := p.read_text()) or IMAGE.search(text)]
+"""The files that name an image."""
+
+
 def test_every_kind_of_file_is_read() -> None:
-    names = {name_of(path) for path in FILES}
-    assert {"docker-compose.yml", "k8s/base/ui-deployment.yaml", "docs/images.md"} <= names
-    assert sum(name.startswith("istio/") and name.endswith(".md") for name in names) >= 15
+    assert {"docker-compose.yml", "k8s/base/ui-deployment.yaml", "docs/images.md"} <= {
+        name_of(path) for path in NAMING
+    }
+    assert set(ISTIO.glob("*/README.md")) <= set(FILES)
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
+@pytest.mark.parametrize("path", NAMING, ids=name_of)
 def test_images_of_ours_resolve_on_this_machine_alone(path: Path) -> None:
     assert strangers(path.read_text()) == []
 

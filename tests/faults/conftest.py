@@ -8,11 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.services.conftest import start_service, start_shared_service
-from tests.services.guestbook.conftest import mysql
-from tests.services.guestbook.mysql import MySQL
-
-__all__ = ["mysql", "start_service", "start_shared_service"]
+from tests.support.mysql import MySQL
 
 
 @pytest.fixture

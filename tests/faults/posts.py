@@ -15,16 +15,17 @@ from uuid import uuid4
 
 import httpx
 
-from tests.services.guestbook.client import PATH, Client
-from tests.services.process import Service, wait_until
-from tests.services.ui.page import Shown, read
+from tests.support.client import PATH, Client
+from tests.support.page import Shown, read
+from tests.support.service import Service
+from tests.support.wait import wait
 
 STORED = "stored"
 
 
 @dataclass
 class Posts:
-    """What was posted, and what was answered."""
+    """The messages that were posted, and those that were acknowledged."""
 
     tried: set[str] = field(default_factory=set)
     acknowledged: set[str] = field(default_factory=set)
@@ -36,7 +37,7 @@ class Posts:
     def wait_for(self, more: int, seconds: float = 60) -> None:
         """Wait until so many more are acknowledged."""
         goal = len(self.acknowledged) + more
-        wait_until(
+        wait(
             lambda: len(self.acknowledged) >= goal,
             f"{more} more acknowledged posts ({self.failures})",
             seconds,

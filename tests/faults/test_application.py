@@ -14,11 +14,12 @@ import httpx
 import pytest
 
 from tests.faults.posts import PageVisitor, check_log, posting, stored
-from tests.services.guestbook.client import Client
-from tests.services.guestbook.mysql import MySQL
-from tests.services.process import Service, environment, wait_until
-from tests.services.ui.conftest import RedisServer
-from tests.services.ui.page import UNAVAILABLE, read
+from tests.support.client import Client
+from tests.support.mysql import MySQL
+from tests.support.page import UNAVAILABLE, read
+from tests.support.redis import RedisServer
+from tests.support.service import Service, environment
+from tests.support.wait import wait
 
 RECOVERY = 10
 """Seconds in which all is well again once what was away is back (other things run here too)."""
@@ -87,8 +88,8 @@ class Application:
     def until_well(self) -> None:
         """Wait until every part is ready and the page shows everything."""
         for part in (self.message, self.guestbook, self.ui):
-            wait_until(part.ready, "readiness", RECOVERY)
-        wait_until(lambda: self.greets() and self.shows_messages(), "a whole page", RECOVERY)
+            wait(part.ready, "readiness", RECOVERY)
+        wait(lambda: self.greets() and self.shows_messages(), "a whole page", RECOVERY)
 
     def greets(self) -> bool:
         """Whether somebody who signs in is greeted."""
@@ -146,7 +147,7 @@ def test_of_a_thousand_posts_through_the_page_each_acknowledged_one_is_there_onc
         for away, told, back in faults:
             posts.wait_for(100)
             away()
-            wait_until(told, f"what is to be seen after {away.__qualname__}", RECOVERY)
+            wait(told, f"what is to be seen after {away.__qualname__}", RECOVERY)
             back()
             application.until_well()
         posts.wait_for(max(100, 1000 - len(posts.acknowledged)))
@@ -177,7 +178,7 @@ def test_after_one_slow_second_the_next_probe_says_up(application: Application) 
     for _ in range(2):
         for server in (application.mysql, application.redis):
             server.freeze()
-        wait_until(lambda: not any(part.ready() for part in parts), "both to be unready")
+        wait(lambda: not any(part.ready() for part in parts), "both to be unready")
         for server in (application.mysql, application.redis):
             server.thaw()
         # Within a second an outcome is used again, and a probe in between would be the first.
@@ -202,7 +203,7 @@ def test_visitors_who_leave_in_mid_form_do_not_disturb_the_others(
     with Client(application.guestbook.runs[-1]) as client:
         posts.check(stored(client))
     (ui,) = application.ui.runs
-    wait_until(lambda: sum("POST /greet 499" in line for line in ui.lines) == 50, "their lines")
+    wait(lambda: sum("POST /greet 499" in line for line in ui.lines) == 50, "their lines")
     check_log(ui)
     assert not [line for line in ui.lines if " ERROR " in line]
 
@@ -216,7 +217,7 @@ def test_the_parts_may_start_in_any_order(tmp_path: Path) -> None:
         application.mysql.stop()
         application.redis.stop()
         application.ui.start()
-        wait_until(lambda: not application.ui.ready(), "the ui to know that Redis is away")
+        wait(lambda: not application.ui.ready(), "the ui to know that Redis is away")
         assert not application.shows_messages()
         for part in parts:
             part.start()

@@ -14,9 +14,9 @@ import pytest
 from services.guestbook.database import MAINTENANCE_CONNECTIONS, POOL_SIZE
 from tests.faults.posts import ApiVisitor, check_log, posting, stored
 from tests.faults.proxy import Cut
-from tests.services.conftest import StartService
-from tests.services.guestbook.client import PATH, Client, until_ready, until_unready
-from tests.services.guestbook.mysql import MySQL
+from tests.support.client import PATH, Client, until_ready, until_unready
+from tests.support.mysql import MySQL
+from tests.support.service import StartService
 
 RECOVERY = 10
 """Seconds in which the service is well again once its database is (other things run here too)."""

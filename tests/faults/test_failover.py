@@ -11,10 +11,10 @@ import pytest
 
 from tests.faults.posts import check_log, posting, stored
 from tests.faults.proxy import Proxy
-from tests.services.conftest import StartService
-from tests.services.guestbook.client import PATH, Client, until_ready
-from tests.services.guestbook.mysql import DATABASE, MySQL
-from tests.services.process import Service, wait_until
+from tests.support.client import PATH, Client, until_ready
+from tests.support.mysql import DATABASE, MySQL
+from tests.support.service import Service, StartService
+from tests.support.wait import wait
 
 RECOVERY = 10
 """Seconds in which posts are stored again once a server takes them (other things run here too)."""
@@ -91,7 +91,7 @@ def test_posts_reach_the_server_that_took_over_within_seconds(
                 if reconnects:
                     old.close_connections()
                 before = posts.failures["503"]
-                wait_until(lambda: posts.failures["503"] > before, "a post that is refused")
+                wait(lambda: posts.failures["503"] > before, "a post that is refused")
                 copy(old, new)
                 there = len(posts.acknowledged)
                 proxy.target = new.port
@@ -138,8 +138,8 @@ def test_a_read_only_database_is_told_of_once(
                 again = client.post(entry, "key")
                 assert again.headers["idempotent-replayed"] == "true"
                 before = len(read), posts.failures["503"]
-                wait_until(lambda: len(read) > before[0] + 100, "a hundred pages")
-                wait_until(lambda: posts.failures["503"] > before[1] + 100, "a hundred refusals")
+                wait(lambda: len(read) > before[0] + 100, "a hundred pages")
+                wait(lambda: posts.failures["503"] > before[1] + 100, "a hundred refusals")
                 assert client.readiness().status_code == 200
                 server.execute("SET GLOBAL read_only = 0")
                 posts.wait_for(50, RECOVERY)

@@ -19,12 +19,12 @@ import psutil
 import pytest
 
 from tests.faults.watch import well
-from tests.services.conftest import StartService
-from tests.services.guestbook.client import PATH, Client, until_ready
-from tests.services.metrics import samples
-from tests.services.process import Service, wait_until
-from tests.services.ui.conftest import RedisServer
-from tests.services.wire import Answer, Connection, exchange, request
+from tests.support.client import PATH, Client, until_ready
+from tests.support.metrics import samples
+from tests.support.redis import RedisServer
+from tests.support.service import Service, StartService
+from tests.support.wait import wait
+from tests.support.wire import Answer, Connection, exchange, request
 
 MIB = 2**20
 
@@ -413,7 +413,7 @@ class Case:
     ends: tuple[float, float] | None = None
     """Between these seconds; None: it is kept."""
     answered: int = 0
-    """How many of its requests are answered with a 200."""
+    """Number of its requests that are answered with a 200."""
 
 
 def _get(target: Target) -> bytes:
@@ -579,6 +579,7 @@ def test_all_of_them_together_do_the_services_no_harm(held: Held) -> None:
 
 
 def test_a_client_that_takes_nothing_of_its_answer_is_cut_off(held: Held) -> None:
+    assert held.idle
     for client in held.idle:
         assert client.ended is not None
         assert ANSWER[0] <= client.ended <= ANSWER[1]
@@ -783,7 +784,7 @@ def test_a_visitor_who_leaves_in_mid_body_is_no_error_of_the_service(
     before, start = counted(), len(reader.service.lines)
     with Connection(reader.url) as connection:
         connection.send(reader.post_head(length) + b"1\r\n{\r\n")
-    wait_until(lambda: counted() != before, "the request to be counted")
+    wait(lambda: counted() != before, "the request to be counted")
     assert counted() == {**before, "499": before.get("499", 0) + 1}
     reader.service.wait_for_line(f"POST {reader.post} 499")
     check_lines(reader.service, start)

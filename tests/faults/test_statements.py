@@ -12,10 +12,10 @@ import pytest
 
 from tests.faults.posts import check_log, stored
 from tests.faults.proxy import Cut
-from tests.services.conftest import StartService
-from tests.services.guestbook.client import PATH, Client, until_ready
-from tests.services.guestbook.mysql import MySQL
-from tests.services.process import wait_until
+from tests.support.client import PATH, Client, until_ready
+from tests.support.mysql import MySQL
+from tests.support.service import StartService
+from tests.support.wait import wait
 
 RECOVERY = 10
 """Seconds in which the service is well again once its database is (other things run here too)."""
@@ -150,7 +150,7 @@ def test_a_statement_does_not_run_on_for_a_client_that_left(large: Client, mysql
             requests = [*(("GET", path) for path in (PATH, *FAR, href)), post]
             list(threads.map(lambda each: leave(*each), requests))
         assert mysql.connections(busy=True)
-        wait_until(
+        wait(
             lambda: not mysql.connections(busy=True),
             "the end of what was asked by clients that left",
             5,

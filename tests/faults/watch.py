@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from tests.services.process import Service
+from tests.support.service import Service
 
 MEMORY = 256 * 2**20
 """Bytes of memory a pod may have."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,8 +11,8 @@ from typing import Any
 
 import httpx
 
-from lab.istiod.process import binary
-from tests.services.process import wait_until
+from tests.support.envoy import LOG, envoy
+from tests.support.wait import wait
 
 
 def _socket(host: str, port: int) -> dict[str, Any]:
@@ -91,7 +90,7 @@ class Balancer:
         """Send requests to these processes alone, from the moment this returns."""
         wanted = {httpx.URL(url) for url in urls}
         _write(self._endpoints, wanted)
-        wait_until(
+        wait(
             lambda: self._hosts() == {f"{url.host}:{url.port}" for url in wanted},
             "Envoy to take the endpoints",
         )
@@ -123,22 +122,12 @@ def balancer(folder: Path) -> Iterator[Balancer]:
     """Run Envoy on a free port until the block ends."""
     endpoints = folder / "endpoints.json"
     _write(endpoints, [])
-    bootstrap = folder / "bootstrap.json"
-    bootstrap.write_text(json.dumps(_bootstrap(endpoints)))
     admin_file = folder / "admin"
-    with (folder / "envoy.log").open("w") as log:
-        process = subprocess.Popen(
-            [
-                *(str(binary()), "-c", str(bootstrap), "--admin-address-path", str(admin_file)),
-                *("--use-dynamic-base-id", "--concurrency", "1"),
-            ],
-            stdout=log,
-            stderr=log,
-        )
-    try:
+    options = ("--admin-address-path", str(admin_file), "--use-dynamic-base-id")
+    with envoy(folder, _bootstrap(endpoints), *options) as process:
 
         def address() -> str:
-            assert process.poll() is None, (folder / "envoy.log").read_text()
+            assert process.poll() is None, (folder / LOG).read_text()
             if not admin_file.exists() or not (admin := admin_file.read_text()):
                 return ""
             try:
@@ -148,8 +137,5 @@ def balancer(folder: Path) -> Iterator[Balancer]:
             found = listeners.get("listener_statuses", [])
             return str(found[0]["local_address"]["socket_address"]["port_value"]) if found else ""
 
-        port = wait_until(address, "Envoy to listen")
+        port = wait(address, "Envoy to listen")
         yield Balancer(f"http://127.0.0.1:{port}", f"http://{admin_file.read_text()}", endpoints)
-    finally:
-        process.terminate()
-        process.wait(20)

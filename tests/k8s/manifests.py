@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[2]
+from tests.support.repository import ROOT
+
 K8S = ROOT / "k8s"
 BASE = K8S / "base"
 KUSTOMIZATIONS = (
@@ -33,7 +34,7 @@ def load(path: Path) -> list[Manifest]:
 
 
 def kustomize(folder: Path) -> list[Manifest]:
-    """What `kubectl apply -k FOLDER` would send."""
+    """Returns the objects that `kubectl apply -k FOLDER` would send."""
     return list(yaml.safe_load_all(_built(folder)))
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from services.guestbook.database import MAINTENANCE_CONNECTIONS, POOL_SIZE
-from tests.k8s.manifests import K8S, ROOT, Manifest, kustomize, pods
+from tests.k8s.manifests import K8S, Manifest, kustomize, pods
+from tests.support.repository import ROOT
 
 ALLOCATABLE = {"e2-standard-2": 1930}
 """Millicores of a node that GKE leaves to pods: of the first core 94 %, of the second 99 %."""

@@ -14,7 +14,8 @@ from services.common.settings import CommonSettings
 from services.guestbook.settings import Settings as GuestbookSettings
 from services.message.settings import Settings as MessageSettings
 from services.ui.settings import Settings as UiSettings
-from tests.k8s.manifests import BASE, K8S, KUSTOMIZATIONS, ROOT, kustomize, load, pods
+from tests.k8s.manifests import BASE, K8S, KUSTOMIZATIONS, kustomize, load, pods
+from tests.support.repository import ROOT
 
 SERVICES: dict[str, type[CommonSettings]] = {
     "ui": UiSettings,
@@ -119,10 +120,14 @@ def test_a_pod_has_time_to_stop(name: str) -> None:
 def test_no_secret_is_in_the_repository() -> None:
     for folder in KUSTOMIZATIONS:
         assert [m for m in kustomize(K8S / folder) if m["kind"] == "Secret"] == []
-    for service in COMPOSE["services"].values():
-        for variable, value in service.get("environment", {}).items():
-            if "PASSWORD" in variable:
-                assert value.startswith("/run/credentials/")
+    passwords = [
+        value
+        for service in COMPOSE["services"].values()
+        for variable, value in service.get("environment", {}).items()
+        if "PASSWORD" in variable
+    ]
+    assert passwords
+    assert all(value.startswith("/run/credentials/") for value in passwords)
 
 
 def test_the_gke_overlay_takes_the_registry_from_one_variable() -> None:
@@ -170,11 +175,12 @@ def images(folder: Path) -> dict[str, str]:
 @pytest.mark.parametrize("folder", KUSTOMIZATIONS)
 def test_a_rollout_spreads_the_pods_of_its_own_revision(folder: str) -> None:
     """Counting the old pods too puts both new ones on the node that a drain left empty."""
-    for name, pod in pods(kustomize(K8S / folder)):
-        if name in SERVICES:
-            spread = pod["spec"]["topologySpreadConstraints"]
-            assert spread
-            assert all(c["matchLabelKeys"] == ["pod-template-hash"] for c in spread)
+    found = {name: pod["spec"] for name, pod in pods(kustomize(K8S / folder)) if name in SERVICES}
+    assert found.keys() == SERVICES.keys()
+    for spec in found.values():
+        spread = spec["topologySpreadConstraints"]
+        assert spread
+        assert all(c["matchLabelKeys"] == ["pod-template-hash"] for c in spread)
 
 
 @pytest.mark.parametrize("folder", KUSTOMIZATIONS)
@@ -187,7 +193,7 @@ def test_a_drain_may_take_a_pod_that_never_gets_ready_and_no_second_version(fold
     }
     for budget in budgets:
         assert budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
-        # That of the Deployment: ui-v2 of the lessons has another version.
+        # The Deployment's selector: ui-v2 of the lessons has another version.
         assert budget["spec"]["selector"] == selectors[budget["metadata"]["name"]]
 
 

@@ -9,13 +9,11 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from lab.exercises import load as exercises
-from tests.k8s.manifests import K8S, ROOT, Manifest, kustomize, load, pods
+from tests.k8s.manifests import K8S, Manifest, kustomize, load, pods
 from tests.k8s.pod_security import violations
+from tests.support.repository import ISTIO, LESSONS
 
-ISTIO = ROOT / "istio"
 NAMES = {"ui", "message-service", "guestbook-service", "redis", "mysql"}
-LESSONS = exercises.read_all(ISTIO)
 
 
 def hardened() -> list[Manifest]:
@@ -88,10 +86,14 @@ def test_what_the_lessons_add_gets_into_redis_too() -> None:
 
 @pytest.mark.parametrize("folder", ["base", "overlays/hardened"])
 def test_no_password_is_in_the_environment(folder: str) -> None:
-    for name, pod in pods(kustomize(K8S / folder)):
-        for container in pod["spec"]["containers"]:
-            for variable in container.get("env", []):
-                assert "secretKeyRef" not in variable.get("valueFrom", {}), name
+    variables = [
+        (name, variable)
+        for name, pod in pods(kustomize(K8S / folder))
+        for container in pod["spec"]["containers"]
+        for variable in container.get("env", [])
+    ]
+    assert variables
+    assert [each for each in variables if "secretKeyRef" in each[1].get("valueFrom", {})] == []
 
 
 # --- who may talk to whom -------------------------------------------------------------------------

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.compose.stack import free_port
-from tests.k8s.manifests import ROOT
+from tests.support.ports import free_port
+from tests.support.repository import ROOT
 
 SCRIPT = ROOT / "scripts/kind.sh"
 TOOLS = ("docker", "kind", "kubectl", "istioctl", "curl")
@@ -113,11 +113,12 @@ def test_every_command_names_the_cluster(machine: dict[str, str]) -> None:
     """The user's current context may be another cluster, which must not be touched."""
     have_cluster(machine)
     run(machine)
-    for call in calls(machine):
-        if call.startswith("kubectl"):
-            assert call.startswith("kubectl --context kind-guestbook ")
-        if call.startswith("istioctl install"):
-            assert "--context kind-guestbook" in call
+    kubectl = [call for call in calls(machine) if call.startswith("kubectl")]
+    istioctl = [call for call in calls(machine) if call.startswith("istioctl install")]
+    assert kubectl
+    assert istioctl
+    assert all(call.startswith("kubectl --context kind-guestbook ") for call in kubectl)
+    assert all("--context kind-guestbook" in call for call in istioctl)
 
 
 def test_the_passwords_are_made_once_and_not_on_a_command_line(machine: dict[str, str]) -> None:

@@ -13,21 +13,22 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.compose.processes import Guestbook
-from tests.compose.visitors import Visitors
 from tests.k8s.balancer import Balancer, balancer
-from tests.services.process import Service, wait_until
+from tests.support.guestbook import Guestbook
+from tests.support.service import Service
+from tests.support.visitors import Visitors
+from tests.support.wait import wait
 
 
 def _more_pages(visitors: Visitors, version: str, count: int = 20) -> None:
     before = visitors.versions[version]
-    wait_until(lambda: visitors.versions[version] >= before + count, f"pages of {version}", 60)
+    wait(lambda: visitors.versions[version] >= before + count, f"pages of {version}", 60)
 
 
 def _roll_out(guestbook: Guestbook, front: Balancer, pods: list[Service]) -> None:
     """`kubectl set image deployment/ui …` with maxSurge 1 and maxUnavailable 0."""
     for old in list(pods):
-        new = guestbook.start_ui("2.0")
+        new = guestbook.start_ui(DEMO_VERSION="2.0")
         assert httpx.get(f"{new.management}/actuator/health/readiness").status_code == 200
         pods.append(new)
         front.route_to(pod.url for pod in pods)
@@ -39,11 +40,10 @@ def _roll_out(guestbook: Guestbook, front: Balancer, pods: list[Service]) -> Non
 
 def test_a_rollout_loses_no_request(tmp_path: Path) -> None:
     with Guestbook(tmp_path) as guestbook, balancer(tmp_path) as front:
-        pods = [guestbook.start_ui("1.0") for _ in range(2)]
+        pods = [guestbook.start_ui(DEMO_VERSION="1.0") for _ in range(2)]
         front.route_to(pod.url for pod in pods)
         # Slow enough that every pod is always in the middle of some pages.
-        slow = guestbook.services["message-service"].url
-        httpx.get(f"{slow}/misbehave", params={"status": "200", "delay": "0.2"})
+        httpx.get(f"{guestbook.message.url}/misbehave", params={"status": "200", "delay": "0.2"})
         with Visitors(front.url, count=4) as visitors:
             _more_pages(visitors, "1.0")
             _roll_out(guestbook, front, pods)
@@ -55,12 +55,12 @@ def test_a_rollout_loses_no_request(tmp_path: Path) -> None:
 def test_a_pod_that_is_killed_does_lose_requests(tmp_path: Path) -> None:
     """The visitors would notice: without this, the test above could not fail."""
     with Guestbook(tmp_path) as guestbook, balancer(tmp_path) as front:
-        pods = [guestbook.start_ui("1.0") for _ in range(2)]
+        pods = [guestbook.start_ui(DEMO_VERSION="1.0") for _ in range(2)]
         front.route_to(pod.url for pod in pods)
         with Visitors(front.url, count=4) as visitors:
             _more_pages(visitors, "1.0")
             pods[0].kill()
-            wait_until(lambda: visitors.failures, "a failure")
+            wait(lambda: visitors.failures, "a failure")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -18,9 +18,9 @@ from typing import Any
 import yaml
 
 from lab.exercises import load
+from tests.support.repository import ISTIO, ROOT
 
 DISCOVERY = {"name": "discovery", "image": "istio/pilot"}
-REPOSITORY = Path(__file__).resolve().parents[2]
 PROGRAM = """#!{python}
 import runpy, sys
 sys.argv[0] = "kubectl"
@@ -29,7 +29,7 @@ runpy.run_path({script!r}, run_name="__main__")
 
 
 class Cluster:
-    """What the stand-in knows and what it was asked."""
+    """The objects of the stand-in, and the calls it received."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -91,8 +91,8 @@ class Cluster:
 
 def seed(home: Path) -> None:
     """The guestbook of k8s/base, its ingress, and the gateway's Service."""
-    files = sorted((REPOSITORY / "k8s/base").glob("*.yaml"))
-    files += [REPOSITORY / "istio/02-ingress" / n for n in ("gateway.yaml", "virtual-service.yaml")]
+    files = sorted((ROOT / "k8s/base").glob("*.yaml"))
+    files += [ISTIO / "02-ingress" / n for n in ("gateway.yaml", "virtual-service.yaml")]
     wanted = [f for f in files if f.name != "kustomization.yaml"]
     argv = [str(home / "bin/kubectl"), "apply"]
     for file in wanted:
@@ -143,9 +143,9 @@ def exercise(folder: Path, steps: list[dict[str, Any]], **more: Any) -> Path:
     istio = folder / "istio"
     own = istio / "99-own"
     own.mkdir(parents=True)
-    (istio / "02-ingress").symlink_to(REPOSITORY / "istio/02-ingress")
+    (istio / "02-ingress").symlink_to(ISTIO / "02-ingress")
     (istio / "01-sidecar").mkdir()
-    abort = REPOSITORY / "istio/03-fault-abort/virtual-service.yaml"
+    abort = ISTIO / "03-fault-abort/virtual-service.yaml"
     (own / "abort.yaml").write_text(abort.read_text())
     data = {
         "title": "Own",

@@ -1,4 +1,4 @@
-"""What each kind of resource becomes, for the reader: `python -m tests.support.golden`.
+"""Golden files of each kind's Envoy configuration: `python -m tests.support.golden`.
 
 Beside each manifest (`virtual_service.yaml`) stands what it changes in the configuration of the
 sample's proxies (`virtual_service.envoy.yaml`): of every list and mapping only what is new or
@@ -40,7 +40,7 @@ def output(manifest: Path) -> Path:
 
 
 def rendered(manifest: Path) -> str:
-    """What a manifest changes, as YAML."""
+    """Returns the changes that a manifest makes, as YAML."""
     snapshot = mesh(manifest.read_text())
     (kind,) = (kind for kind in snapshot.config if kind != "Secret")
     name = {"Gateway": "gateway"}.get(kind, "server" if kind in OF_THE_SERVER else "client")
@@ -72,7 +72,7 @@ def configuration(snapshot: Snapshot, pod: Pod) -> Any:
 
 
 def difference(before: Any, after: Any) -> Any:
-    """What `after` has that `before` has not; None when they are equal."""
+    """Returns the parts of `after` that `before` lacks; None when they are equal."""
     if before == after:
         return None
     if isinstance(before, dict) and isinstance(after, dict):
@@ -101,7 +101,7 @@ def _items(before: list[Any], after: list[Any]) -> Any:
 
 
 def _known_by(item: Any) -> dict[str, Any]:
-    """What tells an item from others; a listener's chains have the same name and other matches."""
+    """Returns an item's identity; a listener's chains have the same name and other matches."""
     return {key: item[key] for key in ("name", "filter_chain_match") if key in item}
 
 

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -28,6 +28,7 @@ from lab.istiod import process as envoy
 from lab.manifests import load
 from lab.model import Pod, PortProtocol, Service, ServicePort, Snapshot
 from lab.resources.resource import Resource, Source
+from tests.support.wait import wait
 
 APP_PORT = 8080
 NOWHERE = Source("test", 1)
@@ -117,7 +118,7 @@ class Running:
 
     @property
     def log(self) -> str:
-        """What the proxy wrote: its access log and its complaints."""
+        """Output of the proxy: its access log and its errors."""
         return (self.folder / "envoy.log").read_text()
 
     @property
@@ -235,7 +236,7 @@ class Mesh:
             log.close()
         for running in chosen:
             if running.process:
-                wait(lambda running=running: self._serves(running), 20)  # type: ignore[misc]
+                wait(lambda running=running: self._serves(running))  # type: ignore[misc]
 
     def _serves(self, running: Running) -> bool:
         if running.process is not None and running.process.poll() is not None:
@@ -300,15 +301,6 @@ def resources(text: str) -> dict[str, tuple[Resource, ...]]:
     for order, resource in enumerate(load.parse([("test.yaml", text)]).resources):
         found.setdefault(resource.kind, []).append(replace(resource, order=order))
     return {kind: tuple(items) for kind, items in found.items()}
-
-
-def wait(condition: Callable[[], object], seconds: float = 10) -> None:
-    """Waits until a condition holds; fails when it does not in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds} s: {condition}")
-        time.sleep(0.02)
 
 
 @contextmanager

@@ -9,14 +9,17 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from lab.cli import main
 from lab.cluster.process import marked
+from lab.exercises import restore
+from tests.support.repository import ISTIO, LESSONS
+from tests.support.wait import wait
 
 COMMAND = (sys.executable, "-m", "lab.cli")
 
@@ -26,21 +29,11 @@ START = 90.0
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command printed, and its exit status."""
+    """Output of a command, and its exit status."""
 
     status: int
     out: str
     err: str
-
-
-def eventually(check: Callable[[], Any], *, timeout: float = 30.0, what: str = "") -> Any:
-    """The first true value of `check`; fails after `timeout` seconds."""
-    deadline = time.monotonic() + timeout
-    while not (value := check()):
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {timeout} s: {what or check}")
-        time.sleep(0.05)
-    return value
 
 
 @dataclass
@@ -87,7 +80,7 @@ class Lab:
             serving = [pod for pod in pods if condition(pod)]
             return pods if len(serving) == len(pods) == count else []
 
-        found: list[Any] = eventually(check, timeout=60, what=f"{count} ready pods {labels}")
+        found: list[Any] = wait(check, f"{count} ready pods {labels}", 60)
         return found
 
     def url(self) -> str:
@@ -181,6 +174,30 @@ def wait_until_ready(lab: Lab) -> None:
         return "is ready: http" in text
 
     try:
-        eventually(check, timeout=START, what="the lab is ready")
+        wait(check, "the lab is ready", START)
     except AssertionError as error:
         raise AssertionError(f"{error}\n{lab.log.read_text()}") from None
+
+
+@cache
+def touched_kinds() -> list[str]:
+    """Returns the kinds of objects that an exercise may change; pods change by themselves."""
+    kinds = {name.kind for lesson in LESSONS for name in restore.touched(lesson, ISTIO)}
+    return sorted(kinds - {"pod"})
+
+
+def picture(lab: Lab) -> dict[str, Any]:
+    """Returns everything that an exercise could change: objects, pods, the record."""
+    objects = lab.json(",".join(touched_kinds()), "-A")["items"]
+    seen: dict[str, Any] = {
+        f"{restore.name_of(item)}": (
+            item.get("spec"),
+            item.get("data"),
+            item["metadata"].get("labels"),
+        )
+        for item in objects
+    }
+    pods = [p for p in lab.json("pods", "-A")["items"] if "deletionTimestamp" not in p["metadata"]]
+    seen["pods"] = sorted((p["metadata"]["name"], condition(p)) for p in pods)
+    seen["records"] = [path.name for path in lab.folder.glob("exercise-*")]
+    return seen

@@ -1,4 +1,4 @@
-"""How properties are tested whose every example starts an Envoy."""
+"""Settings for property tests whose every example starts an Envoy."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ import httpx
 from lab.istiod import authority
 from lab.model import Pod
 from tests.support import harness
+from tests.support.wait import wait
 
 
 @contextmanager
@@ -37,7 +38,7 @@ def mesh(folder: Path) -> Iterator[harness.Mesh]:
 def apply(mesh: harness.Mesh, *manifests: str) -> None:
     """Makes the manifests the whole configuration, and waits until no old connection is left."""
     mesh.apply("\n---\n".join(manifests))
-    harness.wait(lambda: not any(_draining(running) for running in mesh.pods.values()), 20)
+    wait(lambda: not any(_draining(running) for running in mesh.pods.values()))
 
 
 def _draining(running: harness.Running) -> int:
@@ -66,7 +67,7 @@ def direct(pod: Pod, path: str = "/", headers: Mapping[str, str] | None = None) 
 
 
 def talk(mesh: harness.Mesh, client: str, service: str) -> bytes:
-    """What a TCP Service says to an HTTP request of a pod: its answer, or nothing."""
+    """Returns the answer of a TCP Service to an HTTP request of a pod, or nothing."""
     address = mesh.pods[client].pod.inside_address
     with socket.create_connection((address, 80), timeout=10) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
@@ -80,7 +81,7 @@ def talk(mesh: harness.Mesh, client: str, service: str) -> bytes:
 
 
 def openssl_leaf(pod: Pod, *, alpn: str = "istio") -> str:
-    """What `openssl s_client | openssl x509` shows of a pod's certificate; "" without one."""
+    """Returns a pod's certificate as `openssl s_client | openssl x509` shows it; "" without one."""
     asked = subprocess.run(
         ["openssl", "s_client", "-showcerts", "-alpn", alpn, "-connect",
          f"{pod.address}:{harness.APP_PORT}"],

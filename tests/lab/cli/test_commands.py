@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.support.lab import COMMAND, Lab, eventually
+from tests.support.lab import COMMAND, Lab
+from tests.support.wait import wait
 
 NOTES = """
 apiVersion: v1
@@ -38,7 +39,7 @@ def start(lab: Lab, *argv: str, stdout: int = subprocess.PIPE) -> subprocess.Pop
 
 
 def on_a_terminal(lab: Lab, *argv: str, **env: str) -> str:
-    """What a command writes to a terminal."""
+    """Returns the output of a command that runs on a terminal."""
     ours, theirs = pty.openpty()
     command = [*COMMAND, "--state", str(lab.folder), *argv]
     environ = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
@@ -174,7 +175,7 @@ def test_logs_follow_and_end_with_ctrl_c(lab: Lab) -> None:
     script = "for n in 1 2 3; do echo line $n; done; read x < go; echo more; sleep infinity"
     words = ("--image=curlimages/curl", "--command", "--", "sh", "-c", f"mkfifo go; {script}")
     lab.ok("run", "talker", *words)
-    eventually(lambda: "line 3" in lab.run("logs", "talker", "-c", "talker").out)
+    wait(lambda: "line 3" in lab.run("logs", "talker", "-c", "talker").out, seconds=30)
     assert lab.ok("logs", "talker", "-c", "talker", "--tail=1") == "line 3\n"
     assert lab.ok("logs", "-l", "run=talker", "-c", "talker", "--prefix", "--tail=1") == (
         "[pod/talker] line 3\n"

@@ -1,4 +1,4 @@
-"""What the command says without a lab: help, and errors for what makes no sense."""
+"""The command without a lab: help, and errors for arguments that make no sense."""
 
 from __future__ import annotations
 

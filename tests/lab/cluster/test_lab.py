@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from lab.cli.client import Client
-from tests.support.lab import Lab, alive, condition, eventually, process_of
+from tests.support.lab import Lab, alive, condition, process_of
+from tests.support.wait import wait
 
 HELLO = "http://message-service/hello/you"
 
@@ -52,7 +53,7 @@ def test_a_killed_service_comes_back(lab: Lab) -> None:
         state = container(found, "message-service")
         return state["restartCount"] == before + 1 and condition(found)
 
-    eventually(restarted, what="the container is restarted and ready")
+    wait(restarted, "the container is restarted and ready", 30)
     assert "message-service" in lab.ok("describe", "pod", name)
     last = container(lab.json("pod", name), "message-service")["lastState"]
     assert last["terminated"]["exitCode"] == 137
@@ -71,7 +72,7 @@ def test_a_killed_envoy_comes_back(lab: Lab) -> None:
             "containerID" in state and process_of(found, "istio-proxy") != old and condition(found)
         )
 
-    eventually(restarted, what="the proxy is restarted and ready")
+    wait(restarted, "the proxy is restarted and ready", 30)
     assert hello(lab)
 
 
@@ -94,7 +95,7 @@ def test_a_rolling_update_loses_no_request(lab: Lab) -> None:
     for thread in threads:
         thread.start()
     try:
-        eventually(lambda: len(answers) > 10, what="traffic flows")
+        wait(lambda: len(answers) > 10, "traffic flows", 30)
         manifest = Path(__file__).with_name("small.yaml").read_text()
         lab.apply(manifest.replace('DEMO_VERSION, value: "1.0"', 'DEMO_VERSION, value: "1.1"'))
         rollout = lab.ok("rollout", "status", "deploy/message-service", "--timeout=120s")
@@ -157,13 +158,13 @@ spec:
     )
     curl = ("exec", "curl", "-c", "curl", "--", "curl", "-s", "-o", "/dev/null", "-w")
     status = (*curl, "%{http_code}", "http://web/")
-    eventually(lambda: lab.run(*status).out == "503", what="no endpoint while not ready")
+    wait(lambda: lab.run(*status).out == "503", "no endpoint while not ready", 30)
     touch = ("exec", "web", "-c", "web", "--", "touch", "/flag/ready")
-    eventually(lambda: lab.run(*touch).status == 0, what="the container runs")
+    wait(lambda: lab.run(*touch).status == 0, "the container runs", 30)
     lab.ok("wait", "--for=condition=Ready", "pod/web", "--timeout=30s")
-    eventually(lambda: lab.run(*status).out == "200", what="the endpoint serves")
+    wait(lambda: lab.run(*status).out == "200", "the endpoint serves", 30)
     lab.ok("exec", "web", "-c", "web", "--", "rm", "/flag/ready")
-    eventually(lambda: lab.run(*status).out == "503", what="the endpoint is gone again")
+    wait(lambda: lab.run(*status).out == "503", "the endpoint is gone again", 30)
     lab.ok("delete", "pod/web", "svc/web")
 
 
@@ -219,7 +220,7 @@ spec:
     def restarted() -> bool:
         return bool(container(lab.json("pod", "ailing"), "c")["restartCount"])
 
-    eventually(restarted)
+    wait(restarted, seconds=30)
     assert "Liveness probe failed" in lab.ok("describe", "pod", "ailing")
     lab.ok("delete", "pod", "ailing")
 
@@ -235,14 +236,14 @@ def test_a_crashing_container_backs_off(lab: Lab) -> None:
         "-c",
         "1/0",
     )
-    eventually(lambda: "CrashLoopBackOff" in lab.ok("get", "pod", "crash"))
+    wait(lambda: "CrashLoopBackOff" in lab.ok("get", "pod", "crash"), seconds=30)
     assert "ZeroDivisionError" in lab.ok("logs", "crash", "-c", "crash")
     lab.ok("delete", "pod", "crash")
 
 
 def test_a_pod_that_runs_once(lab: Lab) -> None:
     lab.ok("run", "once", "--image=curlimages/curl", "--restart=Never", "--command", "--", "true")
-    eventually(lambda: lab.json("pod", "once")["status"]["phase"] == "Succeeded")
+    wait(lambda: lab.json("pod", "once")["status"]["phase"] == "Succeeded", seconds=30)
     assert "Completed" in lab.ok("get", "pod", "once")
     lab.ok("delete", "pod", "once")
 
@@ -270,7 +271,7 @@ spec:
     - {name: GREETING, value: "$(WHO) of $(TIER), $(UNKNOWN) $$(WHO)"}
 """
     )
-    eventually(lambda: "CreateContainerConfigError" in lab.ok("get", "pod", "configured"))
+    wait(lambda: "CreateContainerConfigError" in lab.ok("get", "pod", "configured"), seconds=30)
     lab.apply(
         """
 apiVersion: v1
@@ -351,7 +352,7 @@ spec:
     assert lab.ok("exec", "db-0", "-c", "db", "--", "cat", "/var/lib/db/file") == "kept\n"
     assert lab.run("exec", "db-1", "-c", "db", "--", "cat", "/var/lib/db/file").status == 1
     lab.ok("scale", "statefulset/db", "--replicas=1")
-    eventually(lambda: [p["metadata"]["name"] for p in lab.pods("app=db")] == ["db-0"])
+    wait(lambda: [p["metadata"]["name"] for p in lab.pods("app=db")] == ["db-0"], seconds=30)
     lab.ok("delete", "statefulset", "db")
 
 
@@ -382,7 +383,7 @@ spec:
 def test_what_a_container_started_ends_with_it(lab: Lab) -> None:
     script = "sleep 1000 & echo $!; wait"
     lab.ok("run", "family", "--image=curlimages/curl", "--command", "--", "sh", "-c", script)
-    child = int(eventually(lambda: lab.run("logs", "family", "-c", "family").out))
+    child = int(wait(lambda: lab.run("logs", "family", "-c", "family").out, seconds=30))
     assert alive(child)
     lab.ok("delete", "pod", "family", "--grace-period=1")
     assert not alive(child)

@@ -18,12 +18,12 @@ from tests.support.lab import (
     Lab,
     condition,
     container_statuses,
-    eventually,
     left_behind,
     process_of,
     running,
     spawn,
 )
+from tests.support.wait import wait
 
 SMALL = Path(__file__).with_name("small.yaml")
 
@@ -77,7 +77,7 @@ def test_no_orphan_after_sigkill_and_the_next_up_restores(tmp_path: Path, manife
         uid = lab.json("cm", "kept")["metadata"]["uid"]
         lab.process.kill()
         lab.process.wait()
-        eventually(lambda: left_behind(state) == [], what="everything has ended")
+        wait(lambda: left_behind(state) == [], "everything has ended", 30)
     with running(state) as lab:
         lab.ready("app=sleeper", 2)
         assert lab.json("ns", "added")["status"]["phase"] == "Active"
@@ -160,7 +160,7 @@ def test_two_labs_side_by_side(tmp_path: Path, manifest: Path) -> None:
         }
         assert len(addresses) == 2
         a.ok("delete", "deployment", "sleeper")
-        eventually(lambda: a.pods("app=sleeper") == [])
+        wait(lambda: a.pods("app=sleeper") == [], seconds=30)
         assert b.ready("app=sleeper", 1)
 
 
@@ -172,7 +172,7 @@ def test_a_folder_with_a_long_name(tmp_path: Path, manifest: Path) -> None:
 
 
 def test_the_guestbook_without_a_mesh(tmp_path: Path) -> None:
-    """What `make up` does where no Envoy exists: the three services, and the data stays."""
+    """`make up` without an Envoy runs the three services and keeps the data over a restart."""
     state = tmp_path / "state"
     form = urllib.parse.urlencode({"name": "Ann", "message": "kept over a restart"}).encode()
     with running(state, "--plain") as lab:
@@ -204,7 +204,7 @@ def test_without_servers_the_stand_ins_play(tmp_path: Path) -> None:
 
 
 def test_a_lab_changes_between_with_and_without_a_mesh(tmp_path: Path) -> None:
-    """What was started plain gets its sidecars and a gateway later, and loses them again."""
+    """Pods get sidecars and a gateway when the lab starts with a mesh, and lose them again."""
     state = tmp_path / "state"
     with running(state, "--plain", "-f", str(SMALL)) as lab:
         assert "1/1" in lab.ok("get", "pod", "curl")
@@ -294,7 +294,7 @@ def _kill(lab: Lab, namespace: str, pod: str, container: str) -> None:
         seen = found()
         return condition(seen) and process_of(seen, container) != before
 
-    eventually(back, what=f"{pod} is ready again after the end of its {container}")
+    wait(back, f"{pod} is ready again after the end of its {container}", 30)
 
 
 def test_a_crash_of_everything_loses_no_message(tmp_path: Path) -> None:
@@ -305,7 +305,7 @@ def test_a_crash_of_everything_loses_no_message(tmp_path: Path) -> None:
             _post(lab.url(), f"message {number}")
         lab.process.kill()
         lab.process.wait()
-        eventually(lambda: left_behind(state) == [], what="everything has ended")
+        wait(lambda: left_behind(state) == [], "everything has ended", 30)
     with running(state, "--plain") as lab, urllib.request.urlopen(lab.url(), timeout=20) as page:
         text = page.read().decode()
     assert all(text.count(f"message {number}") == 1 for number in range(5))

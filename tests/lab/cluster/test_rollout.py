@@ -1,4 +1,4 @@
-"""What a controller does next: a simulation that must never break a Deployment's promises."""
+"""A simulation of the Deployment controller: it never breaks a Deployment's promises."""
 
 from __future__ import annotations
 

@@ -7,8 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -21,9 +20,10 @@ from lab.exercises.format import Expect
 from lab.exercises.narrate import Silence
 from lab.exercises.runner import Change, Result, Runner, StepResult
 from lab.exercises.target import Command, CommandError, KubectlTarget
-from tests.support.cluster import REPOSITORY, Cluster, exercise, running
+from tests.support.cluster import Cluster, exercise, running
+from tests.support.repository import ISTIO, LESSONS, ROOT
+from tests.support.wait import wait
 
-LESSONS = load.read_all(REPOSITORY / "istio")
 CLI = "from lab.cli.exercise import app; app(prog_name='guestbook exercise')"
 
 
@@ -268,7 +268,7 @@ def test_kubectl_understands_every_command_of_every_exercise(
     runner = Runner(
         target(cluster, _guestbook),
         Silence(),
-        istio=REPOSITORY / "istio",
+        istio=ISTIO,
         lessons=LESSONS,
         state=state,
     )
@@ -290,18 +290,11 @@ def cli(cluster: Cluster, folder: Path, *argv: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", CLI, *argv, "--target", "kubectl", "--ingress", cluster.url],
         cwd=folder,
-        env={**cluster.environment, "PYTHONPATH": str(REPOSITORY)},
+        env={**cluster.environment, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
-
-
-def until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def broken(cluster: Cluster) -> bool:
@@ -326,7 +319,7 @@ def test_a_signal_ends_a_run_and_the_cluster_is_as_before(
     exercise(tmp_path, [BREAK, WAIT])
     before = cluster.essence()
     process = cli(cluster, tmp_path, "run", "own")
-    until(lambda: broken(cluster))
+    wait(lambda: broken(cluster), seconds=60)
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
@@ -339,7 +332,7 @@ def test_after_a_kill_clean_puts_back_what_was_there(cluster: Cluster, tmp_path:
     exercise(tmp_path, [BREAK, WAIT])
     before = cluster.essence()
     process = cli(cluster, tmp_path, "run", "own")
-    until(lambda: broken(cluster))
+    wait(lambda: broken(cluster), seconds=60)
     process.kill()
     process.communicate()
     assert broken(cluster)
@@ -353,7 +346,7 @@ def test_after_a_kill_clean_puts_back_what_was_there(cluster: Cluster, tmp_path:
 def test_a_record_is_not_put_back_into_another_cluster(cluster: Cluster, tmp_path: Path) -> None:
     exercise(tmp_path, [BREAK, WAIT])
     process = cli(cluster, tmp_path, "run", "own")
-    until(lambda: broken(cluster))
+    wait(lambda: broken(cluster), seconds=60)
     process.kill()
     process.communicate()
     (record,) = (cluster.home / "state").iterdir()
@@ -366,7 +359,7 @@ def test_a_record_is_not_put_back_into_another_cluster(cluster: Cluster, tmp_pat
 def test_two_runs_at_once_are_refused(cluster: Cluster, tmp_path: Path) -> None:
     exercise(tmp_path, [BREAK, WAIT])
     first = cli(cluster, tmp_path, "run", "own")
-    until(lambda: broken(cluster))
+    wait(lambda: broken(cluster), seconds=60)
     second = cli(cluster, tmp_path, "run", "own")
     output, _ = second.communicate(timeout=60)
     assert second.returncode != 0
@@ -428,7 +421,7 @@ def test_a_port_forward_ends_with_its_use(cluster: Cluster) -> None:
             "svc/zipkin",
             ":9411",
         ]
-    until(lambda: not _running(str(cluster.home)))
+    wait(lambda: not _running(str(cluster.home)), seconds=60)
 
 
 def _running(home: str) -> bool:

@@ -13,31 +13,14 @@ import yaml
 from lab.exercises import load, mutate, schema
 from lab.exercises.format import Exercise
 from lab.exercises.statistics import MISS
+from tests.support.repository import ISTIO, LESSONS, ROOT
 
-REPOSITORY = Path(__file__).resolve().parents[3]
-ISTIO = REPOSITORY / "istio"
-LESSONS = load.read_all(ISTIO)
-FOLDERS = [
-    "01-sidecar",
-    "02-ingress",
-    "03-fault-abort",
-    "04-fault-delay",
-    "05-retries",
-    "06-circuit-breaker",
-    "07-traffic-shifting",
-    "08-header-routing",
-    "09-mirroring",
-    "10-egress",
-    "11-rate-limiting",
-    "12-observability",
-    "13-mutual-tls",
-    "14-authorization",
-    "15-jwt",
-]
+NAMES = [lesson.name for lesson in LESSONS]
 
 
-def test_every_exercise_is_there_in_order() -> None:
-    assert [lesson.name for lesson in LESSONS] == FOLDERS
+def test_the_exercises_are_numbered_without_a_gap() -> None:
+    assert sorted(path.name for path in ISTIO.glob("[0-9]*-*")) == NAMES
+    assert [int(name[:2]) for name in NAMES] == list(range(1, len(NAMES) + 1))
 
 
 def test_the_published_schema_is_that_of_the_models() -> None:
@@ -47,21 +30,21 @@ def test_the_published_schema_is_that_of_the_models() -> None:
     )
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
-def test_an_editor_with_the_schema_accepts_every_exercise(folder: str) -> None:
-    text = (ISTIO / folder / load.FILE).read_text()
+@pytest.mark.parametrize("lesson", LESSONS, ids=NAMES)
+def test_an_editor_with_the_schema_accepts_every_exercise(lesson: load.Lesson) -> None:
+    text = (lesson.folder / load.FILE).read_text()
     assert text.startswith("# yaml-language-server: $schema=../../exercise.schema.json\n")
     published = json.loads((ISTIO / "exercise.schema.json").read_text())
     jsonschema.Draft202012Validator(published).validate(yaml.safe_load(text))
 
 
-@pytest.mark.parametrize("lesson", LESSONS, ids=FOLDERS)
+@pytest.mark.parametrize("lesson", LESSONS, ids=NAMES)
 def test_every_manifest_of_a_folder_is_used(lesson: load.Lesson) -> None:
     own = {path.name for path in lesson.folder.glob("*.yaml")}
     assert own == {name for name in load.files(lesson) if "/" not in name}
 
 
-@pytest.mark.parametrize("lesson", LESSONS, ids=FOLDERS)
+@pytest.mark.parametrize("lesson", LESSONS, ids=NAMES)
 def test_every_counterproof_changes_a_manifest_the_exercise_applies(lesson: load.Lesson) -> None:
     applied = {name for step in lesson.exercise.steps for name in step.apply}
     applied |= {word for s in lesson.exercise.steps for word in (s.command or "").split()}
@@ -76,7 +59,7 @@ def test_all_shares_together_fail_a_correct_system_less_than_once_in_a_million_r
 
 
 def test_every_step_of_the_codelab_has_its_place() -> None:
-    index = (REPOSITORY / "docs/codelab.md").read_text()
+    index = (ROOT / "docs/codelab.md").read_text()
     lines = re.findall(r"^\| E\d\d \|.*$", index, re.MULTILINE)
     rows = [(cells[1].strip(), cells[-2].strip()) for cells in (line.split("|") for line in lines)]
     assert [number for number, _ in rows] == [f"E{n:02}" for n in range(1, 53)]

@@ -20,11 +20,10 @@ from lab.exercises.format import CounterProof
 from lab.exercises.narrate import Transcript
 from lab.exercises.runner import Result, Runner
 from lab.exercises.target import LabTarget
-from tests.lab.exercises.conftest import ISTIO, picture
-from tests.support.cluster import REPOSITORY
-from tests.support.lab import COMMAND, Lab, eventually
+from tests.support.lab import COMMAND, Lab, picture
+from tests.support.repository import ISTIO, LESSONS, ROOT
+from tests.support.wait import wait
 
-LESSONS = load.read_all(ISTIO)
 PROOFS = [
     pytest.param(lesson, proof, id=f"{lesson.name}-{re.sub(r'[^a-z0-9]+', '-', proof.because)}")
     for lesson in LESSONS
@@ -55,7 +54,7 @@ def runner(lab: Lab, target: LabTarget) -> Iterator[Runner]:
     transcript = Transcript(Console(highlight=False, soft_wrap=True))
     yield Runner(target, transcript, istio=ISTIO, lessons=LESSONS, state=lab.folder)
     assert picture(lab) == before
-    eventually(lambda: behaves(lab), what="the pods of message-service behave")
+    wait(lambda: behaves(lab), "the pods of message-service behave", 30)
 
 
 @pytest.mark.timeout(420)
@@ -86,7 +85,7 @@ def test_the_exercise_fails_when_it_should(
 
 
 def test_what_went_wrong_beside_the_steps_is_said() -> None:
-    """Where nobody has looked, nobody may say that every step passed."""
+    """A run with a problem outside its steps isn't reported as passed."""
     lesson, proof = next((lesson, p) for lesson in LESSONS for p in lesson.exercise.counterproof)
     went = Result(lesson.name, 0, [], ["the guestbook does not answer"])
     assert shortcoming(went, proof) == "the guestbook does not answer"
@@ -95,7 +94,7 @@ def test_what_went_wrong_beside_the_steps_is_said() -> None:
 def test_without_a_lab_nothing_is_run_and_it_is_said_once(tmp_path: Path) -> None:
     said = subprocess.run(
         [*COMMAND, "--state", str(tmp_path), "exercise", "run", "--all"],
-        cwd=REPOSITORY,
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=60,
@@ -120,13 +119,13 @@ def test_an_interrupted_run_leaves_the_lab_as_it_was(
     with transcript.open("w") as output:
         process = subprocess.Popen(
             [*COMMAND, "--state", str(lab.folder), "exercise", "run", "05-retries"],
-            cwd=REPOSITORY,
+            cwd=ROOT,
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
     try:
-        eventually(lambda: " 5/7 " in transcript.read_text(), timeout=120)
+        wait(lambda: " 5/7 " in transcript.read_text(), seconds=120)
         process.send_signal(number)
         assert process.wait(120) == 130, transcript.read_text()
     finally:
@@ -138,7 +137,7 @@ def test_an_interrupted_run_leaves_the_lab_as_it_was(
 
 
 def told(result: Result) -> str:
-    """What went wrong, for the report of a test."""
+    """Returns the problems and differences of a run, for the report of a test."""
     lines = list(result.problems)
     for step in result.steps:
         lines += [f"{step.step}: expected {d.expected}, seen {d.seen}" for d in step.differences]

@@ -10,11 +10,9 @@ from pathlib import Path
 import pytest
 
 from lab.exercises import load
-from tests.lab.exercises.conftest import picture
-from tests.support.cluster import REPOSITORY
-from tests.support.lab import COMMAND, Lab
+from tests.support.lab import COMMAND, Lab, picture
+from tests.support.repository import LESSONS, ROOT
 
-FOLDERS = sorted(path.parents[1] for path in (REPOSITORY / "istio").glob(f"*/{load.FILE}"))
 BLOCK = re.compile(r"^```(bash|text)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 ELSEWHERE = re.compile(r"istioctl dashboard|kubectl .*(mutatingwebhook|istiod)")
@@ -45,7 +43,7 @@ class Shell:
         self.said = ""
         self._bash = subprocess.Popen(
             ["bash"],
-            cwd=REPOSITORY,
+            cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -83,14 +81,14 @@ def sure(text: str) -> list[str]:
 
 
 @pytest.mark.timeout(420)
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
-def test_a_lesson_can_be_typed(lab: Lab, tmp_path: Path, folder: Path) -> None:
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.name)
+def test_a_lesson_can_be_typed(lab: Lab, tmp_path: Path, lesson: load.Lesson) -> None:
     """Its commands work, it shows what the page says, and afterwards all is as before."""
     before = picture(lab)
     shell = Shell(lab, tmp_path)
     printed = last = ""
     try:
-        for language, text in BLOCK.findall((folder / "README.md").read_text()):
+        for language, text in BLOCK.findall((lesson.folder / "README.md").read_text()):
             if language == "text":
                 wanted = [word for word in sure(text) if word]
                 deadline = time.monotonic() + 90

@@ -28,7 +28,7 @@ DENY = "istio/14-authorization/deny-all.yaml"
 
 @dataclass(frozen=True)
 class Told:
-    """What the command said, read from its JSON."""
+    """The command's answer, read from its JSON."""
 
     exit: int
     answer: Any
@@ -367,7 +367,7 @@ CLAIMS: tuple[dict[str, Any] | None, ...] = (
 def seen(
     secured: harness.Mesh, client: str, url: str, headers: dict[str, str]
 ) -> tuple[str, int | str | None]:
-    """What became of a request: the pod that got it, a proxy's status, or a closed connection."""
+    """Outcome of a request: the pod that got it, a proxy's status, or a closed connection."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     if parts.scheme == "tcp":

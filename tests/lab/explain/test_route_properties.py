@@ -223,7 +223,7 @@ def test_envoy_route_and_the_specification_agree(
 
 
 def answer(told: Explanation) -> str:
-    """What an explanation says, in the words of `reading`."""
+    """Returns an explanation in the words of `reading`."""
     if told.virtual_host == "block_all":
         return "hidden"
     step = next((step for step in told.steps if step.what == "route"), None)

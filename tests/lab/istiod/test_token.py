@@ -12,8 +12,8 @@ import pytest
 
 from lab.cli import app
 from lab.manifests.load import parse
+from tests.support.repository import ROOT
 
-ROOT = Path(__file__).parents[3]
 MANIFEST = ROOT / "istio" / "15-jwt" / "request-authentication.yaml"
 
 

@@ -17,14 +17,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.cluster import offline
-from lab.cluster.state import repository
 from lab.envoy import translate
 from lab.istiod import authority, process
 from lab.manifests import load
 from lab.model import Pod, ProxyConfig, Snapshot
-from tests.lab.kinds.test_fields import COMPANIONS, DOCUMENTS, schema_of
 from tests.support import sample
+from tests.support.fields import COMPANIONS, DOCUMENTS, schema_of
 from tests.support.properties import examples
+from tests.support.repository import ISTIO, ROOT, name_of
 
 
 @pytest.fixture(scope="module")
@@ -33,18 +33,16 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("certificates")
     now = datetime.now(UTC)
     accounts = {(pod.namespace, pod.service_account) for pod in sample.PODS}
-    files = [path for path in EVERY_FILE if not for_clusters(path)]
-    accounts |= {(pod.namespace, pod.service_account) for pod in guestbook(*files).pods}
+    accounts |= {(pod.namespace, pod.service_account) for pod in guestbook(*FOR_THE_LAB).pods}
     authority.issue(authority.load(folder / "ca", now), folder / "sds", sorted(accounts), now)
     return folder / "sds"
 
 
 # --- the repository -------------------------------------------------------------------------------
 
-ISTIO = repository() / "istio"
-BUILTIN = repository() / "lab" / "pods" / "gateway.yaml"
+BUILTIN = ROOT / "lab" / "cluster" / "gateway.yaml"
 BASE = [
-    repository() / "k8s" / "base",
+    ROOT / "k8s" / "base",
     BUILTIN,
     ISTIO / "install" / "istio.yaml",
     ISTIO / "install" / "telemetry.yaml",
@@ -61,6 +59,10 @@ def for_clusters(path: Path) -> bool:
     return path.parent == ISTIO / "install" and path.stem in ("cni", "gke", "kind")
 
 
+FOR_CLUSTERS = [path for path in EVERY_FILE if for_clusters(path)]
+FOR_THE_LAB = [path for path in EVERY_FILE if not for_clusters(path)]
+
+
 def guestbook(*files: Path, certificates: Path | None = None) -> Snapshot:
     """The guestbook as it is installed, and some more."""
     found = offline.snapshot(load.load([str(file) for file in (*BASE, *files)]).resources)
@@ -74,7 +76,7 @@ def proxies(snapshot: Snapshot) -> list[Pod]:
 
 
 def refusals(snapshot: Snapshot, pods: Iterable[Pod], folder: Path) -> list[str]:
-    """What Envoy says against the configurations of some pods."""
+    """Returns Envoy's errors about the configurations of some pods."""
     found = []
     for pod in pods:
         config = translate.proxy_config(snapshot, pod)
@@ -85,21 +87,28 @@ def refusals(snapshot: Snapshot, pods: Iterable[Pod], folder: Path) -> list[str]
     return found
 
 
-@pytest.mark.parametrize(
-    "file", EVERY_FILE, ids=[str(path.relative_to(ISTIO)) for path in EVERY_FILE]
-)
-def test_every_manifest_of_the_repository(file: Path, certificates: Path, tmp_path: Path) -> None:
-    if for_clusters(file):
-        with pytest.raises(load.ManifestError, match="not supported by the lab"):
-            load.load([str(file)])
-        return
+@pytest.mark.parametrize("file", FOR_CLUSTERS, ids=name_of)
+def test_a_manifest_for_clusters_is_refused(file: Path) -> None:
+    with pytest.raises(load.ManifestError, match="not supported by the lab"):
+        load.load([str(file)])
+
+
+@pytest.fixture(scope="module")
+def plain(certificates: Path) -> dict[str, ProxyConfig]:
+    """The configurations of the guestbook's proxies, as it is installed."""
+    snapshot = guestbook(certificates=certificates)
+    return {pod.name: translate.proxy_config(snapshot, pod) for pod in proxies(snapshot)}
+
+
+@pytest.mark.parametrize("file", FOR_THE_LAB, ids=name_of)
+def test_every_manifest_of_the_repository(
+    file: Path, plain: dict[str, ProxyConfig], certificates: Path, tmp_path: Path
+) -> None:
     snapshot = guestbook(file, certificates=certificates)
-    plain = guestbook(certificates=certificates)
-    before = {pod.name: translate.proxy_config(plain, pod) for pod in proxies(plain)}
     changed = [
         pod
         for pod in proxies(snapshot)
-        if before.get(pod.name) != translate.proxy_config(snapshot, pod)
+        if plain.get(pod.name) != translate.proxy_config(snapshot, pod)
     ]
     assert refusals(snapshot, changed, tmp_path) == []
 
@@ -217,7 +226,7 @@ def configurations(snapshot: Snapshot) -> dict[str, ProxyConfig]:
 
 
 ONLY_ENVOY_KNOWS = re.compile("Invalid path|Failed to load|filter expression")
-"""What Envoy says about files that a DestinationRule names and this machine does not have, and
+"""Envoy's errors about files that a DestinationRule names and this machine does not have, and
 about expressions of a Telemetry, which nothing but Envoy can read."""
 
 

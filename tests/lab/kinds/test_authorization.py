@@ -9,6 +9,7 @@ import pytest
 from lab.explain.decision import Decision, Request, decide
 from tests.support import harness
 from tests.support.secured import apply, direct, get, mesh, talk
+from tests.support.wait import wait
 
 UI = "spiffe://cluster.local/ns/default/sa/ui-sa"
 STRANGER = "spiffe://cluster.local/ns/default/sa/stranger-sa"
@@ -61,7 +62,7 @@ def test_an_empty_policy_denies_everything(secured: harness.Mesh) -> None:
     assert not decision.allowed
     assert decision.reason == "no rule of default/deny-all matches"
     assert decision.place == "test.yaml:6"
-    harness.wait(lambda: "rbac_access_denied_matched_policy[none]" in secured.pods["message"].log)
+    wait(lambda: "rbac_access_denied_matched_policy[none]" in secured.pods["message"].log)
 
 
 def test_an_empty_rule_allows_everything(secured: harness.Mesh) -> None:
@@ -82,7 +83,7 @@ def test_deny_beats_allow_and_names_itself_in_the_log(secured: harness.Mesh) -> 
     )
     assert denied(secured, method="DELETE")
     assert not denied(secured)
-    harness.wait(
+    wait(
         lambda: (
             "rbac_access_denied_matched_policy[ns[default]-policy[no-delete]-rule[0]]"
             in secured.pods["message"].log
@@ -162,7 +163,7 @@ def test_the_root_namespaces_policy_is_for_all(secured: harness.Mesh) -> None:
 def test_a_dry_run_only_remarks(secured: harness.Mesh) -> None:
     annotation = ", annotations: {istio.io/dry-run: 'true'}"
     apply(secured, policy("{action: DENY, rules: [{}]}", "rehearsal", extra=annotation))
-    harness.wait(
+    wait(
         lambda: (
             not denied(secured)
             and secured.pods["message"].admin.stats("istio_dry_run_deny_.shadow_denied")

@@ -26,13 +26,14 @@ from hypothesis import strategies as st
 from lab.envoy import tls
 from lab.explain.decision import Request, decide
 from lab.istiod import authority, tokens
-from lab.istiod import process as envoy
 from lab.kinds.authorization_policy import becomes as authorization
 from lab.kinds.request_authentication import becomes as request_authentication
 from lab.model import Json, Pod, Snapshot
 from lab.xds import ROUTER, extension
 from tests.support import harness
+from tests.support.envoy import LOG, envoy
 from tests.support.properties import examples
+from tests.support.wait import wait
 
 PORT = 8080
 SIGNER = tokens.new_key()
@@ -258,24 +259,14 @@ def configuration(snapshots: list[Snapshot], folder: Path, host: str) -> Json:
 
 @contextmanager
 def running(folder: Path, bootstrap: Json, host: str) -> Iterator[None]:
-    file = folder / "bootstrap.json"
-    file.write_text(json.dumps(bootstrap))
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [*envoy.command(folder)[:1], "-c", str(file), "--concurrency", "1",
-             "--disable-hot-restart", "--skip-deprecated-logs", "--log-level", "error"],
-            stdout=log, stderr=log,
-        )  # fmt: skip
-    try:
-        harness.wait(lambda: _listens(process, host, folder), 20)
+    options = ("--disable-hot-restart", "--skip-deprecated-logs", "--log-level", "error")
+    with envoy(folder, bootstrap, *options) as process:
+        wait(lambda: _listens(process, host, folder))
         yield
-    finally:
-        process.kill()
-        process.wait()
 
 
 def _listens(process: subprocess.Popen[bytes], host: str, folder: Path) -> bool:
-    assert process.poll() is None, (folder / "log").read_text()
+    assert process.poll() is None, (folder / LOG).read_text()
     try:
         with closing(http.client.HTTPConnection(host, PORT, timeout=5)) as connection:
             connection.request("GET", "/")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 import threading
 import time
 from collections import Counter
@@ -11,18 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from tests.lab.kinds.test_virtual_service import SUBSETS, V1, attempts, routed, version
-from tests.support.harness import Mesh, wait
-
-
-def rule(policy: str = "", *, host: str = "server", name: str = "server", rest: str = "") -> str:
-    """A DestinationRule with this `trafficPolicy`."""
-    body = f"  trafficPolicy:\n{textwrap.indent(textwrap.dedent(policy).strip(), '    ')}\n"
-    return (
-        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\n"
-        f"metadata: {{name: {name}}}\nspec:\n  host: {host}\n"
-        f"{body if policy else ''}{textwrap.indent(textwrap.dedent(rest).strip(), '  ')}\n---\n"
-    )
+from tests.support.harness import Mesh
+from tests.support.routing import SUBSETS, V1, attempts, routed, rule, version
+from tests.support.wait import wait
 
 
 def together(mesh: Mesh, count: int, url: str = "http://server/") -> list[httpx.Response]:

@@ -1,4 +1,4 @@
-"""What leaves the mesh: ServiceEntry, Sidecar, and the policy for unknown hosts.
+"""Traffic that leaves the mesh: ServiceEntry, Sidecar, and the policy for unknown hosts.
 
 `outside` plays a server on the Internet: it has no Service, and its name resolves nowhere, so
 clients say its address as the curl of the lab does.
@@ -18,7 +18,8 @@ import pytest
 from lab import names
 from lab.model import ServicePort
 from tests.support import harness
-from tests.support.harness import Mesh, Server, wait
+from tests.support.harness import Mesh, Server
+from tests.support.wait import wait
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -25,107 +24,11 @@ from lab.kinds.mesh_config import becomes as mesh_config
 from lab.kinds.mesh_config.checks import MeshConfig
 from lab.manifests import load, registry
 from tests.support import sample
-
-SCHEMAS = json.loads((Path(__file__).parents[2] / "data" / "istio-1.30.3-crds.json").read_text())[
-    "schemas"
-]
-FILES = sorted((Path(__file__).parent / "fields").glob("*.yaml"))
-DOCUMENTS = [
-    (file.stem, document) for file in FILES for document in yaml.safe_load_all(file.read_text())
-]
+from tests.support.fields import COMPANIONS, DOCUMENTS, SCHEMAS, schema_of
 
 Place = tuple[str | int, ...]
 Field = tuple[str, ...]
 """A field by its names; `[]` is any item of a list and `{}` any key of a map."""
-
-# A companion for the kinds whose fields are only seen together with something else.
-COMPANIONS = {
-    "gateway": """
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {name: everything, namespace: default}
-spec: {hosts: ["*"], gateways: [ingress/public], http: [{route: [{destination: {host: server}}]}]}
----
-""",
-    "virtual_service": """
-apiVersion: networking.istio.io/v1
-kind: Gateway
-metadata: {name: public, namespace: ingress}
-spec:
-  selector: {istio: ingressgateway}
-  servers: [{hosts: ["*"], port: {number: 80, name: http, protocol: HTTP}}]
----
-""",
-    "envoy_filter": """
-apiVersion: networking.istio.io/v1
-kind: Gateway
-metadata: {name: public, namespace: ingress}
-spec:
-  selector: {istio: ingressgateway}
-  servers:
-  - {hosts: ["*"], port: {number: 80, name: http, protocol: HTTP}}
-  - hosts: [secure.example]
-    port: {number: 443, name: https, protocol: HTTPS}
-    tls: {mode: SIMPLE, credentialName: certificate}
----
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {name: public, namespace: default}
-spec:
-  hosts: ["*"]
-  gateways: [ingress/public]
-  http:
-  - {name: direct, match: [{uri: {exact: /a}}], directResponse: {status: 200}}
-  - {name: direct, match: [{uri: {exact: /b}}], route: [{destination: {host: server}}]}
-  - {route: [{destination: {host: server}}]}
----
-apiVersion: networking.istio.io/v1
-kind: DestinationRule
-metadata: {name: server, namespace: default}
-spec: {host: server, subsets: [{name: v1, labels: {version: "1.0"}}, {name: v2}]}
----
-apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {name: secure, namespace: default}
-spec: {hosts: [secure.example], ports: [{number: 443, name: tls, protocol: TLS}]}
----
-apiVersion: networking.istio.io/v1alpha3
-kind: EnvoyFilter
-metadata: {name: earlier, namespace: default}
-spec:
-  workloadSelector: {labels: {app: server}}
-  configPatches:
-  - applyTo: HTTP_FILTER
-    match: {context: SIDECAR_INBOUND}
-    patch:
-      operation: INSERT_FIRST
-      value:
-        name: envoy.filters.http.buffer
-        typed_config:
-          "@type": type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer
-          max_request_bytes: 1000
----
-""",
-    "mesh_config": """
-apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {name: resolved, namespace: default}
-spec: {hosts: [resolved.example], resolution: DNS, ports: [{number: 80, name: a, protocol: HTTP}]}
----
-""",
-    "destination_rule": """
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {name: server, namespace: default}
-spec:
-  hosts: [server]
-  http:
-  - {match: [{uri: {exact: /a}}], route: [{destination: {host: server, subset: cookie}}]}
-  - {match: [{uri: {exact: /b}}], route: [{destination: {host: server, subset: address}}]}
-  - {match: [{uri: {exact: /c}}], route: [{destination: {host: server, subset: query}}]}
----
-""",
-}
 
 REFUSED = {
     "DestinationRule": [
@@ -150,10 +53,6 @@ def fields_of(schema: Any, prefix: Field = ()) -> Iterator[Field]:
         yield from fields_of(schema["items"], (*prefix, "[]"))
     if isinstance(schema.get("additionalProperties"), dict):
         yield from fields_of(schema["additionalProperties"], (*prefix, "{}"))
-
-
-def schema_of(kind: str) -> Any:
-    return next(schema for name, schema in SCHEMAS.items() if name.endswith(f"/{kind}"))
 
 
 def places(value: Any, prefix: Place = ()) -> Iterator[Place]:

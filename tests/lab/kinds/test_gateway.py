@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -13,9 +12,10 @@ import httpx
 import pytest
 
 from lab.model import ServicePort
-from tests.lab.kinds.test_virtual_service import SUBSETS
 from tests.support import harness
 from tests.support.harness import Mesh
+from tests.support.ports import free_port
+from tests.support.routing import SUBSETS
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +51,6 @@ def mesh(shared: Mesh) -> Iterator[Mesh]:
     shared.calm()
     yield shared
     shared.apply()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def ask(mesh: Mesh, path: str = "/", host: str = "shop.example", **headers: str) -> httpx.Response:

@@ -10,9 +10,10 @@ import httpx
 import pytest
 
 from lab.model import ServicePort
-from tests.lab.kinds.test_destination_rule import rule
 from tests.support import harness
-from tests.support.harness import APP_PORT, Mesh, Server, wait
+from tests.support.harness import APP_PORT, Mesh, Server
+from tests.support.routing import rule
+from tests.support.wait import wait
 
 STRICT = """
 apiVersion: security.istio.io/v1
@@ -60,7 +61,7 @@ def mesh(shared: Mesh) -> Iterator[Mesh]:
 
 
 def directly(mesh: Mesh, port: int = APP_PORT) -> httpx.Response:
-    """What a client without a sidecar gets."""
+    """Returns the answer to a client without a sidecar."""
     return httpx.get(f"http://{mesh.pods['server'].pod.address}:{port}/")
 
 

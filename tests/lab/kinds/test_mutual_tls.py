@@ -9,6 +9,7 @@ import pytest
 
 from tests.support import harness
 from tests.support.secured import apply, direct, get, mesh, openssl_leaf, talk
+from tests.support.wait import wait
 
 PEER = """
 apiVersion: security.istio.io/v1
@@ -85,7 +86,7 @@ def test_strict_cuts_off_plain_text_and_nobody_else(secured: harness.Mesh) -> No
     assert refused("store", secured)
     assert get(secured).status_code == 200
     assert b"200 OK" in talk(secured, "ui", "store")
-    harness.wait(lambda: "NR filter_chain_not_found" in secured.pods["message"].log)
+    wait(lambda: "NR filter_chain_not_found" in secured.pods["message"].log)
 
 
 def test_disable_has_no_tls_at_all(secured: harness.Mesh) -> None:

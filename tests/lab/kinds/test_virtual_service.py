@@ -2,44 +2,14 @@
 
 from __future__ import annotations
 
-import textwrap
 import time
 from collections import Counter
 
 import pytest
 
-from tests.support.harness import Mesh, wait
-
-SUBSETS = """
-apiVersion: networking.istio.io/v1
-kind: DestinationRule
-metadata: {name: server}
-spec:
-  host: server
-  subsets:
-  - {name: v1, labels: {version: "1.0"}}
-  - {name: v2, labels: {version: "2.0"}}
----
-"""
-
-
-def routed(http: str, name: str = "server", spec: str = "") -> str:
-    """Subsets v1 and v2 and a VirtualService with these `http` routes."""
-    return (
-        f"{SUBSETS}apiVersion: networking.istio.io/v1\nkind: VirtualService\n"
-        f"metadata: {{name: {name}}}\nspec:\n  hosts: [server]\n{textwrap.indent(spec, '  ')}"
-        f"  http:\n{textwrap.indent(textwrap.dedent(http).strip(), '  ')}\n---\n"
-    )
-
-
-V1 = "route: [{destination: {host: server, subset: v1}}]"
-V2 = "route: [{destination: {host: server, subset: v2}}]"
-
-
-def version(mesh: Mesh, path: str = "/", method: str = "GET", **headers: str) -> str:
-    """Which version answers: its number, or the status when none does."""
-    reply = mesh.request("client", f"http://server{path}", method=method, headers=headers)
-    return str(reply.json()["version"]) if reply.status_code == 200 else str(reply.status_code)
+from tests.support.harness import Mesh
+from tests.support.routing import V1, V2, attempts, routed, version
+from tests.support.wait import wait
 
 
 @pytest.mark.parametrize(
@@ -340,12 +310,6 @@ def test_a_timeout_ends_a_slow_request(mesh: Mesh) -> None:
     assert (reply.status_code, reply.text) == (504, "upstream request timeout")
     mesh.apply(routed(f"- {V1}"))
     assert version(mesh) == "1.0"
-
-
-def attempts(mesh: Mesh, pod: str = "server-v1") -> int:
-    server = mesh.pods[pod].server
-    assert server is not None
-    return len(server.received)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What the lab says of Istio's resources when it takes or refuses them."""
+"""Errors and warnings about Istio's resources when they are read."""
 
 from __future__ import annotations
 

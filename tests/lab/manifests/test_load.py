@@ -1,4 +1,4 @@
-"""What is wrong with a manifest is said with file, line, field and reason."""
+"""Errors in manifests are reported with file, line, field and reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who calls whom, from the statistics of real Envoys, whose cluster names have dots."""
+"""The graph of calls, from the statistics of real Envoys, whose cluster names have dots."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from lab.observe import graph
 from lab.observe.graph_svg import picture
 from tests.support import harness
 from tests.support.secured import get, mesh, talk
+from tests.support.wait import wait
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def test_calls_errors_and_latency_are_counted(secured: harness.Mesh) -> None:
         assert get(secured).status_code == status
     assert b"200 OK" in talk(secured, "ui", "store")
     # Envoy adds up its latencies every few seconds.
-    harness.wait(lambda: any(edge.latencies for edge in edges(secured, "ui")), 20)
+    wait(lambda: any(edge.latencies for edge in edges(secured, "ui")))
     found = graph.merged(edges(secured, "ui"))
     assert [graph.key(edge) for edge in found] == [("ui", "message", 80), ("ui", "store", 80)]
     message, store = found

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,8 +21,10 @@ from lab.model import ServicePort
 from lab.standins import ratelimit
 from lab.standins.ratelimit_config import ConfigError, load
 from tests.support import harness
+from tests.support.redis import RedisServer
+from tests.support.repository import ROOT
+from tests.support.wait import wait
 
-ROOT = Path(__file__).parents[3]
 CONFIG = """
 domain: guestbook-ratelimit
 descriptors:
@@ -190,7 +190,7 @@ def test_the_process_serves_reloads_and_ends(tmp_path: Path) -> None:
     with harness.free_slice() as number:
         host = f"127.77.{number}.1"
         with process(tmp_path, host) as running:
-            harness.wait(lambda: healthy(host), 20)
+            wait(lambda: healthy(host))
             assert running.ask(request({"path": "/a"})).overall_code == OK
             assert running.ask(request({"path": "/a"})).overall_code == OVER
             body = '{"domain": "guestbook-ratelimit", "descriptors": [{"entries": [%s]}]}'
@@ -206,7 +206,7 @@ def test_the_process_serves_reloads_and_ends(tmp_path: Path) -> None:
 
             replace(running, "domain: [")
             replace(running, CONFIG.replace("unit: hour, requests_per_unit: 1", "unlimited: true"))
-            harness.wait(lambda: running.ask(request({"path": "/a"})).overall_code == OK)
+            wait(lambda: running.ask(request({"path": "/a"})).overall_code == OK)
         assert running.popen.returncode == 0
 
 
@@ -236,38 +236,27 @@ def test_a_wrong_setting_ends_it_with_one_line(
     assert "Traceback" not in output
 
 
-@pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")
 def test_the_counters_are_in_redis(tmp_path: Path) -> None:
     """Two instances share them, and with Redis away there is an error and no answer."""
     with harness.free_slice() as number:
-        hosts = [f"127.77.{number}.{index}" for index in (1, 2, 3)]
-        redis = subprocess.Popen(
-            ["redis-server", "--bind", hosts[2], "--port", "6379", "--save", ""],
-            cwd=tmp_path, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
+        hosts = [f"127.77.{number}.{index}" for index in (1, 2)]
+        redis = RedisServer(tmp_path)
+        redis.start()
         try:
-            harness.wait(lambda: connects(hosts[2], 6379))
-            url = f"{hosts[2]}:6379"
+            url = f"127.0.0.1:{redis.port}"
             with (
                 process(tmp_path / "a", hosts[0], REDIS_URL=url) as first,
                 process(tmp_path / "b", hosts[1], REDIS_URL=url) as second,
             ):
-                harness.wait(lambda: healthy(hosts[0]) and healthy(hosts[1]), 20)
+                wait(lambda: healthy(hosts[0]) and healthy(hosts[1]))
                 assert first.ask(request({"path": "/a"})).overall_code == OK
                 assert second.ask(request({"path": "/a"})).overall_code == OVER
                 redis.kill()
-                redis.wait()
                 with pytest.raises(grpc.RpcError) as raised:
                     first.ask(request({"path": "/b"}))
                 assert raised.value.code() == grpc.StatusCode.UNKNOWN
         finally:
             redis.kill()
-            redis.wait()
-
-
-def connects(host: str, port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex((host, port)) == 0
 
 
 GATEWAY = """
@@ -316,11 +305,11 @@ def test_a_real_gateway_limits_with_the_manifests_of_the_exercise(tmp_path: Path
             named = {name.replace("_", "-"): value for name, value in headers.items()}
             return httpx.get(f"http://{gateway.pod.address}:8080/", headers=named, timeout=20)
 
-        harness.wait(lambda: ask().status_code == 200)
-        harness.wait(lambda: ask(x_plan="FREE", x_account="user").status_code == 500)
+        wait(lambda: ask().status_code == 200)
+        wait(lambda: ask(x_plan="FREE", x_account="user").status_code == 500)
         with process(tmp_path, limiter.pod.address):
-            harness.wait(lambda: healthy(limiter.pod.address), 20)
-            harness.wait(lambda: ask(x_plan="FREE", x_account="probe").status_code == 200)
+            wait(lambda: healthy(limiter.pod.address))
+            wait(lambda: ask(x_plan="FREE", x_account="probe").status_code == 200)
             answers = [ask(x_plan="PREMIUM", x_account="user") for _ in range(12)]
             assert {answer.status_code for answer in answers} == {200}
             # Two windows at most, should the minute end meanwhile.

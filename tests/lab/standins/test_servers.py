@@ -1,4 +1,4 @@
-"""What plays MySQL and Redis: the machine's own server, and what stands in where there is none."""
+"""MySQL and Redis of the lab: the machine's own server, or a stand-in where there is none."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pymysql.cursors import Cursor
 
 from lab.standins import EMBEDDED, mysql
 from lab.standins import redis as redis_standin
-from tests.support.lab import eventually
+from tests.support.wait import wait
 
 ACCOUNT = {
     "MYSQL_DATABASE": "guest-book",
@@ -83,7 +83,7 @@ def reached(host: str, **account: str) -> bool:
 @pytest.mark.skipif(mysql.installed() is None, reason="needs mariadbd or mysqld")
 def test_mysql_is_set_up_as_the_image_does_and_keeps_its_data(host: str, tmp_path: Path) -> None:
     with serving("mysql", host, tmp_path, **ACCOUNT) as process:
-        eventually(lambda: reached(host), timeout=60, what="the account works")
+        wait(lambda: reached(host), "the account works", 60)
         assert reached(host, user="root", password=ACCOUNT["MYSQL_ROOT_PASSWORD"])
         assert not reached(host, password="wrong")
         assert not reached(host, user="root", password="")
@@ -96,7 +96,7 @@ def test_mysql_is_set_up_as_the_image_does_and_keeps_its_data(host: str, tmp_pat
         process.wait()
     changed = ACCOUNT | {"MYSQL_PASSWORD": "another"}
     with serving("mysql", host, tmp_path, **changed):
-        eventually(lambda: reached(host, password="another"), timeout=60)
+        wait(lambda: reached(host, password="another"), seconds=60)
         with connect(host, password="another") as connection, connection.cursor() as cursor:
             cursor.execute("SELECT text FROM t")
             assert cursor.fetchall() == (("naïve 🐬",),)
@@ -111,7 +111,7 @@ def test_mysql_reads_its_passwords_from_files_as_the_image_does(host: str, tmp_p
         files[f"{name}_FILE"] = str(tmp_path / name)
     names = {name: value for name, value in ACCOUNT.items() if "PASSWORD" not in name}
     with serving("mysql", host, tmp_path, **names, **files):
-        eventually(lambda: reached(host), timeout=60, what="the account works")
+        wait(lambda: reached(host), "the account works", 60)
         assert reached(host, user="root", password=ACCOUNT["MYSQL_ROOT_PASSWORD"])
         assert not reached(host, password="")
 
@@ -122,7 +122,10 @@ def test_without_mysql_a_placeholder_holds_the_port(host: str, tmp_path: Path) -
     assert refused.returncode == 1
     assert f"{host}:3306" in refused.stderr
     with serving("mysql", host, tmp_path, **{EMBEDDED: "1"}) as process:
-        eventually(lambda: subprocess.run(ping, capture_output=True, check=False).returncode == 0)
+        wait(
+            lambda: subprocess.run(ping, capture_output=True, check=False).returncode == 0,
+            seconds=30,
+        )
     assert process.returncode == 0
     assert "the guestbook uses SQLite" in (tmp_path / "log").read_text()
 
@@ -142,10 +145,10 @@ def test_redis_keeps_a_session_for_its_time(host: str, tmp_path: Path, embedded:
                 return bool(client.ping())
             return False
 
-        eventually(answers, timeout=30, what="it serves")
+        wait(answers, "it serves", 30)
         assert client.set("session", "Ann", px=60_000)
         assert client.get("session") == b"Ann"
         remaining = client.pttl("session")
         assert 0 < remaining <= 60_000
         assert client.set("short", "lived", px=50)
-        eventually(lambda: client.get("short") is None, what="it expires")
+        wait(lambda: client.get("short") is None, "it expires", 30)

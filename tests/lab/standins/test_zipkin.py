@@ -19,8 +19,8 @@ from lab.model import ServicePort
 from lab.standins.zipkin import create_app
 from lab.standins.zipkin_store import Span, Store
 from tests.support import harness
+from tests.support.wait import wait
 
-ROOT = Path(__file__).parents[3]
 T0 = 1_795_000_000_000_000
 
 
@@ -43,7 +43,7 @@ def client() -> Iterator[httpx.Client]:
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
-    harness.wait(lambda: server.started)
+    wait(lambda: server.started)
     port = server.servers[0].sockets[0].getsockname()[1]
     with httpx.Client(base_url=f"http://127.0.0.1:{port}") as made:
         yield made
@@ -155,13 +155,13 @@ def test_a_request_between_real_proxies_is_one_trace(tmp_path: Path) -> None:
         ) as server:
             try:
                 api = f"http://{zipkin.pod.address}:9411"
-                harness.wait(lambda: serves(api), 20)
+                wait(lambda: serves(api))
                 mesh.start()
                 answer = mesh.request("ui", "http://message/hello/x")
                 seen = answer.json()["headers"]
                 trace = seen["x-b3-traceid"]
                 assert seen["traceparent"].split("-")[1] == trace
-                harness.wait(lambda: len(spans(api, trace)) == 2, 20)
+                wait(lambda: len(spans(api, trace)) == 2)
                 client, serving = sorted(spans(api, trace), key=lambda one: str(one["kind"]))
                 services = [one["localEndpoint"]["serviceName"] for one in (client, serving)]
                 assert services == ["ui.default", "message.default"]

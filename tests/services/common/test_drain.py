@@ -11,9 +11,9 @@ from http.client import HTTPException
 
 import httpx
 
-from tests.services.conftest import StartService
-from tests.services.process import Service, wait_until
-from tests.services.wire import exchange, request
+from tests.support.service import Service, StartService
+from tests.support.wait import wait
+from tests.support.wire import exchange, request
 
 SAMPLE = "tests.services.common.sample"
 
@@ -56,12 +56,12 @@ def test_not_ready_first_while_new_connections_are_served(start_service: StartSe
     client = threading.Thread(target=connect_every_50_ms)
     client.start()
     try:
-        wait_until(lambda: answered, "the first answer")
+        wait(lambda: answered, "the first answer")
         service.signal(signal.SIGTERM)
-        wait_until(lambda: readiness(service) == 503, "readiness to say no", 1)
+        wait(lambda: readiness(service) == 503, "readiness to say no", 1)
         before = answered
         # Like a load balancer, the client goes away some time after it was told.
-        wait_until(lambda: answered > before + 10, "answers during the drain")
+        wait(lambda: answered > before + 10, "answers during the drain")
     finally:
         stop.set()
         client.join()
@@ -78,7 +78,7 @@ def test_a_kept_connection_is_closed_by_the_answer_not_under_it(
     with httpx.Client(base_url=service.url) as client:
         assert "connection" not in client.get("/items/1").headers
         service.signal(signal.SIGTERM)
-        wait_until(lambda: readiness(service) == 503, "readiness to say no")
+        wait(lambda: readiness(service) == 503, "readiness to say no")
         assert client.get("/items/1").headers["connection"] == "close"
         assert client.get("/items/1").status_code == 200  # On a new connection.
     service.signal(signal.SIGTERM)  # Enough of the drain.

@@ -8,9 +8,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.services.conftest import StartService
-from tests.services.process import Service, wait_until
-from tests.services.wire import exchange, request
+from tests.support.service import Service, StartService
+from tests.support.wait import wait
+from tests.support.wire import exchange, request
 
 SAMPLE = "tests.services.common.sample"
 
@@ -44,19 +44,19 @@ def test_a_dependency_goes_and_comes_back(
 ) -> None:
     assert get(service, "/readiness")[0] == 200
     (tmp_path / file).touch()
-    wait_until(lambda: get(service, "/readiness")[0] == 503, "readiness to say no", 5)
+    wait(lambda: get(service, "/readiness")[0] == 503, "readiness to say no", 5)
     down = {"status": "DOWN", "components": {"dependency": {"status": "DOWN", "error": error}}}
     assert get(service, "") == (503, down)
     assert get(service, "/liveness") == (200, {"status": "UP"})
     (tmp_path / file).unlink()
-    wait_until(lambda: get(service, "/readiness")[0] == 200, "readiness to recover", 5)
+    wait(lambda: get(service, "/readiness")[0] == 200, "readiness to recover", 5)
 
 
 @pytest.mark.parametrize("path", ["", "/readiness"])
 def test_the_first_probe_after_a_hang_says_up(service: Service, tmp_path: Path, path: str) -> None:
     """Kubernetes takes a pod out after two failures in a row: a hang must count once."""
     (tmp_path / "hang").touch()
-    wait_until(lambda: get(service, path)[0] == 503, "readiness to say no", 5)
+    wait(lambda: get(service, path)[0] == 503, "readiness to say no", 5)
     service.wait_for_line("the probe was cancelled")
     (tmp_path / "hang").unlink()
     time.sleep(1.2)  # An outcome is reused for a second; an earlier one says nothing.
@@ -67,7 +67,7 @@ def test_each_probe_of_a_hang_says_that_there_is_no_answer(
     service: Service, tmp_path: Path
 ) -> None:
     (tmp_path / "hang").touch()
-    wait_until(lambda: get(service, "/readiness")[0] == 503, "readiness to say no", 5)
+    wait(lambda: get(service, "/readiness")[0] == 503, "readiness to say no", 5)
     service.wait_for_line("the probe was cancelled")
     time.sleep(1.2)  # As above.
     status, body = get(service, "/readiness")
@@ -77,7 +77,7 @@ def test_each_probe_of_a_hang_says_that_there_is_no_answer(
 
 def test_a_hanging_dependency_does_not_hold_up_a_probe(service: Service, tmp_path: Path) -> None:
     (tmp_path / "hang").touch()
-    wait_until(lambda: get(service, "/readiness")[0] == 503, "readiness to say no", 5)
+    wait(lambda: get(service, "/readiness")[0] == 503, "readiness to say no", 5)
     started = time.monotonic()
     for _ in range(20):
         get(service, "/readiness")

@@ -7,10 +7,10 @@ import re
 import httpx
 import pytest
 
-from tests.services.conftest import StartService
-from tests.services.metrics import samples
-from tests.services.process import Service, wait_until
-from tests.services.wire import Connection, request
+from tests.support.metrics import samples
+from tests.support.service import Service, StartService
+from tests.support.wait import wait
+from tests.support.wire import Connection, request
 
 SAMPLE = "tests.services.common.sample"
 
@@ -190,7 +190,7 @@ def test_a_client_that_leaves_before_its_answer_is_no_failure_of_the_service(
         connection.send(request("GET", "/slow/0.5"))
         service.wait_for_line("sleeping")
     service.wait_for_line("GET /slow/0.5")
-    wait_until(lambda: samples(service, "http_requests_total"), "the request to be counted")
+    wait(lambda: samples(service, "http_requests_total"), "the request to be counted")
     service.stop()
     assert "ERROR" not in service.text
     assert "Traceback" not in service.text

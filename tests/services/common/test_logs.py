@@ -13,9 +13,8 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from tests.services.conftest import StartService
-from tests.services.process import READY, Service, environment
-from tests.services.wire import exchange, request
+from tests.support.service import READY, Service, StartService, environment
+from tests.support.wire import exchange, request
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 SAMPLE = "tests.services.common.sample"

@@ -12,8 +12,7 @@ import pytest
 from services.common.settings import CommonSettings, load
 from services.message.settings import Settings
 from tests.services.common import sample
-from tests.services.conftest import StartService
-from tests.services.process import environment
+from tests.support.service import StartService, environment
 
 SERVICE_LINKS = {
     "REDIS_SERVICE_HOST": "10.96.0.7",

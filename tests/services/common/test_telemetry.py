@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.services.common.collector import Collector, attributes, collector
-from tests.services.conftest import StartService
-from tests.services.process import Service, wait_until
-from tests.services.wire import exchange, request
+from tests.support.collector import Collector, attributes, collector
+from tests.support.service import Service, StartService
+from tests.support.wait import wait
+from tests.support.wire import exchange, request
 
 SAMPLE = "tests.services.common.sample"
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -117,7 +117,7 @@ def test_otlp_spans_continue_the_trace(
     outgoing = httpx.get(
         f"{service.url}/outgoing", headers={**incoming, "x-request-id": "kept"}
     ).json()
-    service.stop()  # What is not exported yet is exported at the end.
+    service.stop()  # The end exports the remaining spans.
 
     server, client = sorted(collected.otlp, key=lambda span: span["name"], reverse=True)[:2]
     server, client = (server, client) if client["name"] == "GET elsewhere" else (client, server)
@@ -212,7 +212,7 @@ def test_zipkin_spans_are_exported_while_it_runs(
 ) -> None:
     service = start_service(SAMPLE, ZIPKIN_ENDPOINT=f"{collected.url}/api/v2/spans")
     httpx.get(f"{service.url}/outgoing", headers=B3_MULTIPLE)
-    wait_until(lambda: len(collected.zipkin) == 2, "two spans at Zipkin")
+    wait(lambda: len(collected.zipkin) == 2, "two spans at Zipkin")
     by_kind = {span["kind"]: span for span in collected.zipkin}
     assert by_kind["SERVER"]["traceId"] == TRACE
     assert by_kind["SERVER"]["parentId"] == SPAN
@@ -248,9 +248,7 @@ def test_each_outage_of_the_collector_is_logged_once(start_service: StartService
 
     def export_until_logged(level: str) -> None:
         levels.append(level)
-        wait_until(
-            lambda: client.get("/items/1").is_success and lines() == levels, f"a line: {levels}"
-        )
+        wait(lambda: client.get("/items/1").is_success and lines() == levels, f"a line: {levels}")
         for _ in range(200):  # Several exports of the same outcome.
             client.get("/items/1")
         assert lines() == levels

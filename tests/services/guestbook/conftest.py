@@ -8,19 +8,9 @@ from uuid import uuid4
 
 import pytest
 
-from tests.services.conftest import StartService
-from tests.services.guestbook.client import Client, until_ready
-from tests.services.guestbook.mysql import MySQL
-
-
-@pytest.fixture(scope="session")
-def mysql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MySQL]:
-    """A running server; tests that stop it use one of their own."""
-    server = MySQL(tmp_path_factory.mktemp("mysql"))
-    try:
-        yield server
-    finally:
-        server.stop()
+from tests.support.client import Client, until_ready
+from tests.support.mysql import MySQL
+from tests.support.service import StartService
 
 
 @pytest.fixture(params=["sqlite", "mysql"], scope="module")

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from tests.services.guestbook.client import Client
+from tests.support.client import Client
 
 STALE = '"99"'
 

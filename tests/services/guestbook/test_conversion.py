@@ -13,11 +13,11 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.services.conftest import StartService
-from tests.services.guestbook.client import Client, until_ready, until_unready
-from tests.services.guestbook.mysql import MySQL
 from tests.services.guestbook.sql import execute, rows
-from tests.services.process import wait_until
+from tests.support.client import Client, until_ready, until_unready
+from tests.support.mysql import MySQL
+from tests.support.service import StartService
+from tests.support.wait import wait
 
 HIBERNATE = (
     "CREATE TABLE message (id bigint NOT NULL AUTO_INCREMENT, message varchar(255), "
@@ -250,7 +250,7 @@ def test_a_table_that_cannot_be_converted_is_not_used_and_the_log_says_what_to_r
             assert int(refused.headers["retry-after"]) > 0
         assert refusals() == [line]
         mysql.execute("ALTER TABLE message ENGINE=InnoDB", database=database)
-        line = wait_until(lambda: "".join(refusals()[1:]), "what is left to run")
+        line = wait(lambda: "".join(refusals()[1:]), "what is left to run")
         mysql.execute(*re.findall("ALTER TABLE [^;]*", line), database=database)
         until_ready(client)
         answers = [client.post({"username": "Ann", "message": "😀"}, "key") for _ in range(3)]

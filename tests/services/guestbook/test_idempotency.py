@@ -10,10 +10,10 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.services.conftest import StartService
-from tests.services.guestbook.client import PATH, Client, until_ready
-from tests.services.guestbook.mysql import MySQL
-from tests.services.process import wait_until
+from tests.support.client import PATH, Client, until_ready
+from tests.support.mysql import MySQL
+from tests.support.service import StartService
+from tests.support.wait import wait
 
 ENTRY = {"username": "Ann", "message": "once"}
 
@@ -149,7 +149,7 @@ def test_keys_expire_after_a_day_of_the_databases_clock(
 
     with Client(start_service("guestbook", DATABASE_URL=url)) as client:
         until_ready(client)
-        wait_until(old_key_is_forgotten, "the upkeep to forget the old key")
+        wait(old_key_is_forgotten, "the upkeep to forget the old key")
         assert place(client, keys[0]) == stored[0]
         assert place(client, keys[23]) == stored[23]
         assert place(client, keys[25]) != stored[25]

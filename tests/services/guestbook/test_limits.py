@@ -11,13 +11,13 @@ import httpx
 import psutil
 import pytest
 
-from tests.services.conftest import StartService
-from tests.services.guestbook.client import PATH, Client, until_ready
-from tests.services.guestbook.mysql import MySQL
 from tests.services.guestbook.sql import execute
-from tests.services.metrics import samples
-from tests.services.process import wait_until
-from tests.services.wire import Connection, request
+from tests.support.client import PATH, Client, until_ready
+from tests.support.metrics import samples
+from tests.support.mysql import MySQL
+from tests.support.service import StartService
+from tests.support.wait import wait
+from tests.support.wire import Connection, request
 
 MEMORY = 256 * 2**20
 """Bytes a pod may have."""
@@ -71,7 +71,7 @@ def test_readers_that_read_nothing_keep_nobody_waiting_and_little_memory(full: C
             largest = max(largest, process.memory_info().rss)
     assert largest < MEMORY, f"{largest / 2**20:.0f} MiB"
     assert refused > 0, "all turns were taken"
-    page = wait_until(lambda: full.get(LARGE).is_success, "a turn when the readers have left")
+    page = wait(lambda: full.get(LARGE).is_success, "a turn when the readers have left")
     assert page
     assert process.memory_info().rss < MEMORY
 
@@ -108,7 +108,7 @@ def test_a_client_that_leaves_within_its_body_is_no_failure_of_ours(
     def lines() -> list[str]:
         return empty.service.lines[before:]
 
-    wait_until(lambda: f"{method} {target} 499 " in "\n".join(lines()), "the line of it", 5)
+    wait(lambda: f"{method} {target} 499 " in "\n".join(lines()), "the line of it", 5)
     assert [key for key in samples(empty.service, "http_requests_total") if key[2] == "499"]
     assert failures(empty) == failed
     assert [message["message"] for message in empty.all()] == ["kept"]

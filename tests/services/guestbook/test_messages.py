@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.services.guestbook.client import PATH, Client
-from tests.services.metrics import samples
+from tests.support.client import PATH, Client
+from tests.support.metrics import samples
 
 JSON = {"Content-Type": "application/json"}
 NOON = "2026-01-31T12:00:00.000+00:00"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 from uuid import uuid4
 
-from tests.services.conftest import StartService
-from tests.services.guestbook.client import PATH, Client, until_ready
-from tests.services.guestbook.mysql import MySQL
-from tests.services.openapi import Deviation, check_openapi
+from tests.support.client import PATH, Client, until_ready
+from tests.support.mysql import MySQL
+from tests.support.openapi import Deviation, check_openapi
+from tests.support.service import StartService
 
 ITEM = f"{PATH}/{{id}}"
 

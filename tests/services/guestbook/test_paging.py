@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.services.guestbook.client import PATH, Client
+from tests.support.client import PATH, Client
 
 
 def messages(client: Client, **query: object) -> list[str]:

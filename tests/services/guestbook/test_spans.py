@@ -9,12 +9,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.services.common.collector import Collector, attributes, collector
-from tests.services.conftest import StartService
-from tests.services.guestbook.client import PATH, Client, until_ready
-from tests.services.guestbook.mysql import MySQL
-from tests.services.metrics import samples
-from tests.services.process import wait_until
+from tests.support.client import PATH, Client, until_ready
+from tests.support.collector import Collector, attributes, collector
+from tests.support.metrics import samples
+from tests.support.mysql import MySQL
+from tests.support.service import StartService
+from tests.support.wait import wait
 
 CLIENT = 3
 """The kind of a span, and the status below, as numbers of OTLP."""
@@ -124,6 +124,6 @@ def test_zipkin_knows_the_database_as_a_service(
     def calls() -> list[dict[str, Any]]:
         return [span for span in collected.zipkin if span["kind"] == "CLIENT"]
 
-    (call,) = wait_until(calls, "the span of the database")
+    (call,) = wait(calls, "the span of the database")
     assert call["name"].lower() == "select message"
     assert call["remoteEndpoint"]["serviceName"] == "mysql"

@@ -9,11 +9,11 @@ from uuid import uuid4
 
 import pytest
 
-from tests.services.conftest import StartService
-from tests.services.guestbook.client import PATH, Client, until_ready
-from tests.services.guestbook.mysql import MySQL
 from tests.services.guestbook.sql import execute, rows
-from tests.services.metrics import samples
+from tests.support.client import PATH, Client, until_ready
+from tests.support.metrics import samples
+from tests.support.mysql import MySQL
+from tests.support.service import StartService
 
 ROW = "INSERT INTO message (username, message, timestamp) VALUES ('A', 'b', '2026-01-31')"
 """A message written by hand."""

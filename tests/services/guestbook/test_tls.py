@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.services.certificate import certificate
-from tests.services.conftest import StartService
-from tests.services.guestbook.client import Client, until_ready, until_unready
-from tests.services.guestbook.mysql import MySQL
+from tests.support.certificate import certificate
+from tests.support.client import Client, until_ready, until_unready
+from tests.support.mysql import MySQL
+from tests.support.service import StartService
 
 
 @pytest.fixture(scope="module")

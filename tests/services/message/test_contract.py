@@ -7,10 +7,9 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from tests.services.common.collector import attributes, collector
-from tests.services.conftest import StartService
-from tests.services.metrics import samples
-from tests.services.process import Service
+from tests.support.collector import attributes, collector
+from tests.support.metrics import samples
+from tests.support.service import Service, StartService
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import time
 import httpx
 import pytest
 
-from tests.services.conftest import StartService
-from tests.services.process import Service, wait_until
+from tests.support.service import Service, StartService
+from tests.support.wait import wait
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_for_ends_the_misbehaviour(message: Service) -> None:
     httpx.get(f"{message.url}/misbehave?for=0.7")
     started = time.monotonic()
     assert httpx.get(f"{message.url}/hello/x").status_code == 503
-    wait_until(lambda: httpx.get(f"{message.url}/hello/x").status_code == 200, "good behaviour", 10)
+    wait(lambda: httpx.get(f"{message.url}/hello/x").status_code == 200, "good behaviour", 10)
     assert time.monotonic() - started >= 0.6
     message.wait_for_line("'misbehave' has been set to 'false'")
 

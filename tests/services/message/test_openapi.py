@@ -7,9 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.services.conftest import StartService
-from tests.services.openapi import Deviation, check_openapi
-from tests.services.process import Service
+from tests.support.openapi import Deviation, check_openapi
+from tests.support.service import Service, StartService
 
 HELLO, SWITCHES = "/hello/{name}", ("/misbehave", "/behave")
 

@@ -7,8 +7,8 @@ import threading
 import pytest
 
 from tests.services.ui.backend import HANG, RESET, Answer, Backend, Guestbook, Seen, as_json
-from tests.services.ui.conftest import Ui
-from tests.services.ui.page import UNAVAILABLE, read
+from tests.support.page import UNAVAILABLE, read
+from tests.support.ui import Ui
 
 
 def http(head: str, body: str = "") -> Answer:

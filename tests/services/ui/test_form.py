@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.services.process import wait_until
 from tests.services.ui.backend import Answer, Backend, Guestbook, JavaGuestbook, as_problem
-from tests.services.ui.conftest import Ui
-from tests.services.ui.page import read, request_id
+from tests.support.page import read, request_id
+from tests.support.ui import Ui
+from tests.support.wait import wait
 
 FORM = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data; boundary=limit"
@@ -259,7 +259,7 @@ def test_a_visitor_who_leaves_in_mid_form_is_no_error(
         with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
             connection.sendall(f"POST /greet HTTP/1.1\r\n{head}".encode() + begun)
     left = {"method": "POST", "route": "/greet", "status": "499"}
-    wait_until(lambda: fresh_ui.counted("http_requests_total", **left) == 3, "the metric")
+    wait(lambda: fresh_ui.counted("http_requests_total", **left) == 3, "the metric")
     fresh_ui.wait_for_line("POST /greet 499")
     assert fresh_ui.counted("http_requests_total") == 3
     assert "ERROR" not in fresh_ui.text

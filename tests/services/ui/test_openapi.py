@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.services.openapi import Deviation, check_openapi
-from tests.services.ui.conftest import Ui
+from tests.support.openapi import Deviation, check_openapi
+from tests.support.ui import Ui
 
 HTML = {"content": {"text/html": {"schema": {"type": "string"}}}}
 

@@ -10,8 +10,9 @@ import httpx
 import pytest
 
 from tests.services.ui.backend import Answer, Backend, Guestbook, greets
-from tests.services.ui.conftest import RedisServer, Ui
-from tests.services.ui.page import read, request_id
+from tests.support.page import read, request_id
+from tests.support.redis import RedisServer
+from tests.support.ui import Ui
 
 TTL = 30 * 60
 

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.services.ui.backend import Answer, Backend, Guestbook, Seen
-from tests.services.ui.conftest import StartUi, Ui
-from tests.services.ui.page import UNAVAILABLE, read
+from tests.support.page import UNAVAILABLE, read
+from tests.support.ui import StartUi, Ui
 
 
 @pytest.fixture

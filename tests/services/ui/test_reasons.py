@@ -18,8 +18,8 @@ from tests.services.ui.backend import (
     as_problem,
     as_text,
 )
-from tests.services.ui.conftest import Ui
-from tests.services.ui.page import Shown, read
+from tests.support.page import Shown, read
+from tests.support.ui import Ui
 
 SAFE = "sending it again is safe, it will not be stored twice"
 LOOK_FIRST = "It may have been stored all the same; look before you send it again."

@@ -13,10 +13,11 @@ from functools import partial
 import httpx
 import pytest
 
-from tests.services.process import wait_until
 from tests.services.ui.backend import Backend, Guestbook
-from tests.services.ui.conftest import RedisServer, StartUi, Ui
-from tests.services.ui.page import read
+from tests.support.page import read
+from tests.support.redis import RedisServer
+from tests.support.ui import StartUi, Ui
+from tests.support.wait import wait
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def test_it_recovers_when_redis_comes_and_goes(own_ui: Ui, own_redis: RedisServe
     with own_ui.browser() as browser:
         for _ in range(2):
             own_redis.start()
-            wait_until(own_ui.ready, "readiness after the start of Redis")
+            wait(own_ui.ready, "readiness after the start of Redis")
             assert read(browser.get("/")).sessions_work
             assert browser.post("/greet", data={"name": "Ada"}).status_code == 303
             assert read(browser.get("/")).greeting == "Hello Ada from message-1 with 1.0"
@@ -69,7 +70,7 @@ def test_it_recovers_when_redis_comes_and_goes(own_ui: Ui, own_redis: RedisServe
             assert page.status_code == 200
             assert read(page).greeting is None
             assert not read(page).sessions_work
-            wait_until(lambda: not own_ui.ready(), "unreadiness after the stop of Redis")
+            wait(lambda: not own_ui.ready(), "unreadiness after the stop of Redis")
             assert own_ui.alive()
     assert not [line for line in own_ui.lines if "Traceback" in line]
 
@@ -108,10 +109,10 @@ class TestOutage:
     def running(self, own_redis: RedisServer, own_ui: Ui) -> Iterator[RedisServer]:
         """A Redis that the test breaks; it works when the test begins."""
         own_redis.start()
-        wait_until(own_ui.ready, "readiness")
+        wait(own_ui.ready, "readiness")
         yield own_redis
         own_redis.stop()
-        wait_until(lambda: not own_ui.ready(), "unreadiness")
+        wait(lambda: not own_ui.ready(), "unreadiness")
 
     @staticmethod
     def read_only(redis: RedisServer) -> None:
@@ -163,7 +164,7 @@ class TestOutage:
 
         written = len(lines())
         away(running)
-        wait_until(lambda: not own_ui.ready(), "unreadiness")
+        wait(lambda: not own_ui.ready(), "unreadiness")
         assert own_ui.alive()
         with ThreadPoolExecutor(8) as visitors:
             list(visitors.map(visit, range(24)))
@@ -172,7 +173,7 @@ class TestOutage:
         assert re.search(f"WARNING Sessions are unavailable: .*({reason})", line)
 
         back(running)
-        wait_until(own_ui.ready, "readiness")
+        wait(own_ui.ready, "readiness")
         with own_ui.browser() as browser:
             browser.post("/greet", data={"name": "Ada"})
             assert read(browser.get("/")).greeting == "Hello Ada from message-1 with 1.0"
@@ -183,7 +184,7 @@ class TestOutage:
         self, own_ui: Ui, running: RedisServer
     ) -> None:
         running.freeze()
-        wait_until(lambda: not own_ui.ready(), "unreadiness")
+        wait(lambda: not own_ui.ready(), "unreadiness")
         assert own_ui.alive()
         running.thaw()
         # Within a second an outcome is used again, and a probe in between would be the first.
@@ -200,12 +201,12 @@ class TestOutage:
                 browser.post("/greet", data={"name": f"Ada {number}"})
                 visitors[f"Ada {number}"] = browser
             running.freeze()
-            wait_until(lambda: not own_ui.ready(), "unreadiness")
+            wait(lambda: not own_ui.ready(), "unreadiness")
             with ThreadPoolExecutor(12) as threads:
                 pages = threads.map(lambda browser: browser.get("/"), visitors.values())
                 assert not any(read(page).sessions_work for page in pages)
             running.thaw()
-            wait_until(own_ui.ready, "readiness")
+            wait(own_ui.ready, "readiness")
             for _ in range(3):
                 for name, browser in visitors.items():
                     assert read(browser.get("/")).name == name
@@ -214,7 +215,7 @@ class TestOutage:
         self, own_ui: Ui, running: RedisServer
     ) -> None:
         running.ask("FLUSHALL")
-        wait_until(lambda: own_ui.ready() and running.ask("DBSIZE") != ":0", "the key of a probe")
+        wait(lambda: own_ui.ready() and running.ask("DBSIZE") != ":0", "the key of a probe")
         staying = (
             "local n = 0 for _, key in ipairs(redis.call('KEYS', '*')) do "
             "if redis.call('TTL', key) < 0 then n = n + 1 end end return n"
@@ -236,9 +237,9 @@ class TestOutage:
             "unreachable": (running.stop, running.start),
         }
         for outcome, (away, back) in breaks.items():
-            wait_until(own_ui.ready, "readiness")
+            wait(own_ui.ready, "readiness")
             assert rises("ok", counted("ok"))
             before = counted(outcome)
             away()
-            wait_until(partial(rises, outcome, before), outcome)
+            wait(partial(rises, outcome, before), outcome)
             back()

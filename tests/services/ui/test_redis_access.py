@@ -8,10 +8,11 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.services.certificate import certificate
 from tests.services.ui.backend import Backend
-from tests.services.ui.conftest import RedisServer, StartUi, Ui
-from tests.services.ui.page import read
+from tests.support.certificate import certificate
+from tests.support.page import read
+from tests.support.redis import RedisServer
+from tests.support.ui import StartUi, Ui
 
 PASSWORD = "p@ss/wörd:%41 #1"
 

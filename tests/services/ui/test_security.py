@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.services.ui.backend import Backend, Guestbook
-from tests.services.ui.conftest import StartUi, Ui
+from tests.support.ui import StartUi, Ui
 
 
 def policy(response: httpx.Response) -> dict[str, str]:

@@ -9,10 +9,11 @@ from uuid import UUID
 import httpx
 import pytest
 
-from tests.services.common.collector import Collector, Json, attributes, collector
-from tests.services.process import wait_until
 from tests.services.ui.backend import HANG, RESET, Answer, Backend, Guestbook, as_json, greets
-from tests.services.ui.conftest import RedisServer, StartUi, Ui
+from tests.support.collector import Collector, Json, attributes, collector
+from tests.support.redis import RedisServer
+from tests.support.ui import StartUi, Ui
+from tests.support.wait import wait
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 PARENT = f"00-{TRACE}-{SPAN}-01"
@@ -327,7 +328,7 @@ class TestMetrics:
         form = {"name": "Ada"} if method == "POST" else None
         answer = httpx.request(method, ui.url + path, data=form, trust_env=False)
         assert answer.status_code == status
-        wait_until(lambda: counted() == (requests + 1, durations + 1), f"{labels} to be counted")
+        wait(lambda: counted() == (requests + 1, durations + 1), f"{labels} to be counted")
 
     FAILURES = (
         (Answer(403, b"RBAC: access denied"), "refused"),

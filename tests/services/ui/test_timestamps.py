@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from tests.services.ui.backend import Guestbook
-from tests.services.ui.conftest import Ui
-from tests.services.ui.page import read
+from tests.support.page import read
+from tests.support.ui import Ui
 
 NOON = "31 Jan 2026, 12:00 UTC"
 

@@ -8,23 +8,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
 
-T = TypeVar("T")
+from tests.support.wait import wait
 
 READY = re.compile(r"is ready on (http://\S+?), management on (http://[\w.:\[\]-]+)")
-
-
-def wait_until(probe: Callable[[], T | None], what: str, timeout: float = 20) -> T:
-    """The first true outcome of `probe`, asked again and again; fails naming `what`."""
-    deadline = time.monotonic() + timeout
-    while not (outcome := probe()):
-        if time.monotonic() > deadline:
-            raise AssertionError(f"waited {timeout:g} s for {what}")
-        time.sleep(0.01)
-    return outcome
 
 
 class Service:
@@ -32,7 +22,7 @@ class Service:
 
     def __init__(self, name: str, environ: dict[str, str]) -> None:
         self.lines: list[str] = []
-        """What it wrote so far, without line ends."""
+        """The lines of its output so far, without line ends."""
         self.process = subprocess.Popen(
             [sys.executable, "-m", name if "." in name else f"services.{name}"],
             env=environ,
@@ -44,7 +34,7 @@ class Service:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         try:
-            found = wait_until(self._addresses, f"{name} to be ready")
+            found = wait(self._addresses, f"{name} to be ready")
         except BaseException:
             self.kill()
             raise
@@ -60,7 +50,7 @@ class Service:
 
     def wait_for_line(self, text: str, timeout: float = 20) -> str:
         """The first line that has the text in it, as soon as it is written."""
-        return wait_until(
+        return wait(
             lambda: next((line for line in list(self.lines) if text in line), ""),
             f"a line with {text!r} in:\n{self.text}",
             timeout,
@@ -113,3 +103,25 @@ def environment(**settings: object) -> dict[str, str]:
         "MANAGEMENT_PORT": "0",
         **{name: str(value) for name, value in settings.items()},
     }
+
+
+class StartService(Protocol):
+    def __call__(self, name: str, **settings: object) -> Service:
+        """Start `python -m services.<name>` with these variables, and wait until it is ready."""
+
+
+@contextmanager
+def starter() -> Iterator[StartService]:
+    """Starts services on free ports of 127.0.0.1; they are stopped at the end."""
+    started: list[Service] = []
+
+    def start(name: str, **settings: object) -> Service:
+        service = Service(name, environment(**settings))
+        started.append(service)
+        return service
+
+    try:
+        yield start
+    finally:
+        for service in reversed(started):
+            service.stop()

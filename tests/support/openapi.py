@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tests.services.process import environment
+from tests.support.service import environment
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from typing import Any, Self
 
 import httpx
 
-from tests.services.process import Service, wait_until
+from tests.support.service import Service
+from tests.support.wait import wait
 
 PATH = "/api/messages"
 
@@ -67,10 +68,8 @@ class Client:
 
 
 def until_ready(client: Client, seconds: float = 20) -> None:
-    wait_until(lambda: client.readiness().status_code == 200, "the guestbook to be ready", seconds)
+    wait(lambda: client.readiness().status_code == 200, "the guestbook to be ready", seconds)
 
 
 def until_unready(client: Client, seconds: float = 20) -> None:
-    wait_until(
-        lambda: client.readiness().status_code == 503, "the guestbook to be unready", seconds
-    )
+    wait(lambda: client.readiness().status_code == 503, "the guestbook to be unready", seconds)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -15,7 +14,8 @@ from typing import Any
 import pymysql
 import pytest
 
-from tests.services.process import wait_until
+from tests.support.ports import free_port
+from tests.support.wait import wait
 
 DATABASE = "guestbook"
 
@@ -44,9 +44,7 @@ class MySQL:
         self._data = folder / "data"
         self._log = folder / "log"
         self._process: subprocess.Popen[bytes] | None = None
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         self._initialize()
 
     def url(self, database: str = DATABASE, user: str = "root", port: int | None = None) -> str:
@@ -137,7 +135,7 @@ class MySQL:
                 stdout=log,
                 stderr=log,
             )
-        wait_until(self._answers, f"the database server; see {self._log}", 60)
+        wait(self._answers, f"the database server; see {self._log}", 60)
 
     def stop(self) -> None:
         self._end(signal.SIGTERM)

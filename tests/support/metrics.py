@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.services.process import Service
+from tests.support.service import Service
 
 HTTP_LABELS = ("method", "route", "status")
 

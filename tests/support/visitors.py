@@ -11,6 +11,8 @@ from typing import Self
 
 import httpx
 
+from tests.support.wait import wait
+
 
 class Visitors:
     """Threads that post through the page, each like a browser with a stubborn person.
@@ -43,6 +45,11 @@ class Visitors:
         self._stop.set()
         for thread in self._threads:
             thread.join()
+
+    def wait_for(self, more: int, what: str) -> None:
+        """Waits until so many more messages are acknowledged."""
+        before = len(self.acknowledged)
+        wait(lambda: len(self.acknowledged) >= before + more, what, 120)
 
     def _visit(self) -> None:
         with httpx.Client(base_url=self._url, timeout=20) as browser:
