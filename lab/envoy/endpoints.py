@@ -86,4 +86,4 @@ def auto_mtls(view: View, host: Host) -> bool:
         return False
     if peer_authentication.namespace_mode(view.snapshot, host.namespace) == "DISABLE":
         return False
-    return view.snapshot.mesh.get("enableAutoMtls") is not False
+    return view.mesh.enable_auto_mtls

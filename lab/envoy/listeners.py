@@ -55,16 +55,16 @@ def connection_manager(
         "stream_idle_timeout": "0s",
         "proxy_100_continue": True,
         "upgrade_configs": [{"upgrade_type": "websocket"}],
-        "request_id_extension": telemetry.request_id_extension(view.snapshot, view.pod, direction),
+        "request_id_extension": telemetry.request_id_extension(view, direction),
         **CLIENT_CERTIFICATE_DETAILS[direction],
         **fields,
         "http_filters": http_filters(view, direction),
     }
     if direction != "outbound":
         config["server_name"] = "istio-envoy"
-    if log := telemetry.access_log(view.snapshot, view.pod, direction):
+    if log := telemetry.access_log(view, direction):
         config["access_log"] = log
-    if (tracing := telemetry.tracing(view.snapshot, view.pod, direction)) is not None:
+    if (tracing := telemetry.tracing(view, direction)) is not None:
         config["tracing"] = tracing
     return extension(
         "envoy.filters.network.http_connection_manager",
@@ -75,7 +75,7 @@ def connection_manager(
 
 def access_log(view: View, direction: Direction) -> Json:
     """A listener's own log: of connections that fit none of its filter chains (flag NR)."""
-    found = telemetry.listener_access_log(view.snapshot, view.pod, direction)
+    found = telemetry.listener_access_log(view, direction)
     return {"access_log": found} if found else {}
 
 
@@ -112,7 +112,7 @@ def http_filters(view: View, direction: Direction) -> list[Json]:
 def tcp_proxy(view: View, direction: Direction, cluster: str) -> Json:
     """Forwards bytes to one cluster."""
     fields: Json = {"stat_prefix": cluster, "cluster": cluster}
-    if log := telemetry.access_log(view.snapshot, view.pod, direction):
+    if log := telemetry.access_log(view, direction):
         fields["access_log"] = log
     return extension(
         "envoy.filters.network.tcp_proxy",

@@ -152,7 +152,7 @@ def default_route(view: View, host: Host, port: ServicePort) -> Route:
         "timeout": NO_TIMEOUT,
         "max_grpc_timeout": NO_TIMEOUT,
     }
-    retry = virtual_service.retry_policy(view, None, hashing=bool(hashing))
+    retry = virtual_service.retry_policy(None, hashing=bool(hashing))
     if retry is not None:
         action["retry_policy"] = retry
     if hashing:

@@ -10,6 +10,7 @@ from lab.envoy import clusters, endpoints, listeners, routes, tls
 from lab.explain import decision as authorization_decision
 from lab.explain.interpret import Request
 from lab.explain.steps import Step
+from lab.kinds import selection
 from lab.kinds.peer_authentication import becomes as peer_authentication
 from lab.kinds.request_authentication import becomes as request_authentication
 from lab.kinds.services import Endpoint, Host
@@ -169,7 +170,7 @@ def _authenticated(
 
     Where nobody checks tokens, nobody reads them.
     """
-    policies = request_authentication.applicable(snapshot, pod)
+    policies = selection.for_pod(snapshot, request_authentication.KIND, pod)
     rules = request_authentication.rules(snapshot, pod)
     if not rules:
         return replace(request, claims=None), request, None

@@ -13,12 +13,11 @@ from typing import Literal
 
 import re2
 
-from lab import names
+from lab.kinds import selection
 from lab.kinds.authorization_policy.checks import (
     DRY_RUN,
     MATCH_ANY,
     MATCH_ONE,
-    AuthorizationPolicySpec,
     Operation,
     Rule,
     Source,
@@ -27,7 +26,6 @@ from lab.model import Json, Pod, Snapshot
 from lab.resources.resource import Resource
 from lab.xds import extension
 
-KIND = "AuthorizationPolicy"
 Action = Literal["AUDIT", "DENY", "ALLOW"]
 ACTIONS: tuple[Action, ...] = ("AUDIT", "DENY", "ALLOW")
 
@@ -53,18 +51,8 @@ class Attribute:
 
 def applicable(snapshot: Snapshot, pod: Pod, action: Action) -> list[Resource]:
     """The policies of one action for a pod: the root namespace's and its own namespace's."""
-    namespaces = (snapshot.root_namespace, pod.namespace)
-    return [
-        policy
-        for policy in snapshot.of(KIND)
-        if policy.namespace in namespaces
-        and policy.spec.action == action
-        and names.selects(_labels(policy.spec), pod.labels)
-    ]
-
-
-def _labels(spec: AuthorizationPolicySpec) -> dict[str, str]:
-    return spec.selector.match_labels if spec.selector is not None else {}
+    found = selection.for_pod(snapshot, "AuthorizationPolicy", pod)
+    return [policy for policy in found if policy.spec.action == action]
 
 
 def dry_run(policy: Resource) -> bool:

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lab import names
+from lab.kinds import selection
 from lab.kinds.destination_rule.checks import (
     ClientTLSSettings,
     ConnectionPoolSettings,
     ConsistentHash,
-    DestinationRuleSpec,
     LoadBalancer,
     OutlierDetection,
     PortTrafficPolicy,
@@ -60,8 +60,7 @@ def applicable(snapshot: Snapshot, pod: Pod, host: str, namespace: str) -> Rule 
     rules = [
         rule
         for rule in snapshot.of("DestinationRule")
-        if exported(rule.spec.export_to, rule.namespace, pod.namespace)
-        and _meant_for(rule.spec, pod, rule.namespace)
+        if exported(rule.spec.export_to, rule.namespace, pod.namespace) and _meant_for(rule, pod)
     ]
     searched = [namespace, snapshot.root_namespace]
     if pod.namespace != snapshot.root_namespace:
@@ -75,12 +74,10 @@ def applicable(snapshot: Snapshot, pod: Pod, host: str, namespace: str) -> Rule 
     return None
 
 
-def _meant_for(spec: DestinationRuleSpec, pod: Pod, namespace: str) -> bool:
-    if spec.workload_selector is None:
+def _meant_for(rule: Resource, pod: Pod) -> bool:
+    if rule.spec.workload_selector is None:
         return True
-    return namespace == pod.namespace and names.selects(
-        spec.workload_selector.match_labels, pod.labels
-    )
+    return rule.namespace == pod.namespace and names.selects(selection.labels(rule), pod.labels)
 
 
 def _most_specific(rules: Iterable[Resource], host: str) -> list[Resource]:

@@ -12,20 +12,18 @@ from dataclasses import dataclass, field
 
 import re2
 
-from lab import names
+from lab.kinds import selection
 from lab.kinds.envoy_filter import matching
 from lab.kinds.envoy_filter.checks import (
     CONNECTION_MANAGER,
     MESSAGES,
     ConfigPatch,
-    EnvoyFilterSpec,
     Match,
 )
 from lab.kinds.envoy_filter.matching import Context
 from lab.model import Json, Pod, ProxyConfig, Snapshot
 from lab.resources.resource import Problem, Resource
 
-KIND = "EnvoyFilter"
 ISTIO_VERSION = "1.30.3"
 """What `match.proxy.proxyVersion` is compared with."""
 
@@ -85,12 +83,7 @@ class Patching:
 
 def applicable(snapshot: Snapshot, pod: Pod) -> list[PatchOf]:
     """The patches for a pod in their order: by priority, the root namespace's first, by age."""
-    namespaces = (snapshot.root_namespace, pod.namespace)
-    found = [
-        resource
-        for resource in snapshot.of(KIND)
-        if resource.namespace in namespaces and names.selects(_labels(resource.spec), pod.labels)
-    ]
+    found = selection.for_pod(snapshot, "EnvoyFilter", pod)
     found.sort(
         key=lambda item: (
             item.spec.priority,
@@ -105,10 +98,6 @@ def applicable(snapshot: Snapshot, pod: Pod) -> list[PatchOf]:
         for index, patch in enumerate(resource.spec.config_patches)
         if _same_version(patch.match)
     ]
-
-
-def _labels(spec: EnvoyFilterSpec) -> dict[str, str]:
-    return spec.workload_selector.labels if spec.workload_selector is not None else {}
 
 
 def _same_version(match: Match) -> bool:

@@ -6,11 +6,10 @@ a `jwksUri` names are fetched beforehand, as istiod does, and are part of the sn
 
 from __future__ import annotations
 
-from lab import names
+from lab.kinds import selection
 from lab.kinds.authorization_policy.becomes import JWT_FILTER, PAYLOAD
-from lab.kinds.request_authentication.checks import JWTRule, RequestAuthenticationSpec, usable_keys
+from lab.kinds.request_authentication.checks import JWTRule, usable_keys
 from lab.model import Json, Pod, Snapshot
-from lab.resources.resource import Resource
 from lab.xds import extension
 
 KIND = "RequestAuthentication"
@@ -28,23 +27,11 @@ fetched: no token passes."""
 _SPACE_DELIMITED = ("permission", "scope")
 
 
-def applicable(snapshot: Snapshot, pod: Pod) -> list[Resource]:
-    """The policies for a pod: the root namespace's and its own namespace's, oldest first."""
-    return [
-        policy
-        for policy in snapshot.of(KIND)
-        if policy.namespace in (snapshot.root_namespace, pod.namespace)
-        and names.selects(_labels(policy.spec), pod.labels)
-    ]
-
-
-def _labels(spec: RequestAuthenticationSpec) -> dict[str, str]:
-    return spec.selector.match_labels if spec.selector is not None else {}
-
-
 def rules(snapshot: Snapshot, pod: Pod) -> list[JWTRule]:
     """The rules for a pod, by issuer, in which order they are tried."""
-    found = [rule for policy in applicable(snapshot, pod) for rule in policy.spec.jwt_rules]
+    found = [
+        rule for policy in selection.for_pod(snapshot, KIND, pod) for rule in policy.spec.jwt_rules
+    ]
     return sorted(found, key=lambda rule: rule.issuer)
 
 

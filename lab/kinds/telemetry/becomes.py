@@ -7,22 +7,22 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from lab import names
+from lab.kinds import selection
 from lab.kinds.mesh_config import becomes as mesh_config
 from lab.kinds.mesh_config.checks import ExtensionProvider, FileAccessLogProvider, MeshConfig
 from lab.kinds.telemetry.checks import (
     AccessLogging,
     CustomTag,
     ModeSelector,
-    TelemetrySpec,
     Tracing,
 )
+from lab.kinds.visible import View
 from lab.model import Json, Pod, Snapshot
 from lab.resources.resource import Resource
 from lab.xds import duration, extension, typed
 
 Direction = Literal["inbound", "outbound", "gateway"]
 
-KIND = "Telemetry"
 LOG_FORMAT = (
     '[%START_TIME%] "%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%" '
     "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %CONNECTION_TERMINATION_DETAILS% "
@@ -65,29 +65,15 @@ JSON_FORMAT = {
 _ONLY_WITHOUT_CHAIN: Json = {"response_flag_filter": {"flags": ["NR"]}}
 
 
-def applicable(snapshot: Snapshot, pod: Pod) -> list[Resource]:
-    """The Telemetries for a pod, the mesh's first; what a later one says overrides."""
-    found: list[Resource] = []
-    for namespace in dict.fromkeys((snapshot.root_namespace, pod.namespace)):
-        wide = (
-            policy
-            for policy in snapshot.of(KIND)
-            if policy.namespace == namespace and not _labels(policy)
-        )
-        found.extend(policy for policy in [next(wide, None)] if policy is not None)
-    found.extend(
-        policy
-        for policy in snapshot.of(KIND)
-        if policy.namespace == pod.namespace
-        and _labels(policy)
-        and names.selects(_labels(policy), pod.labels)
-    )
-    return found
-
-
-def _labels(policy: Resource) -> dict[str, str]:
-    spec: TelemetrySpec = policy.spec
-    return spec.selector.match_labels if spec.selector is not None else {}
+def _policies(view: View) -> list[Resource]:
+    """Returns the Telemetries for a proxy, the mesh's first; a later one overrides."""
+    snapshot, pod = view.snapshot, view.pod
+    namespaces = dict.fromkeys((snapshot.root_namespace, pod.namespace))
+    wide = [selection.of_namespace(snapshot, "Telemetry", namespace) for namespace in namespaces]
+    return [
+        *(policy for policy in wide if policy is not None),
+        *selection.of_workload(snapshot, "Telemetry", pod),
+    ]
 
 
 def _concerns(match: ModeSelector | None, direction: Direction) -> bool:
@@ -96,21 +82,19 @@ def _concerns(match: ModeSelector | None, direction: Direction) -> bool:
     return (match.mode == "SERVER") == (direction == "inbound")
 
 
-def access_log(snapshot: Snapshot, pod: Pod, direction: Direction) -> list[Json]:
+def access_log(view: View, direction: Direction) -> list[Json]:
     """The access loggers of an HTTP connection manager or a TCP proxy."""
-    return _loggers(snapshot, pod, direction, [])
+    return _loggers(view, direction, [])
 
 
-def listener_access_log(snapshot: Snapshot, pod: Pod, direction: Direction) -> list[Json]:
+def listener_access_log(view: View, direction: Direction) -> list[Json]:
     """The access loggers of a listener: connections that no filter chain matched (flag NR)."""
-    return _loggers(snapshot, pod, direction, [_ONLY_WITHOUT_CHAIN])
+    return _loggers(view, direction, [_ONLY_WITHOUT_CHAIN])
 
 
-def _loggers(
-    snapshot: Snapshot, pod: Pod, direction: Direction, conditions: list[Json]
-) -> list[Json]:
-    mesh = mesh_config.defaults(snapshot.mesh)
-    chosen = _log_providers(snapshot, pod, direction, mesh)
+def _loggers(view: View, direction: Direction, conditions: list[Json]) -> list[Json]:
+    mesh = view.mesh
+    chosen = _log_providers(view, direction)
     if chosen is None:
         if not mesh.access_log_file:
             return []
@@ -127,17 +111,15 @@ def _loggers(
     return loggers
 
 
-def _log_providers(
-    snapshot: Snapshot, pod: Pod, direction: Direction, mesh: MeshConfig
-) -> dict[str, str] | None:
+def _log_providers(view: View, direction: Direction) -> dict[str, str] | None:
     """The providers that log, each with its filter expression; None without any Telemetry."""
     blocks = [
         block
-        for policy in applicable(snapshot, pod)
+        for policy in _policies(view)
         for block in policy.spec.access_logging
         if _concerns(block.match, direction)
     ]
-    standard = mesh.default_providers.access_logging
+    standard = view.mesh.default_providers.access_logging
     if not blocks and not standard:
         return None
     chosen: dict[str, str] = dict.fromkeys(standard, "")
@@ -212,42 +194,40 @@ class TracingSpec:
     request_id_sampling: bool = True
 
 
-def tracing(snapshot: Snapshot, pod: Pod, direction: Direction) -> Json | None:
+def tracing(view: View, direction: Direction) -> Json | None:
     """The `tracing` of an HTTP connection manager; None switches tracing off.
 
     A Telemetry whose provider is unknown, or whose service is in no registry, traces nothing.
     """
-    mesh = mesh_config.defaults(snapshot.mesh)
+    mesh = view.mesh
     proxy = mesh.default_config.tracing
-    spec = tracing_spec(snapshot, pod, direction)
+    spec = tracing_spec(view, direction)
     if spec is None:
         if not mesh.enable_tracing:
             return None
         # Without a provider nothing is exported; istiod writes it all the same.
-        return _sampled(proxy.sampling, _tags(pod, TracingSpec()), proxy.max_path_tag_length)
+        return _sampled(proxy.sampling, _tags(view.pod, TracingSpec()), proxy.max_path_tag_length)
     if spec.disabled or spec.provider is None:
         return None
-    exporter = _exporter(snapshot, pod, spec.provider)
+    exporter = _exporter(view, spec.provider)
     if exporter is None:
         return None
     own = spec.provider.zipkin or spec.provider.opentelemetry
     length = (own.max_tag_length if own is not None else None) or proxy.max_path_tag_length
     sampling = proxy.sampling if spec.sampling is None else spec.sampling
-    result = _sampled(sampling, _tags(pod, spec), length)
+    result = _sampled(sampling, _tags(view.pod, spec), length)
     result["provider"] = exporter
-    if pod.proxy == "gateway":
+    if view.pod.proxy == "gateway":
         result["spawn_upstream_span"] = True
     if not spec.context_propagation:
         result["no_context_propagation"] = True
     return result
 
 
-def tracing_spec(snapshot: Snapshot, pod: Pod, direction: Direction) -> TracingSpec | None:
+def tracing_spec(view: View, direction: Direction) -> TracingSpec | None:
     """The merged tracing of all Telemetries; None when neither they nor the mesh name any."""
-    mesh = mesh_config.defaults(snapshot.mesh)
-    blocks: list[Tracing] = [
-        block for policy in applicable(snapshot, pod) for block in policy.spec.tracing
-    ]
+    mesh = view.mesh
+    blocks: list[Tracing] = [block for policy in _policies(view) for block in policy.spec.tracing]
     standard = mesh.default_providers.tracing
     if not blocks and not standard:
         return None
@@ -277,9 +257,9 @@ def _said(block: Tracing, mesh: MeshConfig) -> Iterator[tuple[str, object]]:
         yield "request_id_sampling", block.use_request_id_for_trace_sampling
 
 
-def request_id_extension(snapshot: Snapshot, pod: Pod, direction: Direction) -> Json:
+def request_id_extension(view: View, direction: Direction) -> Json:
     """The `request_id_extension` of an HTTP connection manager."""
-    spec = tracing_spec(snapshot, pod, direction)
+    spec = tracing_spec(view, direction)
     return {
         "typed_config": typed(
             "extensions.request_id.uuid.v3.UuidRequestIdConfig",
@@ -362,11 +342,11 @@ def _tags(pod: Pod, spec: TracingSpec) -> list[Json]:
     return sorted(tags, key=lambda tag: str(tag["tag"]))
 
 
-def _exporter(snapshot: Snapshot, pod: Pod, provider: ExtensionProvider) -> Json | None:
+def _exporter(view: View, provider: ExtensionProvider) -> Json | None:
     target = provider.zipkin or provider.opentelemetry
     if target is None:
         return None
-    host = _registered(snapshot, target.service)
+    host = _registered(view.snapshot, target.service)
     if host is None:
         return None
     cluster = names.cluster(target.port, host)
@@ -395,7 +375,7 @@ def _exporter(snapshot: Snapshot, pod: Pod, provider: ExtensionProvider) -> Json
     return extension(
         "envoy.tracers.opentelemetry",
         "config.trace.v3.OpenTelemetryConfig",
-        service_name=service_name(pod),
+        service_name=service_name(view.pod),
         grpc_service={"envoy_grpc": {"cluster_name": cluster, "authority": host}},
     )
 

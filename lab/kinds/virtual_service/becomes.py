@@ -286,7 +286,7 @@ def _action(view: View, resource: Resource, http: HTTPRoute, attachment: Attachm
     action["timeout"] = timeout
     action["max_grpc_timeout"] = timeout
     hashing = _hash_policy(view, resource, http.route, attachment.port)
-    retry = retry_policy(view, http.retries, hashing=bool(hashing))
+    retry = retry_policy(http.retries, hashing=bool(hashing))
     if retry is not None:
         action["retry_policy"] = retry
     if hashing:
@@ -347,12 +347,11 @@ def _hash_policy(
     return policies
 
 
-def retry_policy(view: View, retries: HTTPRetry | None, *, hashing: bool = False) -> Json | None:
+def retry_policy(retries: HTTPRetry | None, *, hashing: bool = False) -> Json | None:
     """A route's retries: its own, else the mesh's default, else Istio's (two more tries when no
     connection was made; an answer, whatever its status, is not retried)."""
     if retries is None:
-        default = view.snapshot.mesh.get("defaultHttpRetryPolicy")
-        retries = HTTPRetry.model_validate(default) if default else HTTPRetry(attempts=2)
+        retries = HTTPRetry(attempts=2)
     if retries.attempts <= 0:
         return None
     retry_on, codes = retry_conditions(retries.retry_on)
