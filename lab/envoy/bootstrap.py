@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lab import names
+from lab import names, versions
 from lab.model import Json, Pod
 from lab.xds import ROUTER, extension, socket_address, typed
 
@@ -28,7 +28,7 @@ def bootstrap(pod: Pod) -> Json:
                 "NAMESPACE": pod.namespace,
                 "SERVICE_ACCOUNT": pod.service_account,
                 "LABELS": dict(pod.labels),
-                "ISTIO_VERSION": ISTIO_VERSION,
+                "ISTIO_VERSION": versions.istio(),
             },
         },
         "admin": {"address": socket_address(pod.inside_address, names.ADMIN_PORT)},
@@ -75,9 +75,6 @@ def bootstrap(pod: Pod) -> Json:
         },
     }
 
-
-ISTIO_VERSION = "1.30.3"
-"""The Istio whose behaviour is reproduced; EnvoyFilters may match it."""
 
 STATS_TAGS = (
     ("cluster_name", r"^cluster\.((.+?);\.)"),

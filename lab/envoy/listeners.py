@@ -19,9 +19,6 @@ from lab.xds import HTTP_INSPECTOR, ROUTER, TLS_INSPECTOR, extension, file_sourc
 
 Direction = Literal["inbound", "outbound", "gateway"]
 
-MTLS_ALPN = ["istio", "istio-peer-exchange", "istio-http/1.0", "istio-http/1.1", "istio-h2"]
-"""What a sidecar's ClientHello says; by it a PERMISSIVE port tells mesh TLS from the rest."""
-
 CLIENT_CERTIFICATE_DETAILS: dict[Direction, Json] = {
     "inbound": {
         "forward_client_cert_details": "APPEND_FORWARD",
@@ -350,7 +347,7 @@ def inbound_matches(protocol: PortProtocol, mode: peer_authentication.Mode) -> l
     if mode == "DISABLE":
         return [(_RAW, "plain", kind)]
     both: list[_Chain] = [
-        ({**_TLS, "application_protocols": MTLS_ALPN}, "mtls", kind),
+        ({**_TLS, "application_protocols": list(tls.MTLS_ALPN)}, "mtls", kind),
         (_RAW, "plain", kind),
     ]
     if kind == "tcp":

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import re2
 
+from lab import versions
 from lab.kinds import selection
 from lab.kinds.envoy_filter import matching
 from lab.kinds.envoy_filter.checks import (
@@ -23,9 +24,6 @@ from lab.kinds.envoy_filter.checks import (
 from lab.kinds.envoy_filter.matching import Context
 from lab.model import Json, Pod, ProxyConfig, Snapshot
 from lab.resources.resource import Problem, Resource
-
-ISTIO_VERSION = "1.30.3"
-"""What `match.proxy.proxyVersion` is compared with."""
 
 _INSERTIONS = ("INSERT_BEFORE", "INSERT_AFTER", "INSERT_FIRST")
 _LISTS = ("HTTP_FILTER", "NETWORK_FILTER", "LISTENER_FILTER", "HTTP_ROUTE")
@@ -102,7 +100,7 @@ def applicable(snapshot: Snapshot, pod: Pod) -> list[PatchOf]:
 
 def _same_version(match: Match) -> bool:
     pattern = match.proxy.proxy_version if match.proxy is not None else ""
-    return not pattern or re2.search(pattern, ISTIO_VERSION) is not None
+    return not pattern or re2.search(pattern, versions.istio()) is not None
 
 
 def apply(snapshot: Snapshot, pod: Pod, config: ProxyConfig) -> ProxyConfig:

@@ -12,11 +12,13 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from lab import versions as lab_versions
 from lab.cli.lifecycle import MESH_BASELINE
 from lab.exercises import load
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 ISTIO = REPOSITORY / "istio"
+LAB = REPOSITORY / "lab"
 SCHEMAS = json.loads((REPOSITORY / "tests/data/istio-1.30.3-crds.json").read_text())["schemas"]
 SUFFIXES = (".yaml", ".yml", ".json")
 """What kubectl reads in a folder; it reads no folder below it."""
@@ -135,9 +137,12 @@ def test_the_version_of_istio_is_written_once() -> None:
     (version,) = re.findall(r"^ISTIO_VERSION=([\d.]+)$", versions, re.M)
     (tested,) = re.findall(r'^ISTIO_TESTED="([\d. ]+)"$', versions, re.M)
     assert version.rpartition(".")[0] in tested.split()
-    for path in [*ISTIO.joinpath("install").rglob("*"), ISTIO / "README.md"]:
+    any_patch = re.compile(re.escape(version.rpartition(".")[0]) + r"\.\d")
+    lab = [*LAB.rglob("*.py"), *LAB.rglob("*.yaml")]
+    for path in [*ISTIO.joinpath("install").rglob("*"), ISTIO / "README.md", *lab]:
         if path.is_file() and path.name != "versions.env":
-            assert version not in path.read_text(), path
+            assert not any_patch.search(path.read_text()), path
+    assert lab_versions.istio() == version
 
 
 def test_helm_and_istioctl_install_the_same() -> None:
