@@ -36,7 +36,7 @@ def outbound_mode(sidecar: Resource | None, mesh: Mapping[str, Any]) -> Outbound
 
 
 def imports(sidecar: Resource | None, namespace: str, host: str) -> bool:
-    """Whether a host of `namespace` is among those the Sidecar's egress lists."""
+    """Returns whether the egress of a Sidecar lists a host of `namespace`."""
     if sidecar is None:
         return True
     spec: SidecarSpec = sidecar.spec
