@@ -74,7 +74,7 @@ def gateway(name: str, namespace: str) -> str:
 
 
 def matches(pattern: str, host: str) -> bool:
-    """Whether a host, possibly a wildcard itself, is within a (wildcard) pattern."""
+    """Returns whether a host, possibly a wildcard itself, is within a (wildcard) pattern."""
     if pattern == "*":
         return True
     if pattern.startswith("*"):
@@ -83,5 +83,5 @@ def matches(pattern: str, host: str) -> bool:
 
 
 def selects(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
-    """Whether every label of `selector` is among `labels`; an empty selector selects all."""
+    """Returns whether every label of `selector` is among `labels`; an empty one selects all."""
     return all(labels.get(key) == value for key, value in selector.items())

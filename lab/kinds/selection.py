@@ -44,7 +44,7 @@ class Selecting(IstioModel):
 
 
 def selector_problems(spec: Selecting, path: Path) -> Iterator[Problem]:
-    """istiod's checks of a selector."""
+    """Yields the problems that istiod finds in a selector."""
     attachments = [spec.selector, spec.target_ref, spec.target_refs or None]
     if sum(attachment is not None for attachment in attachments) > 1:
         yield Problem(path, "only one of targetRefs or selector can be set")
