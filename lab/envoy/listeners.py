@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 from lab import names
@@ -147,37 +148,25 @@ def _inbound(view: View) -> Json:
     pod = view.pod
     owners = clusters.inbound_ports(view.snapshot, pod)
     ports = sorted({*pod.ports.values(), *owners})
-    chains: list[Json] = []
-    sniffed: list[int] = []
-    plain: list[int] = []
-    for target in ports:
-        owner = owners.get(target)
-        protocol: PortProtocol = owner[1].protocol if owner else "AUTO"
-        mode = tls.inbound_mode(view, target)
-        if mode == "DISABLE":
-            plain.append(target)
-        if protocol == "AUTO":
-            sniffed.append(target)
-        chains += _inbound_chains(view, target, owner, protocol, mode)
-    first, *rest = ports
-    listener: Json = {
-        "name": names.INBOUND_LISTENER,
-        "address": socket_address(pod.address, first),
-        "traffic_direction": "INBOUND",
-        "continue_on_listener_filters_timeout": True,
-        "listener_filters_timeout": "0s",
-        "listener_filters": [
+    plain = [port for port in ports if tls.inbound_mode(view, port) == "DISABLE"]
+    known = [port for port in ports if port in owners and owners[port][1].protocol != "AUTO"]
+    addresses = [{"address": socket_address(pod.address, port)} for port in ports]
+    return given(
+        name=names.INBOUND_LISTENER,
+        address=addresses[0]["address"],
+        traffic_direction="INBOUND",
+        continue_on_listener_filters_timeout=True,
+        listener_filters_timeout="0s",
+        listener_filters=[
             *_inspector(TLS_INSPECTOR, plain, len(ports)),
-            *_inspector(HTTP_INSPECTOR, [p for p in ports if p not in sniffed], len(ports)),
+            *_inspector(HTTP_INSPECTOR, known, len(ports)),
         ],
-        "filter_chains": chains,
+        filter_chains=[
+            chain for port in ports for chain in _inbound_chains(view, port, owners.get(port))
+        ],
         **access_log(view, "inbound"),
-    }
-    if rest:
-        listener["additional_addresses"] = [
-            {"address": socket_address(pod.address, port)} for port in rest
-        ]
-    return listener
+        additional_addresses=addresses[1:] or None,
+    )
 
 
 def _inspector(inspector: Json, without: list[int], count: int) -> list[Json]:
@@ -227,30 +216,22 @@ def inbound_matches(protocol: PortProtocol, mode: Mode) -> list[_Chain]:
 
 
 def _inbound_chains(
-    view: View,
-    target: int,
-    owner: tuple[Host, ServicePort] | None,
-    protocol: PortProtocol,
-    mode: Mode,
-) -> list[Json]:
-    result: list[Json] = []
-    for match, security, kind in inbound_matches(protocol, mode):
-        chain: Json = {
-            "name": f"0.0.0.0_{target}",
-            "filter_chain_match": {"destination_port": target, **match},
-            "filters": (
-                [_inbound_manager(view, target, owner)]
-                if kind == "http"
-                else [
-                    *authorization.network_filters(view.snapshot, view.pod),
-                    tcp_proxy(view, "inbound", names.inbound_cluster(target)),
-                ]
-            ),
-        }
-        if security == "mtls":
-            chain["transport_socket"] = tls.downstream_context(view.snapshot, view.pod)
-        result.append(chain)
-    return result
+    view: View, target: int, owner: tuple[Host, ServicePort] | None
+) -> Iterator[Json]:
+    protocol = owner[1].protocol if owner else "AUTO"
+    for match, security, kind in inbound_matches(protocol, tls.inbound_mode(view, target)):
+        if kind == "http":
+            filters = [_inbound_manager(view, target, owner)]
+        else:
+            proxy = tcp_proxy(view, "inbound", names.inbound_cluster(target))
+            filters = [*authorization.network_filters(view.snapshot, view.pod), proxy]
+        secure = security == "mtls"
+        yield given(
+            name=f"0.0.0.0_{target}",
+            filter_chain_match={"destination_port": target, **match},
+            filters=filters,
+            transport_socket=tls.downstream_context(view.snapshot, view.pod) if secure else None,
+        )
 
 
 def _inbound_manager(view: View, target: int, owner: tuple[Host, ServicePort] | None) -> Json:

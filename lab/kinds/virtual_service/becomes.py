@@ -6,7 +6,7 @@ Each match of each route is one Envoy route, in order, and the first that fits w
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from lab import names
@@ -113,16 +113,13 @@ def is_catch_all(route: Json) -> bool:
     )
 
 
-def _concerns(
-    view: View, resource: Resource, match: HTTPMatchRequest, attachment: Attachment
-) -> bool:
-    if match.port and match.port != attachment.port:
+def _concerns(view: View, resource: Resource, match: HTTPMatchRequest, place: Attachment) -> bool:
+    if match.port and match.port != place.port:
         return False
     if match.gateways:
-        return attachment.gateway in (
-            names.gateway(name, resource.namespace) for name in match.gateways
-        )
-    if attachment.gateway != names.MESH:
+        bound = (names.gateway(name, resource.namespace) for name in match.gateways)
+        return place.gateway in bound
+    if place.gateway != names.MESH:
         return True
     if match.source_namespace and match.source_namespace != view.pod.namespace:
         return False
@@ -276,24 +273,24 @@ def forward(
 
 
 def _action(view: View, resource: Resource, http: HTTPRoute, attachment: Attachment) -> Json:
-    port = attachment.port
+    def cluster_of(destination: Destination) -> str:
+        return destination_cluster(view, destination, resource.namespace, attachment.port)
+
     if len(http.route) == 1:
-        own = http.route[0].destination
-        destination: Json = {"cluster": destination_cluster(view, own, resource.namespace, port)}
+        destination: Json = {"cluster": cluster_of(http.route[0].destination)}
     else:
-        clusters = list(_weighted(view, resource, http.route, port))
-        destination = {"weighted_clusters": {"clusters": clusters}}
+        destination = {"weighted_clusters": {"clusters": list(_weighted(http.route, cluster_of))}}
     rewrite = http.rewrite
     regex = rewrite.uri_regex_rewrite if rewrite else None
     return forward(
         destination,
-        _hash_policy(view, resource, http.route, port),
+        _hash_policy(view, [cluster_of(entry.destination) for entry in http.route]),
         http.retries,
         duration(http.timeout),
         regex_rewrite=regex and {"pattern": {"regex": regex.match}, "substitution": regex.rewrite},
         prefix_rewrite=(rewrite.uri or None) if rewrite and regex is None else None,
         host_rewrite_literal=_authority(http) or None,
-        request_mirror_policies=list(_mirrors(view, resource, http, port)) or None,
+        request_mirror_policies=list(_mirrors(http, cluster_of)) or None,
     )
 
 
@@ -309,32 +306,23 @@ def destination_cluster(view: View, destination: Destination, namespace: str, po
 
 
 def _weighted(
-    view: View, resource: Resource, entries: list[HTTPRouteDestination], port: int
+    entries: list[HTTPRouteDestination], cluster_of: Callable[[Destination], str]
 ) -> Iterator[Json]:
     for entry in entries:
-        if entry.weight <= 0:
-            continue
-        cluster: Json = {
-            "name": destination_cluster(view, entry.destination, resource.namespace, port),
-            "weight": entry.weight,
-        }
-        _headers(cluster, entry.headers)
-        if authority := _host_header(entry.headers):
-            cluster["host_rewrite_literal"] = authority
-        yield cluster
+        if entry.weight > 0:
+            cluster: Json = {"name": cluster_of(entry.destination), "weight": entry.weight}
+            _headers(cluster, entry.headers)
+            if authority := _host_header(entry.headers):
+                cluster["host_rewrite_literal"] = authority
+            yield cluster
 
 
-def _hash_policy(
-    view: View, resource: Resource, entries: list[HTTPRouteDestination], port: int
-) -> list[Json]:
+def _hash_policy(view: View, clusters: list[str]) -> list[Json]:
     policies: list[Json] = []
-    for entry in entries:
-        cluster = destination_cluster(view, entry.destination, resource.namespace, port)
-        _, number, subset, host = cluster.split("|")
-        policy = view.policy(host, int(number), subset or None)
-        for found in destination_rule.hash_policy(policy.load_balancer):
-            if found not in policies:
-                policies.append(found)
+    for cluster in clusters:
+        _, port, subset, host = cluster.split("|")
+        balancer = view.policy(host, int(port), subset).load_balancer
+        policies += [one for one in destination_rule.hash_policy(balancer) if one not in policies]
     return policies
 
 
@@ -374,7 +362,7 @@ def retry_conditions(retry_on: str | None) -> tuple[str, list[int]]:
     return ",".join(words), codes
 
 
-def _mirrors(view: View, resource: Resource, http: HTTPRoute, port: int) -> Iterator[Json]:
+def _mirrors(http: HTTPRoute, cluster_of: Callable[[Destination], str]) -> Iterator[Json]:
     found: list[tuple[Destination, Json]] = []
     if http.mirror is not None:
         integers = (http.mirror_percent, http.mirror_percent_snake)
@@ -384,7 +372,7 @@ def _mirrors(view: View, resource: Resource, http: HTTPRoute, port: int) -> Iter
     for destination, fraction in found:
         if fraction["numerator"]:
             yield {
-                "cluster": destination_cluster(view, destination, resource.namespace, port),
+                "cluster": cluster_of(destination),
                 "runtime_fraction": {"default_value": fraction},
                 "trace_sampled": False,
                 "disable_shadow_host_suffix_append": True,
