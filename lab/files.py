@@ -1,4 +1,4 @@
-"""Files that are replaced as a whole."""
+"""Files, replaced as a whole."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file; a reader, or a crash, sees the old content or the new, never a part."""
+    """Replaces a file; a reader, or a crash, sees the old content or the new, never a part."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:

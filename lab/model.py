@@ -1,4 +1,4 @@
-"""What the translation to Envoy reads (a snapshot of the mesh) and what it makes.
+"""Input and output of the translation to Envoy: a snapshot of the mesh, a proxy's configuration.
 
 The translation is a pure function: `translate.proxy_config(snapshot, pod)` is what istiod would
 push to that pod's proxy. Nothing here has an effect.
@@ -16,7 +16,7 @@ Json = dict[str, Any]
 """One Envoy v3 resource or a part of one, in its JSON form with snake_case names."""
 
 PortProtocol = Literal["HTTP", "HTTP2", "GRPC", "TCP", "TLS", "HTTPS", "AUTO"]
-"""What Istio makes of a Service port's name and appProtocol (its "protocol selection")."""
+"""The protocol by a Service port's name and appProtocol (Istio's "protocol selection")."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +95,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class ProxyConfig:
-    """What one Envoy is given: lists of Listener, Cluster, RouteConfiguration and
-    ClusterLoadAssignment, each in the JSON form that file-system xDS takes."""
+    """The resources of one Envoy: Listener, Cluster, RouteConfiguration, ClusterLoadAssignment."""
 
     listeners: list[Json]
     clusters: list[Json]

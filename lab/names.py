@@ -1,4 +1,4 @@
-"""Istio's names for what it generates; logs, statistics and EnvoyFilters speak of these."""
+"""Istio's names of generated Envoy resources, as in logs, statistics and EnvoyFilters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TUNNEL = "virtualOutbound-catchall-tcp"
 """The internal listener of tunnelled (CONNECT) connections to ports that no host has."""
 
 PROXY = "istio-proxy"
-"""The container that a proxy is, in a pod."""
+"""The container of a proxy."""
 
 MESH = "mesh"
 """The reserved gateway that stands for all sidecars."""
@@ -27,7 +27,7 @@ ADMIN_PORT = 15000
 
 
 def inside(address: str) -> str:
-    """The inside address of a pod, the twin of its pod address."""
+    """Returns the inside address of a pod by its pod address."""
     return address.replace("127.77.", "127.78.", 1)
 
 
@@ -40,12 +40,12 @@ def inbound_cluster(target_port: int) -> str:
 
 
 def tunnel(port: int) -> str:
-    """The internal listener of tunnelled connections to a port that some TLS or TCP host has."""
+    """Returns the internal listener of tunnelled connections to a port of a TLS or TCP host."""
     return f"0.0.0.0_{port}"
 
 
 def server_name(port: int, host: str, subset: str = "") -> str:
-    """The SNI a sidecar sends to another."""
+    """Returns the SNI that a sidecar sends to another."""
     return f"outbound_.{port}_.{subset}_.{host}"
 
 
@@ -54,14 +54,14 @@ def virtual_host(host: str, port: int) -> str:
 
 
 def expand(host: str, namespace: str) -> str:
-    """A host written in a resource of `namespace`, in full: only one without a dot is short."""
+    """Returns the full name of a host in a resource of `namespace`; one with a dot is full."""
     if "." in host or host.startswith("*"):
         return host
     return f"{host}.{namespace}.svc.cluster.local"
 
 
 def gateway(name: str, namespace: str) -> str:
-    """A VirtualService's gateway reference as `namespace/name`; `mesh` stays."""
+    """Returns a VirtualService's gateway reference as `namespace/name`; `mesh` stays."""
     if name == MESH:
         return name
     if "/" in name:
@@ -74,7 +74,7 @@ def gateway(name: str, namespace: str) -> str:
 
 
 def matches(pattern: str, host: str) -> bool:
-    """Whether a host, possibly a wildcard itself, is within a (wildcard) pattern."""
+    """Returns whether a host, possibly a wildcard itself, is within a (wildcard) pattern."""
     if pattern == "*":
         return True
     if pattern.startswith("*"):
@@ -83,5 +83,5 @@ def matches(pattern: str, host: str) -> bool:
 
 
 def selects(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
-    """Whether every label of `selector` is among `labels`; an empty selector selects all."""
+    """Returns whether every label of `selector` is among `labels`; an empty one selects all."""
     return all(labels.get(key) == value for key, value in selector.items())

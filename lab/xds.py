@@ -1,27 +1,39 @@
-"""The few shapes that recur in Envoy's JSON: typed extensions, addresses, durations, files."""
+"""Recurring parts of Envoy's JSON: typed extensions, addresses, durations, files."""
 
 from __future__ import annotations
 
 import re
 from datetime import timedelta
+from typing import overload
 
 from lab.model import Json
 
 TYPE_PREFIX = "type.googleapis.com/envoy."
 
 
+def given(**fields: object) -> Json:
+    """Returns the fields that are not None."""
+    return {key: value for key, value in fields.items() if value is not None}
+
+
 def typed(kind: str, **fields: object) -> Json:
-    """An `Any`: `kind` is the message without `type.googleapis.com/envoy.`."""
+    """Returns an `Any`; `kind` is the message without `type.googleapis.com/envoy.`."""
     return {"@type": f"{TYPE_PREFIX}{kind}", **fields}
 
 
 def extension(name: str, kind: str, **fields: object) -> Json:
-    """A named extension (a filter, a transport socket, ...) with its typed configuration."""
+    """Returns a named extension (a filter, a transport socket, ...) with its configuration."""
     return {"name": name, "typed_config": typed(kind, **fields)}
 
 
-def duration(value: timedelta) -> str:
-    """Protobuf's JSON form: `5s`, `0.25s`."""
+@overload
+def duration(value: timedelta) -> str: ...
+@overload
+def duration(value: None) -> None: ...
+def duration(value: timedelta | None) -> str | None:
+    """Returns a duration in protobuf's JSON form: `5s`, `0.25s`."""
+    if value is None:
+        return None
     return f"{value.total_seconds():.6f}".rstrip("0").rstrip(".") + "s"
 
 
@@ -29,30 +41,41 @@ def socket_address(address: str, port: int) -> Json:
     return {"socket_address": {"address": address, "port_value": port}}
 
 
+def static_assignment(cluster: str, address: Json) -> Json:
+    """Returns the `load_assignment` of a cluster with one endpoint."""
+    endpoints = [{"lb_endpoints": [{"endpoint": {"address": address}}]}]
+    return {"cluster_name": cluster, "endpoints": endpoints}
+
+
 def file_name(resource: str) -> str:
-    """A resource's name as a file name (`%` for the characters a path gives a meaning to)."""
+    """Returns a resource's name as a file name, with `%2F` for a slash."""
     return re.sub(r"[%/\0]", lambda found: f"%{ord(found[0]):02X}", resource) + ".json"
 
 
-def file_source(kind: str, resource: str) -> Json:
-    """Where a proxy reads one of its resources: a file below the folder it runs in."""
-    return {
-        "path_config_source": {"path": f"./{kind}/{file_name(resource)}"},
-        "resource_api_version": "V3",
-    }
+def file_source(path: str) -> Json:
+    """Returns the config source of a file; a relative path is below the proxy's folder."""
+    return {"path_config_source": {"path": path}, "resource_api_version": "V3"}
+
+
+def resource_source(kind: str, resource: str) -> Json:
+    """Returns the config source of one resource of a proxy."""
+    return file_source(f"./{kind}/{file_name(resource)}")
 
 
 HTTP_PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
 def http_protocol_options(**fields: object) -> Json:
-    """A cluster's `typed_extension_protocol_options`."""
+    """Returns the `typed_extension_protocol_options` of a cluster."""
     return {
         HTTP_PROTOCOL_OPTIONS: typed("extensions.upstreams.http.v3.HttpProtocolOptions", **fields)
     }
 
 
 ROUTER: Json = extension("envoy.filters.http.router", "extensions.filters.http.router.v3.Router")
+RAW_BUFFER: Json = extension(
+    "envoy.transport_sockets.raw_buffer", "extensions.transport_sockets.raw_buffer.v3.RawBuffer"
+)
 TLS_INSPECTOR: Json = extension(
     "envoy.filters.listener.tls_inspector",
     "extensions.filters.listener.tls_inspector.v3.TlsInspector",

@@ -6,14 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
+from lab import versions
 from lab.cli.client import FailureError
 from lab.cli.output import write, yaml_text
-
-SIDECAR = {
-    "name": "istio-proxy",
-    "image": "docker.io/istio/proxyv2:1.30.3",
-    "restartPolicy": "Always",
-}
 
 
 def register(app: typer.Typer) -> None:
@@ -60,4 +55,9 @@ def injected(manifest: Any) -> Any:
 def _with_sidecar(spec: dict[str, Any]) -> dict[str, Any]:
     if spec.get("initContainers"):
         return spec
-    return {"initContainers": [dict(SIDECAR)]} | spec
+    sidecar = {
+        "name": "istio-proxy",
+        "image": versions.proxy_image(),
+        "restartPolicy": "Always",
+    }
+    return {"initContainers": [sidecar]} | spec

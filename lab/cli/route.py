@@ -161,7 +161,7 @@ def _published(snapshot: Snapshot, lab: Client) -> Snapshot:
     from dataclasses import replace
     from urllib.parse import urlsplit
 
-    from lab.envoy import gateway
+    from lab.kinds.gateway import becomes as gateway
 
     status = lab.call("status")
     pods = []

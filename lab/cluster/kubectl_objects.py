@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from lab import versions
 from lab.cluster.container import ContainerRunner, Status
-from lab.cluster.pod import PROXY_IMAGE, PodRunner
+from lab.cluster.pod import PodRunner
 from lab.cluster.store import Record, content, document
 from lab.names import PROXY
 
@@ -44,7 +45,7 @@ def pod(runner: PodRunner, uid: str) -> Json:
     spec = dict(content(runner.resource).get("spec", {}))
     if model.proxy == "sidecar":
         # A native sidecar, as istiod injects it today.
-        sidecar = {"name": PROXY, "image": PROXY_IMAGE, "restartPolicy": "Always"}
+        sidecar = {"name": PROXY, "image": versions.proxy_image(), "restartPolicy": "Always"}
         spec["initContainers"] = [sidecar]
     spec.setdefault("serviceAccountName", model.service_account)
     spec["nodeName"] = "lab"

@@ -15,6 +15,7 @@ from typing import Literal, Protocol
 
 import httpx
 
+from lab import versions
 from lab.cluster import container_commands, environment, process, programs, volumes
 from lab.cluster.container import Command, ContainerRunner, Settings
 from lab.cluster.environment import Lookup, Resolve
@@ -26,7 +27,6 @@ from lab.model import Pod, Service
 from lab.names import PROXY
 from lab.resources.resource import Resource
 
-PROXY_IMAGE = "docker.io/istio/proxyv2:1.30.3"
 PROXY_READINESS_PERIOD = 15
 """Seconds, as in Istio's injection template (`values.global.proxy.readinessPeriodSeconds`)."""
 
@@ -253,7 +253,7 @@ class PodRunner:
 
         return Settings(
             name=PROXY,
-            image=PROXY_IMAGE,
+            image=versions.proxy_image(),
             command=command,
             target=lambda _probe, command: Target(
                 self.model.inside_address, {}, command.env, command.folder

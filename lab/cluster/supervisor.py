@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 
+from lab import versions
 from lab.cluster import api, process
 from lab.cluster import server as control
 from lab.cluster.addresses import take_slice
@@ -194,7 +195,9 @@ def _apply(
     say: Say,
 ) -> None:
     """Apply a file of this package, `texts` and the manifests at `baseline`."""
-    own = (f"(built in) {builtin}", (Path(__file__).parent / builtin).read_text())
+    text = (Path(__file__).parent / builtin).read_text()
+    text = text.replace("$ISTIO_VERSION", versions.istio())
+    own = (f"(built in) {builtin}", text)
     files = [text for path in baseline for text in load.read(_shown(path))]
     applied = api.apply(cluster, [own, *texts, *files])
     shown = ", ".join(map(_shown, baseline)) or builtin

@@ -1,17 +1,29 @@
-"""The bootstrap of a proxy: what its Envoy knows before any resource is translated."""
+"""Bootstrap of a proxy: its identity, admin interface, metrics and health."""
 
 from __future__ import annotations
 
-from lab import names
+from lab import names, versions
 from lab.model import Json, Pod
-from lab.xds import ROUTER, extension, socket_address, typed
+from lab.xds import ROUTER, extension, file_source, given, socket_address, static_assignment, typed
 
 CDS_FILE = "cds.json"
 LDS_FILE = "lds.json"
 
+STATS_TAGS = (
+    ("cluster_name", r"^cluster\.((.+?);\.)"),
+    ("http_conn_manager_prefix", r"^http\.((.+?);\.)"),
+    ("listener_address", r"^listener\.(((?:\d{1,3}\.){3}\d{1,3}_\d+)\.)"),
+    ("response_code_class", r"_rq(_(\dxx))$"),
+    ("response_code", r"_rq(_(\d{3}))$"),
+)
+"""Istio's labels of statistics; a name within a statistic ends with `;`."""
+
+RARE_WATCHDOG = {"miss_timeout": "3600s", "megamiss_timeout": "3600s"}
+"""Envoy's watchdog would wake every thread five times a second, in every pod."""
+
 
 def bootstrap(pod: Pod) -> Json:
-    """An Envoy that reads its listeners and clusters from files in the folder it runs in.
+    """Returns the bootstrap of an Envoy that reads listeners and clusters from files.
 
     The admin interface, health and metrics have the ports they have in Istio, at the pod's inside
     address.
@@ -28,19 +40,16 @@ def bootstrap(pod: Pod) -> Json:
                 "NAMESPACE": pod.namespace,
                 "SERVICE_ACCOUNT": pod.service_account,
                 "LABELS": dict(pod.labels),
-                "ISTIO_VERSION": ISTIO_VERSION,
+                "ISTIO_VERSION": versions.istio(),
             },
         },
         "admin": {"address": socket_address(pod.inside_address, names.ADMIN_PORT)},
         "dynamic_resources": {
-            "cds_config": _file(CDS_FILE),
-            "lds_config": _file(LDS_FILE),
+            "cds_config": file_source(f"./{CDS_FILE}"),
+            "lds_config": file_source(f"./{LDS_FILE}"),
         },
         "static_resources": {
-            "clusters": [
-                _to_admin("prometheus_stats", pod),
-                _to_admin("agent", pod),
-            ],
+            "clusters": [_to_admin("prometheus_stats", pod), _to_admin("agent", pod)],
             "listeners": [
                 _listener(pod, names.METRICS_PORT, "/stats/prometheus", "prometheus_stats", None),
                 _listener(pod, names.HEALTH_PORT, "/healthz/ready", "agent", "/ready"),
@@ -61,82 +70,37 @@ def bootstrap(pod: Pod) -> Json:
             "main_thread_watchdog": dict(RARE_WATCHDOG),
             "worker_watchdog": dict(RARE_WATCHDOG),
         },
-        "overload_manager": {
-            "resource_monitors": [
-                {
-                    "name": "envoy.resource_monitors.global_downstream_max_connections",
-                    "typed_config": typed(
-                        "extensions.resource_monitors.downstream_connections.v3"
-                        ".DownstreamConnectionsConfig",
-                        max_active_downstream_connections=100000,
-                    ),
-                }
-            ]
-        },
+        "overload_manager": {"resource_monitors": [_connection_limit()]},
     }
 
 
-ISTIO_VERSION = "1.30.3"
-"""The Istio whose behaviour is reproduced; EnvoyFilters may match it."""
-
-STATS_TAGS = (
-    ("cluster_name", r"^cluster\.((.+?);\.)"),
-    ("http_conn_manager_prefix", r"^http\.((.+?);\.)"),
-    ("listener_address", r"^listener\.(((?:\d{1,3}\.){3}\d{1,3}_\d+)\.)"),
-    ("response_code_class", r"_rq(_(\dxx))$"),
-    ("response_code", r"_rq(_(\d{3}))$"),
-)
-"""How statistics become labels, with Istio's label names; a name in a statistic ends with `;`."""
-
-RARE_WATCHDOG = {"miss_timeout": "3600s", "megamiss_timeout": "3600s"}
-"""Envoy's watchdog would wake every thread five times a second, in every pod."""
-
-
-def _file(path: str) -> Json:
-    return {"path_config_source": {"path": f"./{path}"}, "resource_api_version": "V3"}
+def _connection_limit() -> Json:
+    kind = "extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
+    return {
+        "name": "envoy.resource_monitors.global_downstream_max_connections",
+        "typed_config": typed(kind, max_active_downstream_connections=100000),
+    }
 
 
 def _to_admin(name: str, pod: Pod) -> Json:
+    address = socket_address(pod.inside_address, names.ADMIN_PORT)
     return {
         "name": name,
         "alt_stat_name": f"{name};",
         "type": "STATIC",
         "connect_timeout": "1s",
-        "load_assignment": {
-            "cluster_name": name,
-            "endpoints": [
-                {
-                    "lb_endpoints": [
-                        {
-                            "endpoint": {
-                                "address": socket_address(pod.inside_address, names.ADMIN_PORT)
-                            }
-                        }
-                    ]
-                }
-            ],
-        },
+        "load_assignment": static_assignment(name, address),
     }
 
 
 def _listener(pod: Pod, port: int, path: str, cluster: str, rewrite: str | None) -> Json:
-    action: Json = {"cluster": cluster}
-    if rewrite is not None:
-        action["prefix_rewrite"] = rewrite
+    route = {"match": {"prefix": path}, "route": given(cluster=cluster, prefix_rewrite=rewrite)}
     manager = extension(
         "envoy.filters.network.http_connection_manager",
         "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         stat_prefix=f"{cluster};",
         codec_type="AUTO",
-        route_config={
-            "virtual_hosts": [
-                {
-                    "name": "backend",
-                    "domains": ["*"],
-                    "routes": [{"match": {"prefix": path}, "route": action}],
-                }
-            ]
-        },
+        route_config={"virtual_hosts": [{"name": "backend", "domains": ["*"], "routes": [route]}]},
         http_filters=[ROUTER],
     )
     return {

@@ -1,8 +1,8 @@
-"""Route configurations: the virtual hosts a sidecar or a gateway chooses among."""
+"""Route configurations: the virtual hosts of sidecars, and what they share with gateways."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lab import names
 from lab.kinds.destination_rule import becomes as destination_rule
@@ -11,21 +11,21 @@ from lab.kinds.virtual_service import becomes as virtual_service
 from lab.kinds.virtual_service.becomes import NO_TIMEOUT, Attachment, Origin, Route
 from lab.kinds.visible import View
 from lab.model import Json, ServicePort
-from lab.resources.resource import Source
+from lab.resources.resource import Resource, Source
 from lab.xds import typed
 
 HTTP_PROTOCOLS = ("HTTP", "HTTP2", "GRPC", "AUTO")
-"""Ports whose traffic is HTTP. An AUTO port, which Istio would sniff, is one of them here."""
+"""The protocols of ports with HTTP traffic; here also AUTO, which Istio would detect."""
 
 ORIGINAL_DESTINATION = "x-envoy-original-dst-host"
-"""Tells a sidecar the address the client meant to connect to, which iptables would have kept."""
+"""The header with the address that the client meant to connect to; iptables would keep it."""
 
 
 CATCH_ALLS = ("allow_any", "block_all")
-"""The names of the virtual host for all that nobody knows, by outboundTrafficPolicy."""
+"""The names of the virtual host for unknown hosts, by outboundTrafficPolicy."""
 
 NOWHERE = Source("(default)", 0)
-"""The origin of what Istio does without being told."""
+"""The origin of Istio's defaults."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class VirtualHost:
 
 
 def configuration(name: str, hosts: list[VirtualHost], **fields: object) -> Json:
-    """A RouteConfiguration as Istio writes them."""
+    """Returns a RouteConfiguration as Istio writes it."""
     return {
         "name": name,
         "validate_clusters": False,
@@ -57,8 +57,11 @@ def configuration(name: str, hosts: list[VirtualHost], **fields: object) -> Json
 
 
 def sidecar_configuration(view: View) -> Json:
-    """All of a sidecar's outbound routes: its application reaches them through an HTTP proxy, so
-    one configuration serves every port and a domain says the port where it is not 80."""
+    """Returns all of a sidecar's outbound routes.
+
+    Its application reaches them through an HTTP proxy, so one configuration serves every port; a
+    domain has its port where that is not 80.
+    """
     return configuration(
         names.OUTBOUND_ROUTES,
         sidecar_hosts(view),
@@ -67,39 +70,38 @@ def sidecar_configuration(view: View) -> Json:
 
 
 def sidecar_hosts(view: View) -> list[VirtualHost]:
-    """One virtual host for each host and HTTP port, by name, then the one for everything else."""
+    """Returns a virtual host for each host and HTTP port, by name, then that for all others."""
     owners = _owners(view)
     taken: set[str] = set()
-    result: list[VirtualHost] = []
-    for host in view.hosts.values():
-        for port in host.ports:
-            if port.protocol not in HTTP_PROTOCOLS:
-                continue
-            found = _host_routes(view, host, port, owners)
-            if found is not None:
-                result.append(
-                    VirtualHost(
-                        names.virtual_host(host.name, port.port),
-                        _with_port(domains(view, host), port.port),
-                        tuple(found),
-                    )
-                )
+    result = [
+        _virtual_host(host.name, domains(view, host), port.port, found)
+        for host in view.hosts.values()
+        for port in host.ports
+        if port.protocol in HTTP_PROTOCOLS
+        and (found := _host_routes(view, host, port, owners.get(host.name)))
+    ]
     result.extend(_unregistered(view))
     result.sort(key=lambda found: found.name)
     kept = [unique for found in result if (unique := _without(found, taken)).domains]
     return [*kept, catch_all(view)]
 
 
+def _virtual_host(name: str, found: list[str], port: int, routes: list[Route]) -> VirtualHost:
+    return VirtualHost(names.virtual_host(name, port), _with_port(found, port), tuple(routes))
+
+
 def _without(host: VirtualHost, taken: set[str]) -> VirtualHost:
     own = tuple(domain for domain in host.domains if domain not in taken)
     taken.update(own)
-    return VirtualHost(host.name, own, host.routes, host.extra)
+    return replace(host, domains=own)
 
 
-def _owners(view: View) -> dict[str, str]:
-    """The VirtualService (`namespace/name`) that owns each host at the sidecars: the oldest with
-    exactly that host, else the oldest of the most specific wildcard."""
-    result: dict[str, str] = {}
+def _owners(view: View) -> dict[str, Resource]:
+    """Returns the VirtualService that owns each host at the sidecars.
+
+    This is the oldest with exactly that host, else the oldest of the most specific wildcard.
+    """
+    result: dict[str, Resource] = {}
     bound = [vs for vs in view.virtual_services if virtual_service.applies(vs, names.MESH)]
     for host in view.hosts:
         best: tuple[bool, int] | None = None
@@ -110,24 +112,19 @@ def _owners(view: View) -> dict[str, str]:
                 rank = (pattern == host, len(pattern))
                 if best is None or rank > best:
                     best = rank
-                    result[host] = f"{resource.namespace}/{resource.name}"
+                    result[host] = resource
     return result
 
 
-def _host_routes(
-    view: View, host: Host, port: ServicePort, owners: dict[str, str]
-) -> list[Route] | None:
-    """None when a VirtualService owns the host but has no route for this proxy."""
-    owner = owners.get(host.name)
+def _host_routes(view: View, host: Host, port: ServicePort, owner: Resource | None) -> list[Route]:
+    """Returns no route when the owning VirtualService has none for this proxy."""
     if owner is None:
         return [default_route(view, host, port)]
-    resource = next(vs for vs in view.virtual_services if f"{vs.namespace}/{vs.name}" == owner)
-    found = virtual_service.routes(view, resource, Attachment(names.MESH, port.port))
-    return found or None
+    return virtual_service.routes(view, owner, Attachment(names.MESH, port.port))
 
 
 def _unregistered(view: View) -> list[VirtualHost]:
-    """On port 80 a VirtualService may name a host that is in no registry."""
+    """Returns the virtual hosts, on port 80, of VirtualServices for hosts in no registry."""
     result: list[VirtualHost] = []
     for resource in view.virtual_services:
         if not virtual_service.applies(resource, names.MESH):
@@ -137,26 +134,15 @@ def _unregistered(view: View) -> list[VirtualHost]:
                 continue
             found = virtual_service.routes(view, resource, Attachment(names.MESH, 80))
             if found:
-                result.append(
-                    VirtualHost(names.virtual_host(name, 80), _with_port([name], 80), tuple(found))
-                )
+                result.append(_virtual_host(name, [name], 80, found))
     return result
 
 
 def default_route(view: View, host: Host, port: ServicePort) -> Route:
-    """The route a host has without a VirtualService."""
+    """Returns the route of a host without a VirtualService."""
     balancer = view.policy(host.name, port.port).load_balancer
-    hashing = destination_rule.hash_policy(balancer)
-    action: Json = {
-        "cluster": names.cluster(port.port, host.name),
-        "timeout": NO_TIMEOUT,
-        "max_grpc_timeout": NO_TIMEOUT,
-    }
-    retry = virtual_service.retry_policy(view, None, hashing=bool(hashing))
-    if retry is not None:
-        action["retry_policy"] = retry
-    if hashing:
-        action["hash_policy"] = hashing
+    destination = {"cluster": names.cluster(port.port, host.name)}
+    action = virtual_service.forward(destination, destination_rule.hash_policy(balancer))
     config: Json = {
         "name": "default",
         "match": {"prefix": "/"},
@@ -167,7 +153,7 @@ def default_route(view: View, host: Host, port: ServicePort) -> Route:
 
 
 def domains(view: View, host: Host) -> list[str]:
-    """The names a host answers to for a client in the view's namespace."""
+    """Returns the names of a host for a client in the view's namespace."""
     if host.service is None:
         return [host.name, *(a for a in host.addresses if "/" not in a)]
     service = host.service
@@ -188,8 +174,11 @@ def _with_port(found: list[str], port: int) -> tuple[str, ...]:
 
 
 def catch_all(view: View) -> VirtualHost:
-    """What requests for unknown hosts meet. CONNECT, by which a client asks its proxy for HTTPS,
-    goes on to the listener of its port, which looks at the TLS server name as on a cluster."""
+    """Returns the virtual host for unknown hosts and for CONNECT.
+
+    By CONNECT a client asks its proxy for HTTPS; it goes on to the listener of its port, which
+    looks at the TLS server name as on a cluster.
+    """
     origin = Origin(view.sidecar.source if view.sidecar else NOWHERE)
     tunnels = [
         *(_connect(names.tunnel(port), f":{port}") for port in view.tunnel_ports()),
@@ -200,13 +189,8 @@ def catch_all(view: View) -> VirtualHost:
         rest: Json = {"direct_response": {"status": 502}}
     else:
         name = "allow_any"
-        rest = {
-            "route": {
-                "cluster": names.PASSTHROUGH,
-                "timeout": NO_TIMEOUT,
-                "max_grpc_timeout": NO_TIMEOUT,
-            }
-        }
+        forward = {"cluster": names.PASSTHROUGH, "timeout": NO_TIMEOUT}
+        rest = {"route": {**forward, "max_grpc_timeout": NO_TIMEOUT}}
     routes = [*tunnels, {"name": name, "match": {"prefix": "/"}, **rest}]
     return VirtualHost(name, ("*",), tuple(Route(config, origin) for config in routes))
 
@@ -232,19 +216,17 @@ def _connect(listener: str, suffix: str | None) -> Json:
 
 
 def destination_state(address: str, *, shared: str) -> Json:
-    """The filter that keeps the address a client meant to connect to as filter state, where the
-    dynamic forward proxy finds it; without one it goes by the host asked for."""
-    return typed(
-        "extensions.filters.http.set_filter_state.v3.Config",
-        on_request_headers=[
-            {
-                "object_key": "envoy.upstream.dynamic_host",
-                "format_string": {
-                    "text_format_source": {"inline_string": address},
-                    "omit_empty_values": True,
-                },
-                "skip_if_empty": True,
-                "shared_with_upstream": shared,
-            }
-        ],
-    )
+    """Returns the filter that keeps the address a client meant to connect to as filter state.
+
+    The dynamic forward proxy finds it there; without one it takes the host of the request.
+    """
+    state = {
+        "object_key": "envoy.upstream.dynamic_host",
+        "format_string": {
+            "text_format_source": {"inline_string": address},
+            "omit_empty_values": True,
+        },
+        "skip_if_empty": True,
+        "shared_with_upstream": shared,
+    }
+    return typed("extensions.filters.http.set_filter_state.v3.Config", on_request_headers=[state])

@@ -1,18 +1,21 @@
-"""The mesh's own TLS: the contexts a proxy serves and dials with, and the names in them.
+"""Mutual TLS of the mesh: the ports and endpoints that have it, its contexts and identities.
 
-Certificates are not in here: the contexts name two secrets, `default` (the workload's) and `ROOTCA`
-(the authority's), which Envoy reads through file-system SDS from the folder `authority` fills.
+The contexts name two secrets, `default` (the workload's) and `ROOTCA` (the authority's), which
+Envoy reads through file-system SDS from the folder that `lab.istiod.authority` fills.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lab.model import Json, Pod, Snapshot
-from lab.xds import extension
+from lab.kinds.peer_authentication import becomes as peer_authentication
+from lab.kinds.services import Endpoint, Host
+from lab.kinds.visible import View
+from lab.model import Json, Pod, ServicePort, Snapshot
+from lab.xds import extension, file_source
 
 MTLS_ALPN = ("istio", "istio-peer-exchange", "istio-http/1.0", "istio-http/1.1", "istio-h2")
-"""The protocols by which a PERMISSIVE port tells the mesh's TLS from an application's own."""
+"""A sidecar's ALPN; by it a PERMISSIVE port tells the mesh's TLS from an application's own."""
 
 WORKLOAD_SECRET = "default"  # noqa: S105 - the name Istio gives it
 ROOT_SECRET = "ROOTCA"  # noqa: S105 - the name Istio gives it
@@ -31,23 +34,54 @@ _VERSIONS = {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_ve
 
 
 def spiffe_id(trust_domain: str, namespace: str, service_account: str) -> str:
-    """The name in a workload's certificate."""
+    """Returns the SPIFFE ID of a workload."""
     return f"spiffe://{trust_domain}/ns/{namespace}/sa/{service_account}"
 
 
 def secret_file(namespace: str, service_account: str) -> str:
-    """Where a service account's certificate is, below the folder of certificates."""
+    """Returns the file of a service account's certificate, below the folder of certificates."""
     return f"{namespace}/{service_account}.json"
 
 
 ROOT_FILE = f"{ROOT_SECRET}.json"
 
 
-def downstream_context(snapshot: Snapshot, pod: Pod) -> Json:
-    """The transport socket of a chain that takes mutual TLS from any workload of the mesh.
+def inbound_mode(view: View, target: int) -> peer_authentication.Mode:
+    """Returns the mode of a container port; without certificates all is plain text."""
+    if not view.snapshot.certificates:
+        return "DISABLE"
+    return peer_authentication.mode(view.snapshot, view.pod, target)
 
-    Who the peer is matters to AuthorizationPolicy, not here: every identity of the trust domain may
-    connect.
+
+def auto_mtls(view: View, host: Host) -> bool:
+    """Returns whether a cluster offers mutual TLS to endpoints that speak it."""
+    return (
+        bool(view.snapshot.certificates)
+        and not host.external
+        and peer_authentication.namespace_mode(view.snapshot, host.namespace) != "DISABLE"
+        and view.mesh.enable_auto_mtls
+    )
+
+
+def speaks_mtls(view: View, host: Host, port: ServicePort, subset: str, endpoint: Endpoint) -> bool:
+    """Returns whether a cluster speaks mutual TLS to one of its endpoints."""
+    policy = view.policy(host.name, port.port, subset)
+    if policy.tls is not None:
+        return policy.tls.mode == "ISTIO_MUTUAL"
+    if not view.snapshot.certificates:
+        return False
+    if endpoint.pod is None:
+        return endpoint.labels.get("security.istio.io/tlsMode") == "istio"
+    if endpoint.pod.proxy == "none":
+        return False
+    mode = peer_authentication.mode(view.snapshot, endpoint.pod, endpoint.port)
+    return mode != "DISABLE"
+
+
+def downstream_context(snapshot: Snapshot, pod: Pod) -> Json:
+    """Returns the transport socket of a filter chain with mutual TLS.
+
+    Every identity of the trust domain may connect; AuthorizationPolicy decides about the rest.
     """
     peers = {"san_type": "URI", "matcher": {"prefix": f"spiffe://{snapshot.trust_domain}/"}}
     return extension(
@@ -65,7 +99,7 @@ def downstream_context(snapshot: Snapshot, pod: Pod) -> Json:
 def upstream_context(
     snapshot: Snapshot, pod: Pod, service_accounts: Sequence[str], sni: str, http2: bool
 ) -> Json:
-    """The transport socket for mutual TLS towards the endpoints of one Service.
+    """Returns the transport socket for mutual TLS towards the endpoints of one Service.
 
     `service_accounts` are `namespace/name` or SPIFFE identities; the server must be one of them.
     Without any the server's name is not checked, as in Istio.
@@ -103,10 +137,4 @@ def _secrets(snapshot: Snapshot, pod: Pod, names: list[Json]) -> Json:
 
 
 def _sds(snapshot: Snapshot, name: str, file: str) -> Json:
-    return {
-        "name": name,
-        "sds_config": {
-            "path_config_source": {"path": f"{snapshot.certificates}/{file}"},
-            "resource_api_version": "V3",
-        },
-    }
+    return {"name": name, "sds_config": file_source(f"{snapshot.certificates}/{file}")}

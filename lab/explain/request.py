@@ -20,6 +20,7 @@ from lab.explain.steps import Explanation, Step, Target
 from lab.explain.target import ANY_ADDRESS, target
 from lab.kinds import services
 from lab.kinds.envoy_filter.matching import Context
+from lab.kinds.gateway import becomes as gateways
 from lab.kinds.services import Endpoint
 from lab.kinds.virtual_service.becomes import Origin
 from lab.kinds.visible import View, view
@@ -106,13 +107,13 @@ def _published(pod: Pod, port: int) -> int | None:
 
 def _at_gateway(seen: View, config: ProxyConfig, request: Request, port: int) -> Explanation:
     found = Explanation()
-    target_port = _published(seen.pod, port) or gateway.target_port(seen.snapshot, seen.pod, port)
-    servers = gateway.servers(seen.snapshot, seen.pod)
+    target_port = _published(seen.pod, port) or gateways.target_port(seen.snapshot, seen.pod, port)
+    servers = gateways.servers(seen.snapshot, seen.pod)
     bound = [item for item in servers if item.target == target_port]
     listener = interpret.by_name(config.listeners, f"0.0.0.0_{target_port}")
     if not bound or listener is None:
         return found.refuse(f"connection refused: no Gateway opens port {port} on {seen.pod.name}")
-    found.add("listener", f"{listener['name']} (port {port})", gateway.origin(bound[0]))
+    found.add("listener", f"{listener['name']} (port {port})", bound[0].origin)
     if bound[0].secure:
         chain = interpret.server_name_chain(listener, request.authority.split(":")[0])
         if chain is None:

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from lab.envoy import clusters, endpoints, listeners, routes, tls
+from lab.envoy import clusters, endpoints, routes, tls
 from lab.explain import decision as authorization_decision
 from lab.explain.interpret import Request
 from lab.explain.steps import Step
+from lab.kinds import selection
 from lab.kinds.peer_authentication import becomes as peer_authentication
 from lab.kinds.request_authentication import becomes as request_authentication
 from lab.kinds.services import Endpoint, Host
@@ -74,7 +75,7 @@ def steps(
 def _transport(
     seen: View, host: Host, port: ServicePort, subset: str, endpoint: Endpoint
 ) -> Transport:
-    if endpoints.speaks_mtls(seen, host, port, subset, endpoint):
+    if tls.speaks_mtls(seen, host, port, subset, endpoint):
         return "mutual TLS"
     settings = seen.policy(host.name, port.port, subset or None).tls
     return "TLS" if settings is not None and settings.mode in ("SIMPLE", "MUTUAL") else "plain text"
@@ -92,7 +93,7 @@ def at_pod(
         return
     policy = peer_authentication.deciding_policy(snapshot, pod, endpoint.port)
     place = policy.source.at("spec", "mtls") if policy else ""
-    mode = listeners.inbound_mode(view(snapshot, pod), endpoint.port)
+    mode = tls.inbound_mode(view(snapshot, pod), endpoint.port)
     owner = clusters.inbound_ports(snapshot, pod).get(endpoint.port)
     tcp = owner is not None and owner[1].protocol not in routes.HTTP_PROTOCOLS
     yield Step("transport", f"{spoken}; the pod's mode is {mode}", place)
@@ -169,7 +170,7 @@ def _authenticated(
 
     Where nobody checks tokens, nobody reads them.
     """
-    policies = request_authentication.applicable(snapshot, pod)
+    policies = selection.for_pod(snapshot, request_authentication.KIND, pod)
     rules = request_authentication.rules(snapshot, pod)
     if not rules:
         return replace(request, claims=None), request, None

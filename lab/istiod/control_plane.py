@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 import httpx
 
-from lab.envoy import listeners
 from lab.envoy.translate import generated, proxy_config
 from lab.istiod import authority, jwks, process
+from lab.kinds import services
 from lab.kinds.envoy_filter import becomes as envoy_filter
 from lab.kinds.kubernetes.pod_spec import HTTPGetAction, Probe
 from lab.kinds.mesh_config import becomes as mesh_config
@@ -135,7 +135,7 @@ class ControlPlane:
             resource.describe(problem.path, problem.reason)
             for resource in resources
             if resource.kind == "Service"
-            for problem in listeners.taken_ports(resource, snapshot)
+            for problem in services.taken_ports(resource, snapshot)
         ] + [
             resource.describe(problem.path, problem.reason)
             for resource in resources

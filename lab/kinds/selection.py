@@ -1,13 +1,19 @@
-"""What the security and telemetry kinds share: which workloads they are for."""
+"""Selection of pods by policies: the fields of a selector, its checks, and the policies for a pod.
+
+Istio looks for policies in the root namespace, in the pod's namespace, and there among those that
+select the pod by labels.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from pydantic import Field
 
+from lab import names
+from lab.model import Pod, Snapshot
 from lab.resources.istio import IstioModel, Text, refused
-from lab.resources.resource import Path, Problem
+from lab.resources.resource import Path, Problem, Resource
 
 SECURITY_VERSIONS = ("v1", "v1beta1")
 """The versions of security.istio.io that Istio 1.30 serves."""
@@ -38,7 +44,7 @@ class Selecting(IstioModel):
 
 
 def selector_problems(spec: Selecting, path: Path) -> Iterator[Problem]:
-    """istiod's checks of a selector."""
+    """Yields the problems that istiod finds in a selector."""
     attachments = [spec.selector, spec.target_ref, spec.target_refs or None]
     if sum(attachment is not None for attachment in attachments) > 1:
         yield Problem(path, "only one of targetRefs or selector can be set")
@@ -52,3 +58,45 @@ def selector_problems(spec: Selecting, path: Path) -> Iterator[Problem]:
             yield Problem((*where, key), f'wildcard is not supported in selector: "{key}={value}"')
     if not spec.selector.match_labels:
         yield Problem((*path, "selector"), "workload selector specified without labels", "warning")
+
+
+def labels(resource: Resource) -> Mapping[str, str]:
+    """Returns the labels that a resource selects pods by; none when it holds for all of them."""
+    spec = resource.spec
+    selector = spec.selector if hasattr(spec, "selector") else spec.workload_selector
+    if selector is None:
+        return {}
+    found: Mapping[str, str] = (
+        selector.match_labels if hasattr(selector, "match_labels") else selector.labels
+    )
+    return found
+
+
+def for_pod(snapshot: Snapshot, kind: str, pod: Pod) -> list[Resource]:
+    """Returns the resources of the root namespace and the pod's for this pod, oldest first."""
+    return [
+        resource
+        for resource in snapshot.of(kind)
+        if resource.namespace in (snapshot.root_namespace, pod.namespace)
+        and names.selects(labels(resource), pod.labels)
+    ]
+
+
+def of_namespace(snapshot: Snapshot, kind: str, namespace: str) -> Resource | None:
+    """Returns the oldest resource of a namespace that holds for all of its pods.
+
+    In the root namespace it holds for the whole mesh.
+    """
+    found = (one for one in snapshot.of(kind) if one.namespace == namespace and not labels(one))
+    return next(found, None)
+
+
+def of_workload(snapshot: Snapshot, kind: str, pod: Pod) -> list[Resource]:
+    """Returns the resources of a pod's namespace that select it by labels, oldest first."""
+    return [
+        resource
+        for resource in snapshot.of(kind)
+        if resource.namespace == pod.namespace
+        and labels(resource)
+        and names.selects(labels(resource), pod.labels)
+    ]

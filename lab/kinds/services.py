@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from lab import names
 from lab.model import Pod, Service, ServicePort, Snapshot
-from lab.resources.resource import Resource, Source
+from lab.resources.resource import Problem, Resource, Source
 
 Resolution = Literal["NONE", "STATIC", "DNS", "DNS_ROUND_ROBIN", "DYNAMIC_DNS"]
 
@@ -28,7 +28,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A host clients can name: what Istio calls a service."""
+    """A host that clients can name (Istio's "service")."""
 
     name: str
     namespace: str
@@ -52,7 +52,7 @@ EXPORT_TO = "networking.istio.io/exportTo"
 
 
 def of_service(service: Service) -> Host:
-    """The registry's view of a Kubernetes Service."""
+    """Returns a Kubernetes Service as a host of the service registry."""
     export = service.annotations.get(EXPORT_TO, "*")
     return Host(
         name=service.host,
@@ -68,13 +68,13 @@ def of_service(service: Service) -> Host:
 
 
 def exported(export_to: tuple[str, ...] | list[str] | None, owner: str, client: str) -> bool:
-    """Whether a resource of namespace `owner` is visible in namespace `client`."""
+    """Returns whether a resource of namespace `owner` is visible in namespace `client`."""
     targets = tuple(export_to or ("*",))
     return "*" in targets or client in targets or ("." in targets and owner == client)
 
 
 def selected(service: Service, pod: Pod) -> bool:
-    """Whether a Service selects a pod; a Service without a selector selects none."""
+    """Returns whether a Service selects a pod; without a selector it selects none."""
     return (
         service.namespace == pod.namespace
         and bool(service.selector)
@@ -104,12 +104,31 @@ def pod_endpoint(pod: Pod, number: int) -> Endpoint:
 
 
 def resolve_port(pod: Pod, target: int | str) -> int | None:
-    """A target port's number in one pod; None when the pod has no port of that name."""
+    """Returns a target port's number in one pod; None when it has no port of that name."""
     if isinstance(target, int):
         return target
     return pod.ports.get(target)
 
 
 def services_of(snapshot: Snapshot, pod: Pod) -> list[Service]:
-    """The Services that select a pod, oldest first."""
+    """Returns the Services that select a pod, oldest first."""
     return [service for service in snapshot.services if selected(service, pod)]
+
+
+def taken_ports(resource: Resource, snapshot: Snapshot) -> Iterator[Problem]:
+    """Yields a warning for each TCP port of a Service that an older one has."""
+    owners: dict[int, Service] = {}
+    for service in snapshot.services:
+        own = (service.namespace, service.name) == (resource.namespace, resource.name)
+        for index, port in enumerate(service.ports):
+            if port.protocol != "TCP":
+                continue
+            owner = owners.setdefault(port.port, service)
+            if own and owner is not service:
+                yield Problem(
+                    ("spec", "ports", index),
+                    f"sidecars listen on TCP port {port.port} for {owner.namespace}/{owner.name}: "
+                    "through them this Service is not reached (on a cluster each has an address "
+                    "of its own)",
+                    "warning",
+                )

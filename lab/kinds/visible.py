@@ -1,4 +1,4 @@
-"""The mesh as one proxy sees it: the hosts, rules and routes visible to it."""
+"""The mesh as one proxy sees it: visible hosts, rules and routes."""
 
 from __future__ import annotations
 
@@ -26,11 +26,16 @@ class View:
     rules: Mapping[str, Rule]
     """The DestinationRule of each host that has one."""
     virtual_services: tuple[Resource, ...]
-    """Those visible to the proxy, oldest first."""
+    """Oldest first."""
     outbound_mode: sidecar.OutboundMode
     sidecar: Resource | None
     mesh: MeshConfig
-    """The mesh's configuration, with Istio's defaults."""
+    """With Istio's defaults."""
+
+    def subsets(self, host: Host) -> list[str]:
+        """Returns the subsets of a host, the first of them the whole host with an empty name."""
+        rule = self.rules.get(host.name)
+        return ["", *(subset.name for subset, _, _ in rule.subsets)] if rule else [""]
 
     def endpoints(self, host: Host, port: int) -> list[Endpoint]:
         found = host.port(port)
@@ -43,7 +48,7 @@ class View:
         return []
 
     def tunnel_ports(self) -> list[int]:
-        """The ports on which some host is reached through TLS or, outside the cluster, TCP."""
+        """Returns the ports of hosts with TLS or, outside the cluster, TCP."""
         return sorted(
             {
                 port.port
@@ -55,14 +60,14 @@ class View:
         )
 
     def policy(self, host: str, port: int, subset: str | None = None) -> Policy:
-        """The effective traffic policy towards a destination."""
+        """Returns the effective traffic policy towards a destination."""
         rule = self.rules.get(host)
         chosen = rule.subset(subset) if rule and subset else None
         return destination_rule.effective(rule, port, chosen)
 
 
 def view(snapshot: Snapshot, pod: Pod) -> View:
-    """Everything the pod's proxy is allowed to see, by exportTo and by its Sidecar."""
+    """Returns everything that exportTo and its Sidecar let a pod's proxy see."""
     scope = sidecar.applicable(snapshot, pod)
     hosts: dict[str, Host] = {}
     for host in _all_hosts(snapshot):
@@ -70,7 +75,8 @@ def view(snapshot: Snapshot, pod: Pod) -> View:
             continue
         if not sidecar.imports(scope, host.namespace, host.name):
             continue
-        hosts[host.name] = _join(hosts.get(host.name), host)
+        # Of two definitions of one name Kubernetes' counts, else the older one.
+        hosts.setdefault(host.name, host)
     rules = {
         name: rule
         for name, host in hosts.items()
@@ -104,8 +110,3 @@ def _all_hosts(snapshot: Snapshot) -> list[Host]:
     for entry in snapshot.of("ServiceEntry"):
         hosts.extend(service_entry.hosts(entry))
     return hosts
-
-
-def _join(first: Host | None, second: Host) -> Host:
-    """Two definitions of one name: the first one's, which is Kubernetes' or the oldest's."""
-    return first or second

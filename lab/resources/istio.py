@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import re2
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from lab import durations
 from lab.resources.resource import Model, Path, Problem
 
 NETWORKING_VERSIONS = ("v1", "v1beta1", "v1alpha3")
@@ -62,22 +63,13 @@ def field_problems(value: object, path: Path) -> Iterator[Problem]:
             yield from field_problems(item, (*path, key))
 
 
-_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
-_PART = re.compile(r"(\d+\.?\d*|\.\d+)(h|ms|us|µs|ns|m|s)")
-
-
 def parse_duration(value: object) -> timedelta:
-    """A Go duration ("1h30m", "0.5s", "100ms") as Istio's API takes them."""
+    """Returns a duration as Istio's API takes them. Raises ValueError."""
     if isinstance(value, timedelta):
         return value
     if not isinstance(value, str):
         raise ValueError('a duration is a string with a unit, for example "5s" or "100ms"')
-    text = value.lstrip("+-")
-    parts = _PART.findall(text)
-    if (text != "0" and "".join(n + u for n, u in parts) != text) or not text:
-        raise ValueError(f'"{value}" is not a duration; write for example "5s", "100ms" or "1h30m"')
-    seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
-    return timedelta(seconds=-seconds if value.startswith("-") else seconds)
+    return durations.parse(value)
 
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]

@@ -1,24 +1,22 @@
 """AuthorizationPolicy: the RBAC filters of a pod.
 
-One filter an action, in the order in which Istio asks: AUDIT, DENY, ALLOW. A rule becomes one RBAC
-policy: its `to` are permissions, its `from` are principals, and each `when` goes to the one or the
-other. `authorization_decision` says in Python what these filters say in Envoy.
+There is one filter for each action, in Istio's order: AUDIT, DENY, ALLOW. A rule becomes one RBAC
+policy: its `to` are permissions, its `from` are principals, and each `when` is one of the two.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import re2
 
-from lab import names
+from lab.kinds import selection
 from lab.kinds.authorization_policy.checks import (
     DRY_RUN,
     MATCH_ANY,
     MATCH_ONE,
-    AuthorizationPolicySpec,
     Operation,
     Rule,
     Source,
@@ -27,7 +25,6 @@ from lab.model import Json, Pod, Snapshot
 from lab.resources.resource import Resource
 from lab.xds import extension
 
-KIND = "AuthorizationPolicy"
 Action = Literal["AUDIT", "DENY", "ALLOW"]
 ACTIONS: tuple[Action, ...] = ("AUDIT", "DENY", "ALLOW")
 
@@ -35,16 +32,12 @@ _NEVER: Json = {
     "permissions": [{"not_rule": {"any": True}}],
     "principals": [{"not_id": {"any": True}}],
 }
-"""What a policy without rules becomes: for ALLOW, the default action, that denies everything."""
-
-
-class HttpOnlyError(Exception):
-    """A TCP connection has no such thing (a method, a path, a token)."""
+"""The RBAC policy of a policy without rules; with ALLOW, the default, it denies everything."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """One field of a rule: an attribute of the request and the values it may (not) have."""
+    """One field of a rule: an attribute of the request, its allowed and its forbidden values."""
 
     key: str
     values: tuple[str, ...]
@@ -52,32 +45,23 @@ class Attribute:
 
 
 def applicable(snapshot: Snapshot, pod: Pod, action: Action) -> list[Resource]:
-    """The policies of one action for a pod: the root namespace's and its own namespace's."""
-    namespaces = (snapshot.root_namespace, pod.namespace)
-    return [
-        policy
-        for policy in snapshot.of(KIND)
-        if policy.namespace in namespaces
-        and policy.spec.action == action
-        and names.selects(_labels(policy.spec), pod.labels)
-    ]
-
-
-def _labels(spec: AuthorizationPolicySpec) -> dict[str, str]:
-    return spec.selector.match_labels if spec.selector is not None else {}
+    """Returns the policies of one action for a pod, oldest first."""
+    found = selection.for_pod(snapshot, "AuthorizationPolicy", pod)
+    return [policy for policy in found if policy.spec.action == action]
 
 
 def dry_run(policy: Resource) -> bool:
+    """Returns whether a policy is only reported, not enforced."""
     return policy.annotations.get(DRY_RUN) == "true"
 
 
 def rule_name(policy: Resource, index: int) -> str:
-    """The name of a rule in the access log: `ns[default]-policy[ui-viewer]-rule[0]`."""
+    """Returns the name of a rule in the access log: `ns[default]-policy[ui-viewer]-rule[0]`."""
     return f"ns[{policy.namespace}]-policy[{policy.name}]-rule[{index}]"
 
 
 def http_filters(snapshot: Snapshot, pod: Pod) -> list[Json]:
-    """The HTTP filters `envoy.filters.http.rbac` of inbound traffic, or of a gateway."""
+    """Returns the HTTP filters `envoy.filters.http.rbac` of inbound traffic, or of a gateway."""
     return [
         extension("envoy.filters.http.rbac", "extensions.filters.http.rbac.v3.RBAC", **rules)
         for rules in _rules(snapshot, pod, tcp=False)
@@ -85,7 +69,7 @@ def http_filters(snapshot: Snapshot, pod: Pod) -> list[Json]:
 
 
 def network_filters(snapshot: Snapshot, pod: Pod) -> list[Json]:
-    """The network filters `envoy.filters.network.rbac` of a TCP port."""
+    """Returns the network filters `envoy.filters.network.rbac` of a TCP port."""
     return [
         extension(
             "envoy.filters.network.rbac",
@@ -118,62 +102,45 @@ def _rbac(policies: list[Resource], action: Action, *, tcp: bool) -> Json:
         if not rules:
             generated[rule_name(policy, 0)] = _NEVER
         for index, rule in enumerate(rules):
-            try:
-                body = _policy(policy, rule, action, tcp=tcp)
-            except HttpOnlyError:
-                continue
-            generated[rule_name(policy, index)] = body
+            if (body := _policy(policy, rule, action, tcp=tcp)) is not None:
+                generated[rule_name(policy, index)] = body
     return {"action": "LOG" if action == "AUDIT" else action, "policies": generated}
 
 
-def _policy(policy: Resource, rule: Rule, action: Action, *, tcp: bool) -> Json:
-    def matchers(attributes: list[Attribute], side: _Side) -> Json:
-        made: list[Json] = []
-        for attribute in attributes:
-            try:
-                positive = [
-                    _matcher(policy, attribute.key, value, tcp=tcp) for value in attribute.values
-                ]
-                negative = [
-                    _matcher(policy, attribute.key, value, tcp=tcp)
-                    for value in attribute.not_values
-                ]
-            except HttpOnlyError:
-                # ALLOW loses the rule and lets in less; DENY loses the field and keeps out more.
-                if action == "ALLOW":
-                    raise
-                continue
-            if positive:
-                made.append(side.any_of(positive))
-            if negative:
-                made.append(side.negate(side.any_of(negative)))
-        return side.all_of(made or [{"any": True}])
-
+def _policy(policy: Resource, rule: Rule, action: Action, *, tcp: bool) -> Json | None:
+    """Returns a rule as an RBAC policy; None when ALLOW can't ask it of a TCP connection."""
+    targets, sources = permissions(rule), principals(rule)
+    if tcp:
+        served = _without_http(targets), _without_http(sources)
+        # ALLOW loses the rule and lets in less; DENY loses the field and keeps out more.
+        if action == "ALLOW" and served != (targets, sources):
+            return None
+        targets, sources = served
     return {
-        "permissions": [matchers(found, _PERMISSION) for found in permissions(rule)],
-        "principals": [matchers(found, _PRINCIPAL) for found in principals(rule)],
+        "permissions": [_all_of(found, "rule", policy.namespace) for found in targets],
+        "principals": [_all_of(found, "id", policy.namespace) for found in sources],
     }
 
 
-@dataclass(frozen=True, slots=True)
-class _Side:
-    """How permissions, or principals, are combined."""
-
-    any_of: Callable[[list[Json]], Json]
-    all_of: Callable[[list[Json]], Json]
-    negate: Callable[[Json], Json]
+def _without_http(found: list[list[Attribute]]) -> list[list[Attribute]]:
+    """Returns the conditions that a TCP connection can be asked for."""
+    return [[one for one in each if not one.key.startswith(HTTP_ONLY)] for each in found]
 
 
-_PERMISSION = _Side(
-    any_of=lambda found: {"or_rules": {"rules": found}},
-    all_of=lambda found: {"and_rules": {"rules": found}},
-    negate=lambda one: {"not_rule": one},
-)
-_PRINCIPAL = _Side(
-    any_of=lambda found: {"or_ids": {"ids": found}},
-    all_of=lambda found: {"and_ids": {"ids": found}},
-    negate=lambda one: {"not_id": one},
-)
+def _all_of(attributes: list[Attribute], kind: Literal["rule", "id"], namespace: str) -> Json:
+    """Returns the permission ("rule") or principal ("id") with all of these attributes."""
+
+    def any_of(key: str, values: tuple[str, ...]) -> Json:
+        return {f"or_{kind}s": {f"{kind}s": [_matcher(key, value, namespace) for value in values]}}
+
+    found: list[Json] = []
+    for attribute in attributes:
+        if attribute.values:
+            found.append(any_of(attribute.key, attribute.values))
+        if attribute.not_values:
+            found.append({f"not_{kind}": any_of(attribute.key, attribute.not_values)})
+    return {f"and_{kind}s": {f"{kind}s": found or [{"any": True}]}}
+
 
 _DESTINATION_KEYS = ("destination.ip", "destination.port", "connection.sni")
 _EXPERIMENTAL = "experimental.envoy.filters."
@@ -195,14 +162,14 @@ _SOURCE_KEYS = {
 
 
 def permissions(rule: Rule) -> list[list[Attribute]]:
-    """What a rule asks of the request's target: one list for each `to` (any of them will do)."""
+    """Returns a rule's conditions of the target: a list for each `to`, of which one must hold."""
     conditions = [found for found in _conditions(rule) if _is_destination(found.key)]
     operations = [item.operation for item in rule.to or () if item.operation is not None]
     return [_fields(one, _OPERATION_KEYS) + conditions for one in operations] or [conditions]
 
 
 def principals(rule: Rule) -> list[list[Attribute]]:
-    """What a rule asks of the request's origin: one list for each `from` (any of them will do)."""
+    """Returns a rule's conditions of the source: a list for each `from`, of which one must hold."""
     conditions = [found for found in _conditions(rule) if not _is_destination(found.key)]
     sources = [item.source for item in rule.from_ or () if item.source is not None]
     return [_fields(one, _SOURCE_KEYS) + conditions for one in sources] or [conditions]
@@ -232,10 +199,8 @@ def _fields(model: Source | Operation, keys: dict[str, str]) -> list[Attribute]:
 HTTP_ONLY = (":authority", ":method", "path", "request.")
 
 
-def _matcher(policy: Resource, key: str, value: str, *, tcp: bool) -> Json:
-    """One value of one attribute as an RBAC permission or principal."""
-    if tcp and key.startswith(HTTP_ONLY):
-        raise HttpOnlyError(key)
+def _matcher(key: str, value: str, namespace: str) -> Json:
+    """Returns one value of one attribute as an RBAC permission or principal."""
     match key:
         case ":authority":
             return {"header": {"name": key, **_header(value, ignore_case=True)}}
@@ -266,11 +231,11 @@ def _matcher(policy: Resource, key: str, value: str, *, tcp: bool) -> Json:
         return _list_claim(bracketed(key), value)
     if key.startswith(_EXPERIMENTAL):
         return _metadata(key, value)
-    return {"authenticated": {"principal_name": peer_matcher(key, value, policy.namespace)}}
+    return {"authenticated": {"principal_name": peer_matcher(key, value, namespace)}}
 
 
 def peer_matcher(key: str, value: str, namespace: str) -> Json:
-    """The StringMatcher that the SPIFFE identity of the peer must pass for a source attribute."""
+    """Returns the StringMatcher of the peer's SPIFFE ID for a source attribute."""
     match key:
         case "source.namespace":
             pattern = ".*".join(re2.escape(part) for part in value.split("*"))
@@ -294,13 +259,13 @@ def peer_matcher(key: str, value: str, namespace: str) -> Json:
 
 
 def bracketed(key: str) -> list[str]:
-    """The names in `request.auth.claims[a][b]`; a name may itself hold a bracket when alone."""
+    """Returns the names in `request.auth.claims[a][b]`."""
     inside = key[key.index("[") + 1 : -1]
     return inside.split("][")
 
 
 def request_principal(value: str) -> tuple[Json, Json]:
-    """The StringMatchers of issuer and subject for `ISSUER/SUBJECT`, split at the last slash."""
+    """Returns the StringMatchers of issuer and subject of `ISSUER/SUBJECT`."""
     anything = _regex(".+")
     issuer, slash, subject = value.rpartition("/")
     if value == "*":
@@ -323,7 +288,7 @@ def _regex(pattern: str) -> Json:
 
 
 def _string(value: str, prefix: str = "") -> Json:
-    """Istio's wildcards: `*` is anything but nothing, `a*` a prefix, `*a` a suffix."""
+    """Returns the StringMatcher of a value with Istio's wildcards; `*` is any but an empty one."""
     if value == "*":
         return _regex(".+")
     if value.startswith("*"):
@@ -359,7 +324,7 @@ def _cidr(value: str) -> Json:
 
 JWT_FILTER = "envoy.filters.http.jwt_authn"
 PAYLOAD = "payload"
-"""Where jwt_authn leaves a token's claims, in its dynamic metadata."""
+"""The key of a token's claims in the dynamic metadata of jwt_authn."""
 
 
 def _claim(path: list[str], matcher: Json) -> Json:
@@ -372,18 +337,16 @@ def _claim_value(path: list[str], value: Json) -> Json:
 
 
 def _list_claim(path: list[str], value: str) -> Json:
-    """A claim that is the value, or a list with it."""
+    """Returns the matcher of a claim that is the value, or a list with it."""
     text = {"string_match": _string(value)}
     either = [{"list_match": {"one_of": text}}, text]
     return _claim_value(path, {"or_match": {"value_matchers": either}})
 
 
 def _metadata(key: str, value: str) -> Json:
-    """`experimental.envoy.filters.a.b[c]`: dynamic metadata of a filter; `[v]` is in a list."""
+    """Returns the matcher of `experimental.envoy.filters.a.b[c]`, dynamic metadata of a filter."""
     filter_name, _, name = key.removeprefix("experimental.").removesuffix("]").partition("[")
+    matcher: Json = {"string_match": _string(value)}
     if value.startswith("[") and value.endswith("]"):
-        text = {"string_match": _string(value.strip("[]"))}
-        matcher: Json = {"list_match": {"one_of": text}}
-    else:
-        matcher = {"string_match": _string(value)}
+        matcher = {"list_match": {"one_of": {"string_match": _string(value.strip("[]"))}}}
     return {"metadata": {"filter": filter_name, "path": [{"key": name}], "value": matcher}}

@@ -1,16 +1,17 @@
-"""DestinationRule: which rule applies to a host, and what its policies become in a cluster."""
+"""DestinationRule: the rule for a host, and all that its policies set in a cluster."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 
 from lab import names
+from lab.kinds import selection
 from lab.kinds.destination_rule.checks import (
     ClientTLSSettings,
     ConnectionPoolSettings,
     ConsistentHash,
-    DestinationRuleSpec,
     LoadBalancer,
     OutlierDetection,
     PortTrafficPolicy,
@@ -19,11 +20,12 @@ from lab.kinds.destination_rule.checks import (
     TrafficPolicy,
 )
 from lab.kinds.services import exported
-from lab.model import Json, Pod, Snapshot
+from lab.model import Json, Pod, ServicePort, Snapshot
 from lab.resources.resource import Resource
-from lab.xds import duration
+from lab.xds import duration, extension, given, http_protocol_options
 
 UNLIMITED = 4294967295
+SYSTEM_ROOTS = "/etc/ssl/certs/ca-certificates.crt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What holds for one port (and subset) of a host."""
+    """The traffic policy of one port (and subset) of a host."""
 
     load_balancer: LoadBalancer | None = None
     connection_pool: ConnectionPoolSettings | None = None
@@ -51,7 +53,7 @@ class Policy:
 
 
 def applicable(snapshot: Snapshot, pod: Pod, host: str, namespace: str) -> Rule | None:
-    """The rule a client meets for a host of `namespace`.
+    """Returns the rule of a client for a host of `namespace`.
 
     Searched are the client's namespace, the host's, then the root namespace; the first with any
     rule for the host wins. There an exact host beats a wildcard and a longer one a shorter, and
@@ -60,8 +62,7 @@ def applicable(snapshot: Snapshot, pod: Pod, host: str, namespace: str) -> Rule 
     rules = [
         rule
         for rule in snapshot.of("DestinationRule")
-        if exported(rule.spec.export_to, rule.namespace, pod.namespace)
-        and _meant_for(rule.spec, pod, rule.namespace)
+        if exported(rule.spec.export_to, rule.namespace, pod.namespace) and _meant_for(rule, pod)
     ]
     searched = [namespace, snapshot.root_namespace]
     if pod.namespace != snapshot.root_namespace:
@@ -75,12 +76,10 @@ def applicable(snapshot: Snapshot, pod: Pod, host: str, namespace: str) -> Rule 
     return None
 
 
-def _meant_for(spec: DestinationRuleSpec, pod: Pod, namespace: str) -> bool:
-    if spec.workload_selector is None:
+def _meant_for(rule: Resource, pod: Pod) -> bool:
+    if rule.spec.workload_selector is None:
         return True
-    return namespace == pod.namespace and names.selects(
-        spec.workload_selector.match_labels, pod.labels
-    )
+    return rule.namespace == pod.namespace and names.selects(selection.labels(rule), pod.labels)
 
 
 def _most_specific(rules: Iterable[Resource], host: str) -> list[Resource]:
@@ -106,8 +105,11 @@ def _merge(rules: list[Resource]) -> Rule:
 
 
 def effective(rule: Rule | None, port: int, subset: Subset | None = None) -> Policy:
-    """The policy of a port: a port's own settings replace the general ones without inheriting,
-    a subset's override field by field, and a subset's port settings replace those."""
+    """Returns the policy of a port.
+
+    A port's own settings replace the general ones without inheriting, a subset's override field by
+    field, and a subset's port settings replace those.
+    """
     if rule is None:
         return Policy()
     policy = _with_port(_fields(rule.policy), rule.policy, port)
@@ -137,7 +139,7 @@ def _fields(policy: TrafficPolicy | None) -> Policy:
 
 
 def written(policy: TrafficPolicy, key: str) -> bool:
-    """Whether a policy itself has a field, by its name in the manifest."""
+    """Returns whether a policy itself has a field, by its name in the manifest."""
     fields = type(policy).model_fields
     return any(getattr(policy, name) is not None for name in fields if fields[name].alias == key)
 
@@ -163,96 +165,140 @@ def _with_port(policy: Policy, source: TrafficPolicy | None, port: int) -> Polic
 
 
 def circuit_breakers(pool: ConnectionPoolSettings | None, budget: RetryBudget | None) -> Json:
-    """The thresholds Istio always sets: unlimited, where Envoy's own defaults are 1024 and 3."""
-    threshold: Json = {
-        "max_connections": UNLIMITED,
-        "max_pending_requests": UNLIMITED,
-        "max_requests": UNLIMITED,
-        "max_retries": UNLIMITED,
-        "track_remaining": True,
-    }
+    """Returns the thresholds, unlimited unless set (Envoy's own defaults are 1024 and 3)."""
     http = pool.http if pool else None
     tcp = pool.tcp if pool else None
-    for name, value in (
-        ("max_connections", tcp.max_connections if tcp else 0),
-        ("max_pending_requests", http.http1_max_pending_requests if http else 0),
-        ("max_requests", http.http2_max_requests if http else 0),
-        ("max_retries", http.max_retries if http else 0),
-    ):
-        if value > 0:
-            threshold[name] = value
+    limits = {
+        "max_connections": tcp.max_connections if tcp else 0,
+        "max_pending_requests": http.http1_max_pending_requests if http else 0,
+        "max_requests": http.http2_max_requests if http else 0,
+        "max_retries": http.max_retries if http else 0,
+    }
+    threshold: Json = {name: _positive(value) or UNLIMITED for name, value in limits.items()}
+    threshold["track_remaining"] = True
     if budget is not None:
-        threshold["retry_budget"] = {
-            "budget_percent": {"value": 20.0 if budget.percent is None else budget.percent},
-            **(
-                {"min_retry_concurrency": budget.min_retry_concurrency}
-                if budget.min_retry_concurrency is not None
-                else {}
-            ),
-        }
+        threshold["retry_budget"] = given(
+            budget_percent={"value": 20.0 if budget.percent is None else budget.percent},
+            min_retry_concurrency=budget.min_retry_concurrency,
+        )
     return {"thresholds": [threshold]}
 
 
-def common_http_options(pool: ConnectionPoolSettings | None) -> Json:
-    """`common_http_protocol_options` of a cluster; empty when the pool sets none."""
-    options: Json = {}
-    if pool and pool.http:
-        if pool.http.max_requests_per_connection > 0:
-            options["max_requests_per_connection"] = pool.http.max_requests_per_connection
-        if pool.http.idle_timeout is not None:
-            options["idle_timeout"] = duration(pool.http.idle_timeout)
-    if pool and pool.tcp:
-        if pool.tcp.idle_timeout is not None:
-            options.setdefault("idle_timeout", duration(pool.tcp.idle_timeout))
-        if pool.tcp.max_connection_duration is not None:
-            options["max_connection_duration"] = duration(pool.tcp.max_connection_duration)
-    return options
+def _positive(value: int) -> int | None:
+    return value if value > 0 else None
 
 
-def keepalive(pool: ConnectionPoolSettings | None) -> Json | None:
-    """`upstream_connection_options`, when the pool asks for TCP keep-alive."""
+def connect_timeout(pool: ConnectionPoolSettings | None, default: timedelta) -> str:
+    """Returns the time within which a connection must be made."""
+    own = pool.tcp.connect_timeout if pool and pool.tcp else None
+    return duration(default if own is None else own)
+
+
+def upstream_connection_options(pool: ConnectionPoolSettings | None) -> Json:
+    """Returns a cluster's field for TCP keep-alive, when the pool asks for it."""
     settings = pool.tcp.tcp_keepalive if pool and pool.tcp else None
     if settings is None:
-        return None
-    result: Json = {}
-    if settings.probes:
-        result["keepalive_probes"] = settings.probes
-    if settings.time is not None:
-        result["keepalive_time"] = int(settings.time.total_seconds())
-    if settings.interval is not None:
-        result["keepalive_interval"] = int(settings.interval.total_seconds())
-    return {"tcp_keepalive": result}
+        return {}
+    keepalive = given(
+        keepalive_probes=settings.probes or None,
+        keepalive_time=_seconds(settings.time),
+        keepalive_interval=_seconds(settings.interval),
+    )
+    return {"upstream_connection_options": {"tcp_keepalive": keepalive}}
 
 
-def outlier_detection(outlier: OutlierDetection) -> Json:
-    """What is unset here has Envoy's default: 5 errors in a row, 10 s, 30 s, at most 10 %."""
-    result: Json = {"enforcing_success_rate": 0}
-    if (errors := outlier.consecutive_5xx_errors) is not None:
-        result["enforcing_consecutive_5xx"] = 100 if errors else 0
-        if errors:
-            result["consecutive_5xx"] = errors
-    if (errors := outlier.consecutive_gateway_errors) is not None:
-        result["enforcing_consecutive_gateway_failure"] = 100 if errors else 0
-        if errors:
-            result["consecutive_gateway_failure"] = errors
-    if outlier.interval is not None:
-        result["interval"] = duration(outlier.interval)
-    if outlier.base_ejection_time is not None:
-        result["base_ejection_time"] = duration(outlier.base_ejection_time)
-    if outlier.max_ejection_percent:
-        result["max_ejection_percent"] = outlier.max_ejection_percent
+def _seconds(value: timedelta | None) -> int | None:
+    return None if value is None else int(value.total_seconds())
+
+
+def is_http2(port: ServicePort, policy: Policy) -> bool:
+    """Returns whether a cluster speaks HTTP/2 to its endpoints."""
+    http = policy.connection_pool.http if policy.connection_pool else None
+    upgrade = http is not None and http.h2_upgrade_policy == "UPGRADE"
+    return port.protocol in ("HTTP2", "GRPC") or (upgrade and port.protocol == "HTTP")
+
+
+def server_pool(pool: ConnectionPoolSettings | None) -> ConnectionPoolSettings | None:
+    """Returns the part of a pool that holds for a server: only a client upgrades to HTTP/2."""
+    if pool is None or pool.http is None:
+        return pool
+    http = pool.http.model_copy(update={"h2_upgrade_policy": None})
+    return pool.model_copy(update={"http": http})
+
+
+def protocol_options(port: ServicePort, policy: Policy) -> Json:
+    """Returns a cluster's HTTP options: its protocol, limits of its connections, SNI."""
+    pool, tls = policy.connection_pool, policy.tls
+    http = pool.http if pool else None
+    http2 = given(max_concurrent_streams=_positive(http.max_concurrent_streams if http else 0))
+    options = given(common_http_protocol_options=_common_http_options(pool) or None)
+    if (http and http.use_client_protocol) or port.protocol == "AUTO":
+        options["use_downstream_protocol_config"] = {
+            "http_protocol_options": {},
+            "http2_protocol_options": http2,
+        }
+    elif is_http2(port, policy):
+        options["explicit_http_config"] = {"http2_protocol_options": http2}
+    if tls and tls.mode in ("SIMPLE", "MUTUAL") and not tls.sni:
+        options["upstream_http_protocol_options"] = {
+            "auto_sni": True,
+            "auto_san_validation": not (tls.subject_alt_names or tls.insecure_skip_verify),
+        }
+    if not options:
+        return {}
+    if not ({"use_downstream_protocol_config", "explicit_http_config"} & set(options)):
+        options["explicit_http_config"] = {"http_protocol_options": {}}
+    return {"typed_extension_protocol_options": http_protocol_options(**options)}
+
+
+def _common_http_options(pool: ConnectionPoolSettings | None) -> Json:
+    http = pool.http if pool else None
+    tcp = pool.tcp if pool else None
+    idle = [settings.idle_timeout for settings in (http, tcp) if settings]
+    return given(
+        max_requests_per_connection=_positive(http.max_requests_per_connection if http else 0),
+        idle_timeout=next((duration(time) for time in idle if time is not None), None),
+        max_connection_duration=duration(tcp.max_connection_duration) if tcp else None,
+    )
+
+
+def outlier_detection(outlier: OutlierDetection | None) -> Json:
+    """Returns a cluster's fields for outlier detection, with Envoy's defaults for what is unset.
+
+    These are 5 errors in a row, 10 s, 30 s and at most 10 %.
+    """
+    if outlier is None:
+        return {}
+    result: Json = {
+        "enforcing_success_rate": 0,
+        **_errors("consecutive_5xx", outlier.consecutive_5xx_errors),
+        **_errors("consecutive_gateway_failure", outlier.consecutive_gateway_errors),
+        **given(
+            interval=duration(outlier.interval),
+            base_ejection_time=duration(outlier.base_ejection_time),
+            max_ejection_percent=outlier.max_ejection_percent or None,
+        ),
+    }
     if outlier.split_external_local_origin_errors:
-        result["split_external_local_origin_errors"] = True
-        if (errors := outlier.consecutive_local_origin_failures) is not None:
-            result["enforcing_consecutive_local_origin_failure"] = 100 if errors else 0
-            if errors:
-                result["consecutive_local_origin_failure"] = errors
-        result["enforcing_local_origin_success_rate"] = 0
-    return result
+        own = outlier.consecutive_local_origin_failures
+        result |= {
+            "split_external_local_origin_errors": True,
+            **_errors("consecutive_local_origin_failure", own),
+            "enforcing_local_origin_success_rate": 0,
+        }
+    panic = {"healthy_panic_threshold": {"value": outlier.min_health_percent or 0}}
+    return {"outlier_detection": result, "common_lb_config": panic}
+
+
+def _errors(field: str, number: int | None) -> Json:
+    """Returns the errors in a row that eject an endpoint; 0 switches this off."""
+    if number is None:
+        return {}
+    return {f"enforcing_{field}": 100 if number else 0, **given(**{field: number or None})}
 
 
 def load_balancing(balancer: LoadBalancer | None) -> Json:
-    """The cluster's `lb_policy` and its options; Istio's default is LEAST_REQUEST."""
+    """Returns a cluster's `lb_policy` and its options; Istio's default is LEAST_REQUEST."""
     if balancer is None:
         return {"lb_policy": "LEAST_REQUEST"}
     if balancer.consistent_hash is not None:
@@ -263,25 +309,21 @@ def load_balancing(balancer: LoadBalancer | None) -> Json:
     result: Json = {"lb_policy": policy}
     slow_start = _slow_start(balancer)
     if slow_start and policy in ("LEAST_REQUEST", "ROUND_ROBIN"):
-        key = "least_request_lb_config" if policy == "LEAST_REQUEST" else "round_robin_lb_config"
-        result[key] = {"slow_start_config": slow_start}
+        result[f"{policy.lower()}_lb_config"] = {"slow_start_config": slow_start}
     return result
 
 
-def _slow_start(balancer: LoadBalancer) -> Json | None:
-    if balancer.warmup is not None:
-        result: Json = {"slow_start_window": duration(balancer.warmup.duration)}
-        if balancer.warmup.aggression is not None:
-            result["aggression"] = {
-                "default_value": balancer.warmup.aggression,
-                "runtime_key": "aggression",
-            }
-        if balancer.warmup.minimum_percent is not None:
-            result["min_weight_percent"] = {"value": balancer.warmup.minimum_percent}
-        return result
-    if balancer.warmup_duration_secs is not None:
-        return {"slow_start_window": duration(balancer.warmup_duration_secs)}
-    return None
+def _slow_start(balancer: LoadBalancer) -> Json:
+    warmup = balancer.warmup
+    if warmup is None:
+        return given(slow_start_window=duration(balancer.warmup_duration_secs))
+    result: Json = {"slow_start_window": duration(warmup.duration)}
+    if warmup.aggression is not None:
+        aggression = {"default_value": warmup.aggression, "runtime_key": "aggression"}
+        result["aggression"] = aggression
+    if warmup.minimum_percent is not None:
+        result["min_weight_percent"] = {"value": warmup.minimum_percent}
+    return result
 
 
 def _hashing(hashing: ConsistentHash) -> Json:
@@ -290,35 +332,56 @@ def _hashing(hashing: ConsistentHash) -> Json:
         if hashing.maglev.table_size:
             result["maglev_lb_config"] = {"table_size": hashing.maglev.table_size}
         return result
-    size = (hashing.ring_hash.minimum_ring_size if hashing.ring_hash else 0) or (
-        hashing.minimum_ring_size or 0
-    )
-    return {
-        "lb_policy": "RING_HASH",
-        "ring_hash_lb_config": {"minimum_ring_size": size or 1024},
-    }
+    size = (hashing.ring_hash and hashing.ring_hash.minimum_ring_size) or hashing.minimum_ring_size
+    return {"lb_policy": "RING_HASH", "ring_hash_lb_config": {"minimum_ring_size": size or 1024}}
 
 
 def hash_policy(balancer: LoadBalancer | None) -> list[Json]:
-    """What a route hashes when its destination uses consistent hashing."""
+    """Returns what a route to a destination with consistent hashing hashes."""
     hashing = balancer.consistent_hash if balancer else None
     if hashing is None:
         return []
     if hashing.http_header_name is not None:
         return [{"header": {"header_name": hashing.http_header_name}}]
     if cookie := hashing.http_cookie:
-        spec: Json = {"name": cookie.name}
-        if cookie.ttl is not None:
-            spec["ttl"] = duration(cookie.ttl)
-        if cookie.path:
-            spec["path"] = cookie.path
-        if cookie.attributes:
-            spec["attributes"] = [
-                {"name": item.name, "value": item.value or ""} for item in cookie.attributes
-            ]
+        attributes = [
+            {"name": item.name, "value": item.value or ""} for item in cookie.attributes or ()
+        ]
+        spec = given(
+            name=cookie.name,
+            ttl=duration(cookie.ttl),
+            path=cookie.path or None,
+            attributes=attributes or None,
+        )
         return [{"cookie": spec}]
     if hashing.http_query_parameter_name is not None:
         return [{"query_parameter": {"name": hashing.http_query_parameter_name}}]
     if hashing.use_source_ip:
         return [{"connection_properties": {"source_ip": True}}]
     return []
+
+
+def originated_tls(settings: ClientTLSSettings, *, http2: bool) -> Json:
+    """Returns the transport socket of TLS towards a server outside the mesh (SIMPLE, MUTUAL)."""
+    common: Json = {}
+    if settings.mode == "MUTUAL":
+        certificate = {
+            "certificate_chain": {"filename": settings.client_certificate},
+            "private_key": {"filename": settings.private_key},
+        }
+        common["tls_certificates"] = [certificate]
+    if not settings.insecure_skip_verify:
+        validation: Json = {"trusted_ca": {"filename": settings.ca_certificates or SYSTEM_ROOTS}}
+        if settings.subject_alt_names:
+            validation["match_typed_subject_alt_names"] = [
+                {"san_type": "URI" if "://" in name else "DNS", "matcher": {"exact": name}}
+                for name in settings.subject_alt_names
+            ]
+        common["validation_context"] = validation
+    if http2:
+        common["alpn_protocols"] = ["h2"]
+    return extension(
+        "envoy.transport_sockets.tls",
+        "extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+        **given(common_tls_context=common, sni=settings.sni or None),
+    )

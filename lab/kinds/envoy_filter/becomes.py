@@ -1,46 +1,44 @@
 """EnvoyFilter: patches of a finished proxy configuration, the last step of a translation.
 
-The parts are matched by exact names on the JSON form; values are merged as protobuf messages, as in
-istiod (`lab.resources.protobuf`), which is why nothing of it is imported without an EnvoyFilter.
+Patches match by exact names in the JSON form; values are merged as protobuf messages, as in istiod
+(`lab.resources.protobuf`). Without an EnvoyFilter nothing of protobuf is imported.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import re2
 
-from lab import names
+from lab import versions
+from lab.kinds import selection
 from lab.kinds.envoy_filter import matching
-from lab.kinds.envoy_filter.checks import (
-    CONNECTION_MANAGER,
-    MESSAGES,
-    ConfigPatch,
-    EnvoyFilterSpec,
-    Match,
-)
+from lab.kinds.envoy_filter.checks import CONNECTION_MANAGER, MESSAGES, ConfigPatch, Match
 from lab.kinds.envoy_filter.matching import Context
 from lab.model import Json, Pod, ProxyConfig, Snapshot
 from lab.resources.resource import Problem, Resource
 
-KIND = "EnvoyFilter"
-ISTIO_VERSION = "1.30.3"
-"""What `match.proxy.proxyVersion` is compared with."""
-
 _INSERTIONS = ("INSERT_BEFORE", "INSERT_AFTER", "INSERT_FIRST")
 _LISTS = ("HTTP_FILTER", "NETWORK_FILTER", "LISTENER_FILTER", "HTTP_ROUTE")
-"""What insertions are for; elsewhere they count as ADD."""
+"""The parts with insertions; elsewhere an insertion counts as ADD."""
+
+Key = tuple[str, str, int]
+"""A patch: namespace and name of its filter, its index there."""
 
 
 @dataclass(frozen=True, slots=True)
 class PatchOf:
-    """One patch, and where it is from."""
+    """One patch with its filter."""
 
     filter: Resource
     index: int
     config: ConfigPatch
+
+    @property
+    def key(self) -> Key:
+        return self.filter.namespace, self.filter.name, self.index
 
     @property
     def operation(self) -> str:
@@ -54,43 +52,49 @@ class PatchOf:
         return self.config.match
 
     def value(self) -> Json:
-        """A copy of the patch's value as the lab spells Envoy's configuration."""
+        """Returns a copy of the patch's value in the lab's spelling of Envoy's configuration."""
         from lab.resources import protobuf
 
         patch = self.config.patch
-        given = (patch.value if patch is not None else None) or {}
-        return protobuf.normalize(MESSAGES[self.config.apply_to], given)
+        value = (patch.value if patch is not None else None) or {}
+        return protobuf.normalize(MESSAGES[self.config.apply_to], value)
 
 
 @dataclass(slots=True)
 class Patching:
-    """The patches for one proxy, and which of them have found something to patch."""
+    """The patches for one proxy, and those of them that have found something to patch."""
 
     snapshot: Snapshot
     pod: Pod
     patches: list[PatchOf]
-    effective: set[tuple[str, str, int]] = field(default_factory=set)
+    applied: set[Key] = field(default_factory=set)
 
     def each(self, apply_to: str, context: Context) -> Iterator[PatchOf]:
         for patch in self.patches:
             if patch.config.apply_to == apply_to and patch.match.context in ("ANY", context):
                 yield patch
 
-    def took(self, patch: PatchOf) -> None:
-        self.effective.add((patch.filter.namespace, patch.filter.name, patch.index))
+    def each_added(self, apply_to: str) -> Iterator[PatchOf]:
+        """Yields the patches that add a listener or a cluster.
 
-    def has_effect(self, patch: PatchOf) -> bool:
-        return (patch.filter.namespace, patch.filter.name, patch.index) in self.effective
+        Without a context it is added for outbound traffic and gateways only.
+        """
+        contexts: tuple[Context, ...] = ("SIDECAR_INBOUND", "SIDECAR_OUTBOUND")
+        if self.pod.proxy == "gateway":
+            contexts = ("GATEWAY",)
+        for context in contexts:
+            for patch in self.each(apply_to, context):
+                wanted = patch.match.context == context or context != "SIDECAR_INBOUND"
+                if patch.operation == "ADD" and wanted:
+                    yield patch
+
+    def mark_applied(self, patch: PatchOf) -> None:
+        self.applied.add(patch.key)
 
 
 def applicable(snapshot: Snapshot, pod: Pod) -> list[PatchOf]:
-    """The patches for a pod in their order: by priority, the root namespace's first, by age."""
-    namespaces = (snapshot.root_namespace, pod.namespace)
-    found = [
-        resource
-        for resource in snapshot.of(KIND)
-        if resource.namespace in namespaces and names.selects(_labels(resource.spec), pod.labels)
-    ]
+    """Returns the patches for a pod in order: by priority, the root namespace's first, by age."""
+    found = selection.for_pod(snapshot, "EnvoyFilter", pod)
     found.sort(
         key=lambda item: (
             item.spec.priority,
@@ -107,49 +111,39 @@ def applicable(snapshot: Snapshot, pod: Pod) -> list[PatchOf]:
     ]
 
 
-def _labels(spec: EnvoyFilterSpec) -> dict[str, str]:
-    return spec.workload_selector.labels if spec.workload_selector is not None else {}
-
-
 def _same_version(match: Match) -> bool:
     pattern = match.proxy.proxy_version if match.proxy is not None else ""
-    return not pattern or re2.search(pattern, ISTIO_VERSION) is not None
+    return not pattern or re2.search(pattern, versions.istio()) is not None
 
 
 def apply(snapshot: Snapshot, pod: Pod, config: ProxyConfig) -> ProxyConfig:
-    """The configuration with all patches for this pod applied."""
+    """Returns a configuration with all patches for its pod."""
     patches = applicable(snapshot, pod)
-    if not patches:
-        return config
-    return _patched(Patching(snapshot, pod, patches), config)
+    return _patched(Patching(snapshot, pod, patches), config) if patches else config
 
 
 def effective(snapshot: Snapshot, pod: Pod, config: ProxyConfig) -> list[PatchOf]:
-    """The patches for this pod that find something to patch in its configuration."""
+    """Returns the patches for a pod that find something to patch in its configuration."""
     patching = Patching(snapshot, pod, applicable(snapshot, pod))
     _patched(patching, config)
-    return [patch for patch in patching.patches if patching.has_effect(patch)]
+    return [patch for patch in patching.patches if patch.key in patching.applied]
 
 
 def without_effect(
     resource: Resource, snapshot: Snapshot, generated: Callable[[Pod], ProxyConfig]
 ) -> Iterator[Problem]:
-    """A warning for each patch of a filter that patches nothing in any proxy.
+    """Yields a warning for each patch of a filter that patches nothing in any proxy.
 
-    `generated` is the configuration of a pod before EnvoyFilters. Istio says nothing: a name that
-    is not exactly right just matches nothing.
+    `generated` returns the configuration of a pod before EnvoyFilters. Istio gives no warning when
+    a name is not exactly right.
     """
-    effective: set[tuple[str, str, int]] = set()
+    found: set[Key] = set()
     for pod in snapshot.pods:
-        if pod.proxy == "none":
-            continue
-        patches = applicable(snapshot, pod)
-        if any(patch.filter.name == resource.name for patch in patches):
-            patching = Patching(snapshot, pod, patches)
-            _patched(patching, generated(pod))
-            effective |= patching.effective
+        own = applicable(snapshot, pod) if pod.proxy != "none" else ()
+        if any(patch.filter.name == resource.name for patch in own):
+            found |= {patch.key for patch in effective(snapshot, pod, generated(pod))}
     for index in range(len(resource.spec.config_patches)):
-        if (resource.namespace, resource.name, index) not in effective:
+        if (resource.namespace, resource.name, index) not in found:
             yield Problem(
                 ("spec", "configPatches", index),
                 "this patch matches nothing in any proxy of the lab: names are compared exactly "
@@ -159,278 +153,239 @@ def without_effect(
 
 
 def _patched(patching: Patching, config: ProxyConfig) -> ProxyConfig:
-    config = copy.deepcopy(config)
+    # A copy through text shares no part with the original, nor one part with another.
+    listeners, clusters, routes = json.loads(
+        json.dumps([config.listeners, config.clusters, config.routes])
+    )
+    context: Context = "GATEWAY" if patching.pod.proxy == "gateway" else "SIDECAR_OUTBOUND"
     return ProxyConfig(
-        listeners=_listeners(patching, config),
-        clusters=_clusters(patching, config),
-        routes=[_outer_routes(patching, routes) for routes in config.routes],
+        listeners=_listeners(patching, listeners, matching.outbound_ports(routes)),
+        clusters=_clusters(patching, clusters),
+        routes=[_routes(patching, one, context) for one in routes],
         endpoints=config.endpoints,
     )
 
 
-def _contexts(pod: Pod) -> tuple[Context, ...]:
-    return ("GATEWAY",) if pod.proxy == "gateway" else ("SIDECAR_INBOUND", "SIDECAR_OUTBOUND")
+def _changed(
+    patching: Patching,
+    patches: Iterable[PatchOf],
+    item: Json,
+    fits: Callable[[Json, Match], bool],
+) -> Json | None:
+    """Returns an item after the patches that fit it; None when one of them removes it."""
+    for patch in patches:
+        replaces = patch.operation == "REPLACE" and patch.config.apply_to == "VIRTUAL_HOST"
+        changes = replaces or patch.operation in ("MERGE", "REMOVE")
+        if not changes or not fits(item, patch.match):
+            continue
+        patching.mark_applied(patch)
+        if patch.operation == "REMOVE":
+            return None
+        item = patch.value() if replaces else _merged(item, patch)
+    return item
 
 
-def _context(pod: Pod, listener: Json) -> Context:
-    if pod.proxy == "gateway":
-        return "GATEWAY"
-    inbound = listener.get("traffic_direction") == "INBOUND"
-    return "SIDECAR_INBOUND" if inbound else "SIDECAR_OUTBOUND"
+def _merged(item: Json, patch: PatchOf) -> Json:
+    """Returns an item after MERGE; a transport socket is merged alone, with one of its name."""
+    from lab.resources import protobuf
+
+    apply_to = patch.config.apply_to
+    value = patch.value()
+    matches: list[Json] = item.get("transport_socket_matches", [])
+    socket = value.get("transport_socket") if apply_to in ("FILTER_CHAIN", "CLUSTER") else None
+    plain = not matches and "transport_socket" not in item
+    if socket is None or (apply_to == "FILTER_CHAIN" and plain):
+        return protobuf.merge(MESSAGES[apply_to], item, value)
+    for owner in matches or [item]:
+        own = owner.get("transport_socket", {})
+        if own.get("name") == socket["name"] and "typed_config" in own and "typed_config" in socket:
+            own["typed_config"] = protobuf.merge_any(own["typed_config"], socket["typed_config"])
+            return item
+    return item if matches else {**item, "transport_socket": socket}
 
 
 # --- listeners ------------------------------------------------------------------------------------
 
 
-def _listeners(patching: Patching, config: ProxyConfig) -> list[Json]:
-    ports = matching.outbound_ports(config.routes)
+def _listeners(patching: Patching, listeners: list[Json], ports: set[int]) -> list[Json]:
     result = []
-    for listener in config.listeners:
-        context = _context(patching.pod, listener)
-        kept: Json | None = listener
-        for patch in patching.each("LISTENER", context):
-            if not matching.listener(listener, patch.match, ports, whole=True):
-                continue
-            if patch.operation == "REMOVE":
-                patching.took(patch)
-                kept = None
-                break
-            if patch.operation == "MERGE":
-                patching.took(patch)
-                kept = listener = _merge("LISTENER", listener, patch)
-        if kept is not None:
-            _inside_listener(patching, kept, context, ports)
-            result.append(kept)
-    for context in _contexts(patching.pod):
-        for patch in patching.each("LISTENER", context):
-            if patch.operation == "ADD" and _adds(patch, context):
-                patching.took(patch)
-                result.append(patch.value())
+    for original in listeners:
+        context = matching.listener_context(patching.pod, original)
+        listener = _changed(
+            patching,
+            patching.each("LISTENER", context),
+            original,
+            lambda item, match: matching.listener(item, match, ports, whole=True),
+        )
+        if listener is not None:
+            _patch_inside(patching, listener, context, ports)
+            result.append(listener)
+    for patch in patching.each_added("LISTENER"):
+        patching.mark_applied(patch)
+        result.append(patch.value())
     return result
 
 
-def _adds(patch: PatchOf, context: Context) -> bool:
-    """Without a context something is added for outbound traffic and gateways only."""
-    return patch.match.context == context or context != "SIDECAR_INBOUND"
-
-
-def _inside_listener(patching: Patching, listener: Json, context: Context, ports: set[int]) -> None:
+def _patch_inside(patching: Patching, listener: Json, context: Context, ports: set[int]) -> None:
+    """Patches a listener's filters and filter chains in place."""
     for patch in patching.each("LISTENER_FILTER", context):
         if matching.listener(listener, patch.match, ports):
             wanted = patch.match.listener.listener_filter if patch.match.listener else ""
             filters = listener.setdefault("listener_filters", [])
-            _edit(patching, filters, patch, matching.named(wanted), bool(wanted))
-    chains: list[Json] = listener.get("filter_chains", [])
-    listener["filter_chains"] = [
-        chain
-        for chain in chains
-        if not chain.get("filters") or _chain(patching, listener, chain, context, ports)
+            _edit(patching, filters, patch, wanted)
+            if wanted:
+                _merge_filters(patching, filters, patch, wanted)
+    chains = [
+        patched
+        for chain in listener.get("filter_chains", [])
+        if (patched := _chain(patching, listener, chain, context, ports)) is not None
     ]
     default = listener.get("default_filter_chain")
-    if default and not _chain(patching, listener, default, context, ports):
+    if default and (default := _chain(patching, listener, default, context, ports)) is None:
         del listener["default_filter_chain"]
+    elif default:
+        listener["default_filter_chain"] = default
     for patch in patching.each("FILTER_CHAIN", context):
         if patch.operation == "ADD" and matching.listener(listener, patch.match, ports):
-            patching.took(patch)
-            listener["filter_chains"].append(patch.value())
-    if not listener["filter_chains"]:
+            patching.mark_applied(patch)
+            chains.append(patch.value())
+    listener["filter_chains"] = chains
+    if not chains:
         del listener["filter_chains"]
 
 
 def _chain(
-    patching: Patching, listener: Json, chain: Json, context: Context, ports: set[int]
-) -> bool:
-    """Patch a filter chain in place; False when it is to be removed."""
+    patching: Patching, listener: Json, original: Json, context: Context, ports: set[int]
+) -> Json | None:
+    """Returns a filter chain after its patches; None when it is removed."""
 
-    def here(patch: PatchOf) -> bool:
-        return matching.listener(listener, patch.match, ports) and matching.chain(
-            listener, chain, patch.match, ports
+    def fits(chain: Json, match: Match) -> bool:
+        return matching.listener(listener, match, ports) and matching.chain(
+            listener, chain, match, ports
         )
 
-    for patch in patching.each("FILTER_CHAIN", context):
-        if not here(patch):
-            continue
-        if patch.operation == "REMOVE":
-            patching.took(patch)
-            return False
-        if patch.operation == "MERGE":
-            patching.took(patch)
-            _merge_with_socket("FILTER_CHAIN", chain, patch)
+    if not original.get("filters"):
+        return original
+    chain = _changed(patching, patching.each("FILTER_CHAIN", context), original, fits)
+    if chain is None:
+        return None
     filters: list[Json] = chain["filters"]
-    network = [patch for patch in patching.each("NETWORK_FILTER", context) if here(patch)]
-    for patch in network:
-        wanted = matching.filter_name(patch.match)
-        _edit(patching, filters, patch, matching.named(wanted), bool(wanted))
-    for patch in network:
-        _merge_filters(patching, filters, patch, matching.named(matching.filter_name(patch.match)))
-    http = [patch for patch in patching.each("HTTP_FILTER", context) if here(patch)]
+    network = [p for p in patching.each("NETWORK_FILTER", context) if fits(chain, p.match)]
+    _patch_filters(patching, filters, network, matching.filter_name)
+    http = [
+        patch
+        for patch in patching.each("HTTP_FILTER", context)
+        if fits(chain, patch.match)
+        and matching.filter_name(patch.match) in ("", CONNECTION_MANAGER)
+    ]
     for item in filters:
         if item.get("name") == CONNECTION_MANAGER and "typed_config" in item:
-            _manager(patching, item["typed_config"], http, context)
-    return True
+            manager: Json = item["typed_config"]
+            inner = manager.get("http_filters", [])
+            _patch_filters(patching, inner, http, matching.sub_filter_name)
+            if "route_config" in manager:
+                manager["route_config"] = _routes(patching, manager["route_config"], context)
+    return chain
 
 
-def _manager(patching: Patching, manager: Json, patches: list[PatchOf], context: Context) -> None:
-    filters: list[Json] = manager.get("http_filters", [])
-    chosen = [
-        patch for patch in patches if matching.filter_name(patch.match) in ("", CONNECTION_MANAGER)
-    ]
-    for patch in chosen:
-        wanted = matching.sub_filter_name(patch.match)
-        _edit(patching, filters, patch, matching.named(wanted), bool(wanted))
-    for patch in chosen:
-        wanted = matching.sub_filter_name(patch.match)
-        _merge_filters(patching, filters, patch, matching.named(wanted))
-    if "route_config" in manager:
-        manager["route_config"] = _routes(patching, manager["route_config"], context)
+# --- lists of filters -----------------------------------------------------------------------------
 
 
-# --- lists of things with a name ------------------------------------------------------------------
-
-_Chosen = Callable[[Json], bool]
-
-
-def _edit(
-    patching: Patching, items: list[Json], patch: PatchOf, chosen: _Chosen, matched: bool
+def _patch_filters(
+    patching: Patching, items: list[Json], patches: list[PatchOf], name_in: Callable[[Match], str]
 ) -> None:
-    """Everything but MERGE on a list of filters, in place. `matched`: the patch names one."""
-    operation = patch.operation
-    if operation == "ADD" or (operation == "INSERT_AFTER" and not matched):
-        items.append(patch.value())
-    elif operation == "INSERT_FIRST" or (operation == "INSERT_BEFORE" and not matched):
-        items.insert(0, patch.value())
-    elif operation in ("INSERT_BEFORE", "INSERT_AFTER", "REPLACE") and matched:
-        place = next((index for index, item in enumerate(items) if chosen(item)), None)
-        if place is None:
-            return
-        if operation == "REPLACE":
-            items[place] = patch.value()
-        else:
-            items.insert(place + (operation == "INSERT_AFTER"), patch.value())
-    elif operation == "REMOVE" and matched:
-        kept = [item for item in items if not chosen(item)]
-        if len(kept) == len(items):
-            return
-        items[:] = kept
-    elif operation == "MERGE" and patch.config.apply_to == "LISTENER_FILTER" and matched:
-        _merge_filters(patching, items, patch, chosen)
-        return
-    else:
-        return
-    patching.took(patch)
+    """Patches a list of filters in place, MERGE last."""
+    for patch in patches:
+        _edit(patching, items, patch, name_in(patch.match))
+    for patch in patches:
+        _merge_filters(patching, items, patch, name_in(patch.match))
 
 
-def _merge_filters(patching: Patching, items: list[Json], patch: PatchOf, chosen: _Chosen) -> None:
-    """MERGE: a filter takes the patch's name, and its `typed_config` when the types agree."""
+def _edit(patching: Patching, items: list[Json], patch: PatchOf, name: str) -> None:
+    """Applies all but MERGE to a list of filters; `name` is of the filter that a patch names."""
+    if patch.operation == "REMOVE":
+        kept = [item for item in items if not name or item.get("name") != name]
+        if len(kept) < len(items):
+            patching.mark_applied(patch)
+            items[:] = kept
+        return
+    place = next((index for index, item in enumerate(items) if item.get("name") == name), None)
+    span = _span(patch.operation, place, len(items), named=bool(name))
+    if span is not None:
+        patching.mark_applied(patch)
+        items[slice(*span)] = [patch.value()]
+
+
+def _span(operation: str, place: int | None, count: int, *, named: bool) -> tuple[int, int] | None:
+    """Returns the part of a list that a new item takes; None when it has no place.
+
+    `place` is of the item that a patch names. Without a name BEFORE and AFTER mean all items.
+    """
+    match operation:
+        case "ADD":
+            return count, count
+        case "INSERT_FIRST":
+            return 0, 0
+        case "INSERT_BEFORE" if not named:
+            return 0, 0
+        case "INSERT_AFTER" if not named:
+            return count, count
+        case "INSERT_BEFORE" if place is not None:
+            return place, place
+        case "INSERT_AFTER" if place is not None:
+            return place + 1, place + 1
+        case "REPLACE" if named and place is not None:
+            return place, place + 1
+    return None
+
+
+def _merge_filters(patching: Patching, items: list[Json], patch: PatchOf, name: str) -> None:
+    """Applies MERGE: a filter takes the name, and the `typed_config` when the types agree."""
     from lab.resources import protobuf
 
     if patch.operation != "MERGE":
         return
     value = patch.value()
     for item in items:
-        if not chosen(item) or "typed_config" not in item:
+        if (name and item.get("name") != name) or "typed_config" not in item:
             continue
-        patching.took(patch)
+        patching.mark_applied(patch)
         item["name"] = value.get("name") or item["name"]
         if "typed_config" in value:
             item["typed_config"] = protobuf.merge_any(item["typed_config"], value["typed_config"])
 
 
-def _merge(apply_to: str, target: Json, patch: PatchOf) -> Json:
-    from lab.resources import protobuf
-
-    return protobuf.merge(MESSAGES[apply_to], target, patch.value())
-
-
-def _merge_with_socket(apply_to: str, target: Json, patch: PatchOf) -> None:
-    """MERGE of what may have a transport socket: one of the same name is merged, and alone."""
-    from lab.resources import protobuf
-
-    socket = patch.value().get("transport_socket")
-    sockets = [match["transport_socket"] for match in target.get("transport_socket_matches", [])]
-    several = bool(sockets)
-    if not several and "transport_socket" in target:
-        sockets = [target["transport_socket"]]
-    if socket is None or (apply_to == "FILTER_CHAIN" and not sockets):
-        merged = _merge(apply_to, target, patch)
-        target.clear()
-        target.update(merged)
-        return
-    same = next((one for one in sockets if one["name"] == socket["name"]), None)
-    if same is not None and "typed_config" in same and "typed_config" in socket:
-        same["typed_config"] = protobuf.merge_any(same["typed_config"], socket["typed_config"])
-    elif not several:
-        target["transport_socket"] = socket
-
-
 # --- routes ---------------------------------------------------------------------------------------
-
-
-def _outer_routes(patching: Patching, routes: Json) -> Json:
-    context: Context = "GATEWAY" if patching.pod.proxy == "gateway" else "SIDECAR_OUTBOUND"
-    return _routes(patching, routes, context)
 
 
 def _routes(patching: Patching, routes: Json, context: Context) -> Json:
     ports = matching.gateway_ports(patching.snapshot, patching.pod)
 
-    def here(patch: PatchOf) -> bool:
-        return matching.route_configuration(routes, patch.match, context, ports)
+    def here(routes: Json, match: Match) -> bool:
+        return matching.route_configuration(routes, match, context, ports)
 
-    for patch in patching.each("ROUTE_CONFIGURATION", context):
-        if patch.operation == "MERGE" and here(patch):
-            patching.took(patch)
-            routes = _merge("ROUTE_CONFIGURATION", routes, patch)
+    merging = [p for p in patching.each("ROUTE_CONFIGURATION", context) if p.operation == "MERGE"]
+    routes = _changed(patching, merging, routes, here) or routes
+
+    def fits(host: Json, match: Match) -> bool:
+        return here(routes, match) and matching.virtual_host(host, match, context)
+
     hosts: list[Json] = []
     for original in routes.get("virtual_hosts", []):
-        patched = _virtual_host(patching, original, context, here)
-        if patched is not None:
-            hosts.append(patched)
+        host = _changed(patching, patching.each("VIRTUAL_HOST", context), original, fits)
+        if host is not None:
+            chosen = [p for p in patching.each("HTTP_ROUTE", context) if fits(host, p.match)]
+            hosts.append({**host, "routes": _http_routes(patching, host.get("routes", []), chosen)})
     for patch in patching.each("VIRTUAL_HOST", context):
-        if patch.operation == "ADD" and here(patch):
-            patching.took(patch)
+        if patch.operation == "ADD" and here(routes, patch.match):
+            patching.mark_applied(patch)
             hosts.append(patch.value())
     return {**routes, "virtual_hosts": hosts}
 
 
-def _virtual_host(
-    patching: Patching, host: Json, context: Context, here: Callable[[PatchOf], bool]
-) -> Json | None:
-    for patch in patching.each("VIRTUAL_HOST", context):
-        if not (here(patch) and matching.virtual_host(host, patch.match, context)):
-            continue
-        if patch.operation == "REMOVE":
-            patching.took(patch)
-            return None
-        if patch.operation == "MERGE":
-            patching.took(patch)
-            host = _merge("VIRTUAL_HOST", host, patch)
-        elif patch.operation == "REPLACE":
-            patching.took(patch)
-            host = patch.value()
-    chosen = [
-        patch
-        for patch in patching.each("HTTP_ROUTE", context)
-        if here(patch) and matching.virtual_host(host, patch.match, context)
-    ]
-    return {**host, "routes": _http_routes(patching, host.get("routes", []), chosen)}
-
-
 def _http_routes(patching: Patching, routes: list[Json], patches: list[PatchOf]) -> list[Json]:
-    result: list[Json] = []
-    for original in routes:
-        route: Json | None = original
-        for patch in patches:
-            if route is None or not matching.route(route, patch.match):
-                continue
-            if patch.operation == "REMOVE":
-                patching.took(patch)
-                route = None
-            elif patch.operation == "MERGE":
-                patching.took(patch)
-                route = _merge("HTTP_ROUTE", route, patch)
-        if route is not None:
-            result.append(route)
+    changed = [_changed(patching, patches, route, matching.route) for route in routes]
+    result = [route for route in changed if route is not None]
     for patch in patches:
         if patch.operation == "ADD" or patch.operation in _INSERTIONS:
             _insert_route(patching, result, patch)
@@ -440,50 +395,34 @@ def _http_routes(patching: Patching, routes: list[Json], patches: list[PatchOf])
 def _insert_route(patching: Patching, routes: list[Json], patch: PatchOf) -> None:
     wanted = patch.match.route_configuration
     vhost = wanted.vhost if wanted is not None else None
-    matched = vhost is not None and vhost.route is not None
+    named = vhost is not None and vhost.route is not None
     place = next((i for i, route in enumerate(routes) if matching.route(route, patch.match)), None)
-    if patch.operation == "ADD" or (patch.operation == "INSERT_AFTER" and not matched):
-        place = len(routes)
-    elif not matched:
-        place = 0
-    elif place is None:
+    if patch.operation == "INSERT_FIRST" and named and place is None:
         return
-    elif patch.operation == "INSERT_FIRST":
-        place = 0
-    elif patch.operation == "INSERT_AFTER":
-        place += 1
-    patching.took(patch)
-    routes.insert(place, patch.value())
+    span = _span(patch.operation, place, len(routes), named=named)
+    if span is not None:
+        patching.mark_applied(patch)
+        routes[slice(*span)] = [patch.value()]
 
 
 # --- clusters -------------------------------------------------------------------------------------
 
 
-def _clusters(patching: Patching, config: ProxyConfig) -> list[Json]:
+def _clusters(patching: Patching, clusters: list[Json]) -> list[Json]:
+    def fits(cluster: Json, match: Match) -> bool:
+        return matching.cluster(cluster, match, patching.snapshot, patching.pod)
+
     result: list[Json] = []
-    for cluster in config.clusters:
-        context = matching.cluster_context(patching.pod, cluster)
-        removed = False
-        for patch in patching.each("CLUSTER", context):
-            if not matching.cluster(cluster, patch.match, patching.snapshot, patching.pod):
-                continue
-            if patch.operation == "REMOVE":
-                patching.took(patch)
-                removed = True
-                break
-            if patch.operation == "MERGE":
-                patching.took(patch)
-                _merge_with_socket("CLUSTER", cluster, patch)
-        if not removed:
+    for original in clusters:
+        context = matching.cluster_context(patching.pod, original)
+        cluster = _changed(patching, patching.each("CLUSTER", context), original, fits)
+        if cluster is not None:
             result.append(cluster)
     known = {cluster["name"] for cluster in result}
-    for context in _contexts(patching.pod):
-        for patch in patching.each("CLUSTER", context):
-            if patch.operation != "ADD" or not _adds(patch, context):
-                continue
-            added = patch.value()
-            if added.get("name") not in known:
-                patching.took(patch)
-                known.add(added.get("name"))
-                result.append(added)
+    for patch in patching.each_added("CLUSTER"):
+        added = patch.value()
+        if added.get("name") not in known:
+            patching.mark_applied(patch)
+            known.add(added.get("name"))
+            result.append(added)
     return result

@@ -1,4 +1,4 @@
-"""What the `match` of an EnvoyFilter's patch selects. All names are compared exactly.
+"""Matching of an EnvoyFilter's patches, by exact names.
 
 Two listeners and route configurations of a cluster are one in the lab: its sidecars have one HTTP
 proxy for all outbound ports. A port number there selects the virtual hosts with that port.
@@ -6,7 +6,6 @@ proxy for all outbound ports. A port number there selects the virtual hosts with
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 from lab import names
@@ -17,13 +16,29 @@ from lab.model import Json, Pod, Snapshot
 Context = Literal["SIDECAR_INBOUND", "SIDECAR_OUTBOUND", "GATEWAY"]
 
 
-def named(name: str) -> Callable[[Json], bool]:
-    """Whether something has a name; without a name everything has it."""
-    return lambda item: not name or item.get("name") == name
+def _fits(wanted: object, value: object) -> bool:
+    """Returns whether a value is as wanted; what is not set is not wanted."""
+    return not wanted or wanted == value
+
+
+def listener_context(pod: Pod, listener: Json) -> Context:
+    """Returns the side of a proxy that a listener belongs to."""
+    return _context(pod, inbound=listener.get("traffic_direction") == "INBOUND")
+
+
+def cluster_context(pod: Pod, cluster: Json) -> Context:
+    """Returns the side of a proxy that a cluster belongs to."""
+    return _context(pod, inbound=cluster["name"].startswith("inbound|"))
+
+
+def _context(pod: Pod, *, inbound: bool) -> Context:
+    if pod.proxy == "gateway":
+        return "GATEWAY"
+    return "SIDECAR_INBOUND" if inbound else "SIDECAR_OUTBOUND"
 
 
 def outbound_ports(routes: list[Json]) -> set[int]:
-    """The ports for which a sidecar's HTTP proxy has virtual hosts."""
+    """Returns the ports for which a sidecar's HTTP proxy has virtual hosts."""
     return {
         int(port)
         for configuration in routes
@@ -34,7 +49,7 @@ def outbound_ports(routes: list[Json]) -> set[int]:
 
 
 def listener(listener: Json, match: Match, ports: set[int], *, whole: bool = False) -> bool:
-    """`whole`: the patch is for the listener itself, not for something in it."""
+    """Returns whether a listener matches; `whole`: as the thing to patch, not as its place."""
     wanted = match.listener
     if wanted is None:
         return True
@@ -52,7 +67,7 @@ def listener(listener: Json, match: Match, ports: set[int], *, whole: bool = Fal
 
 
 def chain(listener: Json, chain: Json, match: Match, ports: set[int]) -> bool:
-    """Whether a filter chain of a listener that matches is meant."""
+    """Returns whether a filter chain of a matching listener matches."""
     wanted = match.listener
     if wanted is None:
         return True
@@ -66,36 +81,31 @@ def chain(listener: Json, chain: Json, match: Match, ports: set[int]) -> bool:
         return True
     protocols = criteria.get("application_protocols", [])
     proxied = listener["name"] == names.OUTBOUND_LISTENER and inner.destination_port in ports
+    wanted_protocols = (inner.application_protocols or "").split(",")
     return (
-        (not inner.name or inner.name == chain.get("name"))
+        _fits(inner.name, chain.get("name"))
         and (not inner.sni or inner.sni in criteria.get("server_names", []))
-        and (
-            not inner.transport_protocol
-            or inner.transport_protocol == criteria.get("transport_protocol")
-        )
-        and (
-            not inner.application_protocols
-            or all(one in protocols for one in inner.application_protocols.split(","))
-        )
-        and (not inner.destination_port or inner.destination_port == port or proxied)
+        and _fits(inner.transport_protocol, criteria.get("transport_protocol"))
+        and (not inner.application_protocols or set(wanted_protocols) <= set(protocols))
+        and (_fits(inner.destination_port, port) or proxied)
     )
 
 
 def filter_name(match: Match) -> str:
-    """The network filter a patch names; empty when it names none."""
+    """Returns the network filter that a patch names; empty when it names none."""
     inner = match.listener.filter_chain if match.listener is not None else None
     return inner.filter.name if inner is not None and inner.filter is not None else ""
 
 
 def sub_filter_name(match: Match) -> str:
-    """The HTTP filter a patch names; empty when it names none."""
+    """Returns the HTTP filter that a patch names; empty when it names none."""
     inner = match.listener.filter_chain if match.listener is not None else None
     chosen = inner.filter if inner is not None else None
     return chosen.sub_filter.name if chosen is not None and chosen.sub_filter is not None else ""
 
 
 def gateway_ports(snapshot: Snapshot, pod: Pod) -> dict[int, set[int]]:
-    """A gateway's container ports and the Service ports that lead to them."""
+    """Returns a gateway's container ports with the Service ports that lead to them."""
     found: dict[int, set[int]] = {}
     if pod.proxy == "gateway":
         for service in services.services_of(snapshot, pod):
@@ -108,6 +118,7 @@ def gateway_ports(snapshot: Snapshot, pod: Pod) -> dict[int, set[int]]:
 def route_configuration(
     routes: Json, match: Match, context: Context, gateway_ports: dict[int, set[int]]
 ) -> bool:
+    """Returns whether a route configuration matches."""
     wanted = match.route_configuration
     if wanted is None:
         return True
@@ -128,13 +139,13 @@ def route_configuration(
     served = gateway_ports.get(number, {number})
     return (
         (not wanted.port_number or wanted.port_number in served)
-        and (not wanted.port_name or wanted.port_name == port_name)
-        and (not wanted.gateway or wanted.gateway == gateway)
+        and _fits(wanted.port_name, port_name)
+        and _fits(wanted.gateway, gateway)
     )
 
 
 def _gateway_route_name(name: str) -> tuple[int, str, str]:
-    """Port, port name and gateway in `http.8080` or `https.443.NAME.GATEWAY.NAMESPACE`."""
+    """Returns port, port name and gateway of `http.8080` or `https.443.NAME.GATEWAY.NAMESPACE`."""
     parts = name.split(".")
     number = int(parts[1]) if len(parts) > 1 and parts[1].isdecimal() else 0
     if parts[0] == "https" and len(parts) == 5:
@@ -143,6 +154,7 @@ def _gateway_route_name(name: str) -> tuple[int, str, str]:
 
 
 def virtual_host(host: Json, match: Match, context: Context) -> bool:
+    """Returns whether a virtual host of a matching route configuration matches."""
     routes = match.route_configuration
     if routes is None:
         return True
@@ -153,34 +165,29 @@ def virtual_host(host: Json, match: Match, context: Context) -> bool:
     wanted = routes.vhost
     if wanted is None:
         return True
-    return (not wanted.name or wanted.name == host["name"]) and (
-        not wanted.domain_name or wanted.domain_name in host.get("domains", [])
-    )
+    domains = host.get("domains", [])
+    named = _fits(wanted.name, host["name"])
+    return named and (not wanted.domain_name or wanted.domain_name in domains)
 
 
 _ACTIONS = {"ROUTE": "route", "REDIRECT": "redirect", "DIRECT_RESPONSE": "direct_response"}
 
 
 def route(route: Json, match: Match) -> bool:
+    """Returns whether a route of a matching virtual host matches."""
     routes = match.route_configuration
     vhost = routes.vhost if routes is not None else None
     wanted = vhost.route if vhost is not None else None
     if wanted is None:
         return True
-    if wanted.name and wanted.name != route.get("name"):
+    if not _fits(wanted.name, route.get("name")):
         return False
     has_action = any(action in route for action in _ACTIONS.values())
     return wanted.action == "ANY" or not has_action or _ACTIONS[wanted.action] in route
 
 
-def cluster_context(pod: Pod, cluster: Json) -> Context:
-    if pod.proxy == "gateway":
-        return "GATEWAY"
-    inbound = cluster["name"].startswith("inbound|")
-    return "SIDECAR_INBOUND" if inbound else "SIDECAR_OUTBOUND"
-
-
 def cluster(cluster: Json, match: Match, snapshot: Snapshot, pod: Pod) -> bool:
+    """Returns whether a cluster matches."""
     wanted = match.cluster
     if wanted is None:
         return True
@@ -193,7 +200,7 @@ def cluster(cluster: Json, match: Match, snapshot: Snapshot, pod: Pod) -> bool:
     if direction == "inbound":
         hosts = {service.host for service in services.services_of(snapshot, pod)}
     return (
-        (not wanted.subset or wanted.subset == subset)
+        _fits(wanted.subset, subset)
         and (not wanted.service or wanted.service in hosts)
         and (not wanted.port_number or str(wanted.port_number) == port)
     )

@@ -1,4 +1,4 @@
-"""MeshConfig: what holds for the whole mesh, from the files that `istioctl install` would take."""
+"""MeshConfig: the settings of the whole mesh, from the files that `istioctl install` takes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _PROFILES: dict[str, dict[str, Any]] = {
         "defaultConfig": {"tracing": {"sampling": 100.0}},
     },
 }
-"""What a profile of istioctl sets, as far as the lab has it."""
+"""The settings of istioctl's profiles, as far as the lab has them."""
 
 
 def defaults(mesh: Mapping[str, Any]) -> MeshConfig:
-    """The user's mesh configuration with Istio's defaults for all it doesn't say.
+    """Returns the user's mesh configuration with Istio's defaults for the rest.
 
     Raises pydantic.ValidationError on a field the lab doesn't know (`apply` has checked before).
     """
@@ -27,7 +27,7 @@ def defaults(mesh: Mapping[str, Any]) -> MeshConfig:
 
 
 def provider(config: MeshConfig, name: str) -> ExtensionProvider | None:
-    """A provider by its name; `envoy`, the file access log, is built in."""
+    """Returns a provider by its name; `envoy`, the file access log, is built in."""
     for candidate in config.extension_providers:
         if candidate.name == name:
             return candidate
@@ -39,7 +39,7 @@ def provider(config: MeshConfig, name: str) -> ExtensionProvider | None:
 
 
 def installed(operators: Iterable[Resource]) -> dict[str, Any]:
-    """The `meshConfig` that `istioctl install -f FIRST -f SECOND` would install.
+    """Returns the `meshConfig` that `istioctl install -f FIRST -f SECOND` would install.
 
     The profile's settings come first, then each file's: maps merge, lists replace.
     """

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Literal
 
-from lab import names
+from lab.kinds import selection
 from lab.kinds.peer_authentication.checks import MutualTLS, PeerAuthenticationSpec
 from lab.model import Pod, Snapshot
 from lab.resources.resource import Resource
@@ -27,32 +26,25 @@ def mode(snapshot: Snapshot, pod: Pod, port: int) -> Mode:
     if policy is None:
         return inherited
     spec: PeerAuthenticationSpec = policy.spec
-    own = _said(spec) or inherited
+    own = explicit_mode(spec) or inherited
     entry = (spec.port_level_mtls or {}).get(port)
     return _named(entry) or own
 
 
 def namespace_mode(snapshot: Snapshot, namespace: str) -> Mode:
-    """What a client infers for a Service of a namespace: policies without a selector only."""
-    found = DEFAULT
-    if policy := _without_selector(snapshot, snapshot.root_namespace):
-        found = _said(policy.spec) or found
-    if namespace != snapshot.root_namespace and (policy := _without_selector(snapshot, namespace)):
-        found = _said(policy.spec) or found
-    return found
+    """Returns the mode that clients infer for a Service: of policies without a selector only."""
+    for place in (namespace, snapshot.root_namespace):
+        policy = selection.of_namespace(snapshot, KIND, place)
+        if policy is not None and (found := explicit_mode(policy.spec)):
+            return found
+    return DEFAULT
 
 
 def workload_policy(snapshot: Snapshot, pod: Pod) -> Resource | None:
-    """The oldest policy that selects a pod by labels; in the root namespace there can be none."""
+    """Returns the oldest policy that selects a pod by labels; none in the root namespace."""
     if pod.namespace == snapshot.root_namespace:
         return None
-    return _first(
-        policy
-        for policy in snapshot.of(KIND)
-        if policy.namespace == pod.namespace
-        and (labels := _labels(policy))
-        and names.selects(labels, pod.labels)
-    )
+    return next(iter(selection.of_workload(snapshot, KIND, pod)), None)
 
 
 def deciding_policy(snapshot: Snapshot, pod: Pod, port: int) -> Resource | None:
@@ -60,34 +52,17 @@ def deciding_policy(snapshot: Snapshot, pod: Pod, port: int) -> Resource | None:
     policy = workload_policy(snapshot, pod)
     if policy is not None:
         entry = (policy.spec.port_level_mtls or {}).get(port)
-        if _said(policy.spec) or _named(entry):
+        if explicit_mode(policy.spec) or _named(entry):
             return policy
     for namespace in dict.fromkeys((pod.namespace, snapshot.root_namespace)):
-        found = _without_selector(snapshot, namespace)
-        if found is not None and _said(found.spec):
+        found = selection.of_namespace(snapshot, KIND, namespace)
+        if found is not None and explicit_mode(found.spec):
             return found
     return None
 
 
-def _labels(policy: Resource) -> dict[str, str]:
-    selector = policy.spec.selector
-    return selector.match_labels if selector is not None else {}
-
-
-def _without_selector(snapshot: Snapshot, namespace: str) -> Resource | None:
-    return _first(
-        policy
-        for policy in snapshot.of(KIND)
-        if policy.namespace == namespace and not _labels(policy)
-    )
-
-
-def _first(policies: Iterable[Resource]) -> Resource | None:
-    return next(iter(policies), None)
-
-
-def _said(spec: PeerAuthenticationSpec) -> Mode | None:
-    """The mode a policy names; None when it leaves it to the level above."""
+def explicit_mode(spec: PeerAuthenticationSpec) -> Mode | None:
+    """Returns the mode that a policy sets; None when the level above decides."""
     return _named(spec.mtls)
 
 

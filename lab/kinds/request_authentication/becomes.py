@@ -6,50 +6,39 @@ a `jwksUri` names are fetched beforehand, as istiod does, and are part of the sn
 
 from __future__ import annotations
 
-from lab import names
+from lab.kinds import selection
 from lab.kinds.authorization_policy.becomes import JWT_FILTER, PAYLOAD
-from lab.kinds.request_authentication.checks import JWTRule, RequestAuthenticationSpec, usable_keys
+from lab.kinds.request_authentication.checks import JWTRule, usable_keys
 from lab.model import Json, Pod, Snapshot
-from lab.resources.resource import Resource
-from lab.xds import extension
+from lab.xds import extension, given
 
 KIND = "RequestAuthentication"
 
-NOBODYS_KEYS = (
+REJECT_ALL_KEYS = (
     '{"keys":[{"kty":"RSA","kid":"nobody","e":"AQAB","n":"pg_b_Z-3V-KILRocJV__IV3y5KNxg9r3nEt9Yqd'
     "ZsO9lJzBdlH85xm8ZK5Ul4hAW8TbZVWktfYjm0FyXnFE5vgO5K97GtWR4ZyPakZ3a7DJpMZem6Fb95Uq-2B6souBfUw"
     "cyVUOBy0w7f5Lu90Tj7s-Ets7aog8uVXh9yoPCMMO46AKrXHulFuwB7tWjvtfVp_1E3niXc7NSSSQKTrOw-YljpV8y_"
     "zgxusKIDjD9LDRRaYGxrrSu1UYWmx0pJ9OXXZETCnJa8Dl4swrC8DqO9lfQ8nuriarHl0ERHQpeY-MMPXOzzDJJvJG-"
     'fJeoK5JjQ-6Afz9BNf34fqwGpOFbVw"}]}'
 )
-"""The public half of a key whose private half was never kept. It stands for keys that could not be
-fetched: no token passes."""
+"""A JWKS that rejects every token, for keys that could not be fetched.
+
+It is the public half of a key whose private half was never kept.
+"""
 
 _SPACE_DELIMITED = ("permission", "scope")
 
 
-def applicable(snapshot: Snapshot, pod: Pod) -> list[Resource]:
-    """The policies for a pod: the root namespace's and its own namespace's, oldest first."""
-    return [
-        policy
-        for policy in snapshot.of(KIND)
-        if policy.namespace in (snapshot.root_namespace, pod.namespace)
-        and names.selects(_labels(policy.spec), pod.labels)
-    ]
-
-
-def _labels(spec: RequestAuthenticationSpec) -> dict[str, str]:
-    return spec.selector.match_labels if spec.selector is not None else {}
-
-
 def rules(snapshot: Snapshot, pod: Pod) -> list[JWTRule]:
-    """The rules for a pod, by issuer, in which order they are tried."""
-    found = [rule for policy in applicable(snapshot, pod) for rule in policy.spec.jwt_rules]
+    """Returns the rules for a pod by issuer, the order in which they are tried."""
+    found = [
+        rule for policy in selection.for_pod(snapshot, KIND, pod) for rule in policy.spec.jwt_rules
+    ]
     return sorted(found, key=lambda rule: rule.issuer)
 
 
 def keys_source(rule: JWTRule) -> str | None:
-    """The URL from which a rule's keys come; None when it says them itself.
+    """Returns the URL of a rule's keys; None when the keys are in the rule.
 
     Without `jwks` and `jwksUri` it is the issuer's OpenID configuration, which names the URL.
     """
@@ -59,7 +48,7 @@ def keys_source(rule: JWTRule) -> str | None:
 
 
 def http_filters(snapshot: Snapshot, pod: Pod) -> list[Json]:
-    """The filter `envoy.filters.http.jwt_authn`, before those of AuthorizationPolicy."""
+    """Returns the filter `envoy.filters.http.jwt_authn`, before those of AuthorizationPolicy."""
     found = rules(snapshot, pod)
     if not found:
         return []
@@ -76,9 +65,10 @@ def http_filters(snapshot: Snapshot, pod: Pod) -> list[Json]:
 
 
 def _requirement(providers: list[str]) -> Json:
-    """Each provider's token is valid or missing; or one token is right for any of them.
+    """Returns the requirement that no token is bad.
 
-    The second is for several providers whose tokens are in the same place.
+    Each provider's token is valid or missing, or, as their tokens may be in the same place, one
+    provider accepts the token.
     """
     optional = [_any([{"provider_name": name}, {"allow_missing": {}}]) for name in providers]
     if len(optional) == 1:
@@ -95,34 +85,25 @@ def _provider(snapshot: Snapshot, pod: Pod, rule: JWTRule) -> Json:
     source = keys_source(rule)
     keys = rule.jwks if source is None else snapshot.jwks.get(source)
     if not keys or not usable_keys(keys):
-        keys = NOBODYS_KEYS  # Envoy takes no empty set.
+        keys = REJECT_ALL_KEYS  # Envoy takes no empty set.
     space_delimited = sorted({*_SPACE_DELIMITED, *rule.space_delimited_claims})
-    provider: Json = {
-        "local_jwks": {"inline_string": keys},
-        "payload_in_metadata": PAYLOAD,
-        "normalize_payload_in_metadata": {"space_delimited_claims": space_delimited},
-        "forward": rule.forward_original_token,
-    }
-    if rule.issuer:
-        provider["issuer"] = rule.issuer
-    if rule.audiences:
-        provider["audiences"] = rule.audiences
-    if rule.output_payload_to_header:
-        provider["forward_payload_header"] = rule.output_payload_to_header
-    if rule.output_claim_to_headers:
-        provider["claim_to_headers"] = [
-            {"header_name": output.header, "claim_name": output.claim}
-            for output in rule.output_claim_to_headers
-        ]
-    if rule.from_headers:
-        provider["from_headers"] = [
-            {"name": header.name, "value_prefix": header.prefix} for header in rule.from_headers
-        ]
-    if rule.from_params:
-        provider["from_params"] = rule.from_params
-    if rule.from_cookies:
-        provider["from_cookies"] = rule.from_cookies
-    if pod.proxy == "gateway":
+    headers = [{"name": one.name, "value_prefix": one.prefix} for one in rule.from_headers or ()]
+    claims = [
+        {"header_name": output.header, "claim_name": output.claim}
+        for output in rule.output_claim_to_headers or ()
+    ]
+    return given(
+        local_jwks={"inline_string": keys},
+        payload_in_metadata=PAYLOAD,
+        normalize_payload_in_metadata={"space_delimited_claims": space_delimited},
+        forward=rule.forward_original_token,
+        issuer=rule.issuer or None,
+        audiences=rule.audiences or None,
+        forward_payload_header=rule.output_payload_to_header or None,
+        claim_to_headers=claims or None,
+        from_headers=headers or None,
+        from_params=rule.from_params or None,
+        from_cookies=rule.from_cookies or None,
         # Claims may choose the route (@request.auth.claims), which is known after this filter.
-        provider["clear_route_cache"] = True
-    return provider
+        clear_route_cache=True if pod.proxy == "gateway" else None,
+    )

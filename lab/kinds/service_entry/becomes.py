@@ -1,8 +1,9 @@
-"""ServiceEntry: hosts outside the cluster (or unknown to Kubernetes) join the"""
+"""ServiceEntry: hosts outside the cluster, or unknown to Kubernetes, in the service registry."""
 
 from __future__ import annotations
 
 from lab import names
+from lab.kinds import selection
 from lab.kinds.service_entry.checks import ServiceEntryPort, ServiceEntrySpec
 from lab.kinds.services import Endpoint, Host, pod_endpoint
 from lab.model import PortProtocol, ServicePort, Snapshot
@@ -23,7 +24,7 @@ _PROTOCOLS: dict[str, PortProtocol] = {
 
 
 def protocol(port: ServiceEntryPort) -> PortProtocol:
-    """The port's protocol, or what the port's name says when none is given."""
+    """Returns a port's protocol, by its name when none is given."""
     if port.protocol:
         return _PROTOCOLS[port.protocol.upper()]
     prefix = port.name.split("-", 1)[0].upper()
@@ -31,7 +32,7 @@ def protocol(port: ServiceEntryPort) -> PortProtocol:
 
 
 def hosts(entry: Resource) -> list[Host]:
-    """The registry's view of a ServiceEntry: one host for each name."""
+    """Returns a ServiceEntry as hosts of the service registry, one for each name."""
     spec: ServiceEntrySpec = entry.spec
     ports = tuple(
         ServicePort(port.name, port.number, port.target_port or port.number, protocol(port))
@@ -55,7 +56,7 @@ def hosts(entry: Resource) -> list[Host]:
 
 
 def endpoints(snapshot: Snapshot, entry: Resource, port: ServicePort) -> list[Endpoint]:
-    """The addresses (or, with DNS, the names to resolve) of one port of a ServiceEntry."""
+    """Returns the addresses (with DNS, the names to resolve) of one port of a ServiceEntry."""
     spec: ServiceEntrySpec = entry.spec
     number = int(port.target_port)
     if spec.workload_selector is not None:
@@ -64,7 +65,7 @@ def endpoints(snapshot: Snapshot, entry: Resource, port: ServicePort) -> list[En
             for pod in snapshot.pods
             if pod.namespace == entry.namespace
             and pod.ready
-            and names.selects(spec.workload_selector.labels, pod.labels)
+            and names.selects(selection.labels(entry), pod.labels)
         ]
     return [
         Endpoint(

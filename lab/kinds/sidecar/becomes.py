@@ -1,4 +1,4 @@
-"""Sidecar: which hosts a proxy knows, and what it does with unknown ones."""
+"""Sidecar: the hosts a proxy knows, and its policy for unknown ones."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from lab import names
+from lab.kinds import selection
 from lab.kinds.sidecar.checks import SidecarSpec
 from lab.model import Pod, Snapshot
 from lab.resources.resource import Resource
@@ -14,19 +15,15 @@ OutboundMode = Literal["ALLOW_ANY", "REGISTRY_ONLY"]
 
 
 def applicable(snapshot: Snapshot, pod: Pod) -> Resource | None:
-    """The Sidecar that applies: one selecting the pod, else its namespace's, else the root's."""
+    """Returns the Sidecar of a pod: its own, else its namespace's, else the root namespace's."""
     if pod.proxy != "sidecar":
         return None
-    own = [found for found in snapshot.of("Sidecar") if found.namespace == pod.namespace]
-    for found in own:
-        selector = found.spec.workload_selector
-        if selector and selector.labels and names.selects(selector.labels, pod.labels):
-            return found
-    root = [found for found in snapshot.of("Sidecar") if found.namespace == snapshot.root_namespace]
-    for found in (*own, *root):
-        if not (found.spec.workload_selector and found.spec.workload_selector.labels):
-            return found
-    return None
+    selecting = selection.of_workload(snapshot, "Sidecar", pod)
+    return (
+        next(iter(selecting), None)
+        or selection.of_namespace(snapshot, "Sidecar", pod.namespace)
+        or selection.of_namespace(snapshot, "Sidecar", snapshot.root_namespace)
+    )
 
 
 def outbound_mode(sidecar: Resource | None, mesh: Mapping[str, Any]) -> OutboundMode:
@@ -39,7 +36,7 @@ def outbound_mode(sidecar: Resource | None, mesh: Mapping[str, Any]) -> Outbound
 
 
 def imports(sidecar: Resource | None, namespace: str, host: str) -> bool:
-    """Whether a host of `namespace` is among those the Sidecar's egress lists."""
+    """Returns whether the egress of a Sidecar lists a host of `namespace`."""
     if sidecar is None:
         return True
     spec: SidecarSpec = sidecar.spec

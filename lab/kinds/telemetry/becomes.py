@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from lab import names
+from lab.kinds import selection
 from lab.kinds.mesh_config import becomes as mesh_config
 from lab.kinds.mesh_config.checks import ExtensionProvider, FileAccessLogProvider, MeshConfig
 from lab.kinds.telemetry.checks import (
-    AccessLogging,
     CustomTag,
     ModeSelector,
-    TelemetrySpec,
     Tracing,
 )
+from lab.kinds.visible import View
 from lab.model import Json, Pod, Snapshot
 from lab.resources.resource import Resource
-from lab.xds import duration, extension, typed
+from lab.xds import duration, extension, given, typed
 
 Direction = Literal["inbound", "outbound", "gateway"]
 
-KIND = "Telemetry"
 LOG_FORMAT = (
     '[%START_TIME%] "%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%" '
     "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %CONNECTION_TERMINATION_DETAILS% "
@@ -60,34 +58,20 @@ JSON_FORMAT = {
     "requested_server_name": "%REQUESTED_SERVER_NAME%",
     "upstream_transport_failure_reason": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
 }
-"""The labels of the JSON encoding."""
+"""Istio's default labels of the JSON encoding."""
 
 _ONLY_WITHOUT_CHAIN: Json = {"response_flag_filter": {"flags": ["NR"]}}
 
 
-def applicable(snapshot: Snapshot, pod: Pod) -> list[Resource]:
-    """The Telemetries for a pod, the mesh's first; what a later one says overrides."""
-    found: list[Resource] = []
-    for namespace in dict.fromkeys((snapshot.root_namespace, pod.namespace)):
-        wide = (
-            policy
-            for policy in snapshot.of(KIND)
-            if policy.namespace == namespace and not _labels(policy)
-        )
-        found.extend(policy for policy in [next(wide, None)] if policy is not None)
-    found.extend(
-        policy
-        for policy in snapshot.of(KIND)
-        if policy.namespace == pod.namespace
-        and _labels(policy)
-        and names.selects(_labels(policy), pod.labels)
-    )
-    return found
-
-
-def _labels(policy: Resource) -> dict[str, str]:
-    spec: TelemetrySpec = policy.spec
-    return spec.selector.match_labels if spec.selector is not None else {}
+def _policies(view: View) -> list[Resource]:
+    """Returns the Telemetries for a proxy, the mesh's first; a later one overrides."""
+    snapshot, pod = view.snapshot, view.pod
+    namespaces = dict.fromkeys((snapshot.root_namespace, pod.namespace))
+    wide = [selection.of_namespace(snapshot, "Telemetry", namespace) for namespace in namespaces]
+    return [
+        *(policy for policy in wide if policy is not None),
+        *selection.of_workload(snapshot, "Telemetry", pod),
+    ]
 
 
 def _concerns(match: ModeSelector | None, direction: Direction) -> bool:
@@ -96,25 +80,22 @@ def _concerns(match: ModeSelector | None, direction: Direction) -> bool:
     return (match.mode == "SERVER") == (direction == "inbound")
 
 
-def access_log(snapshot: Snapshot, pod: Pod, direction: Direction) -> list[Json]:
-    """The access loggers of an HTTP connection manager or a TCP proxy."""
-    return _loggers(snapshot, pod, direction, [])
+def access_log(view: View, direction: Direction) -> list[Json]:
+    """Returns the access loggers of an HTTP connection manager or a TCP proxy."""
+    return _loggers(view, direction, [])
 
 
-def listener_access_log(snapshot: Snapshot, pod: Pod, direction: Direction) -> list[Json]:
-    """The access loggers of a listener: connections that no filter chain matched (flag NR)."""
-    return _loggers(snapshot, pod, direction, [_ONLY_WITHOUT_CHAIN])
+def listener_access_log(view: View, direction: Direction) -> list[Json]:
+    """Returns the access loggers of a listener, for connections that no filter chain matched."""
+    return _loggers(view, direction, [_ONLY_WITHOUT_CHAIN])
 
 
-def _loggers(
-    snapshot: Snapshot, pod: Pod, direction: Direction, conditions: list[Json]
-) -> list[Json]:
-    mesh = mesh_config.defaults(snapshot.mesh)
-    chosen = _log_providers(snapshot, pod, direction, mesh)
+def _loggers(view: View, direction: Direction, conditions: list[Json]) -> list[Json]:
+    mesh = view.mesh
+    chosen = _log_providers(view, direction)
     if chosen is None:
-        if not mesh.access_log_file:
-            return []
-        return [_file_log(_mesh_log(mesh, mesh.access_log_file), conditions)]
+        path = mesh.access_log_file
+        return [_file_log(_mesh_log(mesh, path), conditions)] if path else []
     loggers = []
     for name, expression in sorted(chosen.items()):
         provider = mesh_config.provider(mesh, name)
@@ -127,17 +108,15 @@ def _loggers(
     return loggers
 
 
-def _log_providers(
-    snapshot: Snapshot, pod: Pod, direction: Direction, mesh: MeshConfig
-) -> dict[str, str] | None:
-    """The providers that log, each with its filter expression; None without any Telemetry."""
+def _log_providers(view: View, direction: Direction) -> dict[str, str] | None:
+    """Returns the providers that log, each with its filter; None without any Telemetry."""
     blocks = [
         block
-        for policy in applicable(snapshot, pod)
+        for policy in _policies(view)
         for block in policy.spec.access_logging
         if _concerns(block.match, direction)
     ]
-    standard = mesh.default_providers.access_logging
+    standard = view.mesh.default_providers.access_logging
     if not blocks and not standard:
         return None
     chosen: dict[str, str] = dict.fromkeys(standard, "")
@@ -145,39 +124,35 @@ def _log_providers(
     for block in blocks:
         current = [provider.name for provider in block.providers] or current
         for name in current:
-            _switch(chosen, name, block)
+            if block.disabled:
+                chosen.pop(name, None)
+            elif block.filter is not None:
+                chosen[name] = block.filter.expression
+            else:
+                chosen.setdefault(name, "")
     return chosen
-
-
-def _switch(chosen: dict[str, str], name: str, block: AccessLogging) -> None:
-    if block.disabled:
-        chosen.pop(name, None)
-    else:
-        expression = block.filter.expression if block.filter is not None else chosen.get(name, "")
-        chosen[name] = expression
 
 
 def _mesh_log(mesh: MeshConfig, path: str) -> Json:
     if mesh.access_log_encoding == "JSON":
         return {"path": path, "log_format": {"json_format": dict(JSON_FORMAT)}}
-    text = mesh.access_log_format or LOG_FORMAT
-    return {"path": path, "log_format": _text(text)}
+    return {"path": path, "log_format": _text(mesh.access_log_format)}
 
 
 def _provider_log(provider: FileAccessLogProvider) -> Json:
     layout = provider.log_format
     if layout is not None and layout.labels is not None:
-        log_format: Json = {"json_format": dict(layout.labels) or dict(JSON_FORMAT)}
+        log_format: Json = {"json_format": dict(layout.labels or JSON_FORMAT)}
     else:
-        log_format = _text((layout.text if layout is not None else None) or LOG_FORMAT)
+        log_format = _text(layout.text if layout is not None else None)
     if provider.omit_empty_values:
         log_format["omit_empty_values"] = True
     return {"path": provider.path, "log_format": log_format}
 
 
-def _text(layout: str) -> Json:
-    ended = layout if layout.endswith("\n") else layout + "\n"
-    return {"text_format_source": {"inline_string": ended}}
+def _text(layout: str | None) -> Json:
+    text = (layout or LOG_FORMAT).removesuffix("\n")
+    return {"text_format_source": {"inline_string": f"{text}\n"}}
 
 
 def _expression(expression: str) -> list[Json]:
@@ -201,7 +176,7 @@ def _file_log(log: Json, conditions: list[Json]) -> Json:
 
 @dataclass(frozen=True, slots=True)
 class TracingSpec:
-    """What the Telemetries for one proxy and direction come to."""
+    """The merged tracing of the Telemetries for one proxy and direction."""
 
     provider: ExtensionProvider | None = None
     disabled: bool = False
@@ -212,74 +187,65 @@ class TracingSpec:
     request_id_sampling: bool = True
 
 
-def tracing(snapshot: Snapshot, pod: Pod, direction: Direction) -> Json | None:
-    """The `tracing` of an HTTP connection manager; None switches tracing off.
+def tracing(view: View, direction: Direction) -> Json | None:
+    """Returns the `tracing` of an HTTP connection manager; None switches tracing off.
 
     A Telemetry whose provider is unknown, or whose service is in no registry, traces nothing.
     """
-    mesh = mesh_config.defaults(snapshot.mesh)
-    proxy = mesh.default_config.tracing
-    spec = tracing_spec(snapshot, pod, direction)
+    proxy = view.mesh.default_config.tracing
+    spec = tracing_spec(view, direction)
     if spec is None:
-        if not mesh.enable_tracing:
+        if not view.mesh.enable_tracing:
             return None
         # Without a provider nothing is exported; istiod writes it all the same.
-        return _sampled(proxy.sampling, _tags(pod, TracingSpec()), proxy.max_path_tag_length)
+        return _sampled(proxy.sampling, _tags(view.pod, TracingSpec()), proxy.max_path_tag_length)
     if spec.disabled or spec.provider is None:
         return None
-    exporter = _exporter(snapshot, pod, spec.provider)
+    exporter = _exporter(view, spec.provider)
     if exporter is None:
         return None
     own = spec.provider.zipkin or spec.provider.opentelemetry
     length = (own.max_tag_length if own is not None else None) or proxy.max_path_tag_length
     sampling = proxy.sampling if spec.sampling is None else spec.sampling
-    result = _sampled(sampling, _tags(pod, spec), length)
-    result["provider"] = exporter
-    if pod.proxy == "gateway":
-        result["spawn_upstream_span"] = True
-    if not spec.context_propagation:
-        result["no_context_propagation"] = True
-    return result
+    return _sampled(sampling, _tags(view.pod, spec), length) | given(
+        provider=exporter,
+        spawn_upstream_span=True if view.pod.proxy == "gateway" else None,
+        no_context_propagation=None if spec.context_propagation else True,
+    )
 
 
-def tracing_spec(snapshot: Snapshot, pod: Pod, direction: Direction) -> TracingSpec | None:
-    """The merged tracing of all Telemetries; None when neither they nor the mesh name any."""
-    mesh = mesh_config.defaults(snapshot.mesh)
-    blocks: list[Tracing] = [
-        block for policy in applicable(snapshot, pod) for block in policy.spec.tracing
-    ]
-    standard = mesh.default_providers.tracing
+def tracing_spec(view: View, direction: Direction) -> TracingSpec | None:
+    """Returns the merged tracing of the Telemetries; None when they and the mesh have none."""
+    blocks: list[Tracing] = [block for policy in _policies(view) for block in policy.spec.tracing]
+    standard = view.mesh.default_providers.tracing
     if not blocks and not standard:
         return None
-    merged: dict[str, object] = {}
-    if standard:
-        merged["provider"] = mesh_config.provider(mesh, standard[0])
+    spec = TracingSpec(mesh_config.provider(view.mesh, standard[0]) if standard else None)
     for block in blocks:
         if _concerns(block.match, direction):
-            merged.update(_said(block, mesh))
-    return TracingSpec(**merged)  # type: ignore[arg-type]
+            spec = replace(spec, **_explicit(block, view.mesh))
+    return spec
 
 
-def _said(block: Tracing, mesh: MeshConfig) -> Iterator[tuple[str, object]]:
-    if block.providers:
-        yield "provider", mesh_config.provider(mesh, block.providers[0].name)
-    if block.disable_span_reporting is not None:
-        yield "disabled", block.disable_span_reporting
-    if block.random_sampling_percentage is not None:
-        yield "sampling", block.random_sampling_percentage
-    if block.custom_tags is not None:
-        yield "custom_tags", block.custom_tags
-    if block.enable_istio_tags is not None:
-        yield "istio_tags", block.enable_istio_tags
+def _explicit(block: Tracing, mesh: MeshConfig) -> dict[str, Any]:
+    """Returns the fields of a TracingSpec that a Telemetry sets."""
+    fields = given(
+        disabled=block.disable_span_reporting,
+        sampling=block.random_sampling_percentage,
+        custom_tags=block.custom_tags,
+        istio_tags=block.enable_istio_tags,
+        request_id_sampling=block.use_request_id_for_trace_sampling,
+    )
     if block.disable_context_propagation is not None:
-        yield "context_propagation", not block.disable_context_propagation
-    if block.use_request_id_for_trace_sampling is not None:
-        yield "request_id_sampling", block.use_request_id_for_trace_sampling
+        fields["context_propagation"] = not block.disable_context_propagation
+    if block.providers:
+        fields["provider"] = mesh_config.provider(mesh, block.providers[0].name)
+    return fields
 
 
-def request_id_extension(snapshot: Snapshot, pod: Pod, direction: Direction) -> Json:
-    """The `request_id_extension` of an HTTP connection manager."""
-    spec = tracing_spec(snapshot, pod, direction)
+def request_id_extension(view: View, direction: Direction) -> Json:
+    """Returns the `request_id_extension` of an HTTP connection manager."""
+    spec = tracing_spec(view, direction)
     return {
         "typed_config": typed(
             "extensions.request_id.uuid.v3.UuidRequestIdConfig",
@@ -289,38 +255,33 @@ def request_id_extension(snapshot: Snapshot, pod: Pod, direction: Direction) -> 
 
 
 def _sampled(percentage: float, tags: list[Json], max_length: int | None) -> Json:
-    result: Json = {
-        "client_sampling": {"value": 100},
-        "random_sampling": {"value": percentage},
-        "overall_sampling": {"value": 100},
-        "custom_tags": tags,
-    }
-    if max_length:
-        result["max_path_tag_length"] = max_length
-    return result
+    return given(
+        client_sampling={"value": 100},
+        random_sampling={"value": percentage},
+        overall_sampling={"value": 100},
+        custom_tags=tags,
+        max_path_tag_length=max_length or None,
+    )
 
 
 def service_name(pod: Pod) -> str:
-    """The name a proxy's spans have: `app.namespace`, the cluster of its node."""
+    """Returns the service name of a proxy's spans: `app.namespace`, the cluster of its node."""
     return f"{pod.labels.get('app') or canonical_name(pod)}.{pod.namespace}"
 
 
 def canonical_name(pod: Pod) -> str:
-    for label in ("service.istio.io/canonical-name", "app.kubernetes.io/name", "app"):
-        if value := pod.labels.get(label):
-            return value
-    return pod.name
+    """Returns the name of a pod's workload in Istio's telemetry."""
+    labels = ("service.istio.io/canonical-name", "app.kubernetes.io/name", "app")
+    return _first_label(pod, labels) or pod.name
 
 
 def _canonical_revision(pod: Pod) -> str:
-    for label in (
-        "service.istio.io/canonical-revision",
-        "app.kubernetes.io/version",
-        "version",
-    ):
-        if value := pod.labels.get(label):
-            return value
-    return "latest"
+    labels = ("service.istio.io/canonical-revision", "app.kubernetes.io/version", "version")
+    return _first_label(pod, labels) or "latest"
+
+
+def _first_label(pod: Pod, labels: tuple[str, ...]) -> str | None:
+    return next((value for label in labels if (value := pod.labels.get(label))), None)
 
 
 _DRY_RUN_KEYS = {"name": "shadow_effective_policy_id", "result": "shadow_engine_result"}
@@ -338,18 +299,9 @@ def _tags(pod: Pod, spec: TracingSpec) -> list[Json]:
         }
         tags.extend({"tag": tag, "literal": {"value": value}} for tag, value in literals.items())
         tags.extend(
-            {
-                "tag": f"istio.authorization.dry_run.{action}_policy.{what}",
-                "metadata": {
-                    "kind": {"request": {}},
-                    "metadata_key": {
-                        "key": "envoy.filters.http.rbac",
-                        "path": [{"key": f"istio_dry_run_{action}_{key}"}],
-                    },
-                },
-            }
+            _dry_run_tag(action, kind, key)
             for action in ("allow", "deny")
-            for what, key in _DRY_RUN_KEYS.items()
+            for kind, key in _DRY_RUN_KEYS.items()
         )
     for name, tag in spec.custom_tags.items():
         if tag.literal is not None:
@@ -362,27 +314,32 @@ def _tags(pod: Pod, spec: TracingSpec) -> list[Json]:
     return sorted(tags, key=lambda tag: str(tag["tag"]))
 
 
-def _exporter(snapshot: Snapshot, pod: Pod, provider: ExtensionProvider) -> Json | None:
+def _dry_run_tag(action: str, kind: str, key: str) -> Json:
+    path = [{"key": f"istio_dry_run_{action}_{key}"}]
+    return {
+        "tag": f"istio.authorization.dry_run.{action}_policy.{kind}",
+        "metadata": {
+            "kind": {"request": {}},
+            "metadata_key": {"key": "envoy.filters.http.rbac", "path": path},
+        },
+    }
+
+
+def _exporter(view: View, provider: ExtensionProvider) -> Json | None:
     target = provider.zipkin or provider.opentelemetry
     if target is None:
         return None
-    host = _registered(snapshot, target.service)
+    host = _registered(view.snapshot, target.service)
     if host is None:
         return None
     cluster = names.cluster(target.port, host)
-    if provider.zipkin is not None:
-        zipkin = provider.zipkin
-        service: Json = {
-            "http_uri": {
-                "uri": f"http://{host}{zipkin.path}",
-                "cluster": cluster,
-                "timeout": duration(zipkin.timeout),
-            }
-        }
-        if zipkin.headers:
-            service["request_headers_to_add"] = [
-                {"header": {"key": header.name, "value": header.value}} for header in zipkin.headers
-            ]
+    if (zipkin := provider.zipkin) is not None:
+        uri = f"http://{host}{zipkin.path}"
+        headers = [{"header": {"key": one.name, "value": one.value}} for one in zipkin.headers]
+        service = given(
+            http_uri={"uri": uri, "cluster": cluster, "timeout": duration(zipkin.timeout)},
+            request_headers_to_add=headers or None,
+        )
         return extension(
             "envoy.tracers.zipkin",
             "config.trace.v3.ZipkinConfig",
@@ -395,13 +352,13 @@ def _exporter(snapshot: Snapshot, pod: Pod, provider: ExtensionProvider) -> Json
     return extension(
         "envoy.tracers.opentelemetry",
         "config.trace.v3.OpenTelemetryConfig",
-        service_name=service_name(pod),
+        service_name=service_name(view.pod),
         grpc_service={"envoy_grpc": {"cluster_name": cluster, "authority": host}},
     )
 
 
 def _registered(snapshot: Snapshot, service: str) -> str | None:
-    """The registry's name for a provider's `[namespace/]host`; None when it has none."""
+    """Returns the host of a provider's `[namespace/]host`; None when no registry has it."""
     _, _, host = service.rpartition("/")
     if any(found.host == host for found in snapshot.services):
         return host

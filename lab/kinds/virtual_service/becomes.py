@@ -1,13 +1,12 @@
-"""VirtualService: its HTTP routes as Envoy routes.
+"""VirtualService: HTTP routes as Envoy routes.
 
-For each route in order and each of its matches in order there is one Envoy route; fields of a
-match are ANDed, matches are ORed, and the first that fits wins.
+Each match of each route is one Envoy route, in order, and the first that fits wins.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from lab import names
@@ -33,19 +32,26 @@ from lab.kinds.visible import View
 from lab.model import Json
 from lab.resources.istio import Percent
 from lab.resources.resource import Path, Resource, Source
-from lab.xds import duration, typed
+from lab.xds import duration, extension, given, typed
 
 FAULT = "envoy.filters.http.fault"
 CORS = "envoy.filters.http.cors"
 NO_TIMEOUT = "0s"
-"""Istio's default; a missing timeout would be Envoy's 15 s."""
-
 DEFAULT_RETRY_ON = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
+PREVIOUS_HOSTS = extension(
+    "envoy.retry_host_predicates.previous_hosts",
+    "extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate",
+)
+PREVIOUS_PRIORITIES = extension(
+    "envoy.retry_priorities.previous_priorities",
+    "extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig",
+    update_frequency=2,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The manifest (and the place in it) that something generated comes from."""
+    """The manifest, and the place in it, of something generated."""
 
     source: Source
     path: Path = ()
@@ -57,7 +63,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One Envoy route and where it comes from."""
+    """One Envoy route with its origin."""
 
     config: Json
     origin: Origin
@@ -65,25 +71,25 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """Where routes are wanted: at all sidecars (`mesh`) or at one gateway, for one port."""
+    """A port of all sidecars (`mesh`) or of one gateway, at which routes are wanted."""
 
     gateway: str
     port: int
 
 
 def applies(resource: Resource, gateway: str) -> bool:
-    """Whether a VirtualService is bound to `mesh` or to a gateway (`namespace/name`)."""
+    """Returns whether a VirtualService is bound to `mesh` or to a gateway (`namespace/name`)."""
     bound = resource.spec.gateways or [names.MESH]
     return gateway in (names.gateway(name, resource.namespace) for name in bound)
 
 
 def hosts(resource: Resource) -> list[str]:
-    """The hosts of a VirtualService, short names in full."""
+    """Returns the hosts of a VirtualService, short names in full."""
     return [names.expand(host, resource.namespace) for host in resource.spec.hosts]
 
 
 def routes(view: View, resource: Resource, attachment: Attachment) -> list[Route]:
-    """The routes of a VirtualService at one place, up to and including the first catch-all."""
+    """Returns the routes of a VirtualService at one place, up to the first catch-all."""
     result: list[Route] = []
     for index, http in enumerate(resource.spec.http):
         path: Path = ("spec", "http", index)
@@ -99,6 +105,7 @@ def routes(view: View, resource: Resource, attachment: Attachment) -> list[Route
 
 
 def is_catch_all(route: Json) -> bool:
+    """Returns whether an Envoy route matches every request."""
     match = route["match"]
     anything = match.get("prefix") == "/" or match.get("safe_regex", {}).get("regex") == ".*"
     return anything and not any(
@@ -106,16 +113,13 @@ def is_catch_all(route: Json) -> bool:
     )
 
 
-def _concerns(
-    view: View, resource: Resource, match: HTTPMatchRequest, attachment: Attachment
-) -> bool:
-    if match.port and match.port != attachment.port:
+def _concerns(view: View, resource: Resource, match: HTTPMatchRequest, place: Attachment) -> bool:
+    if match.port and match.port != place.port:
         return False
     if match.gateways:
-        return attachment.gateway in (
-            names.gateway(name, resource.namespace) for name in match.gateways
-        )
-    if attachment.gateway != names.MESH:
+        bound = (names.gateway(name, resource.namespace) for name in match.gateways)
+        return place.gateway in bound
+    if place.gateway != names.MESH:
         return True
     if match.source_namespace and match.source_namespace != view.pod.namespace:
         return False
@@ -129,23 +133,17 @@ def _route(
     match: HTTPMatchRequest | None,
     attachment: Attachment,
 ) -> Json:
-    names_of = [http.name or "", (match.name or "") if match else ""]
-    route: Json = {
-        "name": ".".join(name for name in names_of if name),
-        "match": match_config(match),
-        "metadata": {
-            "filter_metadata": {
-                "istio": {
-                    "config": (
-                        "/apis/networking.istio.io/v1/namespaces/"
-                        f"{resource.namespace}/virtual-service/{resource.name}"
-                    )
-                }
-            }
-        },
-    }
-    if match and match.stat_prefix:
-        route["stat_prefix"] = match.stat_prefix
+    parts = (http.name, match.name if match else None)
+    config = (
+        "/apis/networking.istio.io/v1/namespaces/"
+        f"{resource.namespace}/virtual-service/{resource.name}"
+    )
+    route = given(
+        name=".".join(part for part in parts if part),
+        match=match_config(match),
+        metadata={"filter_metadata": {"istio": {"config": config}}},
+        stat_prefix=(match.stat_prefix if match else None) or None,
+    )
     if http.redirect:
         route["redirect"] = _redirect(http.redirect, attachment.port)
     elif http.direct_response:
@@ -161,13 +159,11 @@ def _route(
         filters[FAULT] = _fault(http.fault)
     if http.cors_policy:
         filters[CORS] = _cors(http.cors_policy)
-    if filters:
-        route["typed_per_filter_config"] = filters
-    return route
+    return route | given(typed_per_filter_config=filters or None)
 
 
 def _operation(resource: Resource, http: HTTPRoute, route: Json, attachment: Attachment) -> str:
-    """The name of the trace span, as Istio words it."""
+    """Returns the name of the trace span, as Istio words it."""
     match = route["match"]
     path = match.get("path") or match.get("safe_regex", {}).get("regex")
     if path is None:
@@ -180,51 +176,45 @@ def _operation(resource: Resource, http: HTTPRoute, route: Json, attachment: Att
 
 
 def match_config(match: HTTPMatchRequest | None) -> Json:
-    """A match as Envoy's RouteMatch; None matches everything."""
+    """Returns a match as Envoy's RouteMatch; None matches everything."""
     if match is None:
         return {"prefix": "/"}
-    result: Json = {"prefix": "/"}
-    if match.uri is not None:
-        if match.uri.exact is not None:
-            result = {"path": match.uri.exact}
-        elif match.uri.prefix is not None:
-            result = {"prefix": match.uri.prefix}
-        elif match.uri.regex is not None:
-            result = {"safe_regex": {"regex": match.uri.regex}}
-    result["case_sensitive"] = not match.ignore_uri_case
     headers: list[Json] = []
     claims: list[Json] = []
-    for name, value in sorted(match.headers.items()):
-        if name.startswith(CLAIM_PREFIX):
-            claims.append(_claim(name, value or StringMatch(), invert=False))
-        else:
-            headers.append(_header(name, value or StringMatch()))
-    for name, value in sorted(match.without_headers.items()):
-        if name.startswith(CLAIM_PREFIX):
-            claims.append(_claim(name, value or StringMatch(), invert=True))
-        else:
-            headers.append(_absent(name, value or StringMatch()))
-    for name, pseudo in (
-        (":method", match.method),
-        (":authority", match.authority),
-        (":scheme", match.scheme),
-    ):
-        if pseudo is not None:
-            headers.append({"name": name, "string_match": string_match(pseudo)})
-    if headers:
-        result["headers"] = headers
-    if claims:
-        result["dynamic_metadata"] = claims
-    if match.query_params:
-        result["query_parameters"] = [
-            _query(name, value or StringMatch())
-            for name, value in sorted(match.query_params.items())
-        ]
-    return result
+    for invert, found in ((False, match.headers), (True, match.without_headers)):
+        for name, value in sorted(found.items()):
+            if name.startswith(CLAIM_PREFIX):
+                claims.append(_claim(name, value or StringMatch(), invert=invert))
+            else:
+                headers.append(_header(name, value or StringMatch(), invert=invert))
+    pseudo = {":method": match.method, ":authority": match.authority, ":scheme": match.scheme}
+    for name, value in pseudo.items():
+        if value is not None:
+            headers.append({"name": name, "string_match": string_match(value)})
+    parameters = [
+        {"name": name, **_matched(value or StringMatch())}
+        for name, value in sorted(match.query_params.items())
+    ]
+    return {
+        **_path(match.uri),
+        "case_sensitive": not match.ignore_uri_case,
+        **given(
+            headers=headers or None,
+            dynamic_metadata=claims or None,
+            query_parameters=parameters or None,
+        ),
+    }
+
+
+def _path(uri: StringMatch | None) -> Json:
+    if uri is None or (uri.exact, uri.prefix, uri.regex) == (None, None, None):
+        return {"prefix": "/"}
+    found = string_match(uri)
+    return {"path": found["exact"]} if "exact" in found else found
 
 
 def string_match(match: StringMatch) -> Json:
-    """A StringMatch that has one of its three kinds as Envoy's StringMatcher."""
+    """Returns a StringMatch that has one of its three kinds as Envoy's StringMatcher."""
     if match.exact is not None:
         return {"exact": match.exact}
     if match.prefix is not None:
@@ -233,81 +223,79 @@ def string_match(match: StringMatch) -> Json:
 
 
 def is_presence(match: StringMatch) -> bool:
-    """`{}` and the regex `*` ask whether the header or parameter is there at all."""
+    """Returns whether any value matches: `{}` and the regex `*`."""
     return (match.exact, match.prefix, match.regex) in ((None, None, None), (None, None, "*"))
 
 
-def _header(name: str, match: StringMatch) -> Json:
+def _matched(match: StringMatch) -> Json:
     if is_presence(match):
-        return {"name": name, "present_match": True}
-    return {"name": name, "string_match": string_match(match)}
+        return {"present_match": True}
+    return {"string_match": string_match(match)}
 
 
-def _absent(name: str, match: StringMatch) -> Json:
-    result = {**_header(name, match), "invert_match": True}
-    if not is_presence(match):
-        result["treat_missing_header_as_empty"] = True
+def _header(name: str, match: StringMatch, *, invert: bool) -> Json:
+    result: Json = {"name": name, **_matched(match)}
+    if invert:
+        result["invert_match"] = True
+        if not is_presence(match):
+            result["treat_missing_header_as_empty"] = True
     return result
-
-
-def _query(name: str, match: StringMatch) -> Json:
-    if is_presence(match):
-        return {"name": name, "present_match": True}
-    return {"name": name, "string_match": string_match(match)}
 
 
 def _claim(name: str, match: StringMatch, *, invert: bool) -> Json:
-    value: Json = (
-        {"present_match": True} if is_presence(match) else {"string_match": string_match(match)}
+    value = _matched(match)
+    if not is_presence(match):
+        value = {"or_match": {"value_matchers": [value, {"list_match": {"one_of": value}}]}}
+    return given(
+        filter="envoy.filters.http.jwt_authn",
+        path=[{"key": "payload"}, *({"key": part} for part in claim_path(name) or ())],
+        value=value,
+        invert=invert or None,
     )
-    result: Json = {
-        "filter": "envoy.filters.http.jwt_authn",
-        "path": [{"key": "payload"}, *({"key": part} for part in claim_path(name) or ())],
-        "value": value
-        if is_presence(match)
-        else {"or_match": {"value_matchers": [value, {"list_match": {"one_of": value}}]}},
-    }
-    if invert:
-        result["invert"] = True
-    return result
+
+
+def forward(
+    destination: Json,
+    hashing: list[Json],
+    retries: HTTPRetry | None = None,
+    timeout: str | None = None,
+    **fields: object,
+) -> Json:
+    """Returns the action of a route that forwards; Istio's default is no timeout (Envoy's 15 s)."""
+    return given(
+        **destination,
+        timeout=timeout or NO_TIMEOUT,
+        max_grpc_timeout=timeout or NO_TIMEOUT,
+        retry_policy=retry_policy(retries, hashing=bool(hashing)),
+        hash_policy=hashing or None,
+        **fields,
+    )
 
 
 def _action(view: View, resource: Resource, http: HTTPRoute, attachment: Attachment) -> Json:
-    action: Json = {}
+    def cluster_of(destination: Destination) -> str:
+        return destination_cluster(view, destination, resource.namespace, attachment.port)
+
     if len(http.route) == 1:
-        action["cluster"] = destination_cluster(
-            view, http.route[0].destination, resource.namespace, attachment.port
-        )
+        destination: Json = {"cluster": cluster_of(http.route[0].destination)}
     else:
-        action["weighted_clusters"] = {
-            "clusters": list(_weighted(view, resource, http.route, attachment.port))
-        }
-    timeout = duration(http.timeout) if http.timeout is not None else NO_TIMEOUT
-    action["timeout"] = timeout
-    action["max_grpc_timeout"] = timeout
-    hashing = _hash_policy(view, resource, http.route, attachment.port)
-    retry = retry_policy(view, http.retries, hashing=bool(hashing))
-    if retry is not None:
-        action["retry_policy"] = retry
-    if hashing:
-        action["hash_policy"] = hashing
-    if http.rewrite:
-        if (regex := http.rewrite.uri_regex_rewrite) is not None:
-            action["regex_rewrite"] = {
-                "pattern": {"regex": regex.match},
-                "substitution": regex.rewrite,
-            }
-        elif http.rewrite.uri:
-            action["prefix_rewrite"] = http.rewrite.uri
-    if authority := _authority(http):
-        action["host_rewrite_literal"] = authority
-    if mirrors := list(_mirrors(view, resource, http, attachment.port)):
-        action["request_mirror_policies"] = mirrors
-    return action
+        destination = {"weighted_clusters": {"clusters": list(_weighted(http.route, cluster_of))}}
+    rewrite = http.rewrite
+    regex = rewrite.uri_regex_rewrite if rewrite else None
+    return forward(
+        destination,
+        _hash_policy(view, [cluster_of(entry.destination) for entry in http.route]),
+        http.retries,
+        duration(http.timeout),
+        regex_rewrite=regex and {"pattern": {"regex": regex.match}, "substitution": regex.rewrite},
+        prefix_rewrite=(rewrite.uri or None) if rewrite and regex is None else None,
+        host_rewrite_literal=_authority(http) or None,
+        request_mirror_policies=list(_mirrors(http, cluster_of)) or None,
+    )
 
 
 def destination_cluster(view: View, destination: Destination, namespace: str, port: int) -> str:
-    """The cluster of a destination: its port, else the host's only port, else the listener's."""
+    """Returns the cluster of a destination: at its port, the host's only one, or the listener's."""
     host = names.expand(destination.host, namespace)
     if destination.port is not None:
         number = destination.port.number
@@ -318,77 +306,52 @@ def destination_cluster(view: View, destination: Destination, namespace: str, po
 
 
 def _weighted(
-    view: View, resource: Resource, entries: list[HTTPRouteDestination], port: int
+    entries: list[HTTPRouteDestination], cluster_of: Callable[[Destination], str]
 ) -> Iterator[Json]:
     for entry in entries:
-        if entry.weight <= 0:
-            continue
-        cluster: Json = {
-            "name": destination_cluster(view, entry.destination, resource.namespace, port),
-            "weight": entry.weight,
-        }
-        _headers(cluster, entry.headers)
-        if authority := _host_header(entry.headers):
-            cluster["host_rewrite_literal"] = authority
-        yield cluster
+        if entry.weight > 0:
+            cluster: Json = {"name": cluster_of(entry.destination), "weight": entry.weight}
+            _headers(cluster, entry.headers)
+            if authority := _host_header(entry.headers):
+                cluster["host_rewrite_literal"] = authority
+            yield cluster
 
 
-def _hash_policy(
-    view: View, resource: Resource, entries: list[HTTPRouteDestination], port: int
-) -> list[Json]:
+def _hash_policy(view: View, clusters: list[str]) -> list[Json]:
     policies: list[Json] = []
-    for entry in entries:
-        cluster = destination_cluster(view, entry.destination, resource.namespace, port)
-        _, number, subset, host = cluster.split("|")
-        policy = view.policy(host, int(number), subset or None)
-        for found in destination_rule.hash_policy(policy.load_balancer):
-            if found not in policies:
-                policies.append(found)
+    for cluster in clusters:
+        _, port, subset, host = cluster.split("|")
+        balancer = view.policy(host, int(port), subset).load_balancer
+        policies += [one for one in destination_rule.hash_policy(balancer) if one not in policies]
     return policies
 
 
-def retry_policy(view: View, retries: HTTPRetry | None, *, hashing: bool = False) -> Json | None:
-    """A route's retries: its own, else the mesh's default, else Istio's (two more tries when no
-    connection was made; an answer, whatever its status, is not retried)."""
-    if retries is None:
-        default = view.snapshot.mesh.get("defaultHttpRetryPolicy")
-        retries = HTTPRetry.model_validate(default) if default else HTTPRetry(attempts=2)
+def retry_policy(retries: HTTPRetry | None, *, hashing: bool = False) -> Json | None:
+    """Returns a route's retries: its own, else Istio's default.
+
+    By default there are two more attempts when there was no connection or the answer was a gRPC
+    status `unavailable` or `cancelled`; no other status is retried.
+    """
+    retries = retries or HTTPRetry(attempts=2)
     if retries.attempts <= 0:
         return None
     retry_on, codes = retry_conditions(retries.retry_on)
-    result: Json = {
-        "retry_on": retry_on,
-        "num_retries": retries.attempts,
-        "host_selection_retry_max_attempts": "5",
-    }
-    if codes:
-        result["retriable_status_codes"] = codes
-    if not hashing and retries.retry_ignore_previous_hosts is not False:
-        result["retry_host_predicate"] = [
-            {
-                "name": "envoy.retry_host_predicates.previous_hosts",
-                "typed_config": typed(
-                    "extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
-                ),
-            }
-        ]
-    if retries.per_try_timeout is not None:
-        result["per_try_timeout"] = duration(retries.per_try_timeout)
-    if retries.backoff is not None:
-        result["retry_back_off"] = {"base_interval": duration(retries.backoff)}
-    if retries.retry_remote_localities:
-        result["retry_priority"] = {
-            "name": "envoy.retry_priorities.previous_priorities",
-            "typed_config": typed(
-                "extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig",
-                update_frequency=2,
-            ),
-        }
-    return result
+    backoff = duration(retries.backoff)
+    other_hosts = not hashing and retries.retry_ignore_previous_hosts is not False
+    return given(
+        retry_on=retry_on,
+        num_retries=retries.attempts,
+        host_selection_retry_max_attempts="5",
+        retriable_status_codes=codes or None,
+        retry_host_predicate=[PREVIOUS_HOSTS] if other_hosts else None,
+        per_try_timeout=duration(retries.per_try_timeout),
+        retry_back_off={"base_interval": backoff} if backoff else None,
+        retry_priority=PREVIOUS_PRIORITIES if retries.retry_remote_localities else None,
+    )
 
 
 def retry_conditions(retry_on: str | None) -> tuple[str, list[int]]:
-    """Envoy's `retry_on` and status codes; a number in Istio's list becomes a status code."""
+    """Returns Envoy's `retry_on` and status codes; a number in Istio's list is a status code."""
     if not retry_on:
         return DEFAULT_RETRY_ON, []
     tokens = [token.strip() for token in retry_on.split(",") if token.strip()]
@@ -399,60 +362,45 @@ def retry_conditions(retry_on: str | None) -> tuple[str, list[int]]:
     return ",".join(words), codes
 
 
-def _mirrors(view: View, resource: Resource, http: HTTPRoute, port: int) -> Iterator[Json]:
+def _mirrors(http: HTTPRoute, cluster_of: Callable[[Destination], str]) -> Iterator[Json]:
+    found: list[tuple[Destination, Json]] = []
     if http.mirror is not None:
-        integer = (
-            http.mirror_percent if http.mirror_percent is not None else http.mirror_percent_snake
-        )
-        fraction: Json = {"numerator": 100, "denominator": "HUNDRED"}
-        if http.mirror_percentage is not None:
-            fraction = fractional(http.mirror_percentage)
-        elif integer is not None:
-            fraction = {"numerator": integer, "denominator": "HUNDRED"}
+        integers = (http.mirror_percent, http.mirror_percent_snake)
+        integer = next((number for number in integers if number is not None), 100)
+        found.append((http.mirror, _fraction(http.mirror_percentage, integer)))
+    found += [(mirror.destination, _fraction(mirror.percentage, 100)) for mirror in http.mirrors]
+    for destination, fraction in found:
         if fraction["numerator"]:
-            yield _mirror(view, resource, http.mirror, fraction, port)
-    for mirror in http.mirrors:
-        fraction = (
-            fractional(mirror.percentage)
-            if mirror.percentage is not None
-            else {"numerator": 100, "denominator": "HUNDRED"}
-        )
-        if fraction["numerator"]:
-            yield _mirror(view, resource, mirror.destination, fraction, port)
+            yield {
+                "cluster": cluster_of(destination),
+                "runtime_fraction": {"default_value": fraction},
+                "trace_sampled": False,
+                "disable_shadow_host_suffix_append": True,
+            }
 
 
-def _mirror(
-    view: View, resource: Resource, destination: Destination, fraction: Json, port: int
-) -> Json:
-    return {
-        "cluster": destination_cluster(view, destination, resource.namespace, port),
-        "runtime_fraction": {"default_value": fraction},
-        "trace_sampled": False,
-        "disable_shadow_host_suffix_append": True,
-    }
-
-
-def fractional(percent: Percent) -> Json:
-    """A percentage in Envoy's millionths."""
+def _fraction(percent: Percent | None, hundredths: int) -> Json:
+    """Returns a percentage in Envoy's millionths; without one the whole number of hundredths."""
+    if percent is None:
+        return {"numerator": hundredths, "denominator": "HUNDRED"}
     return {"numerator": round(percent.value * 10000), "denominator": "MILLION"}
 
 
 def _fault(fault: HTTPFaultInjection) -> Json:
     fields: Json = {}
-    if delay := fault.delay:
-        percentage: Json = {"numerator": delay.percent or 0, "denominator": "HUNDRED"}
-        if delay.percentage is not None:
-            percentage = fractional(delay.percentage)
-        if delay.fixed_delay is not None:
-            fields["delay"] = {"fixed_delay": duration(delay.fixed_delay), "percentage": percentage}
-    if abort := fault.abort:
-        fields["abort"] = {}
-        if abort.http_status is not None:
-            fields["abort"]["http_status"] = abort.http_status
-        if abort.grpc_status is not None:
-            fields["abort"]["grpc_status"] = grpc_status(abort.grpc_status)
-        if abort.percentage is not None:
-            fields["abort"]["percentage"] = fractional(abort.percentage)
+    delay, abort = fault.delay, fault.abort
+    if delay and delay.fixed_delay is not None:
+        fields["delay"] = {
+            "fixed_delay": duration(delay.fixed_delay),
+            "percentage": _fraction(delay.percentage, delay.percent or 0),
+        }
+    if abort:
+        status = abort.grpc_status
+        fields["abort"] = given(
+            http_status=abort.http_status,
+            grpc_status=None if status is None else grpc_status(status),
+            percentage=abort.percentage and _fraction(abort.percentage, 0),
+        )
     return typed("extensions.filters.http.fault.v3.HTTPFault", **fields)
 
 
@@ -460,58 +408,51 @@ def _cors(cors: CorsPolicy) -> Json:
     origins = [string_match(origin) for origin in cors.allow_origins] or [
         {"exact": origin} for origin in cors.allow_origin or ()
     ]
-    fields: Json = {}
-    if origins:
-        fields["allow_origin_string_match"] = origins
-    for key, values in (
-        ("allow_methods", cors.allow_methods),
-        ("allow_headers", cors.allow_headers),
-        ("expose_headers", cors.expose_headers),
-    ):
-        if values:
-            fields[key] = ",".join(values)
-    if cors.max_age is not None:
-        fields["max_age"] = str(int(cors.max_age.total_seconds()))
-    if cors.allow_credentials is not None:
-        fields["allow_credentials"] = cors.allow_credentials
-    fields["filter_enabled"] = {"default_value": {"numerator": 100, "denominator": "HUNDRED"}}
-    fields["forward_not_matching_preflights"] = cors.unmatched_preflights != "IGNORE"
+    max_age = cors.max_age
+    fields = given(
+        allow_origin_string_match=origins or None,
+        allow_methods=",".join(cors.allow_methods) or None,
+        allow_headers=",".join(cors.allow_headers) or None,
+        expose_headers=",".join(cors.expose_headers) or None,
+        max_age=None if max_age is None else str(int(max_age.total_seconds())),
+        allow_credentials=cors.allow_credentials,
+        filter_enabled={"default_value": {"numerator": 100, "denominator": "HUNDRED"}},
+        forward_not_matching_preflights=cors.unmatched_preflights != "IGNORE",
+    )
     return typed("extensions.filters.http.cors.v3.CorsPolicy", **fields)
 
 
+_REDIRECT_CODES = {
+    302: "FOUND",
+    303: "SEE_OTHER",
+    307: "TEMPORARY_REDIRECT",
+    308: "PERMANENT_REDIRECT",
+}
+
+
 def _redirect(redirect: HTTPRedirect, listener_port: int) -> Json:
-    result: Json = {"path_redirect": redirect.uri or ""}
-    if redirect.authority:
-        result["host_redirect"] = redirect.authority
-    if redirect.scheme:
-        result["scheme_redirect"] = redirect.scheme
     port = redirect.port
     if redirect.derive_port == "FROM_REQUEST_PORT":
-        port = listener_port
-        if (redirect.scheme, port) in (("http", 80), ("https", 443)):
-            port = None
-    if port:
-        result["port_redirect"] = port
-    codes = {
-        302: "FOUND",
-        303: "SEE_OTHER",
-        307: "TEMPORARY_REDIRECT",
-        308: "PERMANENT_REDIRECT",
-    }
-    if (code := codes.get(redirect.redirect_code or 301)) is not None:
-        result["response_code"] = code
-    return result
+        default = (redirect.scheme, listener_port) in (("http", 80), ("https", 443))
+        port = None if default else listener_port
+    return given(
+        path_redirect=redirect.uri or "",
+        host_redirect=redirect.authority or None,
+        scheme_redirect=redirect.scheme or None,
+        port_redirect=port or None,
+        response_code=_REDIRECT_CODES.get(redirect.redirect_code or 301),
+    )
 
 
 def _direct_response(response: HTTPDirectResponse) -> Json:
-    result: Json = {"status": response.status}
-    if response.body is not None:
-        if response.body.string is not None:
-            result["body"] = {"inline_string": response.body.string}
-        else:
-            data = base64.b64decode(response.body.bytes or "")
-            result["body"] = {"inline_bytes": base64.b64encode(data).decode()}
-    return result
+    body = response.body
+    if body is None:
+        return {"status": response.status}
+    if body.string is not None:
+        return {"status": response.status, "body": {"inline_string": body.string}}
+    data = base64.b64decode(body.bytes or "")
+    encoded = base64.b64encode(data).decode()
+    return {"status": response.status, "body": {"inline_bytes": encoded}}
 
 
 _HOST_NAMES = ("host", ":authority")
@@ -529,7 +470,7 @@ def _host_header(headers: Headers | None) -> str | None:
 
 
 def _authority(http: HTTPRoute) -> str | None:
-    """The host the request is sent on with: rewrite.authority, else a `host` among the headers."""
+    """Returns the host of the forwarded request: rewrite.authority, else a `host` header."""
     if http.rewrite and http.rewrite.authority:
         return http.rewrite.authority
     own = _host_header(http.route[0].headers) if len(http.route) == 1 else None

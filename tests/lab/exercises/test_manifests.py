@@ -10,6 +10,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from lab import versions as lab_versions
 from lab.cli.lifecycle import MESH_BASELINE
 from lab.exercises import load
 from tests.support.fields import SCHEMAS
@@ -149,10 +150,13 @@ def test_the_version_of_istio_is_written_once() -> None:
     (version,) = re.findall(r"^ISTIO_VERSION=([\d.]+)$", versions, re.M)
     (tested,) = re.findall(r'^ISTIO_TESTED="([\d. ]+)"$', versions, re.M)
     assert version.rpartition(".")[0] in tested.split()
+    any_patch = re.compile(re.escape(version.rpartition(".")[0]) + r"\.\d")
+    lab = [*(ROOT / "lab").rglob("*.py"), *(ROOT / "lab").rglob("*.yaml")]
     others = [p for p in ISTIO.glob("install/**/*") if p.is_file() and p.name != "versions.env"]
     assert others
-    for path in [*others, ISTIO / "README.md"]:
-        assert version not in path.read_text(), path
+    for path in [*others, ISTIO / "README.md", *lab]:
+        assert not any_patch.search(path.read_text()), path
+    assert lab_versions.istio() == version
 
 
 def test_helm_and_istioctl_install_the_same() -> None:

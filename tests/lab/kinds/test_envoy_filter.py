@@ -16,7 +16,7 @@ from lab.manifests.load import ManifestError, parse
 from lab.model import Json, Pod, ProxyConfig
 from lab.resources import protobuf
 from lab.resources.resource import Problem
-from tests.support import harness
+from tests.support import harness, sample
 from tests.support.secured import apply, direct, get
 
 ROUTES = """
@@ -269,6 +269,25 @@ def test_a_configuration_survives_the_way_through_protobuf(filtered: harness.Mes
 )
 def test_merge_is_protobufs(target: Json, patched: Json, merged: Json) -> None:
     assert protobuf.merge("envoy.config.cluster.v3.Cluster", target, patched) == merged
+
+
+def test_a_merge_stays_with_the_filter_that_matches() -> None:
+    value = (
+        '{name: envoy.filters.http.router, typed_config: {"@type": type.googleapis.com/envoy.'
+        "extensions.filters.http.router.v3.Router, strictCheckHeaders: [x-envoy-max-retries]}}"
+    )
+    text = patch("HTTP_FILTER", "MERGE", value, INBOUND_ROUTER, labels="{app: server}")
+    made = translate.proxy_config(sample.with_manifests(text), sample.PODS[1])
+    found = [
+        (listener["name"], http["typed_config"].get("strict_check_headers"))
+        for listener in made.listeners
+        for chain in listener.get("filter_chains", ())
+        for network in chain["filters"]
+        for http in network["typed_config"].get("http_filters", ())
+        if http["name"] == "envoy.filters.http.router"
+    ]
+    assert found[0] == ("virtualOutbound", None)
+    assert all(item == ("virtualInbound", ["x-envoy-max-retries"]) for item in found[1:])
 
 
 def unmatched(mesh: harness.Mesh, text: str) -> list[Problem]:

@@ -1,0 +1,104 @@
+"""Filters: the HTTP connection manager with its HTTP filters, and the TCP proxy."""
+
+from __future__ import annotations
+
+from lab.envoy import clusters, routes
+from lab.kinds.authorization_policy import becomes as authorization
+from lab.kinds.request_authentication import becomes as request_authentication
+from lab.kinds.telemetry import becomes as telemetry
+from lab.kinds.telemetry.becomes import Direction
+from lab.kinds.visible import View
+from lab.model import Json
+from lab.xds import ROUTER, extension, given
+
+CLIENT_CERTIFICATE_DETAILS: dict[Direction, Json] = {
+    "inbound": {
+        "forward_client_cert_details": "APPEND_FORWARD",
+        "set_current_client_cert_details": {"subject": True, "dns": True, "uri": True},
+    },
+    "outbound": {},
+    "gateway": {
+        "forward_client_cert_details": "SANITIZE_SET",
+        "set_current_client_cert_details": dict.fromkeys(("subject", "cert", "dns", "uri"), True),
+    },
+}
+
+
+def connection_manager(
+    view: View, direction: Direction, stat_prefix: str, **fields: object
+) -> Json:
+    """Returns the HTTP connection manager of one direction; `fields` are for its routes."""
+    config: Json = {
+        "stat_prefix": stat_prefix,
+        "codec_type": "AUTO",
+        "use_remote_address": direction == "gateway",
+        "normalize_path": True,
+        "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
+        "stream_idle_timeout": "0s",
+        "proxy_100_continue": True,
+        "upgrade_configs": [{"upgrade_type": "websocket"}],
+        "request_id_extension": telemetry.request_id_extension(view, direction),
+        **CLIENT_CERTIFICATE_DETAILS[direction],
+        **fields,
+        "http_filters": http_filters(view, direction),
+    }
+    if direction != "outbound":
+        config["server_name"] = "istio-envoy"
+    config |= given(
+        access_log=telemetry.access_log(view, direction) or None,
+        tracing=telemetry.tracing(view, direction),
+    )
+    return extension(
+        "envoy.filters.network.http_connection_manager",
+        "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        **config,
+    )
+
+
+def access_log(view: View, direction: Direction) -> Json:
+    """Returns a listener's own log, of connections that no filter chain matched (flag NR)."""
+    found = telemetry.listener_access_log(view, direction)
+    return {"access_log": found} if found else {}
+
+
+def http_filters(view: View, direction: Direction) -> list[Json]:
+    """Returns the HTTP filters in Istio's order: policies, then fault and CORS, the router last."""
+    filters: list[Json] = []
+    if direction != "outbound":
+        filters += request_authentication.http_filters(view.snapshot, view.pod)
+        filters += authorization.http_filters(view.snapshot, view.pod)
+    filters += [
+        extension(
+            "envoy.filters.http.grpc_stats",
+            "extensions.filters.http.grpc_stats.v3.FilterConfig",
+            emit_filter_state=True,
+            stats_for_all_methods=False,
+        ),
+        extension("envoy.filters.http.fault", "extensions.filters.http.fault.v3.HTTPFault"),
+        extension("envoy.filters.http.cors", "extensions.filters.http.cors.v3.Cors"),
+    ]
+    if direction == "outbound":
+        state = routes.destination_state(f"%REQ({routes.ORIGINAL_DESTINATION})%", shared="NONE")
+        filters += [
+            {"name": "envoy.filters.http.set_filter_state", "typed_config": state},
+            extension(
+                "envoy.filters.http.dynamic_forward_proxy",
+                "extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig",
+                dns_cache_config=clusters.DNS_CACHE,
+                allow_dynamic_host_from_filter_state=True,
+            ),
+        ]
+    return [*filters, ROUTER]
+
+
+def tcp_proxy(view: View, direction: Direction, cluster: str) -> Json:
+    """Returns the filter that forwards bytes to one cluster."""
+    return extension(
+        "envoy.filters.network.tcp_proxy",
+        "extensions.filters.network.tcp_proxy.v3.TcpProxy",
+        **given(
+            stat_prefix=cluster,
+            cluster=cluster,
+            access_log=telemetry.access_log(view, direction) or None,
+        ),
+    )
