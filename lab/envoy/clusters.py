@@ -8,7 +8,7 @@ from lab.envoy import endpoints, tls
 from lab.kinds import services
 from lab.kinds.destination_rule import becomes as destination_rule
 from lab.kinds.destination_rule.becomes import Policy
-from lab.kinds.destination_rule.checks import ClientTLSSettings, ConnectionPoolSettings
+from lab.kinds.destination_rule.types import ClientTLSSettings, ConnectionPoolSettings
 from lab.kinds.services import Host
 from lab.kinds.visible import View
 from lab.model import Json, Pod, ServicePort, Snapshot

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from lab.manifests import registry
+from lab.resources import checks
 from lab.resources.document import Document, DocumentError, documents
 from lab.resources.metadata import Metadata, metadata_problems
 from lab.resources.resource import Kind, Path, Problem, Resource, Source
@@ -172,7 +173,8 @@ def _resource(
         annotations=metadata.annotations or {},
         raw=value,
     )
-    return resource, [*problems, *kind.validate(resource)]
+    problems += [*kind.validate(resource), *checks.problems(resource, kind.checks)]
+    return resource, problems
 
 
 def _namespace(kind: Kind, metadata: Metadata, namespace: str | None) -> tuple[str, Problem | None]:

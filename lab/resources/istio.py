@@ -7,20 +7,21 @@ answered by name instead of being "unknown" or silently dropped; `field_problems
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Annotated, Any
 
-import re2
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from lab.resources.resource import Model, Path, Problem
+from lab.resources.values import *
+from lab.resources.values import (
+    export_to,
+    parse_duration,
+)
 
 NETWORKING_VERSIONS = ("v1", "v1beta1", "v1alpha3")
 """The versions of networking.istio.io that Istio 1.30 serves for its main kinds."""
-
-MILLISECOND = timedelta(milliseconds=1)
 
 
 class IstioModel(Model):
@@ -62,24 +63,6 @@ def field_problems(value: object, path: Path) -> Iterator[Problem]:
             yield from field_problems(item, (*path, key))
 
 
-_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
-_PART = re.compile(r"(\d+\.?\d*|\.\d+)(h|ms|us|µs|ns|m|s)")
-
-
-def parse_duration(value: object) -> timedelta:
-    """A Go duration ("1h30m", "0.5s", "100ms") as Istio's API takes them."""
-    if isinstance(value, timedelta):
-        return value
-    if not isinstance(value, str):
-        raise ValueError('a duration is a string with a unit, for example "5s" or "100ms"')
-    text = value.lstrip("+-")
-    parts = _PART.findall(text)
-    if (text != "0" and "".join(n + u for n, u in parts) != text) or not text:
-        raise ValueError(f'"{value}" is not a duration; write for example "5s", "100ms" or "1h30m"')
-    seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
-    return timedelta(seconds=-seconds if value.startswith("-") else seconds)
-
-
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 Port = Annotated[int, Field(strict=True)]
 """A port number; the range is istiod's to check, with its own message."""
@@ -92,54 +75,6 @@ class Percent(IstioModel):
     value: Number = 0.0
 
 
-def regex_problem(pattern: str) -> str | None:
-    """Why RE2, the engine of Envoy, refuses a pattern; None when it accepts it."""
-    options = re2.Options()
-    options.log_errors = False
-    try:
-        re2.compile(pattern, options)
-    except re2.error as error:
-        detail = error.args[0]
-        reason = detail.decode() if isinstance(detail, bytes) else str(detail)
-        return f"regex `{pattern}` does not compile in RE2: {reason}"
-    return None
-
-
-_LABEL = re.compile(r"[a-zA-Z0-9]([-a-zA-Z0-9]{0,61}[a-zA-Z0-9])?")
-_WILDCARD_LABEL = re.compile(r"\*|(\*-?)?[a-zA-Z0-9]([-a-zA-Z0-9]{0,61}[a-zA-Z0-9])?")
-
-
-def is_dns_label(name: str) -> bool:
-    """A DNS-1123 label, as istiod checks subset and port names."""
-    return _LABEL.fullmatch(name) is not None
-
-
-def host_problem(host: str, *, wildcard: bool = True) -> str | None:
-    """Why `host` is no (wildcard) domain name, in istiod's words; None when it is one."""
-    if not host:
-        return "domain name cannot be empty"
-    if len(host) > 255:
-        return f'domain name "{host}" too long (max 255)'
-    labels = host.removesuffix(".").split(".")
-    first, rest = labels[0], labels[1:]
-    pattern = _WILDCARD_LABEL if wildcard else _LABEL
-    if not pattern.fullmatch(first):
-        return f'domain name "{host}" invalid (label "{first}" invalid)'
-    for label in rest:
-        if not _LABEL.fullmatch(label):
-            return f'domain name "{host}" invalid (label "{label}" invalid)'
-    return None
-
-
-def port_problem(port: int) -> str | None:
-    return None if 1 <= port <= 65535 else f"port number {port} must be in the range 1..65535"
-
-
-def export_to_problems(export_to: list[str] | None, path: Path) -> Iterator[Problem]:
-    """`exportTo` takes ".", "*", "~" and namespace names; "*" and "~" only alone."""
-    for index, name in enumerate(export_to or ()):
-        if name not in (".", "*", "~") and not is_dns_label(name):
-            yield Problem((*path, index), f'"{name}" is no namespace, ".", "*" or "~"')
-    for alone in ("*", "~"):
-        if alone in (export_to or ()) and len(export_to or ()) > 1:
-            yield Problem(path, f'when "{alone}" is present, exportTo can have no other value')
+def export_to_problems(names: list[str] | None, path: Path) -> Iterator[Problem]:
+    for problem in export_to(names or []):
+        yield Problem((*path, *problem.path), problem.reason)

@@ -1,4 +1,4 @@
-"""What a manifest is once it has been read: typed, and still knowing where it came from.
+"""Typed manifests with the positions of their fields, and the kinds they are of.
 
 Everything in the lab that reads Kubernetes or Istio resources reads them in this form. Positions
 are kept so that an error, and `guestbook route`, can name the file and the line.
@@ -8,21 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
 Path = tuple[str | int, ...]
-"""Where a field is inside a document: `("spec", "http", 0, "fault")`."""
+"""The place of a field inside a document: `("spec", "http", 0, "fault")`."""
+
+Severity = Literal["error", "warning"]
 
 
 class Model(BaseModel):
-    """Base of every typed manifest: camelCase in YAML, an unknown field is an error."""
+    """Base of every typed manifest: camelCase names only, an unknown field is an error."""
 
     model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True
+        alias_generator=to_camel, populate_by_name=False, extra="forbid", frozen=True
     )
+    one_of: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    """Groups of fields, by their names in YAML, of which one at most may be set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +47,29 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something a validation found in one document; `reason` says what and what to do instead."""
+    """An error or a warning about one field; `reason` names the fault and a way out."""
 
     path: Path
     reason: str
-    severity: Literal["error", "warning"] = "error"
+    severity: Severity = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A rule about every value at the fields that `where` matches.
+
+    `where` is a path such as `spec.http[].timeout`; `headers{}` is any value of a map, `**.` any
+    way down, `a|b` either name, and the empty path the resource itself. `test` returns whether the
+    value is good, a text that says what is wrong, or problems with paths relative to the value.
+    """
+
+    where: str
+    test: Callable[[Any], object]
+    text: str = "{reason}"
+    """The message: `{value}` is the value, `{field}` its name, `{reason}` the text of `test`."""
+    severity: Severity = "error"
+    reason: str = ""
+    """Of a field that is refused or has no effect, for docs/supported-fields.md."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +106,10 @@ class Resource:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind the lab supports: its names, its versions, its typed body and its validation.
+    """A kind the lab supports: its names, its versions, its typed body and its checks.
 
-    `validate` says what the API server's schema cannot: for Istio, what istiod's validation
-    webhook rejects (errors) or comments on (warnings).
+    The checks are what a type cannot say: for Istio, what istiod's validation webhook rejects
+    (errors) or comments on (warnings), and what the lab refuses.
     """
 
     group: str
@@ -98,3 +120,4 @@ class Kind:
     short_names: tuple[str, ...] = ()
     namespaced: bool = True
     validate: Callable[[Resource], Iterable[Problem]] = lambda _resource: ()
+    checks: tuple[Check, ...] = ()

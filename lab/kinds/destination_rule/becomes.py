@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lab import names
-from lab.kinds.destination_rule.checks import (
+from lab.kinds.destination_rule.types import (
     ClientTLSSettings,
     ConnectionPoolSettings,
     ConsistentHash,

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from lab.kinds.destination_rule.checks import ConnectionPoolSettings, connection_pool_problems
+from lab.kinds.destination_rule.types import ConnectionPoolSettings
 from lab.resources.istio import (
     NETWORKING_VERSIONS,
     IstioModel,
@@ -61,9 +61,6 @@ def validate(resource: Resource) -> Iterator[Problem]:
         yield Problem(
             path, "sidecar: empty configuration provided. Please provide ingress or egress"
         )
-    yield from connection_pool_problems(
-        spec.inbound_connection_pool, (*path, "inboundConnectionPool")
-    )
     pool = spec.inbound_connection_pool
     if pool is not None and pool.http is not None and pool.http.h2_upgrade_policy is not None:
         yield Problem(
