@@ -8,6 +8,7 @@ prints the fields that came and went.
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import subprocess
@@ -17,11 +18,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import yaml
 from pydantic.alias_generators import to_camel
 
-from lab.manifests import registry
 from lab.resources.checks import matches
 from lab.resources.resource import Check
 
@@ -38,7 +39,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Shape:
-    """The choices for the types of a kind that its schema leaves open; all keys are patterns."""
+    """The choices for the types of a kind that its schema leaves open, by patterns of fields."""
 
     names: dict[str, str] = field(default_factory=dict)
     """Names of classes, as in Istio's API, where the capitalised field is another."""
@@ -58,6 +59,12 @@ STRING_MATCH = (
     "**.uri|scheme|method|authority|headers{}|withoutHeaders{}|queryParams{}|allowOrigins[]"
 )
 SHAPES = {
+    "AuthorizationPolicy": Shape(
+        names={"**.when[]": "Condition"},
+        zero="spec.action",
+        optional="**.rules|from|to|when|values|notValues **.source|operation.**",
+        required="**.key",
+    ),
     "DestinationRule": Shape(
         names={
             "**.http": "HTTPSettings",
@@ -74,9 +81,107 @@ SHAPES = {
             "|maxRequestsPerConnection|maxRetries|maxConcurrentStreams|mode"
         ),
         optional="spec.exportTo",
-        required="**.spec|number",
+        required="spec **.number",
         types={"**.tcp.idleTimeout": "Duration", "**.ttl": "Duration"},
         attributes={"consecutive5xxErrors": "consecutive_5xx_errors"},
+    ),
+    "EnvoyFilter": Shape(
+        names={
+            "**.configPatches[]": "ConfigPatch",
+            "**.match": "Match",
+            "**.proxy": "ProxyMatch",
+            "**.listener": "ListenerMatch",
+            "**.filterChain": "FilterChainMatch",
+            "**.filter": "FilterMatch",
+            "**.subFilter": "SubFilterMatch",
+            "**.routeConfiguration": "RouteConfigurationMatch",
+            "**.vhost": "VirtualHostMatch",
+            "**.route": "RouteMatch",
+            "**.cluster": "ClusterMatch",
+        },
+        zero=(
+            "**.match|name|sni|transportProtocol|applicationProtocols|destinationPort|portNumber"
+            "|portName|listenerFilter|action|domainName|gateway|service|subset|proxyVersion"
+            "|context|operation|applyTo|priority"
+        ),
+        optional="**.value",
+    ),
+    "Gateway": Shape(
+        names={"**.port": "GatewayPort", "**.tls": "ServerTLSSettings"},
+        required="spec **.servers[].port|hosts **.port.number|protocol|name",
+    ),
+    "PeerAuthentication": Shape(
+        names={"**.mtls|portLevelMtls{}": "MutualTLS"},
+        optional="**.portLevelMtls",
+        types={"**.portLevelMtls": "dict[PortKey, MutualTLS]"},
+    ),
+    "RequestAuthentication": Shape(
+        names={
+            "**.jwtRules[]": "JWTRule",
+            "**.fromHeaders[]": "JWTHeader",
+            "**.outputClaimToHeaders[]": "ClaimToHeader",
+        },
+        zero="**.issuer|prefix|outputPayloadToHeader",
+        attributes={"jwksUri": "keys_uri", "jwks_uri": "keys_uri"},
+    ),
+    "ServiceEntry": Shape(
+        names={"**.ports[]": "ServiceEntryPort", "**.endpoints[]": "WorkloadEntry"},
+        zero="spec.location|resolution",
+        optional="spec.exportTo",
+    ),
+    "Sidecar": Shape(
+        names={"**.egress[]": "IstioEgressListener"},
+        zero="**.outboundTrafficPolicy.mode",
+        required="spec **.egress[].hosts",
+        types={
+            "**.inboundConnectionPool": ("lab.kinds.destination_rule.types.ConnectionPoolSettings")
+        },
+    ),
+    "Telemetry": Shape(
+        names={
+            "**.match": "ModeSelector",
+            "**.providers[]": "ProviderRef",
+            "**.customTags{}": "CustomTag",
+            "**.literal|formatter": "LiteralTag",
+            "**.header": "NamedTag",
+            "**.accessLogging[]": "AccessLogging",
+            "**.tracing[]": "Tracing",
+            "**.filter": "AccessLogFilter",
+        },
+        zero="**.match.mode **.defaultValue|expression",
+        optional="**.customTags",
+    ),
+    "VirtualService": Shape(
+        names={
+            STRING_MATCH: "StringMatch",
+            "**.http[]": "HTTPRoute",
+            "**.match[]": "HTTPMatchRequest",
+            "**.route[]": "HTTPRouteDestination",
+            "**.destination|mirror": "Destination",
+            "**.mirrors[]": "HTTPMirrorPolicy",
+            "**.mirrorPercentage|percentage": "Percent",
+            "**.port": "PortSelector",
+            "**.headers.request|response": "HeaderOperations",
+            "**.redirect": "HTTPRedirect",
+            "**.directResponse": "HTTPDirectResponse",
+            "**.body": "HTTPBody",
+            "**.rewrite": "HTTPRewrite",
+            "**.uriRegexRewrite": "RegexRewrite",
+            "**.retries": "HTTPRetry",
+            "**.fault": "HTTPFaultInjection",
+            "**.delay": "FaultDelay",
+            "**.abort": "FaultAbort",
+        },
+        zero=(
+            "**.route[].weight **.uriRegexRewrite.match|rewrite **.attempts "
+            "**.percentage|mirrorPercentage.value"
+        ),
+        optional="spec.exportTo",
+        required="spec **.destination|number",
+        types={
+            "**.match[].headers|withoutHeaders|queryParams": "dict[str, StringMatch | None]",
+        },
+        attributes={"mirror_percent": "mirror_percent_snake"},
     ),
 }
 
@@ -120,27 +225,21 @@ class Types:
 
     def _model(self, schema: Json, name: str, path: str) -> str:
         """Writes the class of an object and of those below it; returns its name."""
-        shared = self._shape.types.get(path, "")
-        if "." in shared:
-            module, _, name = shared.rpartition(".")
-            self._imported[name] = module
-            return name
         groups = [group for group in _one_of(schema) if len(group) > 1]
         exclusive = {member for group in groups for member in group}
         lines = [f"    one_of = {tuple(groups)!r}\n"] if groups else []
         taken: dict[str, str] = {}
-        for key, inner in schema.get("properties", {}).items():
+        # A second spelling, as mirror_percent of mirrorPercent, comes last.
+        names = sorted(schema.get("properties", {}), key=lambda name: "_" in name)
+        for key in names:
+            inner = schema["properties"][key]
             where = f"{path}.{key}".lstrip(".")
-            attribute = self._shape.attributes.get(key) or _snake(key)
+            attribute = self._attribute(key)
             if attribute in taken:
                 continue
             taken[attribute] = key
-            alternatives = [
-                other
-                for other in schema["properties"]
-                if (self._shape.attributes.get(other) or _snake(other)) == attribute
-            ]
-            required = key in schema.get("required", ()) or matches(self._shape.required, where)
+            alternatives = [other for other in names if self._attribute(other) == attribute]
+            required = key in schema.get("required", ()) or _any(self._shape.required, where)
             kind = self._type(inner, key, where)
             lines.append(
                 self._field(attribute, alternatives, kind, inner, where, required, key in exclusive)
@@ -150,10 +249,16 @@ class Types:
             raise SystemExit(f"{self._kind}: two classes called {name}; name the one of {path}")
         return name
 
+    def _attribute(self, name: str) -> str:
+        return self._shape.attributes.get(name) or _snake(name)
+
     def _type(self, schema: Json, name: str, path: str) -> str:
         for pattern, text in self._shape.types.items():
-            if matches(pattern, path) and "." not in text:
-                return text
+            if matches(pattern, path):
+                module, _, named = text.rpartition(".")
+                if module:
+                    self._imported[named] = module
+                return named
         if any(check.severity == "error" and matches(check.where, path) for check in self._silent):
             return "Any"
         if "enum" in schema:
@@ -163,9 +268,10 @@ class Types:
                 inner = self._type(schema["items"], name.removesuffix("s"), f"{path}[]")
                 return f"list[{inner}]"
             case "object" if "properties" in schema:
-                names = (n for pattern, n in self._shape.names.items() if matches(pattern, path))
-                default = f"{self._kind}Spec" if path == "spec" else name[:1].upper() + name[1:]
-                return self._model(schema, next(names, default), path)
+                chosen = {"spec": f"{self._kind}Spec", "spec.selector": "WorkloadSelector"}
+                chosen |= self._shape.names
+                names = (text for pattern, text in chosen.items() if matches(pattern, path))
+                return self._model(schema, next(names, name[:1].upper() + name[1:]), path)
             case "object":
                 values = schema.get("additionalProperties")
                 inner = self._type(values, name, f"{path}{{}}") if values else "Any"
@@ -181,14 +287,14 @@ class Types:
         required: bool, exclusive: bool,
     ) -> str:  # fmt: skip
         options = []
-        if len(names) > 1:
+        if len(names) > 1 or "_" in names[0]:
             options.append(f"validation_alias=AliasChoices({', '.join(map(repr, names))})")
         elif to_camel(attribute) != names[0]:
             options.append(f"alias={names[0]!r}")
         default = None if required else self._default(kind, schema, path, exclusive)
         if default == "None" and kind != "Any":
             kind += " | None"
-        if schema["type"] in ("array", "object") and (limits := _limits(schema)):
+        if kind != "Any" and schema["type"] in ("array", "object") and (limits := _limits(schema)):
             options.append(limits)
         if default in ("list", "dict"):
             options.insert(0, f"default_factory={default}")
@@ -204,20 +310,24 @@ class Types:
             return "None"
         container = {"array": "list", "object": "dict"}.get(schema["type"], "")
         if container and "properties" not in schema:
-            return "None" if matches(self._shape.optional, path) else container
+            return "None" if _any(self._shape.optional, path) else container
         if path == "spec":
             return f"{kind}()"
         if exclusive or schema.get("nullable"):
             return "None"
         if schema["type"] == "boolean":
             return "False"
-        if not matches(self._shape.zero, path):
+        if not _any(self._shape.zero, path):
             return "None"
         if container:
             return f"{kind}()"
         if "enum" in schema:
             return repr(schema["enum"][0])
         return {"string": '""', "integer": "0", "number": "0.0"}[schema["type"]]
+
+
+def _any(patterns: str, path: str) -> bool:
+    return any(matches(pattern, path) for pattern in patterns.split())
 
 
 def _snake(name: str) -> str:
@@ -259,7 +369,7 @@ def _imports(body: str, imported: dict[str, str]) -> str:
         "typing": ("Annotated", "Any", "Literal"),
         "pydantic": ("AliasChoices", "Field"),
         "lab.resources.resource": ("Check", "Kind", "Model"),
-        "lab.resources.values": ("Duration", "PositiveDuration", "Unsigned"),
+        "lab.resources.values": ("Duration", "PortKey", "PositiveDuration", "Unsigned"),
     }
     for name, module in imported.items():
         known[module] = (*known.get(module, ()), name)
@@ -343,10 +453,13 @@ def fields_of(schema: Json, prefix: str = "") -> Iterator[str]:
 
 def files(schema: Json) -> Iterator[tuple[Path, str]]:
     """Yields each file that is written from the schema, with its text."""
-    for kind in registry.KINDS:
-        if (entry := schema["kinds"].get(kind.kind)) is not None:
-            types = Types(kind.kind, {"istio": schema["istio"], **entry}, kind.checks)
-            yield folder(kind.kind) / "types.py", types.module()
+    for kind in schema["kinds"]:
+        # The checks are imported without the types, which are yet to be written.
+        sys.modules[f"lab.kinds.{folder(kind).name}.types"] = MagicMock()
+    for kind, entry in schema["kinds"].items():
+        checks = importlib.import_module(f"lab.kinds.{folder(kind).name}.checks").CHECKS
+        types = Types(kind, {"istio": schema["istio"], **entry}, checks)
+        yield folder(kind) / "types.py", types.module()
 
 
 def update(source: str) -> None:

@@ -11,7 +11,7 @@ from lab import names
 from lab.envoy import listeners, routes
 from lab.envoy.routes import VirtualHost
 from lab.kinds import services
-from lab.kinds.gateway.checks import Server
+from lab.kinds.gateway.types import Server
 from lab.kinds.virtual_service import becomes as virtual_service
 from lab.kinds.virtual_service.becomes import Attachment, Origin, Route
 from lab.kinds.visible import View

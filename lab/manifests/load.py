@@ -173,8 +173,7 @@ def _resource(
         annotations=metadata.annotations or {},
         raw=value,
     )
-    problems += [*kind.validate(resource), *checks.problems(resource, kind.checks)]
-    return resource, problems
+    return resource, [*problems, *checks.problems(resource, kind.checks)]
 
 
 def _namespace(kind: Kind, metadata: Metadata, namespace: str | None) -> tuple[str, Problem | None]:
@@ -240,5 +239,5 @@ def _problem(
         )
     if kind == "none_required" or value is None:
         return Problem(where, "has no value")
-    message = details["msg"].removeprefix("Value error, ")
+    message = details["msg"].removeprefix("Value error, ").partition(" after validation")[0]
     return Problem(where, message[:1].lower() + message[1:])

@@ -50,7 +50,7 @@ def problems(resource: Resource, checks: tuple[Check, ...]) -> list[Problem]:
         found.append(Problem((), reason, "warning"))
     faulty = {problem.path for problem in found if problem.severity == "error"}
     return found + [
-        Problem(path, f"only one of {' and '.join(names)} may be set")
+        Problem(path, f"only one of {', '.join(names[:-1])} and {names[-1]} may be set")
         for _, path, value in places
         if isinstance(value, Model) and path not in faulty
         for names in exclusive(value)
@@ -97,6 +97,8 @@ def _expression(where: str) -> re.Pattern[str]:
         r"(?:.+\.)?" if step == "**" else f"(?:{'|'.join(map(re.escape, step.split('|')))})\\."
         for step in where.split(".")
     ]
+    if where.endswith(".**"):
+        steps[-1] = ".+"
     return re.compile("".join(steps).removesuffix("\\."))
 
 

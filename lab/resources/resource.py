@@ -6,7 +6,7 @@ are kept so that an error, and `guestbook route`, can name the file and the line
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -119,5 +119,4 @@ class Kind:
     body: type[Model]
     short_names: tuple[str, ...] = ()
     namespaced: bool = True
-    validate: Callable[[Resource], Iterable[Problem]] = lambda _resource: ()
     checks: tuple[Check, ...] = ()

@@ -42,6 +42,11 @@ def _positive(value: object) -> timedelta:
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 PositiveDuration = Annotated[timedelta, BeforeValidator(_positive)]
 """A duration of 1 ms at least, as most of Istio's fields demand it."""
+PortKey = Annotated[
+    int,
+    BeforeValidator(lambda key: int(key) if isinstance(key, str) and key.isdecimal() else key),
+]
+"""A port as the key of a map, which is text in JSON."""
 Unsigned = Annotated[int, Field(ge=0, le=4294967295)]
 
 

@@ -14,15 +14,8 @@ from typing import Literal
 import re2
 
 from lab import names
-from lab.kinds.authorization_policy.checks import (
-    DRY_RUN,
-    MATCH_ANY,
-    MATCH_ONE,
-    AuthorizationPolicySpec,
-    Operation,
-    Rule,
-    Source,
-)
+from lab.kinds.authorization_policy.checks import DRY_RUN, MATCH_ANY, MATCH_ONE
+from lab.kinds.authorization_policy.types import AuthorizationPolicySpec, Operation, Rule, Source
 from lab.model import Json, Pod, Snapshot
 from lab.resources.resource import Resource
 from lab.xds import extension

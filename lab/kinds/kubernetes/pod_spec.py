@@ -318,9 +318,8 @@ def _probe_ports(container: Container) -> Iterator[Problem]:
         "livenessProbe": container.liveness_probe,
     }
     for field, probe in probes.items():
-        for key, action in (
-            ("httpGet", probe and probe.http_get), ("tcpSocket", probe and probe.tcp_socket),
-        ):  # fmt: skip
+        actions = (probe.http_get, probe.tcp_socket) if probe is not None else ()
+        for key, action in zip(("httpGet", "tcpSocket"), actions, strict=False):
             if action is not None and isinstance(action.port, str) and action.port not in names:
                 yield Problem((field, key, "port"), f'no port is named "{action.port}"')
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from lab import names
-from lab.kinds.peer_authentication.checks import MutualTLS, PeerAuthenticationSpec
+from lab.kinds.peer_authentication.types import MutualTLS, PeerAuthenticationSpec
 from lab.model import Pod, Snapshot
 from lab.resources.resource import Resource
 

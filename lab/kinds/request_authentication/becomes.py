@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from lab import names
 from lab.kinds.authorization_policy.becomes import JWT_FILTER, PAYLOAD
-from lab.kinds.request_authentication.checks import JWTRule, RequestAuthenticationSpec, usable_keys
+from lab.kinds.request_authentication.checks import usable_keys
+from lab.kinds.request_authentication.types import JWTRule, RequestAuthenticationSpec
 from lab.model import Json, Pod, Snapshot
 from lab.resources.resource import Resource
 from lab.xds import extension

@@ -9,13 +9,7 @@ from typing import Literal
 from lab import names
 from lab.kinds.mesh_config import becomes as mesh_config
 from lab.kinds.mesh_config.checks import ExtensionProvider, FileAccessLogProvider, MeshConfig
-from lab.kinds.telemetry.checks import (
-    AccessLogging,
-    CustomTag,
-    ModeSelector,
-    TelemetrySpec,
-    Tracing,
-)
+from lab.kinds.telemetry.types import AccessLogging, CustomTag, ModeSelector, TelemetrySpec, Tracing
 from lab.model import Json, Pod, Snapshot
 from lab.resources.resource import Resource
 from lab.xds import duration, extension, typed
