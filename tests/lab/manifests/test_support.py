@@ -1,8 +1,18 @@
-"""docs/supported-fields.md cannot go stale."""
+"""The types of Istio's kinds and docs/supported-fields.md are as they are written today."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
+from lab.cluster.state import repository
 from lab.manifests import registry, supported_fields
+
+
+def test_the_types_are_those_of_the_schema() -> None:
+    command = [sys.executable, "-m", "scripts.istio_schema", "--check"]
+    done = subprocess.run(command, cwd=repository(), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
 def test_the_page_lists_what_the_models_say() -> None:
