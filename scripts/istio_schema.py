@@ -62,7 +62,7 @@ SHAPES = {
     "AuthorizationPolicy": Shape(
         names={"**.when[]": "Condition"},
         zero="spec.action",
-        optional="**.rules|from|to|when|values|notValues **.source|operation.**",
+        optional="**.rules|from|to|when|values|notValues **.source|operation.*",
         required="**.key",
     ),
     "DestinationRule": Shape(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,31 +30,53 @@ def warned(where: str, reason: str) -> Check:
 
 def problems(resource: Resource, checks: tuple[Check, ...]) -> list[Problem]:
     """Returns the problems of a resource in the order of the rows, then of exclusive fields."""
-    places = tuple(_places(resource.body, "", ()))
-    found: list[Problem] = []
+    found: list[tuple[int, Problem]] = []
     no_effect: dict[str | int, None] = {}
-    for check in checks:
-        if not check.where:
-            found += _answers(check, (), resource)
-        for field, path, value in places:
-            if not matches(check.where, field):
-                continue
-            if check.text == NO_EFFECT:
+    exclusives: list[Problem] = []
+    for field, path, value in _places(resource.body, "", ()):
+        for row in _rows(checks, field):
+            if checks[row].text == NO_EFFECT:
                 no_effect[path[-1]] = None
-            else:
-                found += _answers(check, path, value)
+                continue
+            found += (
+                (row, problem)
+                for problem in _answers(checks[row], path, value if field else resource)
+            )
+        if isinstance(value, Model) and value.one_of:
+            exclusives += _exclusives(value, path)
     if no_effect:
         names = ", ".join(map(str, no_effect))
         reason = f"no effect in the lab (see docs/supported-fields.md): {names}"
-        found.append(Problem((), reason, "warning"))
-    faulty = {problem.path for problem in found if problem.severity == "error"}
-    return found + [
-        Problem(path, f"only one of {', '.join(names[:-1])} and {names[-1]} may be set")
-        for _, path, value in places
-        if isinstance(value, Model) and path not in faulty
-        for names in exclusive(value)
-        if len(names) > 1
+        found.append((-1, Problem((), reason, "warning")))
+    found.sort(key=lambda item: item[0])
+    faulty = {problem.path for _, problem in found if problem.severity == "error"}
+    return [problem for _, problem in found] + [
+        problem for problem in exclusives if problem.path not in faulty
     ]
+
+
+@functools.cache
+def _rows(checks: tuple[Check, ...], field: str) -> tuple[int, ...]:
+    by_name = _by_name(checks)
+    candidates = (*by_name.get(field.rpartition(".")[2], ()), *by_name.get("*", ()))
+    return tuple(row for row in candidates if matches(checks[row].where, field))
+
+
+@functools.cache
+def _by_name(checks: tuple[Check, ...]) -> dict[str, list[int]]:
+    """Returns the rows about fields of each name."""
+    found: dict[str, list[int]] = {}
+    for row, check in enumerate(checks):
+        for name in check.where.rpartition(".")[2].split("|"):
+            found.setdefault(name, []).append(row)
+    return found
+
+
+def _exclusives(value: Model, path: Path) -> Iterator[Problem]:
+    for names in exclusive(value):
+        if len(names) > 1:
+            reason = f"only one of {', '.join(names[:-1])} and {names[-1]} may be set"
+            yield Problem(path, reason)
 
 
 def exclusive(value: Model) -> Iterator[list[str]]:
@@ -88,24 +109,18 @@ def _answers(check: Check, path: Path, value: Any) -> Iterator[Problem]:
 @functools.cache
 def matches(where: str, field: str) -> bool:
     """Returns whether a pattern matches a field, such as `spec.http[].match[].headers{}`."""
-    return _expression(where).fullmatch(field) is not None
-
-
-@functools.cache
-def _expression(where: str) -> re.Pattern[str]:
-    steps = [
-        r"(?:.+\.)?" if step == "**" else f"(?:{'|'.join(map(re.escape, step.split('|')))})\\."
-        for step in where.split(".")
-    ]
-    if where.endswith(".**"):
-        steps[-1] = ".+"
-    return re.compile("".join(steps).removesuffix("\\."))
+    steps, names = where.split("."), field.split(".")
+    if steps[0] == "**":
+        steps = steps[1:]
+        names = names[-len(steps) :]
+    return len(steps) == len(names) and all(
+        step == "*" or name in step.split("|") for step, name in zip(steps, names, strict=True)
+    )
 
 
 def _places(value: Any, field: str, path: Path) -> Iterator[tuple[str, Path, Any]]:
-    """Yields the field, the place and the value of everything that is set, from the outside in."""
-    if field:
-        yield field, path, value
+    """Yields the field, the place and the value of a body and of all that is set in it."""
+    yield field, path, value
     if isinstance(value, Model):
         for attribute, name in fields(type(value)):
             if (item := getattr(value, attribute)) is not None:

@@ -23,7 +23,11 @@ class Model(BaseModel):
     """Base of every typed manifest: camelCase names only, an unknown field is an error."""
 
     model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=False, extra="forbid", frozen=True
+        alias_generator=to_camel,
+        extra="forbid",
+        frozen=True,
+        # A command reads a few kinds; the validators of the others are not built.
+        defer_build=True,
     )
     one_of: ClassVar[tuple[tuple[str, ...], ...]] = ()
     """Groups of fields, by their names in YAML, of which one at most may be set."""
@@ -54,13 +58,14 @@ class Problem:
     severity: Severity = "error"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Check:
     """A rule about every value at the fields that `where` matches.
 
-    `where` is a path such as `spec.http[].timeout`; `headers{}` is any value of a map, `**.` any
-    way down, `a|b` either name, and the empty path the resource itself. `test` returns whether the
-    value is good, a text that says what is wrong, or problems with paths relative to the value.
+    `where` is a path such as `spec.http[].timeout`; `headers{}` is any value of a map, `a|b` either
+    name, `*` any, `**.` at its beginning any way down, and the empty path the resource itself.
+    `test` returns whether the value is good, a text that says what is wrong, or problems with
+    paths relative to the value.
     """
 
     where: str

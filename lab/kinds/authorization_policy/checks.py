@@ -218,7 +218,7 @@ CHECKS = (
     ),
     Check("spec.rules", _rules),
     Check(
-        "**.source|operation.**",
+        "**.source|operation.*",
         lambda values: not isinstance(values, list) or "" not in values,
         "empty value not allowed, found in {field}",
     ),
