@@ -477,7 +477,10 @@ def update(source: str) -> None:
         old = set(fields_of(before.get(kind, {}).get("schema", {})))
         new = set(fields_of(entry["schema"]))
         for sign, names in (("+", new - old), ("-", old - new)):
-            for name in sorted(names):
+            # A part that is used in several places counts once, where it is nearest to the top.
+            nearest = sorted(names, key=lambda name: -name.count("."))
+            once = {tuple(name.split(".")[-2:]): name for name in nearest}
+            for name in sorted(once.values()):
                 print(f"{sign} {kind} {name}")  # noqa: T201
 
 

@@ -1,4 +1,4 @@
-"""Manifests to typed resources: the API server's schema check, with file and line.
+"""Reading of manifests into typed resources: the API server's schema check, with file and line.
 
 Everything is read and checked before anything is used: `parse` returns all resources or raises
 one error that names every problem.
@@ -27,7 +27,7 @@ SUFFIXES = (".yaml", ".yml", ".json")
 
 
 class ManifestError(Exception):
-    """What is wrong with the manifests, one line a problem, each with file and line."""
+    """Raised for faulty manifests: one line a problem, each with file and line."""
 
     def __init__(self, lines: Sequence[str]) -> None:
         super().__init__("\n".join(lines))
@@ -43,7 +43,7 @@ class Loaded:
 
 
 def read(name: str) -> list[tuple[str, str]]:
-    """The texts behind one `-f` argument (a file, a folder or `-`), with their names.
+    """Returns the texts behind one `-f` argument (a file, a folder or `-`), with their names.
 
     Raises ManifestError when there is nothing to read.
     """
@@ -81,12 +81,12 @@ def _standard_input() -> str:
 
 
 def load(names: Iterable[str], namespace: str | None = None) -> Loaded:
-    """`read` and `parse` in one: for programs that work on files alone."""
+    """Reads and parses the files behind `-f` arguments."""
     return parse([text for name in names for text in read(name)], namespace)
 
 
 def parse(files: Iterable[tuple[str, str]], namespace: str | None = None) -> Loaded:
-    """The resources of `(name, text)` pairs.
+    """Returns the resources of `(name, text)` pairs.
 
     `namespace` is the one asked for on the command line: it is given to resources without one,
     and one that names another is an error. Raises ManifestError.
@@ -213,7 +213,7 @@ def _typed(
 def _problem(
     details: ErrorDetails, document: Document, content: dict[str, Any], base: Path
 ) -> Problem:
-    """One pydantic error in the words of a manifest; steps through unions are left out."""
+    """Returns a pydantic error in the words of a manifest; steps through unions are left out."""
     path = list(base)
     value: Any = content
     for step in details["loc"]:

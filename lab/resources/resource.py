@@ -42,7 +42,7 @@ class Source:
     lines: Mapping[Path, int] = field(default_factory=dict, repr=False, compare=False)
 
     def at(self, *path: str | int) -> str:
-        """`file:line` of a field, or of its nearest ancestor that has a position."""
+        """Returns `file:line` of a field, or of its nearest ancestor that has a position."""
         for end in range(len(path), -1, -1):
             if (line := self.lines.get(path[:end])) is not None:
                 return f"{self.file}:{line}"
@@ -99,11 +99,11 @@ class Resource:
 
     @property
     def spec(self) -> Any:
-        """The typed `spec`; the whole body for kinds without one (ConfigMap, ServiceAccount)."""
+        """Returns the typed `spec`; the whole body for kinds without one (ConfigMap, ServiceAccount)."""
         return getattr(self.body, "spec", self.body)
 
     def describe(self, path: Path, reason: str) -> str:
-        """One line for a person: file, line, field and reason."""
+        """Returns one line for a person: file, line, field and reason."""
         dotted = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path).lstrip(".")
         where = f"{dotted}: " if dotted else ""
         return f"{self.source.at(*path)}: {self.kind} {self.name}: {where}{reason}"

@@ -22,7 +22,7 @@ MESSAGES = {
     "HTTP_ROUTE": "envoy.config.route.v3.Route",
     "CLUSTER": "envoy.config.cluster.v3.Cluster",
 }
-"""What a patch of each `applyTo` is a part of."""
+"""The message of Envoy's API that a patch of each `applyTo` is a part of."""
 
 CONNECTION_MANAGER = "envoy.filters.network.http_connection_manager"
 LISTENER_CLASS = ("LISTENER", "LISTENER_FILTER", "FILTER_CHAIN", "NETWORK_FILTER", "HTTP_FILTER")
@@ -45,7 +45,7 @@ _DEPRECATED_NAMES = {
     "envoy.grpc_web": "envoy.filters.http.grpc_web",
     "envoy.lua": "envoy.filters.http.lua",
 }
-"""Names that Envoy had before version 1.17; nothing is called so any more."""
+"""Names of filters before Envoy 1.17, which are gone, and those of today."""
 
 
 def _config_patch(config: ConfigPatch) -> Iterator[Problem]:

@@ -22,7 +22,7 @@ IntOrPercent = Count | Annotated[str, StringConstraints(pattern=r"^\d+%$")]
 
 
 def of_replicas(value: int | str, replicas: int, *, up: bool) -> int:
-    """An `IntOrPercent` as a number of pods; Kubernetes rounds maxSurge up, maxUnavailable down."""
+    """Returns a number of pods; Kubernetes rounds maxSurge up, maxUnavailable down."""
     if isinstance(value, int):
         return value
     share = int(value[:-1]) * replicas / 100

@@ -78,7 +78,7 @@ class Secret(Model):
     immutable: bool | None = None
 
     def decoded(self) -> dict[str, bytes]:
-        """The values as bytes; `stringData` wins over `data`, as in the API server."""
+        """Returns the values as bytes; `stringData` wins over `data`, as in the API server."""
         values = {key: base64.b64decode(value) for key, value in (self.data or {}).items()}
         return values | {key: text.encode() for key, text in (self.string_data or {}).items()}
 

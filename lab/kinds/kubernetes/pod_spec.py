@@ -365,7 +365,7 @@ POD_CHECKS = (
     ),
     Check("**.containers[]", _probe_ports),
 )
-"""What the API server, or the lab, refuses in a pod's spec, wherever it is."""
+"""The checks of a pod's spec, also in a template."""
 
 
 def _selector(spec: Any) -> Iterator[Problem]:
