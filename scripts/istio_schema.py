@@ -205,7 +205,6 @@ class Types:
     def module(self) -> str:
         """Returns the text of the module."""
         self._model(self._entry["schema"], self._kind, "")
-        names = {key: self._entry[key] for key in ("group", "kind", "plural", "shortNames")}
         body = "\n\n".join(self._classes.values())
         head = (
             f'"""{self._kind}: the types of Istio {self._entry["istio"]}.\n\n'
@@ -213,13 +212,14 @@ class Types:
             "from __future__ import annotations\n\n"
         )
         imports = _imports(body, self._imported)
-        versions = tuple(self._entry["versions"])
+        group, plural = self._entry["group"], self._entry["plural"]
+        versions, short = tuple(self._entry["versions"]), tuple(self._entry["shortNames"])
         call = (
-            f"def kind(checks: tuple[Check, ...]) -> Kind:\n"
-            f'    """Returns the kind, with its names and versions."""\n'
-            f"    return Kind(group={names['group']!r}, kind={names['kind']!r},"
-            f" plural={names['plural']!r}, versions={versions!r}, body={self._kind},"
-            f" short_names={tuple(names['shortNames'])!r}, checks=checks)\n"
+            "def kind(checks: tuple[Check, ...]) -> Kind:\n"
+            '    """Returns the kind, with its names and versions."""\n'
+            f"    versions = {versions!r}\n"
+            f"    names = ({group!r}, {self._kind!r}, {plural!r})\n"
+            f"    return Kind(*names, versions, {self._kind}, {short!r}, checks=checks)\n"
         )
         return formatted(f"{head}{imports}\n\n{body}\n\n{call}", folder(self._kind) / "types.py")
 

@@ -39,7 +39,7 @@ KINDS: tuple[Kind, ...] = (
 
 @functools.cache
 def names() -> dict[str, Kind]:
-    """Returns every spelling of a kind on the command line: plural, singular, short, with its group."""
+    """Returns the kinds by every spelling: plural, singular, short, with the group."""
     table: dict[str, Kind] = {}
     for kind in KINDS:
         for name in (kind.plural, kind.kind.lower(), *kind.short_names):

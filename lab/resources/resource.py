@@ -99,7 +99,7 @@ class Resource:
 
     @property
     def spec(self) -> Any:
-        """Returns the typed `spec`; the whole body for kinds without one (ConfigMap, ServiceAccount)."""
+        """Returns the typed `spec`; the whole body for kinds without one, as ConfigMap."""
         return getattr(self.body, "spec", self.body)
 
     def describe(self, path: Path, reason: str) -> str:

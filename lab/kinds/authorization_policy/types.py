@@ -85,12 +85,6 @@ class AuthorizationPolicy(Model):
 
 def kind(checks: tuple[Check, ...]) -> Kind:
     """Returns the kind, with its names and versions."""
-    return Kind(
-        group="security.istio.io",
-        kind="AuthorizationPolicy",
-        plural="authorizationpolicies",
-        versions=("v1", "v1beta1"),
-        body=AuthorizationPolicy,
-        short_names=("ap",),
-        checks=checks,
-    )
+    versions = ("v1", "v1beta1")
+    names = ("security.istio.io", "AuthorizationPolicy", "authorizationpolicies")
+    return Kind(*names, versions, AuthorizationPolicy, ("ap",), checks=checks)

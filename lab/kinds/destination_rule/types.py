@@ -182,12 +182,6 @@ class DestinationRule(Model):
 
 def kind(checks: tuple[Check, ...]) -> Kind:
     """Returns the kind, with its names and versions."""
-    return Kind(
-        group="networking.istio.io",
-        kind="DestinationRule",
-        plural="destinationrules",
-        versions=("v1", "v1beta1", "v1alpha3"),
-        body=DestinationRule,
-        short_names=("dr",),
-        checks=checks,
-    )
+    versions = ("v1", "v1beta1", "v1alpha3")
+    names = ("networking.istio.io", "DestinationRule", "destinationrules")
+    return Kind(*names, versions, DestinationRule, ("dr",), checks=checks)

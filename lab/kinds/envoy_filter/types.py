@@ -133,12 +133,6 @@ class EnvoyFilter(Model):
 
 def kind(checks: tuple[Check, ...]) -> Kind:
     """Returns the kind, with its names and versions."""
-    return Kind(
-        group="networking.istio.io",
-        kind="EnvoyFilter",
-        plural="envoyfilters",
-        versions=("v1alpha3",),
-        body=EnvoyFilter,
-        short_names=(),
-        checks=checks,
-    )
+    versions = ("v1alpha3",)
+    names = ("networking.istio.io", "EnvoyFilter", "envoyfilters")
+    return Kind(*names, versions, EnvoyFilter, (), checks=checks)

@@ -68,12 +68,6 @@ class Gateway(Model):
 
 def kind(checks: tuple[Check, ...]) -> Kind:
     """Returns the kind, with its names and versions."""
-    return Kind(
-        group="networking.istio.io",
-        kind="Gateway",
-        plural="gateways",
-        versions=("v1", "v1beta1", "v1alpha3"),
-        body=Gateway,
-        short_names=("gw",),
-        checks=checks,
-    )
+    versions = ("v1", "v1beta1", "v1alpha3")
+    names = ("networking.istio.io", "Gateway", "gateways")
+    return Kind(*names, versions, Gateway, ("gw",), checks=checks)

@@ -35,12 +35,6 @@ class PeerAuthentication(Model):
 
 def kind(checks: tuple[Check, ...]) -> Kind:
     """Returns the kind, with its names and versions."""
-    return Kind(
-        group="security.istio.io",
-        kind="PeerAuthentication",
-        plural="peerauthentications",
-        versions=("v1", "v1beta1"),
-        body=PeerAuthentication,
-        short_names=("pa",),
-        checks=checks,
-    )
+    versions = ("v1", "v1beta1")
+    names = ("security.istio.io", "PeerAuthentication", "peerauthentications")
+    return Kind(*names, versions, PeerAuthentication, ("pa",), checks=checks)

@@ -61,12 +61,6 @@ class RequestAuthentication(Model):
 
 def kind(checks: tuple[Check, ...]) -> Kind:
     """Returns the kind, with its names and versions."""
-    return Kind(
-        group="security.istio.io",
-        kind="RequestAuthentication",
-        plural="requestauthentications",
-        versions=("v1", "v1beta1"),
-        body=RequestAuthentication,
-        short_names=("ra",),
-        checks=checks,
-    )
+    versions = ("v1", "v1beta1")
+    names = ("security.istio.io", "RequestAuthentication", "requestauthentications")
+    return Kind(*names, versions, RequestAuthentication, ("ra",), checks=checks)

@@ -56,12 +56,6 @@ class ServiceEntry(Model):
 
 def kind(checks: tuple[Check, ...]) -> Kind:
     """Returns the kind, with its names and versions."""
-    return Kind(
-        group="networking.istio.io",
-        kind="ServiceEntry",
-        plural="serviceentries",
-        versions=("v1", "v1beta1", "v1alpha3"),
-        body=ServiceEntry,
-        short_names=("se",),
-        checks=checks,
-    )
+    versions = ("v1", "v1beta1", "v1alpha3")
+    names = ("networking.istio.io", "ServiceEntry", "serviceentries")
+    return Kind(*names, versions, ServiceEntry, ("se",), checks=checks)

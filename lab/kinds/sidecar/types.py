@@ -45,12 +45,6 @@ class Sidecar(Model):
 
 def kind(checks: tuple[Check, ...]) -> Kind:
     """Returns the kind, with its names and versions."""
-    return Kind(
-        group="networking.istio.io",
-        kind="Sidecar",
-        plural="sidecars",
-        versions=("v1", "v1beta1", "v1alpha3"),
-        body=Sidecar,
-        short_names=(),
-        checks=checks,
-    )
+    versions = ("v1", "v1beta1", "v1alpha3")
+    names = ("networking.istio.io", "Sidecar", "sidecars")
+    return Kind(*names, versions, Sidecar, (), checks=checks)

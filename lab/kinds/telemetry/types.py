@@ -80,12 +80,6 @@ class Telemetry(Model):
 
 def kind(checks: tuple[Check, ...]) -> Kind:
     """Returns the kind, with its names and versions."""
-    return Kind(
-        group="telemetry.istio.io",
-        kind="Telemetry",
-        plural="telemetries",
-        versions=("v1", "v1alpha1"),
-        body=Telemetry,
-        short_names=("telemetry",),
-        checks=checks,
-    )
+    versions = ("v1", "v1alpha1")
+    names = ("telemetry.istio.io", "Telemetry", "telemetries")
+    return Kind(*names, versions, Telemetry, ("telemetry",), checks=checks)

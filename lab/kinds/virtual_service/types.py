@@ -183,12 +183,6 @@ class VirtualService(Model):
 
 def kind(checks: tuple[Check, ...]) -> Kind:
     """Returns the kind, with its names and versions."""
-    return Kind(
-        group="networking.istio.io",
-        kind="VirtualService",
-        plural="virtualservices",
-        versions=("v1", "v1beta1", "v1alpha3"),
-        body=VirtualService,
-        short_names=("vs",),
-        checks=checks,
-    )
+    versions = ("v1", "v1beta1", "v1alpha3")
+    names = ("networking.istio.io", "VirtualService", "virtualservices")
+    return Kind(*names, versions, VirtualService, ("vs",), checks=checks)

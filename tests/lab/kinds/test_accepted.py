@@ -42,7 +42,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # --- the repository -------------------------------------------------------------------------------
 
 ISTIO = repository() / "istio"
-BUILTIN = repository() / "lab" / "pods" / "gateway.yaml"
+BUILTIN = repository() / "lab" / "cluster" / "gateway.yaml"
 BASE = [
     repository() / "k8s" / "base",
     BUILTIN,
