@@ -6,6 +6,7 @@ nothing is written, and the status is 1 when the page is stale.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import deque
 from collections.abc import Iterator
@@ -19,14 +20,16 @@ from lab.resources.checks import fields, matches
 from lab.resources.fields import model_in
 from lab.resources.resource import Kind
 
-PAGE = Path(__file__).parents[2] / "docs" / "supported-fields.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "supported-fields.md"
+SCHEMA = ROOT / "lab" / "resources" / "istio.json"
 INTRODUCTION = """\
 # Kinds and fields
 
 <!-- Written by `python -m lab.manifests.supported_fields` from lab/kinds/. -->
 
 The kinds that the lab takes, and the fields of each that it refuses or warns about. Istio's kinds
-are read in all versions that Istio 1.30 serves. A field that is not listed here is read, with
+are read in all versions that Istio {istio} serves. A field that is not listed here is read, with
 Istio's meaning; one that neither is listed nor exists is refused with its line. "A warning" is for
 what has no effect: in the lab, or, where the reason says so, in Istio itself.
 """
@@ -37,7 +40,9 @@ Row = tuple[str, str, str]
 
 def page() -> str:
     """Returns the text of the page."""
-    return INTRODUCTION + "".join(_section(kind) for kind in registry.KINDS)
+    version = json.loads(SCHEMA.read_text(encoding="utf-8"))["istio"]
+    introduction = INTRODUCTION.format(istio=".".join(version.split(".")[:2]))
+    return introduction + "".join(_section(kind) for kind in registry.KINDS)
 
 
 def _section(kind: Kind) -> str:
