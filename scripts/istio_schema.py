@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import keyword
 import re
 import subprocess
 import sys
@@ -228,7 +229,7 @@ class Types:
         groups = [group for group in _one_of(schema) if len(group) > 1]
         exclusive = {member for group in groups for member in group}
         lines = [f"    one_of = {tuple(groups)!r}\n"] if groups else []
-        taken: dict[str, str] = {}
+        taken: set[str] = set()
         # A second spelling, as mirror_percent of mirrorPercent, comes last.
         names = sorted(schema.get("properties", {}), key=lambda name: "_" in name)
         for key in names:
@@ -237,7 +238,7 @@ class Types:
             attribute = self._attribute(key)
             if attribute in taken:
                 continue
-            taken[attribute] = key
+            taken.add(attribute)
             alternatives = [other for other in names if self._attribute(other) == attribute]
             required = key in schema.get("required", ()) or _any(self._shape.required, where)
             kind = self._type(inner, key, where)
@@ -332,7 +333,7 @@ def _any(patterns: str, path: str) -> bool:
 
 def _snake(name: str) -> str:
     text = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
-    return f"{text}_" if text in ("from", "to_") else text
+    return f"{text}_" if keyword.iskeyword(text) else text
 
 
 def _limited(kind: str, schema: Json) -> str:
@@ -477,7 +478,7 @@ def update(source: str) -> None:
         old = set(fields_of(before.get(kind, {}).get("schema", {})))
         new = set(fields_of(entry["schema"]))
         for sign, names in (("+", new - old), ("-", old - new)):
-            # A part that is used in several places counts once, where it is nearest to the top.
+            # A part that is in several places counts once, where it is nearest to the top.
             nearest = sorted(names, key=lambda name: -name.count("."))
             once = {tuple(name.split(".")[-2:]): name for name in nearest}
             for name in sorted(once.values()):
