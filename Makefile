@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test bench lint format lock images kind kind-down compose compose-down
+.PHONY: help setup up test bench lint format istio-schema lock images kind kind-down compose compose-down
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ lint: $(STAMP) ## Check style and types
 
 format: $(STAMP) ## Format the code
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+istio-schema: $(STAMP) ## Write the types of Istio's kinds from its schema (VERSION=x takes another)
+	@$(BIN)/python -m scripts.istio_schema $(VERSION)
 
 images: ## Build the images (REGISTRY=, TAG=, PLATFORMS=, PUSH=1; see docs/images.md)
 	@REGISTRY='$(REGISTRY)' TAG='$(TAG)' PLATFORMS='$(PLATFORMS)' PUSH='$(PUSH)' scripts/images.sh

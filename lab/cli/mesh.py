@@ -94,7 +94,7 @@ def token(
 
 
 def _lifetime(text: str) -> timedelta:
-    from lab.resources.istio import parse_duration
+    from lab.resources.values import parse_duration
 
     try:
         return parse_duration(text)

@@ -25,7 +25,8 @@ from lab.kinds.authorization_policy.becomes import (
     permissions,
     principals,
 )
-from lab.kinds.authorization_policy.checks import MATCH_ANY, MATCH_ONE, Rule
+from lab.kinds.authorization_policy.checks import MATCH_ANY, MATCH_ONE
+from lab.kinds.authorization_policy.types import Rule
 from lab.model import Pod, Snapshot
 from lab.resources.resource import Resource
 

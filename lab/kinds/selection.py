@@ -1,4 +1,4 @@
-"""Selection of pods by policies: the fields of a selector, its checks, and the policies for a pod.
+"""Selection of pods by policies: the checks of a selector, and the policies for a pod.
 
 Istio looks for policies in the root namespace, in the pod's namespace, and there among those that
 select the pod by labels.
@@ -7,57 +7,47 @@ select the pod by labels.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-
-from pydantic import Field
+from typing import Any
 
 from lab import names
 from lab.model import Pod, Snapshot
-from lab.resources.istio import IstioModel, Text, refused
-from lab.resources.resource import Path, Problem, Resource
+from lab.resources.checks import refused
+from lab.resources.resource import Check, Problem, Resource
 
-SECURITY_VERSIONS = ("v1", "v1beta1")
-"""The versions of security.istio.io that Istio 1.30 serves."""
-
-TARGET_REFS = (
+_TARGET_REFS = (
     "it attaches a policy to a Gateway API gateway or a waypoint, which the lab doesn't have; "
     "select the pods with selector.matchLabels"
 )
+TARGET_REFS = refused("spec.targetRef|targetRefs", _TARGET_REFS)
 
 
-class PolicyTargetReference(IstioModel):
-    group: Text | None = None
-    kind: Text
-    name: Text
-    namespace: Text | None = None
-
-
-class WorkloadSelector(IstioModel):
-    match_labels: dict[Text, Text] = Field(default_factory=dict)
-
-
-class Selecting(IstioModel):
-    """A spec that is for the workloads of its namespace, or for those with certain labels."""
-
-    selector: WorkloadSelector | None = None
-    target_ref: PolicyTargetReference | None = refused(TARGET_REFS)
-    target_refs: list[PolicyTargetReference] | None = refused(TARGET_REFS)
-
-
-def selector_problems(spec: Selecting, path: Path) -> Iterator[Problem]:
-    """Yields the problems that istiod finds in a selector."""
+def _one_attachment(spec: Any) -> bool:
     attachments = [spec.selector, spec.target_ref, spec.target_refs or None]
-    if sum(attachment is not None for attachment in attachments) > 1:
-        yield Problem(path, "only one of targetRefs or selector can be set")
-    if spec.selector is None:
-        return
-    where: Path = (*path, "selector", "matchLabels")
-    for key, value in spec.selector.match_labels.items():
+    return sum(attachment is not None for attachment in attachments) <= 1
+
+
+def _labels(labels: dict[str, str]) -> Iterator[Problem]:
+    for key, value in labels.items():
         if not key:
-            yield Problem(where, f'empty key is not supported in selector: "{key}={value}"')
+            yield Problem((), f'empty key is not supported in selector: "{key}={value}"')
         if "*" in key or "*" in value:
-            yield Problem((*where, key), f'wildcard is not supported in selector: "{key}={value}"')
-    if not spec.selector.match_labels:
-        yield Problem((*path, "selector"), "workload selector specified without labels", "warning")
+            yield Problem((key,), f'wildcard is not supported in selector: "{key}={value}"')
+
+
+SELECTOR = (
+    Check("spec.selector.matchLabels", _labels),
+    Check(
+        "spec.selector",
+        lambda selector: bool(selector.match_labels),
+        "workload selector specified without labels",
+        "warning",
+    ),
+)
+SELECTION = (
+    TARGET_REFS,
+    Check("spec", _one_attachment, "only one of targetRefs or selector can be set"),
+    *SELECTOR,
+)
 
 
 def labels(resource: Resource) -> Mapping[str, str]:

@@ -16,7 +16,10 @@ _READ = ("apiVersion", "kind", "metadata", "resources")
 
 
 def kustomization(folder: str) -> list[tuple[str, str]]:
-    """The texts of the resources a kustomization lists, folders included. Raises ManifestError."""
+    """Returns the texts of the resources a kustomization lists, folders included.
+
+    Raises ManifestError.
+    """
     root = Path(folder)
     file = next((root / name for name in NAMES if (root / name).is_file()), None)
     if file is None:

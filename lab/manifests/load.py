@@ -1,4 +1,4 @@
-"""Manifests to typed resources: the API server's schema check, with file and line.
+"""Reading of manifests into typed resources: the API server's schema check, with file and line.
 
 Everything is read and checked before anything is used: `parse` returns all resources or raises
 one error that names every problem.
@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from lab.manifests import registry
+from lab.resources import checks
 from lab.resources.document import Document, DocumentError, documents
 from lab.resources.metadata import Metadata, metadata_problems
 from lab.resources.resource import Kind, Path, Problem, Resource, Source
@@ -26,7 +27,7 @@ SUFFIXES = (".yaml", ".yml", ".json")
 
 
 class ManifestError(Exception):
-    """What is wrong with the manifests, one line a problem, each with file and line."""
+    """Raised for faulty manifests: one line a problem, each with file and line."""
 
     def __init__(self, lines: Sequence[str]) -> None:
         super().__init__("\n".join(lines))
@@ -42,7 +43,7 @@ class Loaded:
 
 
 def read(name: str) -> list[tuple[str, str]]:
-    """The texts behind one `-f` argument (a file, a folder or `-`), with their names.
+    """Returns the texts behind one `-f` argument (a file, a folder or `-`), with their names.
 
     Raises ManifestError when there is nothing to read.
     """
@@ -80,12 +81,12 @@ def _standard_input() -> str:
 
 
 def load(names: Iterable[str], namespace: str | None = None) -> Loaded:
-    """`read` and `parse` in one: for programs that work on files alone."""
+    """Reads and parses the files behind `-f` arguments."""
     return parse([text for name in names for text in read(name)], namespace)
 
 
 def parse(files: Iterable[tuple[str, str]], namespace: str | None = None) -> Loaded:
-    """The resources of `(name, text)` pairs.
+    """Returns the resources of `(name, text)` pairs.
 
     `namespace` is the one asked for on the command line: it is given to resources without one,
     and one that names another is an error. Raises ManifestError.
@@ -172,7 +173,7 @@ def _resource(
         annotations=metadata.annotations or {},
         raw=value,
     )
-    return resource, [*problems, *kind.validate(resource)]
+    return resource, [*problems, *checks.problems(resource, kind.checks)]
 
 
 def _namespace(kind: Kind, metadata: Metadata, namespace: str | None) -> tuple[str, Problem | None]:
@@ -212,7 +213,7 @@ def _typed(
 def _problem(
     details: ErrorDetails, document: Document, content: dict[str, Any], base: Path
 ) -> Problem:
-    """One pydantic error in the words of a manifest; steps through unions are left out."""
+    """Returns a pydantic error in the words of a manifest; steps through unions are left out."""
     path = list(base)
     value: Any = content
     for step in details["loc"]:
@@ -238,5 +239,5 @@ def _problem(
         )
     if kind == "none_required" or value is None:
         return Problem(where, "has no value")
-    message = details["msg"].removeprefix("Value error, ")
+    message = details["msg"].removeprefix("Value error, ").partition(" after validation")[0]
     return Problem(where, message[:1].lower() + message[1:])

@@ -39,7 +39,7 @@ KINDS: tuple[Kind, ...] = (
 
 @functools.cache
 def names() -> dict[str, Kind]:
-    """Every spelling of a kind on the command line: plural, singular, short, with its group."""
+    """Returns the kinds by every spelling: plural, singular, short, with the group."""
     table: dict[str, Kind] = {}
     for kind in KINDS:
         for name in (kind.plural, kind.kind.lower(), *kind.short_names):
@@ -52,12 +52,12 @@ def names() -> dict[str, Kind]:
 
 
 def find(name: str) -> Kind | None:
-    """The kind called `po`, `pods`, `Pod`, `virtualservices.networking.istio.io`, ..."""
+    """Returns the kind called `po`, `pods`, `Pod`, `virtualservices.networking.istio.io`, ..."""
     return names().get(name.lower())
 
 
 def of(api_version: str, kind: str) -> Kind | str:
-    """The kind of a document, or the reason why there is none."""
+    """Returns the kind of a document, or the reason why there is none."""
     group, _, version = api_version.rpartition("/")
     same_name = [item for item in KINDS if item.kind == kind]
     for item in same_name:

@@ -1,94 +1,88 @@
-"""Writes what the lab supports into docs/lab.md: `python -m lab.manifests.supported_fields`.
+"""Writes docs/supported-fields.md: `python -m lab.manifests.supported_fields`.
 
-It is read from the models, in which a field is declared to be refused or without effect, with the
-reason. With `--check` nothing is written, and the status is 1 when the page is stale.
+The page lists the fields that a check refuses or warns about, with its reason. With `--check`
+nothing is written, and the status is 1 when the page is stale.
 """
 
 from __future__ import annotations
 
+import json
 import sys
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
+from lab.kinds.kubernetes.kept_only import Declared
 from lab.kinds.kubernetes.pod_spec import PodSpec
 from lab.manifests import registry
+from lab.resources.checks import fields, matches
+from lab.resources.fields import model_in
 from lab.resources.resource import Kind
 
-PAGE = Path(__file__).parents[2] / "docs" / "lab.md"
-BEGIN = "<!-- Written by `python -m lab.manifests.supported_fields` from lab/kinds/. -->\n"
-END = "<!-- End of what is written. -->\n"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "supported-fields.md"
+SCHEMA = ROOT / "lab" / "resources" / "istio.json"
+INTRODUCTION = """\
+# Kinds and fields
+
+<!-- Written by `python -m lab.manifests.supported_fields` from lab/kinds/. -->
+
+The kinds that the lab takes, and the fields of each that it refuses or warns about. Istio's kinds
+are read in all versions that Istio {istio} serves. A field that is not listed here is read, with
+Istio's meaning; one that neither is listed nor exists is refused with its line. "A warning" is for
+what has no effect: in the lab, or, where the reason says so, in Istio itself.
+"""
 
 Row = tuple[str, str, str]
 """A field, what becomes of it, and why."""
 
 
-def page(text: str) -> str:
-    """The page with its list of kinds and fields as the models say. Raises ValueError when the
-    page has no place for it."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"no place for the list: {BEGIN.strip()} ... {END.strip()}")
-    return before + begin + "".join(_section(kind) for kind in registry.KINDS) + end + after
+def page() -> str:
+    """Returns the text of the page."""
+    version = json.loads(SCHEMA.read_text(encoding="utf-8"))["istio"]
+    introduction = INTRODUCTION.format(istio=".".join(version.split(".")[:2]))
+    return introduction + "".join(_section(kind) for kind in registry.KINDS)
 
 
 def _section(kind: Kind) -> str:
     versions = ", ".join(f"{kind.group}/{version}".lstrip("/") for version in kind.versions)
-    template = kind.body.__name__ in ("Deployment", "StatefulSet")
-    rows = list(dict.fromkeys(_rows(kind.body, "", {PodSpec} if template else set())))
+    template = kind.kind in ("Deployment", "StatefulSet")
+    rows = sorted(_rows(kind, {PodSpec} if template else set()))
     listed = "".join(f"| `{field}` | {what} | {why} |\n" for field, what, why in rows)
     header = "| field | | why, or what instead |\n| --- | --- | --- |\n"
     parts = [f"\n### {kind.kind}\n", f"{versions}\n"]
     if template:
         parts.append("`spec.template.spec` is as in a Pod.\n")
-    if not _typed(kind):
+    if kind.body is Declared:
         parts.append("Kept and printed; it changes nothing on one machine.\n")
     if rows:
         parts.append(header + listed)
     return "\n".join(parts)
 
 
-def _typed(kind: Kind) -> bool:
-    """Whether the lab looks into a kind, and does not only keep it."""
-    return kind.body.__name__ == kind.kind
-
-
-def _rows(model: Any, prefix: str, seen: set[Any]) -> Iterator[Row]:
-    """The fields of a model and those below it; a model that is met again is left out."""
-    seen.add(model)
-    for name, info in model.model_fields.items():
-        path = f"{prefix}{info.alias or name}"
-        extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
-        if "refused" in extra:
-            yield path, "refused", str(extra["refused"])
-            continue
-        if "ignored" in extra:
-            yield path, "a warning", str(extra.get("reason") or extra["ignored"])
-            continue
-        inner, several = _inside(info.annotation)
-        if inner is not None and inner not in seen:
-            yield from _rows(inner, f"{path}{several}.", seen)
-
-
-def _inside(annotation: Any) -> tuple[Any, str]:
-    """The model in an annotation such as `list[Model] | None`, and `[]` when it is a list."""
-    if isinstance(annotation, type) and hasattr(annotation, "model_fields"):
-        return annotation, ""
-    for argument in get_args(annotation):
-        inner, several = _inside(argument)
-        if inner is not None:
-            return inner, "[]" if getattr(annotation, "__origin__", None) is list else several
-    return None, ""
+def _rows(kind: Kind, seen: set[Any]) -> Iterator[Row]:
+    """Yields the fields of a kind; those of a model that is used again count once."""
+    models: deque[tuple[Any, str]] = deque([(kind.body, "")])
+    while models:
+        model, prefix = models.popleft()
+        for attribute, name in () if model in seen else fields(model):
+            path = f"{prefix}{name}"
+            checks = [check for check in kind.checks if check.reason and matches(check.where, path)]
+            for check in checks:
+                yield path, "refused" if check.severity == "error" else "a warning", check.reason
+            inner = model_in(model.model_fields[attribute].annotation)
+            if not checks and inner is not None:
+                models.append((inner[0], f"{path}{inner[1]}."))
+        seen.add(model)
 
 
 def main() -> int:
-    """Write the page, or with `--check` compare it; the exit status."""
-    text = PAGE.read_text(encoding="utf-8")
-    wanted = page(text)
+    """Writes the page, or with `--check` compares it; returns the exit status."""
+    text = page()
     if "--check" in sys.argv[1:]:
-        return int(text != wanted)
-    PAGE.write_text(wanted, encoding="utf-8")
+        return int(not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != text)
+    PAGE.write_text(text, encoding="utf-8")
     return 0
 
 

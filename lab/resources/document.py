@@ -22,7 +22,7 @@ _TAG = "tag:yaml.org,2002:"
 
 
 class DocumentError(Exception):
-    """The text is not usable YAML; `line` counts from 1."""
+    """Raised for text that is not usable YAML; `line` counts from 1."""
 
     def __init__(self, line: int, reason: str) -> None:
         super().__init__(reason)
@@ -40,7 +40,7 @@ class Document:
     spelled: dict[Path, str] = field(default_factory=dict)
 
     def within(self, path: Path, value: Any) -> Document:
-        """A part of this document as a document of its own (an item of a `kind: List`)."""
+        """Returns a part as a document of its own (an item of a `kind: List`)."""
         size = len(path)
         return Document(
             value,
@@ -51,7 +51,7 @@ class Document:
 
 
 def documents(text: str) -> Iterator[Document]:
-    """The documents of a YAML (or JSON) text, the empty ones left out.
+    """Yields the documents of a YAML (or JSON) text, the empty ones left out.
 
     Raises DocumentError.
     """

@@ -6,8 +6,6 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pydantic import ConfigDict
-
 from lab.resources.resource import Model, Problem
 
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
@@ -17,13 +15,11 @@ _SPELLED = "lower case letters, digits, '-' and '.', starting and ending with a 
 
 
 class Metadata(Model):
-    """What may stand under `metadata`.
+    """The fields of `metadata`.
 
-    The last fields are what a server adds: an object printed by `get -o yaml` can be applied
-    again, and they are then left out, as the API server does.
+    The last ones are added by a server: an object printed by `get -o yaml` can be applied again,
+    and they are then left out, as the API server does.
     """
-
-    model_config = ConfigDict(populate_by_name=False, validate_by_alias=True)
 
     name: str
     namespace: str | None = None
@@ -41,7 +37,7 @@ class Metadata(Model):
 
 
 def label_problems(labels: Mapping[str, str], path: tuple[str | int, ...]) -> Iterator[Problem]:
-    """Keys and values that the API server would refuse as labels."""
+    """Yields the keys and values that the API server would refuse as labels."""
     for key, value in labels.items():
         prefix, _, name = key.rpartition("/")
         if len(name) > 63 or not _QUALIFIED.fullmatch(name):
@@ -57,7 +53,7 @@ def label_problems(labels: Mapping[str, str], path: tuple[str | int, ...]) -> It
 
 
 def metadata_problems(metadata: Metadata, kind: str) -> Iterator[Problem]:
-    """What the API server would refuse in `metadata`."""
+    """Validates `metadata` as the API server does."""
     name = metadata.name
     if kind in ("Service", "Namespace"):
         if len(name) > 63 or not _LABEL.fullmatch(name):

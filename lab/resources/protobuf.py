@@ -24,16 +24,16 @@ _OLD = re.compile(r"^envoy\..*\.v[12](alpha\d*)?\.")
 
 
 class UnknownTypeError(Exception):
-    """A `@type` that Envoy's v3 API doesn't have."""
+    """Raised for a `@type` that Envoy's v3 API doesn't have."""
 
 
 class InvalidError(Exception):
-    """A value that is no such message."""
+    """Raised for a value that does not fit its message."""
 
 
 @functools.cache
 def message_type(name: str) -> type[message.Message]:
-    """The message called `envoy.config.cluster.v3.Cluster`. Raises UnknownTypeError."""
+    """Returns the message called `envoy.config.cluster.v3.Cluster`. Raises UnknownTypeError."""
     if _OLD.search(name):
         raise UnknownTypeError(name)  # Envoy reads v3 alone; the package still has the old ones.
     pool = descriptor_pool.Default()
@@ -56,7 +56,7 @@ def _modules(package: str) -> Iterator[str]:
 
 
 def types_in(value: object) -> Iterator[str]:
-    """Every `@type` in a JSON value, without its prefix."""
+    """Yields every `@type` in a JSON value, without its prefix."""
     if isinstance(value, dict):
         if isinstance(value.get("@type"), str):
             yield value["@type"].rpartition("/")[2]
@@ -68,7 +68,7 @@ def types_in(value: object) -> Iterator[str]:
 
 
 def parse(name: str, value: Json, *, strict: bool = False) -> message.Message:
-    """A JSON value (snake_case or camelCase) as a message; `strict` refuses unknown fields.
+    """Parses a JSON value (snake_case or camelCase); `strict` refuses unknown fields.
 
     Raises UnknownTypeError for a `@type` that doesn't exist, InvalidError for anything else.
     """
@@ -92,7 +92,7 @@ def to_json(parsed: message.Message) -> Json:
 
 
 def _plain(value: Any) -> Any:
-    """Ordinary dictionaries, which are equal in any order."""
+    """Returns ordinary dictionaries, which are equal in any order."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -101,12 +101,12 @@ def _plain(value: Any) -> Any:
 
 
 def normalize(name: str, value: Json) -> Json:
-    """A value in the spelling the lab writes (snake_case, no unknown fields)."""
+    """Returns a value in the spelling the lab writes (snake_case, no unknown fields)."""
     return to_json(parse(name, value))
 
 
 def merge(name: str, target: Json, patch: Json) -> Json:
-    """What istiod's protobuf merge makes of two values of one message.
+    """Merges two values of one message as istiod does.
 
     Fields that the patch sets win, messages merge, lists grow, a map's keys and durations are
     replaced. A zero value counts as not set.
@@ -117,7 +117,7 @@ def merge(name: str, target: Json, patch: Json) -> Json:
 
 
 def merge_any(target: Json, patch: Json) -> Json:
-    """Two `typed_config` merged; of two types the target stays, as in istiod."""
+    """Merges two `typed_config`; of two types the target stays, as in istiod."""
     if target.get("@type") != patch.get("@type"):
         return target
     kind = target["@type"]

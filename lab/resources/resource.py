@@ -1,4 +1,4 @@
-"""What a manifest is once it has been read: typed, and still knowing where it came from.
+"""Typed manifests with the positions of their fields, and the kinds they are of.
 
 Everything in the lab that reads Kubernetes or Istio resources reads them in this form. Positions
 are kept so that an error, and `guestbook route`, can name the file and the line.
@@ -6,23 +6,31 @@ are kept so that an error, and `guestbook route`, can name the file and the line
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
 Path = tuple[str | int, ...]
-"""Where a field is inside a document: `("spec", "http", 0, "fault")`."""
+"""The place of a field inside a document: `("spec", "http", 0, "fault")`."""
+
+Severity = Literal["error", "warning"]
 
 
 class Model(BaseModel):
-    """Base of every typed manifest: camelCase in YAML, an unknown field is an error."""
+    """Base of every typed manifest: camelCase names only, an unknown field is an error."""
 
     model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True
+        alias_generator=to_camel,
+        extra="forbid",
+        frozen=True,
+        # A command reads a few kinds; the validators of the others are not built.
+        defer_build=True,
     )
+    one_of: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    """Groups of fields, by their names in YAML, of which one at most may be set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +42,7 @@ class Source:
     lines: Mapping[Path, int] = field(default_factory=dict, repr=False, compare=False)
 
     def at(self, *path: str | int) -> str:
-        """`file:line` of a field, or of its nearest ancestor that has a position."""
+        """Returns `file:line` of a field, or of its nearest ancestor that has a position."""
         for end in range(len(path), -1, -1):
             if (line := self.lines.get(path[:end])) is not None:
                 return f"{self.file}:{line}"
@@ -43,11 +51,30 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something a validation found in one document; `reason` says what and what to do instead."""
+    """An error or a warning about one field; `reason` names the fault and a way out."""
 
     path: Path
     reason: str
-    severity: Literal["error", "warning"] = "error"
+    severity: Severity = "error"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Check:
+    """A rule about every value at the fields that `where` matches.
+
+    `where` is a path such as `spec.http[].timeout`; `headers{}` is any value of a map, `a|b` either
+    name, `*` any, `**.` at its beginning any way down, and the empty path the resource itself.
+    `test` returns whether the value is good, a text that says what is wrong, or problems with
+    paths relative to the value.
+    """
+
+    where: str
+    test: Callable[[Any], object]
+    text: str = "{reason}"
+    """The message: `{value}` is the value, `{field}` its name, `{reason}` the text of `test`."""
+    severity: Severity = "error"
+    reason: str = ""
+    """Of a field that is refused or has no effect, for docs/supported-fields.md."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +99,11 @@ class Resource:
 
     @property
     def spec(self) -> Any:
-        """The typed `spec`; the whole body for kinds without one (ConfigMap, ServiceAccount)."""
+        """Returns the typed `spec`; the whole body for kinds without one, as ConfigMap."""
         return getattr(self.body, "spec", self.body)
 
     def describe(self, path: Path, reason: str) -> str:
-        """One line for a person: file, line, field and reason."""
+        """Returns one line for a person: file, line, field and reason."""
         dotted = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path).lstrip(".")
         where = f"{dotted}: " if dotted else ""
         return f"{self.source.at(*path)}: {self.kind} {self.name}: {where}{reason}"
@@ -84,10 +111,10 @@ class Resource:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind the lab supports: its names, its versions, its typed body and its validation.
+    """A kind the lab supports: its names, its versions, its typed body and its checks.
 
-    `validate` says what the API server's schema cannot: for Istio, what istiod's validation
-    webhook rejects (errors) or comments on (warnings).
+    The checks are what a type cannot say: for Istio, what istiod's validation webhook rejects
+    (errors) or comments on (warnings), and what the lab refuses.
     """
 
     group: str
@@ -97,4 +124,4 @@ class Kind:
     body: type[Model]
     short_names: tuple[str, ...] = ()
     namespaced: bool = True
-    validate: Callable[[Resource], Iterable[Problem]] = lambda _resource: ()
+    checks: tuple[Check, ...] = ()

@@ -9,9 +9,9 @@ import yaml
 
 from tests.support.repository import ROOT
 
-SCHEMAS: dict[str, Any] = json.loads((ROOT / "tests/data/istio-1.30.3-crds.json").read_text())[
-    "schemas"
-]
+ENTRIES: dict[str, Any] = json.loads((ROOT / "lab/resources/istio.json").read_text())["kinds"]
+"""Istio's kinds: versions, names and schema."""
+SCHEMAS: dict[str, Any] = {kind: entry["schema"] for kind, entry in ENTRIES.items()}
 FILES = sorted((ROOT / "tests/lab/kinds/fields").glob("*.yaml"))
 DOCUMENTS: list[tuple[str, Any]] = [
     (file.stem, document) for file in FILES for document in yaml.safe_load_all(file.read_text())
@@ -106,8 +106,3 @@ spec:
 """,
 }
 """Manifests beside which the fields of a kind show, by the name of its file."""
-
-
-def schema_of(kind: str) -> Any:
-    """Returns the schema of a kind."""
-    return next(schema for name, schema in SCHEMAS.items() if name.endswith(f"/{kind}"))

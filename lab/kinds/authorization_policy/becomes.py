@@ -13,14 +13,8 @@ from typing import Literal
 import re2
 
 from lab.kinds import selection
-from lab.kinds.authorization_policy.checks import (
-    DRY_RUN,
-    MATCH_ANY,
-    MATCH_ONE,
-    Operation,
-    Rule,
-    Source,
-)
+from lab.kinds.authorization_policy.checks import DRY_RUN, MATCH_ANY, MATCH_ONE
+from lab.kinds.authorization_policy.types import Operation, Rule, Source
 from lab.model import Json, Pod, Snapshot
 from lab.resources.resource import Resource
 from lab.xds import extension

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from lab import names
 from lab.kinds import selection
-from lab.kinds.destination_rule.checks import (
+from lab.kinds.destination_rule.types import (
     ClientTLSSettings,
     ConnectionPoolSettings,
     ConsistentHash,

@@ -15,8 +15,9 @@ import re2
 from lab import versions
 from lab.kinds import selection
 from lab.kinds.envoy_filter import matching
-from lab.kinds.envoy_filter.checks import CONNECTION_MANAGER, MESSAGES, ConfigPatch, Match
+from lab.kinds.envoy_filter.checks import CONNECTION_MANAGER, MESSAGES
 from lab.kinds.envoy_filter.matching import Context
+from lab.kinds.envoy_filter.types import ConfigPatch, Match
 from lab.model import Json, Pod, ProxyConfig, Snapshot
 from lab.resources.resource import Problem, Resource
 

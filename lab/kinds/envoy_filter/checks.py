@@ -1,23 +1,15 @@
-"""EnvoyFilter: the typed body and what istiod's validation says about it."""
+"""Checks of an EnvoyFilter: istiod's validation beyond the schema, and the lab's limits."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field
-
+from lab.kinds.envoy_filter.types import ConfigPatch, Match, kind
 from lab.kinds.selection import TARGET_REFS
-from lab.resources.istio import (
-    Integer,
-    IstioModel,
-    Text,
-    field_problems,
-    ignored,
-    refused,
-    regex_problem,
-)
-from lab.resources.resource import Kind, Path, Problem, Resource
+from lab.resources.checks import never, refused, warned
+from lab.resources.resource import Check, Path, Problem
+from lab.resources.values import regex_problem
 
 MESSAGES = {
     "LISTENER": "envoy.config.listener.v3.Listener",
@@ -30,7 +22,7 @@ MESSAGES = {
     "HTTP_ROUTE": "envoy.config.route.v3.Route",
     "CLUSTER": "envoy.config.cluster.v3.Cluster",
 }
-"""What a patch of each `applyTo` is a part of."""
+"""The message of Envoy's API that a patch of each `applyTo` is a part of."""
 
 CONNECTION_MANAGER = "envoy.filters.network.http_connection_manager"
 LISTENER_CLASS = ("LISTENER", "LISTENER_FILTER", "FILTER_CHAIN", "NETWORK_FILTER", "HTTP_FILTER")
@@ -53,206 +45,59 @@ _DEPRECATED_NAMES = {
     "envoy.grpc_web": "envoy.filters.http.grpc_web",
     "envoy.lua": "envoy.filters.http.lua",
 }
-"""Names that Envoy had before version 1.17; nothing is called so any more."""
-
-Context = Literal["ANY", "SIDECAR_INBOUND", "SIDECAR_OUTBOUND", "GATEWAY", "WAYPOINT"]
-Operation = Literal[
-    "INVALID",
-    "MERGE",
-    "ADD",
-    "REMOVE",
-    "INSERT_BEFORE",
-    "INSERT_AFTER",
-    "INSERT_FIRST",
-    "REPLACE",
-]
+"""Names of filters before Envoy 1.17, which are gone, and those of today."""
 
 
-class SubFilterMatch(IstioModel):
-    name: Text = ""
-
-
-class FilterMatch(IstioModel):
-    name: Text = ""
-    sub_filter: SubFilterMatch | None = None
-
-
-class FilterChainMatch(IstioModel):
-    name: Text = ""
-    sni: Text = ""
-    transport_protocol: Text = ""
-    application_protocols: Text = ""
-    destination_port: Integer = 0
-    filter: FilterMatch | None = None
-
-
-class ListenerMatch(IstioModel):
-    name: Text = ""
-    port_number: Integer = 0
-    port_name: Text | None = ignored("Istio does not look at portName here; use portNumber")
-    filter_chain: FilterChainMatch | None = None
-    listener_filter: Text = ""
-
-
-class RouteMatch(IstioModel):
-    name: Text = ""
-    action: Literal["ANY", "ROUTE", "REDIRECT", "DIRECT_RESPONSE"] = "ANY"
-
-
-class VirtualHostMatch(IstioModel):
-    name: Text = ""
-    domain_name: Text = ""
-    route: RouteMatch | None = None
-
-
-class RouteConfigurationMatch(IstioModel):
-    name: Text = ""
-    port_number: Integer = 0
-    port_name: Text = ""
-    gateway: Text = ""
-    vhost: VirtualHostMatch | None = None
-
-
-class ClusterMatch(IstioModel):
-    name: Text = ""
-    port_number: Integer = 0
-    service: Text = ""
-    subset: Text = ""
-
-
-class ProxyMatch(IstioModel):
-    proxy_version: Text = ""
-    metadata: dict[str, str] | None = refused("the metadata of a proxy; select pods by labels")
-
-
-class Match(IstioModel):
-    context: Context = "ANY"
-    proxy: ProxyMatch | None = None
-    listener: ListenerMatch | None = None
-    route_configuration: RouteConfigurationMatch | None = None
-    cluster: ClusterMatch | None = None
-    waypoint: dict[str, Any] | None = refused("waypoints (ambient mode); the lab has sidecars")
-
-
-class Patch(IstioModel):
-    operation: Operation = "INVALID"
-    value: dict[str, Any] | None = None
-    filter_class: Text | None = refused("filterClass; say the place with INSERT_BEFORE and a match")
-
-
-class ConfigPatch(IstioModel):
-    apply_to: Literal[
-        "INVALID",
-        "LISTENER",
-        "LISTENER_FILTER",
-        "FILTER_CHAIN",
-        "NETWORK_FILTER",
-        "HTTP_FILTER",
-        "ROUTE_CONFIGURATION",
-        "VIRTUAL_HOST",
-        "HTTP_ROUTE",
-        "CLUSTER",
-        "EXTENSION_CONFIG",
-        "BOOTSTRAP",
-    ] = "INVALID"
-    match: Match = Match()
-    patch: Patch | None = None
-
-
-class WorkloadSelector(IstioModel):
-    labels: dict[Text, Text] = Field(default_factory=dict)
-
-
-class EnvoyFilterSpec(IstioModel):
-    workload_selector: WorkloadSelector | None = None
-    target_refs: list[Any] | None = refused(TARGET_REFS)
-    config_patches: list[ConfigPatch] = Field(default_factory=list)
-    priority: Integer = 0
-
-
-class EnvoyFilter(IstioModel):
-    spec: EnvoyFilterSpec = EnvoyFilterSpec()
-
-
-def validate(resource: Resource) -> Iterator[Problem]:
-    """What istiod's webhook says of an EnvoyFilter, and what the lab does not translate."""
-    spec: EnvoyFilterSpec = resource.spec
-    path: Path = ("spec",)
-    yield from field_problems(spec, path)
-    yield Problem(
-        path,
-        "EnvoyFilter exposes internal implementation details that may change at any time. Prefer "
-        "other APIs if possible, and exercise extreme caution, especially around upgrades.",
-        "warning",
-    )
-    if spec.workload_selector is not None and not spec.workload_selector.labels:
-        yield Problem(
-            (*path, "workloadSelector"),
-            "workload selector specified without labels, will be applied to all services in "
-            "namespace",
-            "warning",
-        )
-    for index, patch in enumerate(spec.config_patches):
-        yield from _config_patch(patch, (*path, "configPatches", index))
-
-
-def _config_patch(config: ConfigPatch, path: Path) -> Iterator[Problem]:
-    applied = config.apply_to
+def _config_patch(config: ConfigPatch) -> Iterator[Problem]:
+    applied, patch = config.apply_to, config.patch
     if applied == "INVALID":
-        yield Problem(path, "Envoy filter: missing applyTo")
-        return
-    if applied not in MESSAGES:
-        yield Problem(
-            (*path, "applyTo"), f"not supported by the lab: {applied}; {', '.join(MESSAGES)} are"
-        )
-        return
-    if config.match.context == "WAYPOINT":
-        yield Problem((*path, "match", "context"), "not supported by the lab: waypoints")
-    patch = config.patch
-    if patch is None:
-        yield Problem(path, "Envoy filter: missing patch")
-        return
-    if patch.operation == "INVALID":
-        yield Problem((*path, "patch"), "Envoy filter: missing patch operation")
-        return
-    if patch.value is None and patch.operation != "REMOVE":
-        yield Problem(
-            (*path, "patch"), "Envoy filter: missing patch value for non-remove operation"
-        )
-        return
-    version = config.match.proxy.proxy_version if config.match.proxy is not None else ""
-    if version and (problem := regex_problem(version)):
-        yield Problem(
-            (*path, "match", "proxy", "proxyVersion"),
-            f"Envoy filter: invalid regex for proxy version, [{problem}]",
-        )
-    yield from _match(config.match, applied, (*path, "match"))
-    if patch.value is not None:
-        yield from _value(patch.value, applied, (*path, "patch", "value"))
+        yield Problem((), "Envoy filter: missing applyTo")
+    elif applied not in MESSAGES:
+        reason = f"not supported by the lab: {applied}; {', '.join(MESSAGES)} are"
+        yield Problem(("applyTo",), reason)
+    elif patch is None:
+        yield Problem((), "Envoy filter: missing patch")
+    elif patch.operation == "INVALID":
+        yield Problem(("patch",), "Envoy filter: missing patch operation")
+    elif patch.value is None and patch.operation != "REMOVE":
+        yield Problem(("patch",), "Envoy filter: missing patch value for non-remove operation")
+    else:
+        version = config.match.proxy.proxy_version if config.match.proxy is not None else ""
+        if version and (problem := regex_problem(version)):
+            yield Problem(
+                ("match", "proxy", "proxyVersion"),
+                f"Envoy filter: invalid regex for proxy version, [{problem}]",
+            )
+        yield from _match(config.match, applied)
+        if patch.value is not None:
+            yield from _value(patch.value, MESSAGES[applied])
 
 
-def _match(match: Match, applied: str, path: Path) -> Iterator[Problem]:
-    listener, routes, cluster = match.listener, match.route_configuration, match.cluster
-    for classes, wanted, others, what in (
-        (LISTENER_CLASS, listener, (routes, cluster), "listener class objects cannot have non "
-         "listener match"),
-        (ROUTE_CLASS, routes, (listener, cluster), "http route class objects cannot have non "
-         "route configuration match"),
-        (("CLUSTER",), cluster, (listener, routes), "cluster class objects cannot have non "
-         "cluster match"),
-    ):  # fmt: skip
-        if applied in classes and wanted is None and any(other is not None for other in others):
-            yield Problem(path, f"Envoy filter: applyTo for {what}")
+_CLASSES = (
+    (LISTENER_CLASS, "listener", "listener class objects cannot have non listener match"),
+    (
+        ROUTE_CLASS,
+        "route_configuration",
+        "http route class objects cannot have non route configuration match",
+    ),
+    (("CLUSTER",), "cluster", "cluster class objects cannot have non cluster match"),
+)
+"""The objects that a patch applies to, the match they take, and the message about another."""
+
+
+def _match(match: Match, applied: str) -> Iterator[Problem]:
+    given = {name for _, name, _ in _CLASSES if getattr(match, name) is not None}
+    for classes, wanted, what in _CLASSES:
+        if applied in classes and wanted not in given and given:
+            yield Problem(("match",), f"Envoy filter: applyTo for {what}")
+    listener = match.listener
     if listener is None or listener.filter_chain is None or listener.filter_chain.filter is None:
         return
     chosen = listener.filter_chain.filter
-    where: Path = (*path, "listener", "filterChain", "filter")
+    where: Path = ("match", "listener", "filterChain", "filter")
     if applied in ("LISTENER", "FILTER_CHAIN"):
-        yield Problem(
-            where,
-            f"Envoy filter: filter match has no effect when used with {applied}",
-            "warning",
-        )
+        reason = f"Envoy filter: filter match has no effect when used with {applied}"
+        yield Problem(where, reason, "warning")
     if not chosen.name:
         yield Problem(where, "Envoy filter: filter match has no name to match on")
         return
@@ -261,14 +106,11 @@ def _match(match: Match, applied: str, path: Path) -> Iterator[Problem]:
         return
     inner: Path = (*where, "subFilter")
     if applied != "HTTP_FILTER":
-        yield Problem(
-            inner, "Envoy filter: subfilter match can be used with applyTo HTTP_FILTER only"
-        )
+        reason = "Envoy filter: subfilter match can be used with applyTo HTTP_FILTER only"
+        yield Problem(inner, reason)
     elif chosen.name not in (CONNECTION_MANAGER, "envoy.http_connection_manager"):
-        yield Problem(
-            where,
-            f"Envoy filter: subfilter match requires filter match with {CONNECTION_MANAGER}",
-        )
+        reason = f"Envoy filter: subfilter match requires filter match with {CONNECTION_MANAGER}"
+        yield Problem(where, reason)
     elif not chosen.sub_filter.name:
         yield Problem(inner, "Envoy filter: subfilter match has no name to match on")
     else:
@@ -285,32 +127,50 @@ def _deprecated(name: str, path: Path) -> Iterator[Problem]:
         )
 
 
-def _value(value: dict[str, Any], applied: str, path: Path) -> Iterator[Problem]:
-    from lab.resources import protobuf
+def _value(value: dict[str, Any], name: str) -> Iterator[Problem]:
+    from lab.resources import protobuf  # Slow to import, and few manifests need it.
 
-    name = MESSAGES[applied]
+    where: Path = ("patch", "value")
     try:
         protobuf.parse(name, value)
     except protobuf.UnknownTypeError as error:
         hint = " (hint: try using the v3 XDS API)" if ".v2." in str(error) else ""
-        yield Problem(path, f"referenced type unknown{hint}: {error}")
+        yield Problem(where, f"referenced type unknown{hint}: {error}")
         return
     except protobuf.InvalidError as error:
-        yield Problem(path, str(error))
+        yield Problem(where, str(error))
         return
     try:
         protobuf.parse(name, value, strict=True)
     except protobuf.InvalidError as error:
-        yield Problem(path, f"Istio drops what Envoy doesn't know: {error}", "warning")
+        yield Problem(where, f"Istio drops what Envoy doesn't know: {error}", "warning")
 
 
-KINDS: tuple[Kind, ...] = (
-    Kind(
-        group="networking.istio.io",
-        kind="EnvoyFilter",
-        plural="envoyfilters",
-        versions=("v1alpha3",),
-        body=EnvoyFilter,
-        validate=validate,
+CHECKS = (
+    TARGET_REFS,
+    warned("**.listener.portName", "Istio does not look at portName here; use portNumber"),
+    refused("**.proxy.metadata", "the metadata of a proxy; select pods by labels"),
+    refused("**.match.waypoint", "waypoints (ambient mode); the lab has sidecars"),
+    refused("**.patch.filterClass", "filterClass; say the place with INSERT_BEFORE and a match"),
+    Check(
+        "spec",
+        never,
+        "EnvoyFilter exposes internal implementation details that may change at any time. Prefer "
+        "other APIs if possible, and exercise extreme caution, especially around upgrades.",
+        "warning",
     ),
+    Check(
+        "spec.workloadSelector",
+        lambda selector: bool(selector.labels),
+        "workload selector specified without labels, will be applied to all services in namespace",
+        "warning",
+    ),
+    Check(
+        "spec.configPatches[].match.context",
+        lambda context: context != "WAYPOINT",
+        "not supported by the lab: waypoints",
+    ),
+    Check("spec.configPatches[]", _config_patch),
 )
+
+KINDS = (kind(CHECKS),)

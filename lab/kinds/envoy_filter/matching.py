@@ -10,7 +10,7 @@ from typing import Literal
 
 from lab import names
 from lab.kinds import services
-from lab.kinds.envoy_filter.checks import Match
+from lab.kinds.envoy_filter.types import Match
 from lab.model import Json, Pod, Snapshot
 
 Context = Literal["SIDECAR_INBOUND", "SIDECAR_OUTBOUND", "GATEWAY"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from lab import names
 from lab.kinds import services
-from lab.kinds.gateway.checks import Server
+from lab.kinds.gateway.types import Server
 from lab.kinds.virtual_service import becomes as virtual_service
 from lab.kinds.virtual_service.becomes import Origin
 from lab.model import Json, Pod, Snapshot

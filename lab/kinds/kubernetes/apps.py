@@ -8,33 +8,38 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
-from lab.kinds.kubernetes.pod_spec import Count, PodTemplate, template_problems
-from lab.resources.istio import refused
-from lab.resources.kubernetes import KubernetesModel, LabelSelector, inert
-from lab.resources.resource import Kind, Problem, Resource
+from lab.kinds.kubernetes.pod_spec import (
+    TEMPLATE_CHECKS,
+    Count,
+    LabelSelector,
+    PodTemplate,
+    mounts,
+)
+from lab.resources.fields import declared, inert, refused
+from lab.resources.resource import Check, Kind, Model, Problem
 
 IntOrPercent = Count | Annotated[str, StringConstraints(pattern=r"^\d+%$")]
 
 
 def of_replicas(value: int | str, replicas: int, *, up: bool) -> int:
-    """An `IntOrPercent` as a number of pods; Kubernetes rounds maxSurge up, maxUnavailable down."""
+    """Returns a number of pods; Kubernetes rounds maxSurge up, maxUnavailable down."""
     if isinstance(value, int):
         return value
     share = int(value[:-1]) * replicas / 100
     return math.ceil(share) if up else math.floor(share)
 
 
-class RollingUpdate(KubernetesModel):
+class RollingUpdate(Model):
     max_surge: IntOrPercent = "25%"
     max_unavailable: IntOrPercent = "25%"
 
 
-class DeploymentStrategy(KubernetesModel):
+class DeploymentStrategy(Model):
     type: Literal["RollingUpdate", "Recreate"] = "RollingUpdate"
     rolling_update: RollingUpdate | None = None
 
 
-class DeploymentSpec(KubernetesModel):
+class DeploymentSpec(Model):
     selector: LabelSelector
     template: PodTemplate
     replicas: Count = 1
@@ -45,24 +50,24 @@ class DeploymentSpec(KubernetesModel):
     paused: Any = refused("change the Deployment when it shall roll")
 
 
-class Deployment(KubernetesModel):
+class Deployment(Model):
     spec: DeploymentSpec
 
 
-class ClaimMetadata(KubernetesModel):
+class ClaimMetadata(Model):
     name: str
     labels: dict[str, str] | None = None
     creation_timestamp: str | None = None
 
 
-class ClaimSpec(KubernetesModel):
+class ClaimSpec(Model):
     access_modes: list[str] | None = None
     resources: dict[str, dict[str, str]] | None = None
     storage_class_name: str | None = None
     volume_mode: str | None = None
 
 
-class VolumeClaimTemplate(KubernetesModel):
+class VolumeClaimTemplate(Model):
     metadata: ClaimMetadata
     spec: ClaimSpec = Field(default_factory=ClaimSpec)
     api_version: str | None = None
@@ -70,16 +75,16 @@ class VolumeClaimTemplate(KubernetesModel):
     status: Any = None
 
 
-class StatefulSetRollingUpdate(KubernetesModel):
+class StatefulSetRollingUpdate(Model):
     partition: Literal[0] = 0
 
 
-class StatefulSetStrategy(KubernetesModel):
+class StatefulSetStrategy(Model):
     type: Literal["RollingUpdate"] = "RollingUpdate"
     rolling_update: StatefulSetRollingUpdate | None = None
 
 
-class StatefulSetSpec(KubernetesModel):
+class StatefulSetSpec(Model):
     selector: LabelSelector
     template: PodTemplate
     service_name: str = ""
@@ -94,36 +99,36 @@ class StatefulSetSpec(KubernetesModel):
     )
 
 
-class StatefulSet(KubernetesModel):
+class StatefulSet(Model):
     spec: StatefulSetSpec
 
 
-def _deployment(resource: Resource) -> Iterator[Problem]:
-    spec: DeploymentSpec = resource.spec
-    if spec.strategy.type == "Recreate" and spec.strategy.rolling_update is not None:
-        yield Problem(
-            ("spec", "strategy", "rollingUpdate"), "may not be given when `type` is Recreate"
-        )
-    rolling = spec.strategy.rolling_update or RollingUpdate()
+def _strategy(strategy: DeploymentStrategy) -> Iterator[Problem]:
+    if strategy.type == "Recreate" and strategy.rolling_update is not None:
+        yield Problem(("rollingUpdate",), "may not be given when `type` is Recreate")
+    rolling = strategy.rolling_update or RollingUpdate()
     if rolling.max_surge in (0, "0%") and rolling.max_unavailable in (0, "0%"):
-        yield Problem(
-            ("spec", "strategy", "rollingUpdate"), "maxSurge and maxUnavailable may not both be 0"
-        )
-    if spec.template.spec.restart_policy != "Always":
-        yield Problem(("spec", "template", "spec", "restartPolicy"), "must be Always")
-    yield from template_problems(spec.template, spec.selector)
+        yield Problem(("rollingUpdate",), "maxSurge and maxUnavailable may not both be 0")
 
 
-def _stateful_set(resource: Resource) -> Iterator[Problem]:
-    spec: StatefulSetSpec = resource.spec
+def _claims(spec: StatefulSetSpec) -> Iterator[Problem]:
     claims = tuple(claim.metadata.name for claim in spec.volume_claim_templates)
-    yield from template_problems(spec.template, spec.selector, claims)
+    for problem in mounts(spec.template.spec, claims):
+        yield Problem(("template", "spec", *problem.path), problem.reason)
 
 
-_GROUP = "apps"
+DEPLOYMENT = (
+    *declared(Deployment),
+    Check("spec.strategy", _strategy),
+    Check("spec.template.spec.restartPolicy", lambda policy: policy == "Always", "must be Always"),
+    *TEMPLATE_CHECKS,
+    Check("spec.template.spec", mounts),
+)
+STATEFUL_SET = (*declared(StatefulSet), *TEMPLATE_CHECKS, Check("spec", _claims))
+
 KINDS: tuple[Kind, ...] = (
-    Kind(_GROUP, "Deployment", "deployments", ("v1",), Deployment, ("deploy",), True, _deployment),
+    Kind("apps", "Deployment", "deployments", ("v1",), Deployment, ("deploy",), checks=DEPLOYMENT),
     Kind(
-        _GROUP, "StatefulSet", "statefulsets", ("v1",), StatefulSet, ("sts",), True, _stateful_set
+        "apps", "StatefulSet", "statefulsets", ("v1",), StatefulSet, ("sts",), checks=STATEFUL_SET
     ),
 )

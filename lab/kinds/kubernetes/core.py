@@ -9,25 +9,25 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from lab.kinds.kubernetes.pod_spec import NO_TOKENS, PodSpec, Port, PortName, pod_problems
-from lab.resources.istio import refused
-from lab.resources.kubernetes import KubernetesModel, inert, spec_problems
-from lab.resources.resource import Kind, Problem, Resource
+from lab.kinds.kubernetes.pod_spec import NO_TOKENS, POD_CHECKS, PodSpec, Port, PortName, mounts
+from lab.resources.fields import declared, inert, refused
+from lab.resources.resource import Check, Kind, Model, Problem
+from lab.resources.values import duplicates
 
 
-class NamespaceSpec(KubernetesModel):
+class NamespaceSpec(Model):
     finalizers: list[str] | None = None
 
 
-class Namespace(KubernetesModel):
+class Namespace(Model):
     spec: NamespaceSpec = Field(default_factory=NamespaceSpec)
 
 
-class Pod(KubernetesModel):
+class Pod(Model):
     spec: PodSpec
 
 
-class ServicePort(KubernetesModel):
+class ServicePort(Model):
     port: Port
     name: PortName = ""
     target_port: Port | PortName | None = None
@@ -36,7 +36,7 @@ class ServicePort(KubernetesModel):
     node_port: int | None = inert("the lab has no nodes; the gateway's port is `up --port`")
 
 
-class ServiceSpec(KubernetesModel):
+class ServiceSpec(Model):
     ports: list[ServicePort] = Field(min_length=1)
     selector: dict[str, str] = Field(default_factory=dict)
     type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
@@ -55,76 +55,79 @@ class ServiceSpec(KubernetesModel):
     load_balancer_source_ranges: list[str] | None = refused("use an AuthorizationPolicy")
 
 
-class Service(KubernetesModel):
+class Service(Model):
     spec: ServiceSpec
 
 
-class ServiceAccount(KubernetesModel):
+class ServiceAccount(Model):
     automount_service_account_token: bool | None = inert(NO_TOKENS)
     image_pull_secrets: list[dict[str, str]] | None = inert("no image is pulled")
     secrets: list[dict[str, str]] | None = inert(NO_TOKENS)
 
 
-class ConfigMap(KubernetesModel):
+class ConfigMap(Model):
     data: dict[str, str] | None = None
     binary_data: dict[str, str] | None = None
     immutable: bool | None = None
 
 
-class Secret(KubernetesModel):
+class Secret(Model):
     data: dict[str, str] | None = None
     string_data: dict[str, str] | None = None
     type: str = "Opaque"
     immutable: bool | None = None
 
     def decoded(self) -> dict[str, bytes]:
-        """The values as bytes; `stringData` wins over `data`, as in the API server."""
+        """Returns the values as bytes; `stringData` wins over `data`, as in the API server."""
         values = {key: base64.b64decode(value) for key, value in (self.data or {}).items()}
         return values | {key: text.encode() for key, text in (self.string_data or {}).items()}
 
 
-def _base64_problems(values: dict[str, str] | None, field: str) -> Iterator[Problem]:
-    for key, value in (values or {}).items():
-        try:
-            base64.b64decode(value, validate=True)
-        except (binascii.Error, ValueError):
-            yield Problem((field, key), "not base64; plain text goes under stringData")
+def _base64(text: str) -> bool:
+    try:
+        base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return False
+    return True
 
 
-def _pod(resource: Resource) -> Iterator[Problem]:
-    yield from pod_problems(resource.spec, ("spec",))
+def _port_names(ports: list[ServicePort]) -> Iterator[Problem]:
+    if len(ports) > 1 and any(not port.name for port in ports):
+        yield Problem((), "with several ports each needs a name")
+    for index, name in duplicates(port.name for port in ports):
+        if name:
+            yield Problem((index, "name"), f'"{name}" is used twice')
 
 
-def _service(resource: Resource) -> Iterator[Problem]:
-    spec: ServiceSpec = resource.spec
-    yield from spec_problems(spec, ("spec",))
-    names = [port.name for port in spec.ports]
-    if len(spec.ports) > 1 and "" in names:
-        yield Problem(("spec", "ports"), "with several ports each needs a name")
-    for index, port in enumerate(spec.ports):
-        if port.name and names.index(port.name) != index:
-            yield Problem(("spec", "ports", index, "name"), f'"{port.name}" is used twice')
-    if not spec.selector:
-        yield Problem(("spec", "selector"), "a Service without selector is not supported")
-
-
-def _config_map(resource: Resource) -> Iterator[Problem]:
-    yield from _base64_problems(resource.body.binary_data, "binaryData")
-
-
-def _secret(resource: Resource) -> Iterator[Problem]:
-    yield from _base64_problems(resource.body.data, "data")
-
-
-def _account(resource: Resource) -> Iterator[Problem]:
-    yield from spec_problems(resource.body, ())
-
+POD = (*declared(Pod), *POD_CHECKS, Check("spec", mounts))
+SERVICE = (
+    *declared(Service),
+    Check("spec.ports", _port_names),
+    Check("spec.selector", bool, "a Service without selector is not supported"),
+)
+BASE64 = "not base64; plain text goes under stringData"
 
 KINDS: tuple[Kind, ...] = (
     Kind("", "Namespace", "namespaces", ("v1",), Namespace, ("ns",), namespaced=False),
-    Kind("", "Pod", "pods", ("v1",), Pod, ("po",), validate=_pod),
-    Kind("", "Service", "services", ("v1",), Service, ("svc",), validate=_service),
-    Kind("", "ServiceAccount", "serviceaccounts", ("v1",), ServiceAccount, ("sa",), True, _account),
-    Kind("", "ConfigMap", "configmaps", ("v1",), ConfigMap, ("cm",), validate=_config_map),
-    Kind("", "Secret", "secrets", ("v1",), Secret, (), validate=_secret),
+    Kind("", "Pod", "pods", ("v1",), Pod, ("po",), checks=POD),
+    Kind("", "Service", "services", ("v1",), Service, ("svc",), checks=SERVICE),
+    Kind(
+        "",
+        "ServiceAccount",
+        "serviceaccounts",
+        ("v1",),
+        ServiceAccount,
+        ("sa",),
+        checks=tuple(declared(ServiceAccount)),
+    ),
+    Kind(
+        "",
+        "ConfigMap",
+        "configmaps",
+        ("v1",),
+        ConfigMap,
+        ("cm",),
+        checks=(Check("binaryData{}", _base64, BASE64),),
+    ),
+    Kind("", "Secret", "secrets", ("v1",), Secret, checks=(Check("data{}", _base64, BASE64),)),
 )

@@ -2,47 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from typing import Any
 
-from lab.resources.kubernetes import KubernetesModel
-from lab.resources.resource import Kind, Problem, Resource
+from lab.resources.checks import never
+from lab.resources.resource import Check, Kind, Model
 
 
-class Declared(KubernetesModel):
+class Declared(Model):
     spec: dict[str, Any]
 
 
-def _warning(reason: str) -> Callable[[Resource], Iterable[Problem]]:
-    return lambda _resource: (Problem((), f"no effect in the lab: {reason}", "warning"),)
+def _kind(group: str, kind: str, plural: str, version: str, short: str, reason: str) -> Kind:
+    warning = Check("", never, f"no effect in the lab: {reason}", "warning")
+    return Kind(group, kind, plural, (version,), Declared, (short,), checks=(warning,))
 
 
 KINDS: tuple[Kind, ...] = (
-    Kind(
+    _kind(
         "policy",
         "PodDisruptionBudget",
         "poddisruptionbudgets",
-        ("v1",),
-        Declared,
-        ("pdb",),
-        validate=_warning("it has one node, which is never drained"),
+        "v1",
+        "pdb",
+        "it has one node, which is never drained",
     ),
-    Kind(
+    _kind(
         "autoscaling",
         "HorizontalPodAutoscaler",
         "horizontalpodautoscalers",
-        ("v2",),
-        Declared,
-        ("hpa",),
-        validate=_warning("use `guestbook scale`"),
+        "v2",
+        "hpa",
+        "use `guestbook scale`",
     ),
-    Kind(
+    _kind(
         "networking.k8s.io",
         "NetworkPolicy",
         "networkpolicies",
-        ("v1",),
-        Declared,
-        ("netpol",),
-        validate=_warning("local processes can't be kept apart by it; use an AuthorizationPolicy"),
+        "v1",
+        "netpol",
+        "local processes can't be kept apart by it; use an AuthorizationPolicy",
     ),
 )

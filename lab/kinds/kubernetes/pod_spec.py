@@ -7,10 +7,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, field_validator
 
-from lab.resources.istio import refused
-from lab.resources.kubernetes import KubernetesModel, LabelSelector, inert, spec_problems
+from lab.resources.checks import exactly_one
+from lab.resources.fields import inert, refused
 from lab.resources.metadata import label_problems
-from lab.resources.resource import Path, Problem
+from lab.resources.resource import Check, Model, Problem
+from lab.resources.values import duplicates
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 PortName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
@@ -23,51 +24,60 @@ _ONE_USER = "all processes run as the user who started the lab, on its file syst
 _ONE_MACHINE = "there is one machine, nothing to choose from"
 
 
-class KeyRef(KubernetesModel):
+class LabelSelector(Model):
+    match_labels: dict[str, str] | None = None
+
+    def matches(self, labels: dict[str, str]) -> bool:
+        return all(labels.get(key) == value for key, value in (self.match_labels or {}).items())
+
+
+class KeyRef(Model):
     name: str
     key: str
     optional: bool = False
 
 
-class FieldRef(KubernetesModel):
+class FieldRef(Model):
     field_path: str
     api_version: str = "v1"
 
 
-class EnvSource(KubernetesModel):
+class EnvSource(Model):
+    one_of = (("configMapKeyRef", "secretKeyRef", "fieldRef"),)
     config_map_key_ref: KeyRef | None = None
     secret_key_ref: KeyRef | None = None
     field_ref: FieldRef | None = None
     resource_field_ref: Any = refused("the lab sets no limits; write the value")
 
 
-class EnvVar(KubernetesModel):
+class EnvVar(Model):
     name: EnvName
     value: str | None = None
     value_from: EnvSource | None = None
 
 
-class NameRef(KubernetesModel):
+class NameRef(Model):
     name: str
     optional: bool = False
 
 
-class EnvFrom(KubernetesModel):
+class EnvFrom(Model):
+    one_of = (("configMapRef", "secretRef"),)
     prefix: str = ""
     config_map_ref: NameRef | None = None
     secret_ref: NameRef | None = None
 
 
-class ExecAction(KubernetesModel):
+class ExecAction(Model):
     command: list[str] = Field(min_length=1)
 
 
-class Header(KubernetesModel):
+class Header(Model):
     name: str
     value: str
 
 
-class HTTPGetAction(KubernetesModel):
+class HTTPGetAction(Model):
     port: Port | PortName
     path: str = "/"
     scheme: Literal["HTTP", "HTTPS"] = "HTTP"
@@ -75,16 +85,17 @@ class HTTPGetAction(KubernetesModel):
     host: Any = refused("a probe asks the container's own address")
 
 
-class TCPSocketAction(KubernetesModel):
+class TCPSocketAction(Model):
     port: Port | PortName
     host: Any = refused("a probe asks the container's own address")
 
 
-class SleepAction(KubernetesModel):
+class SleepAction(Model):
     seconds: Count
 
 
-class Probe(KubernetesModel):
+class Probe(Model):
+    one_of = (("httpGet", "tcpSocket", "exec"),)
     exec: ExecAction | None = None
     http_get: HTTPGetAction | None = None
     tcp_socket: TCPSocketAction | None = None
@@ -97,42 +108,42 @@ class Probe(KubernetesModel):
     termination_grace_period_seconds: Count | None = None
 
 
-class LifecycleHandler(KubernetesModel):
+class LifecycleHandler(Model):
     exec: ExecAction | None = None
     http_get: HTTPGetAction | None = None
     sleep: SleepAction | None = None
 
 
-class Lifecycle(KubernetesModel):
+class Lifecycle(Model):
     pre_stop: LifecycleHandler | None = None
     post_start: Any = refused("start what is needed in the command itself")
 
 
-class ContainerPort(KubernetesModel):
+class ContainerPort(Model):
     container_port: Port
     name: PortName | None = None
     protocol: Literal["TCP"] = "TCP"
     host_port: Any = refused("a pod's ports are reached through its address or a Service")
 
 
-class VolumeMount(KubernetesModel):
+class VolumeMount(Model):
     name: str
     mount_path: str
     sub_path: str | None = None
     read_only: bool = False
 
 
-class Capabilities(KubernetesModel):
+class Capabilities(Model):
     add: list[str] | None = None
     drop: list[str] | None = None
 
 
-class SeccompProfile(KubernetesModel):
+class SeccompProfile(Model):
     type: str
     localhost_profile: str | None = None
 
 
-class SecurityContext(KubernetesModel):
+class SecurityContext(Model):
     run_as_user: int | None = None
     run_as_group: int | None = None
     run_as_non_root: bool | None = None
@@ -143,12 +154,12 @@ class SecurityContext(KubernetesModel):
     seccomp_profile: SeccompProfile | None = None
 
 
-class Sysctl(KubernetesModel):
+class Sysctl(Model):
     name: str
     value: str
 
 
-class PodSecurityContext(KubernetesModel):
+class PodSecurityContext(Model):
     run_as_user: int | None = None
     run_as_group: int | None = None
     run_as_non_root: bool | None = None
@@ -159,12 +170,12 @@ class PodSecurityContext(KubernetesModel):
     sysctls: list[Sysctl] | None = None
 
 
-class ResourceRequirements(KubernetesModel):
+class ResourceRequirements(Model):
     limits: dict[str, str | int | float] | None = None
     requests: dict[str, str | int | float] | None = None
 
 
-class Container(KubernetesModel):
+class Container(Model):
     name: PortName
     image: str
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
@@ -188,7 +199,7 @@ class Container(KubernetesModel):
     termination_message_policy: str | None = inert("the log says why a container ended")
 
 
-class InjectedContainer(KubernetesModel):
+class InjectedContainer(Model):
     """The sidecar as `kube-inject` writes it; other init containers are refused."""
 
     name: str
@@ -203,37 +214,38 @@ class InjectedContainer(KubernetesModel):
         return name
 
 
-class KeyToPath(KubernetesModel):
+class KeyToPath(Model):
     key: str
     path: str
     mode: int | None = None
 
 
-class ConfigMapVolume(KubernetesModel):
+class ConfigMapVolume(Model):
     name: str
     items: list[KeyToPath] | None = None
     default_mode: int | None = None
     optional: bool = False
 
 
-class SecretVolume(KubernetesModel):
+class SecretVolume(Model):
     secret_name: str
     items: list[KeyToPath] | None = None
     default_mode: int | None = None
     optional: bool = False
 
 
-class EmptyDirVolume(KubernetesModel):
+class EmptyDirVolume(Model):
     medium: str | None = None
     size_limit: str | int | None = None
 
 
-class ClaimVolume(KubernetesModel):
+class ClaimVolume(Model):
     claim_name: str
     read_only: bool = False
 
 
-class Volume(KubernetesModel):
+class Volume(Model):
+    one_of = (("configMap", "secret", "emptyDir", "persistentVolumeClaim"),)
     name: str
     config_map: ConfigMapVolume | None = None
     secret: SecretVolume | None = None
@@ -245,7 +257,7 @@ class Volume(KubernetesModel):
     downward_api: Any = refused("use fieldRef in the environment", alias="downwardAPI")
 
 
-class TopologySpreadConstraint(KubernetesModel):
+class TopologySpreadConstraint(Model):
     max_skew: int
     topology_key: str
     when_unsatisfiable: str
@@ -254,7 +266,7 @@ class TopologySpreadConstraint(KubernetesModel):
     match_label_keys: list[str] | None = None
 
 
-class PodSpec(KubernetesModel):
+class PodSpec(Model):
     containers: list[Container] = Field(min_length=1)
     init_containers: list[InjectedContainer] = Field(default_factory=list)
     volumes: list[Volume] = Field(default_factory=list)
@@ -278,40 +290,27 @@ class PodSpec(KubernetesModel):
     scheduler_name: str | None = inert(_ONE_MACHINE)
 
 
-class TemplateMetadata(KubernetesModel):
+class TemplateMetadata(Model):
     labels: dict[str, str] = Field(default_factory=dict)
     annotations: dict[str, str] = Field(default_factory=dict)
     name: str | None = None
     creation_timestamp: str | None = None
 
 
-class PodTemplate(KubernetesModel):
+class PodTemplate(Model):
     metadata: TemplateMetadata = Field(default_factory=TemplateMetadata)
     spec: PodSpec
 
 
-_HANDLERS = ("exec", "http_get", "tcp_socket")
+def _containers(containers: list[Container]) -> Iterator[Problem]:
+    for index, name in duplicates(container.name for container in containers):
+        yield Problem((index, "name"), f'the name "{name}" is used twice')
+    for index, container in enumerate(containers):
+        if container.name == "istio-proxy" and len(containers) > 1:
+            yield Problem((index, "name"), "istio-proxy is the name of the sidecar")
 
 
-def _env_problems(container: Container, path: Path) -> Iterator[Problem]:
-    for index, variable in enumerate(container.env):
-        where = (*path, "env", index)
-        source = variable.value_from
-        if source is None:
-            continue
-        if variable.value is not None:
-            yield Problem(where, "value and valueFrom exclude each other")
-        chosen = [source.config_map_key_ref, source.secret_key_ref, source.field_ref]
-        if sum(item is not None for item in chosen) != 1:
-            yield Problem(
-                (*where, "valueFrom"), "exactly one of configMapKeyRef, secretKeyRef, fieldRef"
-            )
-    for index, item in enumerate(container.env_from):
-        if (item.config_map_ref is None) == (item.secret_ref is None):
-            yield Problem((*path, "envFrom", index), "exactly one of configMapRef, secretRef")
-
-
-def _probe_problems(container: Container, path: Path) -> Iterator[Problem]:
+def _probe_ports(container: Container) -> Iterator[Problem]:
     names = {port.name for port in container.ports}
     probes = {
         "startupProbe": container.startup_probe,
@@ -319,68 +318,65 @@ def _probe_problems(container: Container, path: Path) -> Iterator[Problem]:
         "livenessProbe": container.liveness_probe,
     }
     for field, probe in probes.items():
-        if probe is None:
-            continue
-        if sum(getattr(probe, handler) is not None for handler in _HANDLERS) != 1:
-            yield Problem((*path, field), "exactly one of httpGet, tcpSocket, exec")
-        if field != "readinessProbe" and probe.success_threshold != 1:
-            yield Problem((*path, field, "successThreshold"), "must be 1 here")
-        for key, action in (("httpGet", probe.http_get), ("tcpSocket", probe.tcp_socket)):
+        actions = (probe.http_get, probe.tcp_socket) if probe is not None else ()
+        for key, action in zip(("httpGet", "tcpSocket"), actions, strict=False):
             if action is not None and isinstance(action.port, str) and action.port not in names:
-                yield Problem((*path, field, key, "port"), f'no port is named "{action.port}"')
+                yield Problem((field, key, "port"), f'no port is named "{action.port}"')
 
 
-def pod_problems(spec: PodSpec, path: Path) -> Iterator[Problem]:
-    """What the API server, or the lab, refuses in a pod's spec."""
-    yield from spec_problems(spec, path)
-    seen: set[str] = set()
-    volumes = {volume.name for volume in spec.volumes}
-    for index, volume in enumerate(spec.volumes):
-        sources = (
-            volume.config_map,
-            volume.secret,
-            volume.empty_dir,
-            volume.persistent_volume_claim,
-        )
-        if sum(source is not None for source in sources) != 1:
-            yield Problem(
-                (*path, "volumes", index),
-                "exactly one of configMap, secret, emptyDir, persistentVolumeClaim",
-            )
+def mounts(spec: PodSpec, claims: tuple[str, ...] = ()) -> Iterator[Problem]:
+    """Checks that each volume that is mounted exists; `claims` are those of a StatefulSet."""
+    volumes = {*claims, *(volume.name for volume in spec.volumes)}
     for index, container in enumerate(spec.containers):
-        where = (*path, "containers", index)
-        if container.name in seen:
-            yield Problem((*where, "name"), f'the name "{container.name}" is used twice')
-        if container.name == "istio-proxy" and len(spec.containers) > 1:
-            yield Problem((*where, "name"), "istio-proxy is the name of the sidecar")
-        seen.add(container.name)
         for number, mount in enumerate(container.volume_mounts):
             if mount.name not in volumes:
-                yield Problem(
-                    (*where, "volumeMounts", number, "name"), f'no volume is named "{mount.name}"'
-                )
-            if not mount.mount_path.startswith("/") or mount.mount_path == "/":
-                yield Problem(
-                    (*where, "volumeMounts", number, "mountPath"), "an absolute path below /"
-                )
-        yield from _env_problems(container, where)
-        yield from _probe_problems(container, where)
+                path = ("containers", index, "volumeMounts", number, "name")
+                yield Problem(path, f'no volume is named "{mount.name}"')
 
 
-def template_problems(
-    template: PodTemplate, selector: LabelSelector, claims: tuple[str, ...] = ()
-) -> Iterator[Problem]:
-    """`pod_problems` for a template, and whether the selector selects it."""
-    labels = template.metadata.labels
-    if not selector.match_labels:
-        yield Problem(("spec", "selector"), "matchLabels is required")
-    elif not selector.matches(labels):
+POD_CHECKS = (
+    Check(
+        "**.volumes[]",
+        exactly_one,
+        "exactly one of configMap, secret, emptyDir, persistentVolumeClaim",
+    ),
+    Check("**.containers", _containers),
+    Check(
+        "**.volumeMounts[].mountPath",
+        lambda path: path.startswith("/") and path != "/",
+        "an absolute path below /",
+    ),
+    Check(
+        "**.env[]",
+        lambda variable: variable.value is None or variable.value_from is None,
+        "value and valueFrom exclude each other",
+    ),
+    Check(
+        "**.env[].valueFrom", exactly_one, "exactly one of configMapKeyRef, secretKeyRef, fieldRef"
+    ),
+    Check("**.envFrom[]", exactly_one, "exactly one of configMapRef, secretRef"),
+    Check(
+        "**.startupProbe|readinessProbe|livenessProbe",
+        exactly_one,
+        "exactly one of httpGet, tcpSocket, exec",
+    ),
+    Check(
+        "**.startupProbe|livenessProbe.successThreshold", lambda count: count == 1, "must be 1 here"
+    ),
+    Check("**.containers[]", _probe_ports),
+)
+"""The checks of a pod's spec, also in a template."""
+
+
+def _selector(spec: Any) -> Iterator[Problem]:
+    labels = spec.template.metadata.labels
+    if not spec.selector.match_labels:
+        yield Problem(("selector",), "matchLabels is required")
+    elif not spec.selector.matches(labels):
         yield Problem(
-            ("spec", "template", "metadata", "labels"),
-            "`selector` does not match template `labels`",
+            ("template", "metadata", "labels"), "`selector` does not match template `labels`"
         )
-    yield from label_problems(labels, ("spec", "template", "metadata", "labels"))
-    for problem in pod_problems(template.spec, ("spec", "template", "spec")):
-        if any(f'no volume is named "{claim}"' == problem.reason for claim in claims):
-            continue
-        yield problem
+    yield from label_problems(labels, ("template", "metadata", "labels"))
+
+
+TEMPLATE_CHECKS = (Check("spec", _selector), *POD_CHECKS)

@@ -11,7 +11,7 @@ from lab.model import PortProtocol, Service, ServicePort
 from lab.resources.resource import Resource
 
 ISTIO_GROUP = ".istio.io"
-"""How the API groups of Istio's kinds end."""
+"""The end of the names of Istio's API groups."""
 
 _PROTOCOLS: Mapping[str, PortProtocol] = {
     "http": "HTTP",
@@ -34,7 +34,7 @@ _APP_PROTOCOLS: Mapping[str, PortProtocol] = {
 
 
 def protocol(port: ManifestPort) -> PortProtocol:
-    """Istio's explicit protocol selection: appProtocol, then the name's first part."""
+    """Returns the protocol as Istio selects it: appProtocol, then the name's first part."""
     if port.app_protocol:
         chosen = _APP_PROTOCOLS.get(port.app_protocol) or _PROTOCOLS.get(port.app_protocol.lower())
         if chosen is not None:
@@ -64,7 +64,7 @@ def service(resource: Resource, cluster_ip: str | None) -> Service:
 
 
 def container_ports(spec: PodSpec) -> dict[str, int]:
-    """The ports of a pod's containers by name; one without a name by its number."""
+    """Returns the ports of a pod's containers by name; one without a name by its number."""
     return {
         port.name or str(port.container_port): port.container_port
         for container in spec.containers
@@ -73,7 +73,7 @@ def container_ports(spec: PodSpec) -> dict[str, int]:
 
 
 def named(host: str, namespace: str, services: Sequence[Service]) -> Service | None:
-    """The Service a host name means to a pod of `namespace`, as cluster DNS resolves it."""
+    """Returns the Service a host name means to a pod of `namespace`, as cluster DNS resolves it."""
     parts = host.rstrip(".").split(".")
     if len(parts) == 1:
         where = namespace

@@ -11,47 +11,48 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from lab.resources.istio import Duration, Integer, IstioModel, Number, Text, ignored, refused
-from lab.resources.resource import Path, Problem
+from lab.resources.fields import ignored, refused
+from lab.resources.resource import Check, Model, Problem
+from lab.resources.values import Duration, duplicates, within
 
 
-class OutboundTrafficPolicy(IstioModel):
+class OutboundTrafficPolicy(Model):
     mode: Literal["REGISTRY_ONLY", "ALLOW_ANY"] = "ALLOW_ANY"
 
 
-class HttpHeader(IstioModel):
-    name: Text
-    value: Text
+class HttpHeader(Model):
+    name: str
+    value: str
 
 
-class ZipkinProvider(IstioModel):
-    service: Text
-    port: Integer
-    max_tag_length: Integer | None = None
+class ZipkinProvider(Model):
+    service: str
+    port: int
+    max_tag_length: int | None = None
     enable_64bit_trace_id: bool = Field(default=False, alias="enable64bitTraceId")
-    path: Text = "/api/v2/spans"
+    path: str = "/api/v2/spans"
     trace_context_option: Literal["USE_B3", "USE_B3_WITH_W3C_PROPAGATION"] = "USE_B3"
     timeout: Duration = timedelta(seconds=5)
     headers: list[HttpHeader] = Field(default_factory=list)
 
 
-class OpenTelemetryProvider(IstioModel):
-    service: Text
-    port: Integer
-    max_tag_length: Integer | None = None
+class OpenTelemetryProvider(Model):
+    service: str
+    port: int
+    max_tag_length: int | None = None
     http: dict[str, Any] | None = refused("OTLP over HTTP; OTLP over gRPC is supported")
     grpc: dict[str, Any] | None = refused("options of the gRPC exporter")
     resource_detectors: dict[str, Any] | None = refused("resource detectors")
     dynatrace_sampler: dict[str, Any] | None = refused("the Dynatrace sampler")
 
 
-class LogFormat(IstioModel):
-    text: Text | None = None
+class LogFormat(Model):
+    text: str | None = None
     labels: dict[str, Any] | None = None
 
 
-class FileAccessLogProvider(IstioModel):
-    path: Text = "/dev/stdout"
+class FileAccessLogProvider(Model):
+    path: str = "/dev/stdout"
     log_format: LogFormat | None = None
     omit_empty_values: bool = False
 
@@ -59,8 +60,8 @@ class FileAccessLogProvider(IstioModel):
 _OTHER = "the lab knows zipkin, opentelemetry and envoyFileAccessLog"
 
 
-class ExtensionProvider(IstioModel):
-    name: Text
+class ExtensionProvider(Model):
+    name: str
     zipkin: ZipkinProvider | None = None
     opentelemetry: OpenTelemetryProvider | None = None
     envoy_file_access_log: FileAccessLogProvider | None = None
@@ -80,24 +81,24 @@ class ExtensionProvider(IstioModel):
     sds: dict[str, Any] | None = refused(_OTHER)
 
 
-class DefaultProviders(IstioModel):
-    tracing: list[Text] = Field(default_factory=list)
-    access_logging: list[Text] = Field(default_factory=list)
-    metrics: list[Text] | None = ignored(
+class DefaultProviders(Model):
+    tracing: list[str] = Field(default_factory=list)
+    access_logging: list[str] = Field(default_factory=list)
+    metrics: list[str] | None = ignored(
         "metrics come from Envoy itself: the filter istio.stats is not in the Envoy of the lab"
     )
 
 
-class ProxyTracing(IstioModel):
-    sampling: Number = 1.0
-    max_path_tag_length: Integer | None = None
+class ProxyTracing(Model):
+    sampling: float = 1.0
+    max_path_tag_length: int | None = None
     zipkin: dict[str, Any] | None = refused(
         "a tracer in the bootstrap; name a provider in extensionProviders and in a Telemetry"
     )
     custom_tags: dict[str, Any] | None = refused("tags for all proxies; put them into a Telemetry")
 
 
-class ProxyConfig(IstioModel):
+class ProxyConfig(Model):
     tracing: ProxyTracing = ProxyTracing()
     hold_application_until_proxy_starts: bool | None = ignored(
         "in the lab an application always starts after its proxy"
@@ -105,7 +106,7 @@ class ProxyConfig(IstioModel):
     proxy_stats_matcher: dict[str, Any] | None = ignored(
         "in the lab Envoy keeps all its statistics"
     )
-    concurrency: Integer | None = ignored(
+    concurrency: int | None = ignored(
         "an Envoy of the lab has one worker thread, so that a limit of one connection is one"
     )
 
@@ -113,11 +114,11 @@ class ProxyConfig(IstioModel):
 _ONE_MESH = "the lab is one mesh with these names"
 
 
-class MeshConfig(IstioModel):
+class MeshConfig(Model):
     """Every field the lab understands; one that is missing has Istio's default."""
 
-    access_log_file: Text = ""
-    access_log_format: Text = ""
+    access_log_file: str = ""
+    access_log_format: str = ""
     access_log_encoding: Literal["TEXT", "JSON"] = "TEXT"
     enable_tracing: bool = True
     enable_auto_mtls: bool = True
@@ -132,7 +133,7 @@ class MeshConfig(IstioModel):
     default_config: ProxyConfig = ProxyConfig()
     trust_domain: Literal["cluster.local"] = "cluster.local"
     root_namespace: Literal["istio-system"] = "istio-system"
-    trust_domain_aliases: list[Text] | None = refused(_ONE_MESH)
+    trust_domain_aliases: list[str] | None = refused(_ONE_MESH)
     default_http_retry_policy: dict[str, Any] | None = refused(
         "retries for all; give each VirtualService its own"
     )
@@ -150,18 +151,21 @@ class MeshConfig(IstioModel):
     discovery_selectors: list[Any] | None = refused("all namespaces are in the mesh")
 
 
-def problems(config: MeshConfig, path: Path) -> Iterator[Problem]:
-    """istiod's checks of a mesh configuration beyond the types of its fields."""
-    names: set[str] = set()
-    for index, provider in enumerate(config.extension_providers):
-        where: Path = (*path, "extensionProviders", index)
-        if provider.name in names:
-            yield Problem((*where, "name"), f'duplicate extension provider name "{provider.name}"')
-        names.add(provider.name)
-        if len(provider.model_fields_set) != 2:
-            yield Problem(where, "a provider has a name and exactly one configuration")
-    sampling = config.default_config.tracing.sampling
-    if not 0 <= sampling <= 100:
-        yield Problem(
-            (*path, "defaultConfig", "tracing", "sampling"), "must be in range [0.0, 100.0]"
-        )
+def _provider_names(providers: list[ExtensionProvider]) -> Iterator[Problem]:
+    for index, name in duplicates(provider.name for provider in providers):
+        yield Problem((index, "name"), f'duplicate extension provider name "{name}"')
+
+
+CHECKS = (
+    Check("**.meshConfig.extensionProviders", _provider_names),
+    Check(
+        "**.meshConfig.extensionProviders[]",
+        lambda provider: len(provider.model_fields_set) == 2,
+        "a provider has a name and exactly one configuration",
+    ),
+    Check(
+        "**.meshConfig.defaultConfig.tracing.sampling",
+        within(0, 100),
+        "must be in range [0.0, 100.0]",
+    ),
+)

@@ -10,28 +10,29 @@ from typing import Any, Literal
 
 from lab.kinds.mesh_config import checks as mesh_config
 from lab.kinds.mesh_config.checks import MeshConfig
-from lab.resources.istio import IstioModel, Number, Text, field_problems, ignored, refused
-from lab.resources.resource import Kind, Path, Problem, Resource
+from lab.resources.checks import never
+from lab.resources.fields import declared, ignored, refused
+from lab.resources.resource import Check, Kind, Model, Problem
 
 _INSTALLED = "istioctl's business on a cluster; the lab installs nothing"
 
 
-class Gateway(IstioModel):
-    name: Text
+class Gateway(Model):
+    name: str
     enabled: bool = True
-    namespace: Text | None = refused("the lab's gateway is in istio-system")
+    namespace: str | None = refused("the lab's gateway is in istio-system")
     label: dict[str, str] | None = refused("the lab's gateway has the label istio: ingressgateway")
     k8s: dict[str, Any] | None = refused(
         "the lab's gateway has an address of its own (--port)", alias="k8s"
     )
 
 
-class Component(IstioModel):
+class Component(Model):
     enabled: bool = True
     k8s: dict[str, Any] | None = refused(_INSTALLED, alias="k8s")
 
 
-class Components(IstioModel):
+class Components(Model):
     base: Component | None = None
     pilot: Component | None = None
     cni: Component | None = None
@@ -40,12 +41,12 @@ class Components(IstioModel):
     egress_gateways: list[Gateway] | None = None
 
 
-class Pilot(IstioModel):
-    trace_sampling: Number | None = None
-    env: dict[str, Text | bool | int] | None = None
+class Pilot(Model):
+    trace_sampling: float | None = None
+    env: dict[str, str | bool | int] | None = None
 
 
-class Values(IstioModel):
+class Values(Model):
     pilot: Pilot | None = None
     global_: dict[str, Any] | None = refused(_INSTALLED, alias="global")
     gateways: dict[str, Any] | None = refused(
@@ -53,23 +54,23 @@ class Values(IstioModel):
     )
 
 
-class IstioOperatorSpec(IstioModel):
+class IstioOperatorSpec(Model):
     profile: Literal["default", "demo", "minimal", "empty"] = "default"
     mesh_config: MeshConfig | None = None
     components: Components | None = None
     values: Values | None = None
-    hub: Text | None = ignored("the lab pulls no images")
-    tag: Text | int | float | None = ignored("the lab pulls no images")
-    revision: Text | None = refused("several control planes; the lab is one")
+    hub: str | None = ignored("the lab pulls no images")
+    tag: str | int | float | None = ignored("the lab pulls no images")
+    revision: str | None = refused("several control planes; the lab is one")
     addon_components: dict[str, Any] | None = None
     unvalidated_values: dict[str, Any] | None = refused(_INSTALLED)
-    install_package_path: Text | None = refused(_INSTALLED)
-    compatibility_version: Text | None = refused("the behaviour of another version than 1.30")
-    platform: Text | None = refused(_INSTALLED)
-    namespace: Text | None = ignored("the lab's control plane is in istio-system")
+    install_package_path: str | None = refused(_INSTALLED)
+    compatibility_version: str | None = refused("the behaviour of another version than 1.30")
+    platform: str | None = refused(_INSTALLED)
+    namespace: str | None = ignored("the lab's control plane is in istio-system")
 
 
-class IstioOperator(IstioModel):
+class IstioOperator(Model):
     spec: IstioOperatorSpec = IstioOperatorSpec()
 
 
@@ -77,50 +78,45 @@ PILOT_ENVIRONMENT = ("BLOCKED_CIDRS_IN_JWKS_URIS",)
 """istiod's variables that the lab understands."""
 
 
-def validate(resource: Resource) -> Iterator[Problem]:
-    """What `istioctl install` says of the file, and what has no meaning in the lab."""
-    spec: IstioOperatorSpec = resource.spec
-    path: Path = ("spec",)
-    yield from field_problems(spec, path)
-    if spec.addon_components is not None:
-        yield Problem(
-            (*path, "addonComponents"),
-            'unknown field "addonComponents": Istio removed it in 1.8; Prometheus, Grafana, Kiali '
-            "and Zipkin are installed from their own manifests",
-        )
-    if spec.mesh_config is not None:
-        yield from mesh_config.problems(spec.mesh_config, (*path, "meshConfig"))
-    components = spec.components
-    if components is None:
-        return
-    where: Path = (*path, "components")
-    for index, gateway in enumerate(components.egress_gateways or ()):
-        if gateway.enabled:
-            yield Problem(
-                (*where, "egressGateways", index),
-                "not supported by the lab: egress gateways; set enabled: false",
-            )
-    for index, gateway in enumerate(components.ingress_gateways or ()):
-        if gateway.name != "istio-ingressgateway" or not gateway.enabled:
-            yield Problem(
-                (*where, "ingressGateways", index),
-                "not supported by the lab: its one gateway is istio-ingressgateway, and it is on",
-            )
-    for name in ("base", "pilot"):
-        component = getattr(components, name)
-        if component is not None and not component.enabled:
-            yield Problem((*where, name, "enabled"), "not supported by the lab: it is always on")
-    if components.cni is not None and components.cni.enabled:
-        yield Problem((*where, "cni"), "not supported by the lab: there are no network namespaces")
-    pilot = spec.values.pilot if spec.values is not None else None
-    for name in (pilot.env or {}) if pilot is not None else ():
+def _known(environment: dict[str, object]) -> Iterator[Problem]:
+    known = ", ".join(PILOT_ENVIRONMENT)
+    for name in environment:
         if name not in PILOT_ENVIRONMENT:
-            yield Problem(
-                (*path, "values", "pilot", "env", name),
-                f"not supported by the lab: of istiod's variables it knows "
-                f"{', '.join(PILOT_ENVIRONMENT)}",
-            )
+            reason = f"not supported by the lab: of istiod's variables it knows {known}"
+            yield Problem((name,), reason)
 
+
+CHECKS = (
+    *declared(IstioOperator),
+    Check(
+        "spec.addonComponents",
+        never,
+        'unknown field "addonComponents": Istio removed it in 1.8; Prometheus, Grafana, Kiali and '
+        "Zipkin are installed from their own manifests",
+    ),
+    *mesh_config.CHECKS,
+    Check(
+        "spec.components.egressGateways[]",
+        lambda gateway: not gateway.enabled,
+        "not supported by the lab: egress gateways; set enabled: false",
+    ),
+    Check(
+        "spec.components.ingressGateways[]",
+        lambda gateway: gateway.name == "istio-ingressgateway" and gateway.enabled,
+        "not supported by the lab: its one gateway is istio-ingressgateway, and it is on",
+    ),
+    Check(
+        "spec.components.base|pilot.enabled",
+        bool,
+        "not supported by the lab: it is always on",
+    ),
+    Check(
+        "spec.components.cni",
+        lambda component: not component.enabled,
+        "not supported by the lab: there are no network namespaces",
+    ),
+    Check("spec.values.pilot.env", _known),
+)
 
 KINDS: tuple[Kind, ...] = (
     Kind(
@@ -130,6 +126,6 @@ KINDS: tuple[Kind, ...] = (
         versions=("v1alpha1",),
         body=IstioOperator,
         short_names=("iop",),
-        validate=validate,
+        checks=CHECKS,
     ),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from lab.kinds import selection
-from lab.kinds.peer_authentication.checks import MutualTLS, PeerAuthenticationSpec
+from lab.kinds.peer_authentication.types import MutualTLS, PeerAuthenticationSpec
 from lab.model import Pod, Snapshot
 from lab.resources.resource import Resource
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from lab.kinds import selection
 from lab.kinds.authorization_policy.becomes import JWT_FILTER, PAYLOAD
-from lab.kinds.request_authentication.checks import JWTRule, usable_keys
+from lab.kinds.request_authentication.checks import usable_keys
+from lab.kinds.request_authentication.types import JWTRule
 from lab.model import Json, Pod, Snapshot
 from lab.xds import extension, given
 

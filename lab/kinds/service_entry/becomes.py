@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lab import names
 from lab.kinds import selection
-from lab.kinds.service_entry.checks import ServiceEntryPort, ServiceEntrySpec
+from lab.kinds.service_entry.types import ServiceEntryPort, ServiceEntrySpec
 from lab.kinds.services import Endpoint, Host, pod_endpoint
 from lab.model import PortProtocol, ServicePort, Snapshot
 from lab.resources.resource import Resource

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from lab import names
 from lab.kinds import selection
-from lab.kinds.sidecar.checks import SidecarSpec
+from lab.kinds.sidecar.types import SidecarSpec
 from lab.model import Pod, Snapshot
 from lab.resources.resource import Resource
 

@@ -9,11 +9,7 @@ from lab import names
 from lab.kinds import selection
 from lab.kinds.mesh_config import becomes as mesh_config
 from lab.kinds.mesh_config.checks import ExtensionProvider, FileAccessLogProvider, MeshConfig
-from lab.kinds.telemetry.checks import (
-    CustomTag,
-    ModeSelector,
-    Tracing,
-)
+from lab.kinds.telemetry.types import CustomTag, ModeSelector, Tracing
 from lab.kinds.visible import View
 from lab.model import Json, Pod, Snapshot
 from lab.resources.resource import Resource

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from lab import names
 from lab.kinds.destination_rule import becomes as destination_rule
-from lab.kinds.virtual_service.checks import (
-    CLAIM_PREFIX,
+from lab.kinds.virtual_service.checks import CLAIM_PREFIX, claim_path, grpc_status
+from lab.kinds.virtual_service.types import (
     CorsPolicy,
     Destination,
     HeaderOperations,
@@ -24,13 +24,11 @@ from lab.kinds.virtual_service.checks import (
     HTTPRetry,
     HTTPRoute,
     HTTPRouteDestination,
+    Percent,
     StringMatch,
-    claim_path,
-    grpc_status,
 )
 from lab.kinds.visible import View
 from lab.model import Json
-from lab.resources.istio import Percent
 from lab.resources.resource import Path, Resource, Source
 from lab.xds import duration, extension, given, typed
 

@@ -1,204 +1,37 @@
-"""VirtualService: the typed body and what istiod's validation says about it."""
+"""Checks of a VirtualService: istiod's validation beyond the schema, and the lab's limits."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from itertools import combinations
-from typing import Literal
 
-from pydantic import Field
-
-from lab.resources.istio import (
-    MILLISECOND,
-    NETWORKING_VERSIONS,
-    Duration,
-    Integer,
-    IstioModel,
-    Percent,
-    Port,
-    Text,
-    export_to_problems,
-    field_problems,
-    host_problem,
-    ignored,
-    is_dns_label,
-    port_problem,
-    refused,
-    regex_problem,
+from lab.kinds.virtual_service.types import (
+    HeaderOperations,
+    Headers,
+    HTTPDirectResponse,
+    HTTPMatchRequest,
+    HTTPRedirect,
+    HTTPRetry,
+    HTTPRewrite,
+    HTTPRoute,
+    StringMatch,
+    VirtualServiceSpec,
+    kind,
 )
-from lab.resources.resource import Kind, Path, Problem, Resource
+from lab.resources.checks import exactly_one, never, refused, warned
+from lab.resources.resource import Check, Path, Problem
+from lab.resources.values import (
+    export_to,
+    host_problem,
+    is_dns_label,
+    percent_problem,
+    port_problem,
+    regex_problem,
+    within,
+)
 
 CLAIM_PREFIX = "@request.auth.claims"
-
-
-class StringMatch(IstioModel):
-    """At most one of the three; none of them means "is present"."""
-
-    exact: Text | None = None
-    prefix: Text | None = None
-    regex: Text | None = None
-
-
-class PortSelector(IstioModel):
-    number: Port
-
-
-class Destination(IstioModel):
-    host: Text
-    subset: Text | None = None
-    port: PortSelector | None = None
-
-
-class HeaderOperations(IstioModel):
-    set: dict[str, Text] = Field(default_factory=dict)
-    add: dict[str, Text] = Field(default_factory=dict)
-    remove: list[Text] = Field(default_factory=list)
-
-
-class Headers(IstioModel):
-    request: HeaderOperations | None = None
-    response: HeaderOperations | None = None
-
-
-class HTTPRouteDestination(IstioModel):
-    destination: Destination
-    weight: Integer = 0
-    headers: Headers | None = None
-
-
-class HTTPMatchRequest(IstioModel):
-    name: Text | None = None
-    uri: StringMatch | None = None
-    scheme: StringMatch | None = None
-    method: StringMatch | None = None
-    authority: StringMatch | None = None
-    headers: dict[str, StringMatch | None] = Field(default_factory=dict)
-    without_headers: dict[str, StringMatch | None] = Field(default_factory=dict)
-    query_params: dict[str, StringMatch | None] = Field(default_factory=dict)
-    ignore_uri_case: bool = False
-    port: Port | None = None
-    source_labels: dict[str, str] = Field(default_factory=dict)
-    source_namespace: Text | None = None
-    gateways: list[Text] = Field(default_factory=list)
-    stat_prefix: Text | None = None
-
-
-class RegexRewrite(IstioModel):
-    match: Text = ""
-    rewrite: Text = ""
-
-
-class HTTPRewrite(IstioModel):
-    uri: Text | None = None
-    authority: Text | None = None
-    uri_regex_rewrite: RegexRewrite | None = None
-
-
-class HTTPRedirect(IstioModel):
-    uri: Text | None = None
-    authority: Text | None = None
-    scheme: Text | None = None
-    port: Port | None = None
-    derive_port: Literal["FROM_PROTOCOL_DEFAULT", "FROM_REQUEST_PORT"] | None = None
-    redirect_code: Integer | None = None
-
-
-class HTTPBody(IstioModel):
-    string: Text | None = None
-    bytes: Text | None = None
-    """Base64, as protobuf's JSON has it."""
-
-
-class HTTPDirectResponse(IstioModel):
-    status: Integer
-    body: HTTPBody | None = None
-
-
-class FaultDelay(IstioModel):
-    fixed_delay: Duration | None = None
-    percentage: Percent | None = None
-    percent: Integer | None = ignored("percent is deprecated; use percentage.value")
-    exponential_delay: Duration | None = refused("Istio hides this field and does not implement it")
-
-
-class FaultAbort(IstioModel):
-    http_status: Integer | None = None
-    grpc_status: Text | None = None
-    http2_error: Text | None = None
-    percentage: Percent | None = None
-
-
-class HTTPFaultInjection(IstioModel):
-    delay: FaultDelay | None = None
-    abort: FaultAbort | None = None
-
-
-class HTTPRetry(IstioModel):
-    attempts: Integer = 0
-    per_try_timeout: Duration | None = None
-    retry_on: Text | None = None
-    backoff: Duration | None = None
-    retry_ignore_previous_hosts: bool | None = None
-    retry_remote_localities: bool | None = None
-
-
-class HTTPMirrorPolicy(IstioModel):
-    destination: Destination
-    percentage: Percent | None = None
-
-
-class CorsPolicy(IstioModel):
-    allow_origins: list[StringMatch] = Field(default_factory=list)
-    allow_origin: list[Text] | None = ignored("allowOrigin is deprecated; use allowOrigins")
-    allow_methods: list[Text] = Field(default_factory=list)
-    allow_headers: list[Text] = Field(default_factory=list)
-    expose_headers: list[Text] = Field(default_factory=list)
-    max_age: Duration | None = None
-    allow_credentials: bool | None = None
-    unmatched_preflights: Literal["UNSPECIFIED", "FORWARD", "IGNORE"] | None = None
-
-
-class HTTPRoute(IstioModel):
-    name: Text | None = None
-    match: list[HTTPMatchRequest] = Field(default_factory=list)
-    route: list[HTTPRouteDestination] = Field(default_factory=list)
-    redirect: HTTPRedirect | None = None
-    direct_response: HTTPDirectResponse | None = None
-    rewrite: HTTPRewrite | None = None
-    timeout: Duration | None = None
-    retries: HTTPRetry | None = None
-    fault: HTTPFaultInjection | None = None
-    mirror: Destination | None = None
-    mirrors: list[HTTPMirrorPolicy] = Field(default_factory=list)
-    mirror_percentage: Percent | None = None
-    mirror_percent: Integer | None = ignored(
-        "mirrorPercent is deprecated; use mirrorPercentage.value"
-    )
-    mirror_percent_snake: Integer | None = ignored(
-        "mirror_percent is deprecated; use mirrorPercentage.value", alias="mirror_percent"
-    )
-    cors_policy: CorsPolicy | None = None
-    headers: Headers | None = None
-    delegate: dict[str, str] | None = refused(
-        "route delegation; write the routes into this VirtualService"
-    )
-
-
-class VirtualServiceSpec(IstioModel):
-    hosts: list[Text] = Field(default_factory=list)
-    gateways: list[Text] = Field(default_factory=list)
-    http: list[HTTPRoute] = Field(default_factory=list)
-    tls: list[object] | None = refused(
-        "tls routes; HTTPS leaves the lab by the SNI of a ServiceEntry, without a VirtualService"
-    )
-    tcp: list[object] | None = refused("tcp routes; a TCP service has its one default route")
-    export_to: list[Text] | None = None
-
-
-class VirtualService(IstioModel):
-    spec: VirtualServiceSpec
-
 
 RETRY_POLICIES = frozenset(
     [
@@ -242,42 +75,23 @@ GRPC_STATUSES = [
 """In the order of their numbers."""
 
 
-def validate(resource: Resource) -> Iterator[Problem]:
-    """What istiod's webhook says of a VirtualService, and what the lab does not translate."""
-    spec: VirtualServiceSpec = resource.spec
-    path: Path = ("spec",)
-    yield from field_problems(spec, path)
-    yield from _hosts(spec, path)
-    yield from export_to_problems(spec.export_to, (*path, "exportTo"))
-    if not (spec.http or spec.tls or spec.tcp):
-        yield Problem(path, "http, tcp or tls must be provided in virtual service")
-    on_gateway = any(gateway != "mesh" for gateway in spec.gateways)
-    for index, route in enumerate(spec.http):
-        yield from _http_route(route, (*path, "http", index), on_gateway=on_gateway)
-    yield from _unreachable(spec, path)
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE", "*")
 
 
-def _hosts(spec: VirtualServiceSpec, path: Path) -> Iterator[Problem]:
-    where: Path = (*path, "hosts")
-    if not spec.hosts:
-        yield Problem(where, "virtual service must have at least one host")
+def _hosts(spec: VirtualServiceSpec) -> Iterator[Problem]:
     in_mesh = not spec.gateways or "mesh" in spec.gateways
     for index, host in enumerate(spec.hosts):
-        if host == "*":
-            if in_mesh:
-                yield Problem(
-                    (*where, index),
-                    "wildcard host * is not allowed for virtual services bound to the mesh gateway",
-                )
-        elif (problem := host_problem(host)) and not _is_ip(host):
-            yield Problem((*where, index), problem)
+        if host == "*" and in_mesh:
+            yield Problem(
+                ("hosts", index),
+                "wildcard host * is not allowed for virtual services bound to the mesh gateway",
+            )
+        elif host != "*" and (problem := host_problem(host)) and not _is_ip(host):
+            yield Problem(("hosts", index), problem)
     for first, second in combinations(spec.hosts, 2):
         if _overlap(first, second):
-            yield Problem(where, f"duplicate hosts in virtual service: {first} & {second}")
-    for index, gateway in enumerate(spec.gateways):
-        name = gateway.rsplit("/", 1)
-        if not name[-1] or len(gateway.split("/")) > 2:
-            yield Problem((*path, "gateways", index), f'"{gateway}" is not "name" or "ns/name"')
+            reason = f"duplicate hosts in virtual service: {first} & {second}"
+            yield Problem(("hosts",), reason)
 
 
 def _is_ip(host: str) -> bool:
@@ -294,86 +108,69 @@ def _overlap(first: str, second: str) -> bool:
     return second.startswith("*") and first.endswith(second[1:])
 
 
-def _http_route(route: HTTPRoute, path: Path, *, on_gateway: bool) -> Iterator[Problem]:
-    yield from _action(route, path)
-    for index, match in enumerate(route.match):
-        yield from _match(match, (*path, "match", index), on_gateway=on_gateway)
-    if route.redirect:
-        yield from _redirect(route.redirect, (*path, "redirect"))
-    if route.direct_response:
-        yield from _direct_response(route.direct_response, (*path, "directResponse"))
-    if route.rewrite:
-        yield from _rewrite(route.rewrite, (*path, "rewrite"))
-    if route.fault:
-        yield from _fault(route.fault, (*path, "fault"))
-    if route.retries:
-        yield from _retries(route.retries, (*path, "retries"))
-    if route.timeout is not None and route.timeout < MILLISECOND:
-        yield Problem((*path, "timeout"), "duration must be greater than 1ms")
-    if route.cors_policy:
-        yield from _cors(route.cors_policy, (*path, "corsPolicy"))
-    yield from _destinations(route, path)
-    yield from _mirrors(route, path)
-    yield from _headers(route.headers, (*path, "headers"), rewrite=route.rewrite)
-
-
-def _action(route: HTTPRoute, path: Path) -> Iterator[Problem]:
-    exclusive = {
+def _action(route: HTTPRoute) -> Iterator[Problem]:
+    others = {
         "route": bool(route.route),
         "fault": route.fault is not None,
         "rewrite": route.rewrite is not None,
         "mirror": route.mirror is not None or bool(route.mirrors),
     }
-    if route.redirect:
-        for field in (name for name, present in exclusive.items() if present):
-            yield Problem(path, f"HTTP route cannot contain both {field} and redirect")
-    if route.direct_response:
-        for field in (name for name, present in exclusive.items() if present):
-            yield Problem(path, f"HTTP route cannot contain both {field} and direct_response")
+    for name, action in (("redirect", route.redirect), ("direct_response", route.direct_response)):
+        for other in (other for other, present in others.items() if present and action):
+            yield Problem((), f"HTTP route cannot contain both {other} and {name}")
     if route.redirect and route.direct_response:
-        yield Problem(path, "HTTP route cannot contain both redirect and direct_response")
+        yield Problem((), "HTTP route cannot contain both redirect and direct_response")
     if not (route.route or route.redirect or route.direct_response or route.delegate):
-        yield Problem(path, "HTTP route, redirect or direct_response is required")
+        yield Problem((), "HTTP route, redirect or direct_response is required")
+    if route.mirror and route.mirrors:
+        yield Problem((), "HTTP route cannot contain both mirror and mirrors")
+    if len(route.route) > 1 and sum(max(entry.weight, 0) for entry in route.route) == 0:
+        yield Problem(("route",), "total destination weight = 0")
 
 
-def _match(match: HTTPMatchRequest, path: Path, *, on_gateway: bool) -> Iterator[Problem]:
+def _matches(spec: VirtualServiceSpec) -> Iterator[Problem]:
+    on_gateway = any(gateway != "mesh" for gateway in spec.gateways)
+    for index, route in enumerate(spec.http):
+        for position, match in enumerate(route.match):
+            for problem in _match(match, on_gateway=on_gateway):
+                path = ("http", index, "match", position, *problem.path)
+                yield Problem(path, problem.reason, problem.severity)
+
+
+def _match(match: HTTPMatchRequest, *, on_gateway: bool) -> Iterator[Problem]:
     for field in ("uri", "scheme", "method", "authority"):
         if (value := getattr(match, field)) is not None:
-            yield from _string_match(value, (*path, field), field, empty_prefix=field == "uri")
+            yield from _string_match(value, (field,), field)
             if value == StringMatch():
-                yield Problem((*path, field), f"{field} match needs exact, prefix or regex")
+                yield Problem((field,), f"{field} match needs exact, prefix or regex")
     for field, headers in (
         ("headers", match.headers),
         ("withoutHeaders", match.without_headers),
         ("queryParams", match.query_params),
     ):
         for name, value in headers.items():
-            where = (*path, field, name)
             if value is None:
-                yield Problem(where, f"header match {name} cannot be null")
+                yield Problem((field, name), f"header match {name} cannot be null")
                 continue
             if not name:
-                yield Problem(where, f"{field} match needs a name")
+                yield Problem((field, name), f"{field} match needs a name")
             if name.startswith(CLAIM_PREFIX):
                 if not on_gateway or "mesh" in match.gateways:
-                    yield Problem(
-                        where, "JWT claim based routing is only supported for gateway, found mesh"
-                    )
+                    reason = "JWT claim based routing is only supported for gateway, found mesh"
+                    yield Problem((field, name), reason)
                 if claim_path(name) is None:
-                    yield Problem(where, f'"{name}" names no claim')
-            yield from _string_match(value, where, name)
-    if match.port is not None and (problem := port_problem(match.port)):
-        yield Problem((*path, "port"), problem)
+                    yield Problem((field, name), f'"{name}" names no claim')
+            yield from _string_match(value, (field, name), name)
     if match.source_labels and match.gateways and "mesh" not in match.gateways:
-        yield Problem(
-            (*path, "sourceLabels"),
-            "sourceLabels are ignored: this match names a gateway",
-            "warning",
-        )
+        reason = "sourceLabels are ignored: this match names a gateway"
+        yield Problem(("sourceLabels",), reason, "warning")
 
 
 def claim_path(name: str) -> list[str] | None:
-    """The path in `@request.auth.claims.a.b` or `@request.auth.claims[a][b]`; None if bad."""
+    """Returns the path in `@request.auth.claims.a.b` or `@request.auth.claims[a][b]`.
+
+    None if there is none.
+    """
     rest = name.removeprefix(CLAIM_PREFIX)
     if rest.startswith("."):
         parts = rest[1:].split(".")
@@ -382,249 +179,128 @@ def claim_path(name: str) -> list[str] | None:
     return parts if parts and "".join(f"[{part}]" for part in parts) == rest else None
 
 
-def _string_match(
-    match: StringMatch, path: Path, name: str, *, empty_prefix: bool = False
-) -> Iterator[Problem]:
-    given = {k: v for k, v in match.model_dump().items() if v is not None}
-    if len(given) > 1:
-        yield Problem(path, f"only one of {', '.join(given)} may be set")
-    for kind, value in given.items():
-        if not value and not (empty_prefix and kind == "prefix"):
-            yield Problem((*path, kind), f'"{name}" must not be empty: {kind} match has no value')
-    if match.regex and match.regex != "*" and (problem := regex_problem(match.regex)):
+def _string_match(match: StringMatch, path: Path, name: str) -> Iterator[Problem]:
+    for key, value in match.model_dump(exclude_none=True).items():
+        if not value and (*path, key) != ("uri", "prefix"):
+            reason = f'"{name}" must not be empty: {key} match has no value'
+            yield Problem((*path, key), reason)
+    plain = match.regex == "*" and name not in ("uri", "scheme", "method", "authority")
+    if match.regex and not plain and (problem := regex_problem(match.regex)):
         yield Problem((*path, "regex"), problem)
-    if match.regex == "*" and name in ("uri", "scheme", "method", "authority"):
-        yield Problem((*path, "regex"), regex_problem("*") or "")
 
 
-def _redirect(redirect: HTTPRedirect, path: Path) -> Iterator[Problem]:
-    if not any((redirect.uri, redirect.authority, redirect.scheme, redirect.port)) and not (
-        redirect.derive_port
-    ):
-        yield Problem(path, "redirect must specify URI, authority, scheme, or port")
-    if redirect.port is not None and redirect.derive_port is not None:
-        yield Problem(path, "only one of port and derivePort may be set")
-    if redirect.port is not None and (problem := port_problem(redirect.port)):
-        yield Problem((*path, "port"), problem)
-    if redirect.scheme not in (None, "http", "https"):
-        yield Problem((*path, "scheme"), "redirect scheme must be http or https")
-    if redirect.redirect_code not in (None, 0, 301, 302, 303, 307, 308):
-        code = redirect.redirect_code
-        yield Problem(
-            (*path, "redirectCode"),
-            f"{code} is no redirect; Envoy knows 301, 302, 303, 307 and 308",
-        )
+def _origin(origin: StringMatch) -> Iterator[Problem]:
+    yield from _string_match(origin, (), "allowOrigins")
+    if origin == StringMatch():
+        yield Problem((), "needs exact, prefix or regex")
 
 
-def _direct_response(response: HTTPDirectResponse, path: Path) -> Iterator[Problem]:
-    if not 200 <= response.status <= 599:
-        yield Problem((*path, "status"), f"HTTP status {response.status} is not in range 200-599")
-    if response.body and (response.body.string is None) == (response.body.bytes is None):
-        yield Problem((*path, "body"), "exactly one of string and bytes must be set")
-    if response.body:
-        size = len((response.body.string or "").encode()) + len(response.body.bytes or "")
-        if size > 1024 * 1024:
-            yield Problem((*path, "body"), "body is larger than 1 MiB")
-        elif size > 100 * 1024:
-            yield Problem(
-                (*path, "body"),
-                "large direct_responses may impact control plane performance",
-                "warning",
-            )
+def _redirect(redirect: HTTPRedirect) -> Iterator[Problem]:
+    given = (redirect.uri, redirect.authority, redirect.scheme, redirect.port)
+    if not any((*given, redirect.derive_port)):
+        yield Problem((), "redirect must specify URI, authority, scheme, or port")
 
 
-def _rewrite(rewrite: HTTPRewrite, path: Path) -> Iterator[Problem]:
+def _body_size(response: HTTPDirectResponse) -> Iterator[Problem]:
+    body = response.body
+    size = len((body.string or "").encode()) + len(body.bytes or "") if body else 0
+    if size > 1024 * 1024:
+        yield Problem(("body",), "body is larger than 1 MiB")
+    elif size > 100 * 1024:
+        reason = "large direct_responses may impact control plane performance"
+        yield Problem(("body",), reason, "warning")
+
+
+def _rewrite(rewrite: HTTPRewrite) -> Iterator[Problem]:
     regex = rewrite.uri_regex_rewrite
     if not (rewrite.uri or rewrite.authority or regex) or (rewrite.uri and regex):
         yield Problem(
-            path,
+            (),
             "rewrite must specify at least one of URI, UriRegexRewrite, or authority. "
             "Only one of URI or UriRegexRewrite may be specified",
         )
-    if regex:
-        if not regex.match or not regex.rewrite:
-            yield Problem((*path, "uriRegexRewrite"), "match and rewrite must both be set")
-        elif problem := regex_problem(regex.match):
-            yield Problem((*path, "uriRegexRewrite", "match"), problem)
-
-
-def percent_problem(percent: Percent | None, path: Path) -> Iterator[Problem]:
-    value = percent.value if percent else 0.0
-    if value != 0 and not 0.0001 <= value <= 100:
-        yield Problem(
-            (*path, "value"),
-            f"percentage {value:g} is neither 0.0, nor in range [0.0001, 100.0]",
-        )
-
-
-def _fault(fault: HTTPFaultInjection, path: Path) -> Iterator[Problem]:
-    if not (fault.delay or fault.abort):
-        yield Problem(path, "HTTP fault injection must have an abort and/or a delay")
-    if fault.delay:
-        where: Path = (*path, "delay")
-        yield from percent_problem(fault.delay.percentage, (*where, "percentage"))
-        if fault.delay.percent is not None and not 0 <= fault.delay.percent <= 100:
-            yield Problem((*where, "percent"), "percentage must be in range 0..100")
-        if fault.delay.fixed_delay is None and fault.delay.exponential_delay is None:
-            yield Problem(where, "delay needs fixedDelay")
-        elif fault.delay.fixed_delay is not None and fault.delay.fixed_delay < MILLISECOND:
-            yield Problem((*where, "fixedDelay"), "duration must be greater than 1ms")
-        if fault.delay.percentage is None and not fault.delay.percent:
-            yield Problem(where, "without percentage the delay is never injected", "warning")
-    if fault.abort:
-        where = (*path, "abort")
-        abort = fault.abort
-        yield from percent_problem(abort.percentage, (*where, "percentage"))
-        if abort.http2_error is not None:
-            yield Problem((*where, "http2Error"), "HTTP/2 abort fault injection not supported yet")
-        given = [
-            v for v in (abort.http_status, abort.grpc_status, abort.http2_error) if v is not None
-        ]
-        if len(given) != 1:
-            yield Problem(where, "abort needs exactly one of httpStatus and grpcStatus")
-        if abort.http_status is not None and not 200 <= abort.http_status <= 599:
-            yield Problem(
-                (*where, "httpStatus"), f"HTTP status {abort.http_status} is not in range 200-599"
-            )
-        if abort.grpc_status is not None and grpc_status(abort.grpc_status) is None:
-            yield Problem(
-                (*where, "grpcStatus"), f"gRPC status {abort.grpc_status} is not supported"
-            )
-        if abort.percentage is None:
-            yield Problem(where, "without percentage the abort is never injected", "warning")
+    if regex and not (regex.match and regex.rewrite):
+        yield Problem(("uriRegexRewrite",), "match and rewrite must both be set")
+    elif regex and (problem := regex_problem(regex.match)):
+        yield Problem(("uriRegexRewrite", "match"), problem)
 
 
 def grpc_status(name: str) -> int | None:
-    """The number of a gRPC status given as name or number; None when there is no such status."""
+    """Returns the number of a gRPC status given as name or number; None if there is none."""
     if name.isdecimal():
         return int(name) if int(name) < len(GRPC_STATUSES) else None
     return GRPC_STATUSES.index(name) if name in GRPC_STATUSES else None
 
 
-def _retries(retries: HTTPRetry, path: Path) -> Iterator[Problem]:
-    if retries.attempts < 0:
-        yield Problem((*path, "attempts"), "attempts cannot be negative")
-    if retries.attempts == 0 and (
-        retries.per_try_timeout is not None or retries.retry_on or retries.retry_remote_localities
-    ):
-        yield Problem(path, "http retry policy configured when attempts are set to 0 (disabled)")
-    for field, value in (
-        ("perTryTimeout", retries.per_try_timeout),
-        ("backoff", retries.backoff),
-    ):
-        if value is not None and value < MILLISECOND:
-            yield Problem((*path, field), "duration must be greater than 1ms")
-    for token in (retries.retry_on or "").split(",") if retries.retry_on else ():
-        if token.strip() in RETRY_POLICIES:
-            continue
-        if token.strip().isdecimal() and 100 <= int(token) <= 599:
-            continue
-        yield Problem(
-            (*path, "retryOn"), f"{token or 'an empty value'} is not a valid retryOn policy"
-        )
+def _retries(retries: HTTPRetry) -> bool:
+    """Returns whether a policy without attempts is otherwise empty."""
+    others = (retries.per_try_timeout, retries.retry_on, retries.retry_remote_localities)
+    return retries.attempts != 0 or not (others[0] is not None or any(others[1:]))
 
 
-def _cors(cors: CorsPolicy, path: Path) -> Iterator[Problem]:
-    for index, origin in enumerate(cors.allow_origins):
-        yield from _string_match(origin, (*path, "allowOrigins", index), "allowOrigins")
-        if origin == StringMatch():
-            yield Problem((*path, "allowOrigins", index), "needs exact, prefix or regex")
-    for index, method in enumerate(cors.allow_methods):
-        if method not in (
-            ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE", "*"]
-        ):
-            yield Problem(
-                (*path, "allowMethods", index), f'"{method}" is not a supported HTTP method'
-            )
-    if cors.max_age is not None and (cors.max_age < MILLISECOND or cors.max_age.microseconds):
-        yield Problem((*path, "maxAge"), "only whole seconds are supported")
+def _retry_on(conditions: str) -> Iterator[Problem]:
+    for token in conditions.split(",") if conditions else ():
+        status = token.strip().isdecimal() and 100 <= int(token) <= 599
+        if token.strip() not in RETRY_POLICIES and not status:
+            yield Problem((), f"{token or 'an empty value'} is not a valid retryOn policy")
 
 
-def destination_problems(destination: Destination, path: Path) -> Iterator[Problem]:
-    if not destination.host:
-        yield Problem((*path, "host"), "destination host is required")
-    elif destination.host == "*":
-        yield Problem((*path, "host"), f"invalid destination host {destination.host}")
-    elif problem := host_problem(destination.host):
-        yield Problem((*path, "host"), problem)
-    if destination.subset and not is_dns_label(destination.subset):
-        yield Problem((*path, "subset"), f"subset name is invalid: {destination.subset}")
-    if destination.port and (problem := port_problem(destination.port.number)):
-        yield Problem((*path, "port", "number"), problem)
+def _destination_host(host: str) -> str | None:
+    if not host:
+        return "destination host is required"
+    return f"invalid destination host {host}" if host == "*" else host_problem(host)
 
 
-def _destinations(route: HTTPRoute, path: Path) -> Iterator[Problem]:
-    for index, entry in enumerate(route.route):
-        where = (*path, "route", index)
-        yield from destination_problems(entry.destination, (*where, "destination"))
-        if entry.weight < 0:
-            yield Problem((*where, "weight"), f"weight {entry.weight} < 0")
-        yield from _headers(entry.headers, (*where, "headers"), rewrite=route.rewrite)
-    if len(route.route) > 1 and sum(max(entry.weight, 0) for entry in route.route) == 0:
-        yield Problem((*path, "route"), "total destination weight = 0")
-
-
-def _mirrors(route: HTTPRoute, path: Path) -> Iterator[Problem]:
-    if route.mirror and route.mirrors:
-        yield Problem(path, "HTTP route cannot contain both mirror and mirrors")
-    if route.mirror:
-        yield from destination_problems(route.mirror, (*path, "mirror"))
-    for index, mirror in enumerate(route.mirrors):
-        where = (*path, "mirrors", index)
-        yield from destination_problems(mirror.destination, (*where, "destination"))
-        yield from _mirror_percent(mirror.percentage, (*where, "percentage"))
-    yield from _mirror_percent(route.mirror_percentage, (*path, "mirrorPercentage"))
-    for field, percent in (
-        ("mirrorPercent", route.mirror_percent),
-        ("mirror_percent", route.mirror_percent_snake),
-    ):
-        if percent is not None and percent > 100:
-            yield Problem((*path, field), "mirror_percent must have a max value of 100")
-
-
-def _mirror_percent(percent: Percent | None, path: Path) -> Iterator[Problem]:
-    if percent and percent.value > 100:
-        yield Problem((*path, "value"), "mirror_percentage must have a max value of 100")
-    elif percent:
-        yield from percent_problem(percent, path)
+def _mirror_percent(percent: float) -> str | None:
+    if percent > 100:
+        return "mirror_percentage must have a max value of 100"
+    return percent_problem(percent)
 
 
 _HEADER_NAME = re.compile(r"[-!#$%&'*+.^_`|~0-9a-zA-Z]+")
 
 
-def _headers(
-    headers: Headers | None, path: Path, *, rewrite: HTTPRewrite | None
-) -> Iterator[Problem]:
-    if headers is None:
-        return
-    authority = [rewrite.authority] if rewrite and rewrite.authority else []
+def _is_authority(name: str) -> bool:
+    return name.lower() in ("host", ":authority")
+
+
+def _headers(route: HTTPRoute) -> Iterator[Problem]:
+    found: list[tuple[Path, Headers | None]] = [
+        (("route", index, "headers"), entry.headers) for index, entry in enumerate(route.route)
+    ]
+    for path, headers in (*found, (("headers",), route.headers)):
+        rewritten = route.rewrite is not None and bool(route.rewrite.authority)
+        request = headers.request if headers is not None else None
+        names = (*request.set, *request.add) if request is not None else ()
+        if headers is not None and rewritten + sum(map(_is_authority, names)) > 1:
+            yield Problem(path, "authority header cannot be set multiple times")
+
+
+def _header_operations(operations: HeaderOperations) -> Iterator[Problem]:
+    for verb, values in (("set", operations.set), ("add", operations.add)):
+        for name, value in values.items():
+            if re.search(r"[\r\n\0]", value):
+                yield Problem((verb, name), "a header value is one line")
+            elif problem := _format_problem(value):
+                yield Problem((verb, name), problem)
+
+
+def _header_names(headers: Headers) -> Iterator[Problem]:
     for direction, operations in (("request", headers.request), ("response", headers.response)):
         if operations is None:
             continue
-        for verb, names in (
-            ("set", operations.set),
-            ("add", operations.add),
-            ("remove", operations.remove),
+        for name, path in (
+            *((name, ("set", name)) for name in operations.set),
+            *((name, ("add", name)) for name in operations.add),
+            *((name, ("remove",)) for name in operations.remove),
         ):
-            for name in names:
-                where = (*path, direction, verb, *((name,) if verb != "remove" else ()))
-                if direction == "request" and name.lower() in ("host", ":authority"):
-                    if verb != "remove":
-                        authority.append(name)
-                elif not _HEADER_NAME.fullmatch(name):
-                    yield Problem(where, f'"{name}" is not a valid header name')
-        for verb, values in (("set", operations.set), ("add", operations.add)):
-            for name, value in values.items():
-                if re.search(r"[\r\n\0]", value):
-                    yield Problem((*path, direction, verb, name), "a header value is one line")
-                elif problem := _format_problem(value):
-                    yield Problem((*path, direction, verb, name), problem)
-    if len(authority) > 1:
-        yield Problem(path, "authority header cannot be set multiple times")
+            authority = direction == "request" and _is_authority(name)
+            if not authority and not _HEADER_NAME.fullmatch(name):
+                yield Problem((direction, *path), f'"{name}" is not a valid header name')
 
 
 def _format_problem(value: str) -> str | None:
-    """Header values are Envoy format strings: `%%` is a percent sign, `%REQ(x)%` an expression."""
+    """Checks a header value, which is a format string of Envoy: `%%` is a percent sign."""
     rest = value.replace("%%", "")
     if "%" not in rest:
         return None
@@ -633,11 +309,11 @@ def _format_problem(value: str) -> str | None:
     return "a literal % is written %% (header values are Envoy format strings)"
 
 
-def _unreachable(spec: VirtualServiceSpec, path: Path) -> Iterator[Problem]:
+def _unreachable(spec: VirtualServiceSpec) -> Iterator[Problem]:
     catch_all: int | None = None
     seen: dict[str, int] = {}
     for index, route in enumerate(spec.http):
-        where = (*path, "http", index)
+        where = ("http", index)
         if catch_all is not None:
             yield Problem(
                 where,
@@ -661,7 +337,7 @@ def _unreachable(spec: VirtualServiceSpec, path: Path) -> Iterator[Problem]:
 
 
 def match_is_catch_all(match: HTTPMatchRequest) -> bool:
-    """Whether every request meets this match, wherever it comes from."""
+    """Returns whether every request meets this match, wherever it comes from."""
     uri = match.uri
     every_path = uri is None or uri.prefix in ("", "/") or uri.regex in (".*", "*")
     return every_path and not (
@@ -678,14 +354,128 @@ def match_is_catch_all(match: HTTPMatchRequest) -> bool:
     )
 
 
-KINDS: tuple[Kind, ...] = (
-    Kind(
-        group="networking.istio.io",
-        kind="VirtualService",
-        plural="virtualservices",
-        versions=NETWORKING_VERSIONS,
-        body=VirtualService,
-        short_names=("vs",),
-        validate=validate,
+CHECKS = (
+    refused(
+        "spec.tls",
+        "tls routes; HTTPS leaves the lab by the SNI of a ServiceEntry, without a VirtualService",
     ),
+    refused("spec.tcp", "tcp routes; a TCP service has its one default route"),
+    refused("spec.http[].delegate", "route delegation; write the routes into this VirtualService"),
+    refused("**.exponentialDelay", "Istio hides this field and does not implement it"),
+    warned("**.delay.percent", "percent is deprecated; use percentage.value"),
+    warned("**.mirrorPercent", "mirrorPercent is deprecated; use mirrorPercentage.value"),
+    warned("**.mirror_percent", "mirror_percent is deprecated; use mirrorPercentage.value"),
+    warned("**.allowOrigin", "allowOrigin is deprecated; use allowOrigins"),
+    # Hosts and gateways.
+    Check("spec.hosts", bool, "virtual service must have at least one host"),
+    Check("spec", _hosts),
+    Check(
+        "spec.gateways[]",
+        lambda name: name.rsplit("/", 1)[-1] != "" and name.count("/") < 2,
+        '"{value}" is not "name" or "ns/name"',
+    ),
+    Check("spec.exportTo", export_to),
+    Check(
+        "spec",
+        lambda spec: bool(spec.http or spec.tls or spec.tcp),
+        "http, tcp or tls must be provided in virtual service",
+    ),
+    # Routes.
+    Check("spec.http[]", _action),
+    Check("spec", _matches),
+    Check("spec.http[].match[].port", port_problem),
+    Check("spec.http[].redirect", _redirect),
+    Check("spec.http[].redirect.port", port_problem),
+    Check(
+        "spec.http[].redirect.scheme",
+        lambda scheme: scheme in ("http", "https"),
+        "redirect scheme must be http or https",
+    ),
+    Check(
+        "spec.http[].redirect.redirectCode",
+        lambda code: code in (0, 301, 302, 303, 307, 308),
+        "{value} is no redirect; Envoy knows 301, 302, 303, 307 and 308",
+    ),
+    Check(
+        "**.directResponse|abort.status|httpStatus",
+        within(200, 599),
+        "HTTP status {value} is not in range 200-599",
+    ),
+    Check("**.directResponse.body", exactly_one, "exactly one of string and bytes must be set"),
+    Check("**.directResponse", _body_size),
+    Check("spec.http[].rewrite", _rewrite),
+    # Faults and retries.
+    Check(
+        "**.fault",
+        lambda fault: fault.delay is not None or fault.abort is not None,
+        "HTTP fault injection must have an abort and/or a delay",
+    ),
+    Check("**.fault.delay|abort.percentage.value", percent_problem),
+    Check("**.delay.percent", within(0, 100), "percentage must be in range 0..100"),
+    Check(
+        "**.delay",
+        lambda delay: delay.fixed_delay is not None or delay.exponential_delay is not None,
+        "delay needs fixedDelay",
+    ),
+    Check(
+        "**.delay",
+        lambda delay: delay.percentage is not None or bool(delay.percent),
+        "without percentage the delay is never injected",
+        "warning",
+    ),
+    Check("**.abort.http2Error", never, "HTTP/2 abort fault injection not supported yet"),
+    Check("**.abort", exactly_one, "abort needs exactly one of httpStatus and grpcStatus"),
+    Check(
+        "**.abort.grpcStatus",
+        lambda status: grpc_status(status) is not None,
+        "gRPC status {value} is not supported",
+    ),
+    Check(
+        "**.abort",
+        lambda abort: abort.percentage is not None,
+        "without percentage the abort is never injected",
+        "warning",
+    ),
+    Check("**.retries.attempts", lambda count: count >= 0, "attempts cannot be negative"),
+    Check(
+        "**.retries",
+        _retries,
+        "http retry policy configured when attempts are set to 0 (disabled)",
+    ),
+    Check("**.retries.retryOn", _retry_on),
+    # CORS.
+    Check("**.corsPolicy.allowOrigins[]", _origin),
+    Check(
+        "**.corsPolicy.allowMethods[]",
+        lambda method: method in METHODS,
+        '"{value}" is not a supported HTTP method',
+    ),
+    Check(
+        "**.corsPolicy.maxAge",
+        lambda age: not age.microseconds,
+        "only whole seconds are supported",
+    ),
+    # Destinations, mirrors, headers.
+    Check("**.destination|mirror.host", _destination_host),
+    Check(
+        "**.destination|mirror.subset",
+        lambda name: not name or is_dns_label(name),
+        "subset name is invalid: {value}",
+    ),
+    Check("**.destination|mirror.port.number", port_problem),
+    Check("**.route[].weight", lambda weight: weight >= 0, "weight {value} < 0"),
+    Check("**.mirrors[].percentage.value", _mirror_percent),
+    Check("**.mirrorPercentage.value", _mirror_percent),
+    Check(
+        "**.mirrorPercent|mirror_percent",
+        lambda percent: percent <= 100,
+        "mirror_percent must have a max value of 100",
+    ),
+    Check("spec.http[].headers", _header_names),
+    Check("spec.http[].route[].headers", _header_names),
+    Check("**.headers.request|response", _header_operations),
+    Check("spec.http[]", _headers),
+    Check("spec", _unreachable),
 )
+
+KINDS = (kind(CHECKS),)

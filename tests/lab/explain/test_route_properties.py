@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from lab import names
 from lab.explain import request as explain
 from lab.explain.steps import Explanation
-from lab.kinds.virtual_service.checks import HTTPMatchRequest, StringMatch
+from lab.kinds.virtual_service.types import HTTPMatchRequest, StringMatch
 from tests.support import harness
 from tests.support.harness import Mesh
 from tests.support.properties import examples

@@ -22,7 +22,7 @@ from lab.istiod import authority, process
 from lab.manifests import load
 from lab.model import Pod, ProxyConfig, Snapshot
 from tests.support import sample
-from tests.support.fields import COMPANIONS, DOCUMENTS, schema_of
+from tests.support.fields import COMPANIONS, DOCUMENTS, SCHEMAS
 from tests.support.properties import examples
 from tests.support.repository import ISTIO, ROOT, name_of
 
@@ -190,7 +190,7 @@ def resources(draw: st.DrawFn) -> tuple[str, Any]:
     """A resource of `fields/`, with a few fields replaced, added or left out."""
     file, document = draw(st.sampled_from(WITH_SCHEMA))
     document = copy.deepcopy(document)
-    schema = schema_of(document["kind"])["properties"]["spec"]
+    schema = SCHEMAS[document["kind"]]["properties"]["spec"]
     for _ in range(draw(st.integers(1, 3))):
         document["spec"] = changed(draw, document["spec"], schema)
     return file, document

@@ -12,19 +12,22 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import yaml
-from pydantic import AliasChoices
-from pydantic.fields import FieldInfo
 
 from lab.envoy import translate
 from lab.kinds.mesh_config import becomes as mesh_config
 from lab.kinds.mesh_config.checks import MeshConfig
 from lab.manifests import load, registry
+from lab.resources.checks import fields, matches
+from lab.resources.fields import model_in
+from lab.resources.resource import Kind
 from tests.support import sample
-from tests.support.fields import COMPANIONS, DOCUMENTS, SCHEMAS, schema_of
+from tests.support.fields import COMPANIONS, DOCUMENTS, SCHEMAS
+
+KINDS = {kind.kind: kind for kind in registry.KINDS}
 
 Place = tuple[str | int, ...]
 Field = tuple[str, ...]
@@ -135,7 +138,7 @@ def dotted(place: Place) -> str:
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in place)[1:]
 
 
-@pytest.mark.parametrize("kind", sorted(name.rpartition("/")[2] for name in SCHEMAS))
+@pytest.mark.parametrize("kind", sorted(SCHEMAS))
 def test_every_field_of_istio_is_known(kind: str) -> None:
     """Each is refused with a reason, answered with a warning, or in `fields/`.
 
@@ -145,53 +148,60 @@ def test_every_field_of_istio_is_known(kind: str) -> None:
     others = [*REFUSED.get(kind, ()), *FOR_PEOPLE.get(kind, ())]
     specs += [yaml.safe_load(f"{{{text}}}") for text in others]
     shown = {
-        known[-1]
+        way_to(KINDS[kind], field(SCHEMAS[kind], place))[-1]
         for spec in specs
         for place in places({"spec": spec})
-        if (known := path_in_models(kind, field(schema_of(kind), place)))
     }
-    spec = schema_of(kind)["properties"]["spec"]
+    spec = SCHEMAS[kind]["properties"]["spec"]
     unknown = [
-        ".".join(found)
+        written(found)
         for found in fields_of(spec, ("spec",))
-        if (known := path_in_models(kind, found))
-        and known[-1] not in shown
-        and not any(answered(*step) for step in known)
+        if not answered(KINDS[kind], found) and way_to(KINDS[kind], found)[-1] not in shown
     ]
     assert unknown == []
 
 
 def test_every_field_of_the_mesh_configuration_is_known() -> None:
     """It has no schema to go by; the models say what there is."""
+    operator = KINDS["IstioOperator"]
     shown = {
-        known[-1]
+        way_to(operator, tuple("[]" if isinstance(step, int) else step for step in place))[-1]
         for _, document in DOCUMENTS
         if document["kind"] == "IstioOperator"
         for place in places({"spec": document["spec"]})
-        if (known := path_in_models("IstioOperator", tuple(map(str, steps(place)))))
     }
     silent = [
-        f"{model.__name__}.{name}"
-        for model in models(MeshConfig)
-        for name in model.model_fields
-        if (model, name) not in shown and not answered(model, name) and name not in NAMES
+        f"{path}.{name}"
+        for path, model in models(MeshConfig, "spec.meshConfig")
+        for _, name in fields(model)
+        if (model, name) not in shown
+        and not any(
+            check.reason and matches(check.where, f"{path}.{name}") for check in operator.checks
+        )
+        and name not in NAMES
     ]
     assert silent == []
 
 
-NAMES = ("trust_domain", "root_namespace")
+NAMES = ("trustDomain", "rootNamespace")
 """Settings with one value that the lab takes."""
 
 
-def steps(place: Place) -> Iterator[str | int]:
-    return (step for step in place if isinstance(step, str))
+def models(model: Any, path: str) -> Iterator[tuple[str, Any]]:
+    yield path, model
+    for attribute, name in fields(model):
+        if (inner := model_in(model.model_fields[attribute].annotation)) is not None:
+            yield from models(inner[0], f"{path}.{name}{inner[1]}")
 
 
-def models(model: Any) -> Iterator[Any]:
-    yield model
-    for info in model.model_fields.values():
-        if (inner := model_in(info.annotation)) is not None:
-            yield from models(inner)
+@pytest.mark.parametrize("kind", sorted(SCHEMAS))
+def test_every_refusal_is_of_a_field_that_istio_has(kind: str) -> None:
+    spec = SCHEMAS[kind]["properties"]["spec"]
+    known = [written(found) for found in fields_of(spec, ("spec",))]
+    checks = [check for check in KINDS[kind].checks if check.reason]
+    assert [
+        check.where for check in checks if not any(matches(check.where, name) for name in known)
+    ] == []
 
 
 @pytest.mark.parametrize(("kind", "spec"), [(k, spec) for k in REFUSED for spec in REFUSED[k]])
@@ -201,40 +211,42 @@ def test_what_is_refused_by_its_value(kind: str, spec: str) -> None:
         load.parse([("x", f"{head}spec: {{{spec}}}")])
 
 
-def path_in_models(kind: str, found: Field) -> list[tuple[Any, str]]:
+def way_to(kind: Kind, found: Field) -> list[tuple[Any, str]]:
     """The models along the way to a field, each with its field's name.
 
-    Where a model has no fields of its own to look at (a refused part of Istio, a map of text) the
-    way ends.
+    It ends at a model that has no fields of its own to look at: a refused part of Istio, or text.
     """
-    model: Any = next(item for item in registry.KINDS if item.kind == kind).body
+    model: Any = kind.body
     way: list[tuple[Any, str]] = []
     for name in found:
-        if name in ("[]", "{}"):
+        if name in ("[]", "{}") or model is None:
             continue
-        if model is None:
-            break
-        own = next((n for n, i in model.model_fields.items() if name in spellings(n, i)), None)
-        assert own is not None, f"{kind} has no field {'.'.join(found)}"
-        way.append((model, own))
-        model = model_in(model.model_fields[own].annotation)
+        attribute = next(
+            attribute
+            for attribute, info in model.model_fields.items()
+            if name in spellings(model, attribute)
+        )
+        way.append((model, dict(fields(model))[attribute]))
+        inner = model_in(model.model_fields[attribute].annotation)
+        model = inner[0] if inner is not None else None
     return way
 
 
-def spellings(name: str, info: FieldInfo) -> set[str]:
-    chosen = info.validation_alias
-    others = chosen.choices if isinstance(chosen, AliasChoices) else [info.alias or name]
-    return {str(other) for other in others}
+def spellings(model: Any, attribute: str) -> list[str]:
+    """The names of a field in YAML; `jwksUri` has two."""
+    alias = model.model_fields[attribute].validation_alias
+    return list(getattr(alias, "choices", [])) or [dict(fields(model))[attribute]]
 
 
-def answered(model: Any, name: str) -> bool:
-    """Whether a model refuses a field or warns about it."""
-    extra = model.model_fields[name].json_schema_extra
-    return isinstance(extra, dict) and bool({"refused", "ignored"} & set(extra))
+def written(found: Field) -> str:
+    """A field as a check names it: `spec.http[].match[].headers{}`."""
+    return ".".join(found).replace(".[]", "[]").replace(".{}", "{}")
 
 
-def model_in(annotation: Any) -> Any:
-    """The model inside `list[Model] | None` and the like."""
-    if isinstance(annotation, type) and hasattr(annotation, "model_fields"):
-        return annotation
-    return next((m for arg in get_args(annotation) if (m := model_in(arg)) is not None), None)
+def answered(kind: Kind, found: Field) -> bool:
+    """Whether a field, or one above it, is refused or is a warning."""
+    return any(
+        check.reason and matches(check.where, written(found[: end + 1]))
+        for end in range(len(found))
+        for check in kind.checks
+    )

@@ -1,0 +1,187 @@
+"""DestinationRule: the types of Istio 1.30.3.
+
+Written by `python -m scripts.istio_schema` from lab/resources/istio.json.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from lab.resources.resource import Check, Kind, Model
+from lab.resources.values import Duration, PositiveDuration, Unsigned
+
+
+class HTTPSettings(Model):
+    h2_upgrade_policy: Literal["DEFAULT", "DO_NOT_UPGRADE", "UPGRADE"] | None = None
+    http1_max_pending_requests: int = 0
+    http2_max_requests: int = 0
+    idle_timeout: PositiveDuration | None = None
+    max_concurrent_streams: int = 0
+    max_requests_per_connection: int = 0
+    max_retries: int = 0
+    use_client_protocol: bool = False
+
+
+class TcpKeepalive(Model):
+    interval: PositiveDuration | None = None
+    probes: Unsigned | None = None
+    time: PositiveDuration | None = None
+
+
+class TCPSettings(Model):
+    connect_timeout: PositiveDuration | None = None
+    idle_timeout: Duration | None = None
+    max_connection_duration: PositiveDuration | None = None
+    max_connections: int = 0
+    tcp_keepalive: TcpKeepalive | None = None
+
+
+class ConnectionPoolSettings(Model):
+    http: HTTPSettings | None = None
+    tcp: TCPSettings | None = None
+
+
+class CookieAttribute(Model):
+    name: str
+    value: str | None = None
+
+
+class HTTPCookie(Model):
+    attributes: list[CookieAttribute] = Field(default_factory=list)
+    name: str
+    path: str | None = None
+    ttl: Duration | None = None
+
+
+class Maglev(Model):
+    table_size: Annotated[int, Field(ge=0)] = 0
+
+
+class RingHash(Model):
+    minimum_ring_size: Annotated[int, Field(ge=0)] = 0
+
+
+class ConsistentHash(Model):
+    one_of = (
+        ("httpHeaderName", "httpCookie", "useSourceIp", "httpQueryParameterName"),
+        ("ringHash", "maglev"),
+    )
+    http_cookie: HTTPCookie | None = None
+    http_header_name: str | None = None
+    http_query_parameter_name: str | None = None
+    maglev: Maglev | None = None
+    minimum_ring_size: Annotated[int, Field(ge=0)] | None = None
+    ring_hash: RingHash | None = None
+    use_source_ip: bool | None = None
+
+
+class LocalityLbSetting(Model):
+    distribute: Any = None
+    enabled: bool | None = None
+    failover: Any = None
+    failover_priority: Any = None
+
+
+class Warmup(Model):
+    aggression: Annotated[float, Field(ge=0)] | None = None
+    duration: PositiveDuration
+    minimum_percent: Annotated[float, Field(ge=0, le=100)] | None = None
+
+
+class LoadBalancer(Model):
+    one_of = (("simple", "consistentHash"),)
+    consistent_hash: ConsistentHash | None = None
+    locality_lb_setting: LocalityLbSetting | None = None
+    simple: (
+        Literal[
+            "UNSPECIFIED", "LEAST_CONN", "RANDOM", "PASSTHROUGH", "ROUND_ROBIN", "LEAST_REQUEST"
+        ]
+        | None
+    ) = None
+    warmup: Warmup | None = None
+    warmup_duration_secs: PositiveDuration | None = None
+
+
+class OutlierDetection(Model):
+    base_ejection_time: PositiveDuration | None = None
+    consecutive_5xx_errors: Unsigned | None = Field(default=None, alias="consecutive5xxErrors")
+    consecutive_errors: int | None = None
+    consecutive_gateway_errors: Unsigned | None = None
+    consecutive_local_origin_failures: Unsigned | None = None
+    interval: PositiveDuration | None = None
+    max_ejection_percent: int | None = None
+    min_health_percent: int | None = None
+    split_external_local_origin_errors: bool = False
+
+
+class PortSelector(Model):
+    number: Unsigned
+
+
+class ClientTLSSettings(Model):
+    ca_certificates: str | None = None
+    ca_crl: Any = None
+    client_certificate: str | None = None
+    credential_name: Any = None
+    insecure_skip_verify: bool | None = None
+    mode: Literal["DISABLE", "SIMPLE", "MUTUAL", "ISTIO_MUTUAL"] = "DISABLE"
+    private_key: str | None = None
+    sni: str | None = None
+    subject_alt_names: list[str] = Field(default_factory=list)
+
+
+class PortTrafficPolicy(Model):
+    connection_pool: ConnectionPoolSettings | None = None
+    load_balancer: LoadBalancer | None = None
+    outlier_detection: OutlierDetection | None = None
+    port: PortSelector | None = None
+    tls: ClientTLSSettings | None = None
+
+
+class RetryBudget(Model):
+    min_retry_concurrency: Unsigned | None = None
+    percent: Annotated[float, Field(ge=0, le=100)] | None = None
+
+
+class TrafficPolicy(Model):
+    connection_pool: ConnectionPoolSettings | None = None
+    load_balancer: LoadBalancer | None = None
+    outlier_detection: OutlierDetection | None = None
+    port_level_settings: list[PortTrafficPolicy] = Field(default_factory=list, max_length=4096)
+    proxy_protocol: Any = None
+    retry_budget: RetryBudget | None = None
+    tls: ClientTLSSettings | None = None
+    tunnel: Any = None
+
+
+class Subset(Model):
+    labels: dict[str, str] = Field(default_factory=dict)
+    name: str
+    traffic_policy: TrafficPolicy | None = None
+
+
+class WorkloadSelector(Model):
+    match_labels: dict[str, Annotated[str, Field(max_length=63)]] = Field(
+        default_factory=dict, max_length=4096
+    )
+
+
+class DestinationRuleSpec(Model):
+    export_to: list[str] | None = None
+    host: str
+    subsets: list[Subset] = Field(default_factory=list)
+    traffic_policy: TrafficPolicy | None = None
+    workload_selector: WorkloadSelector | None = None
+
+
+class DestinationRule(Model):
+    spec: DestinationRuleSpec
+
+
+def kind(checks: tuple[Check, ...]) -> Kind:
+    """Returns the kind, with its names and versions."""
+    versions = ("v1", "v1beta1", "v1alpha3")
+    names = ("networking.istio.io", "DestinationRule", "destinationrules")
+    return Kind(*names, versions, DestinationRule, ("dr",), checks=checks)

@@ -1,0 +1,73 @@
+"""Gateway: the types of Istio 1.30.3.
+
+Written by `python -m scripts.istio_schema` from lab/resources/istio.json.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from lab.resources.resource import Check, Kind, Model
+from lab.resources.values import Unsigned
+
+
+class GatewayPort(Model):
+    name: str
+    number: Unsigned
+    protocol: str
+    target_port: Any = None
+
+
+class ServerTLSSettings(Model):
+    ca_cert_credential_name: Any = None
+    ca_certificates: Any = None
+    ca_crl: Any = None
+    cipher_suites: Any = None
+    credential_name: str | None = None
+    credential_names: Any = None
+    https_redirect: bool = False
+    max_protocol_version: Literal["TLS_AUTO", "TLSV1_0", "TLSV1_1", "TLSV1_2", "TLSV1_3"] | None = (
+        None
+    )
+    min_protocol_version: Literal["TLS_AUTO", "TLSV1_0", "TLSV1_1", "TLSV1_2", "TLSV1_3"] | None = (
+        None
+    )
+    mode: (
+        Literal[
+            "PASSTHROUGH", "SIMPLE", "MUTUAL", "AUTO_PASSTHROUGH", "ISTIO_MUTUAL", "OPTIONAL_MUTUAL"
+        ]
+        | None
+    ) = None
+    private_key: Any = None
+    server_certificate: Any = None
+    subject_alt_names: Any = None
+    tls_certificates: Any = None
+    verify_certificate_hash: Any = None
+    verify_certificate_spki: Any = None
+
+
+class Server(Model):
+    bind: Any = None
+    default_endpoint: Any = None
+    hosts: list[str]
+    name: str | None = None
+    port: GatewayPort
+    tls: ServerTLSSettings | None = None
+
+
+class GatewaySpec(Model):
+    selector: dict[str, str] = Field(default_factory=dict)
+    servers: list[Server] = Field(default_factory=list)
+
+
+class Gateway(Model):
+    spec: GatewaySpec
+
+
+def kind(checks: tuple[Check, ...]) -> Kind:
+    """Returns the kind, with its names and versions."""
+    versions = ("v1", "v1beta1", "v1alpha3")
+    names = ("networking.istio.io", "Gateway", "gateways")
+    return Kind(*names, versions, Gateway, ("gw",), checks=checks)

@@ -1,0 +1,61 @@
+"""ServiceEntry: the types of Istio 1.30.3.
+
+Written by `python -m scripts.istio_schema` from lab/resources/istio.json.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from lab.resources.resource import Check, Kind, Model
+from lab.resources.values import Unsigned
+
+
+class WorkloadEntry(Model):
+    address: Annotated[str, Field(max_length=256)] | None = None
+    labels: dict[str, str] = Field(default_factory=dict, max_length=256)
+    locality: Any = None
+    network: Any = None
+    ports: dict[str, Unsigned] = Field(default_factory=dict, max_length=128)
+    service_account: Annotated[str, Field(max_length=253)] | None = None
+    weight: Unsigned | None = None
+
+
+class ServiceEntryPort(Model):
+    name: Annotated[str, Field(max_length=256)]
+    number: Unsigned
+    protocol: Annotated[str, Field(max_length=256)] | None = None
+    target_port: Unsigned | None = None
+
+
+class WorkloadSelector(Model):
+    labels: dict[str, Annotated[str, Field(max_length=63)]] = Field(
+        default_factory=dict, max_length=256
+    )
+
+
+class ServiceEntrySpec(Model):
+    addresses: list[Annotated[str, Field(max_length=64)]] = Field(
+        default_factory=list, max_length=256
+    )
+    endpoints: list[WorkloadEntry] = Field(default_factory=list, max_length=4096)
+    export_to: list[str] | None = None
+    hosts: list[str] = Field(min_length=1, max_length=256)
+    location: Literal["MESH_EXTERNAL", "MESH_INTERNAL"] = "MESH_EXTERNAL"
+    ports: list[ServiceEntryPort] = Field(default_factory=list, max_length=256)
+    resolution: Literal["NONE", "STATIC", "DNS", "DNS_ROUND_ROBIN", "DYNAMIC_DNS"] = "NONE"
+    subject_alt_names: list[str] = Field(default_factory=list)
+    workload_selector: WorkloadSelector | None = None
+
+
+class ServiceEntry(Model):
+    spec: ServiceEntrySpec
+
+
+def kind(checks: tuple[Check, ...]) -> Kind:
+    """Returns the kind, with its names and versions."""
+    versions = ("v1", "v1beta1", "v1alpha3")
+    names = ("networking.istio.io", "ServiceEntry", "serviceentries")
+    return Kind(*names, versions, ServiceEntry, ("se",), checks=checks)

@@ -1,0 +1,188 @@
+"""VirtualService: the types of Istio 1.30.3.
+
+Written by `python -m scripts.istio_schema` from lab/resources/istio.json.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import AliasChoices, Field
+
+from lab.resources.resource import Check, Kind, Model
+from lab.resources.values import PositiveDuration, Unsigned
+
+
+class StringMatch(Model):
+    one_of = (("exact", "prefix", "regex"),)
+    exact: str | None = None
+    prefix: str | None = None
+    regex: str | None = None
+
+
+class CorsPolicy(Model):
+    allow_credentials: bool | None = None
+    allow_headers: list[str] = Field(default_factory=list)
+    allow_methods: list[str] = Field(default_factory=list)
+    allow_origin: list[str] | None = None
+    allow_origins: list[StringMatch] = Field(default_factory=list)
+    expose_headers: list[str] = Field(default_factory=list)
+    max_age: PositiveDuration | None = None
+    unmatched_preflights: Literal["UNSPECIFIED", "FORWARD", "IGNORE"] | None = None
+
+
+class HTTPBody(Model):
+    one_of = (("string", "bytes"),)
+    bytes: str | None = None
+    string: str | None = None
+
+
+class HTTPDirectResponse(Model):
+    body: HTTPBody | None = None
+    status: Unsigned
+
+
+class Percent(Model):
+    value: float = 0.0
+
+
+class FaultAbort(Model):
+    one_of = (("httpStatus", "grpcStatus", "http2Error"),)
+    grpc_status: str | None = None
+    http2_error: str | None = None
+    http_status: int | None = None
+    percentage: Percent | None = None
+
+
+class FaultDelay(Model):
+    one_of = (("fixedDelay", "exponentialDelay"),)
+    exponential_delay: Any = None
+    fixed_delay: PositiveDuration | None = None
+    percent: int | None = None
+    percentage: Percent | None = None
+
+
+class HTTPFaultInjection(Model):
+    abort: FaultAbort | None = None
+    delay: FaultDelay | None = None
+
+
+class HeaderOperations(Model):
+    add: dict[str, str] = Field(default_factory=dict)
+    remove: list[str] = Field(default_factory=list)
+    set: dict[str, str] = Field(default_factory=dict)
+
+
+class Headers(Model):
+    request: HeaderOperations | None = None
+    response: HeaderOperations | None = None
+
+
+class HTTPMatchRequest(Model):
+    authority: StringMatch | None = None
+    gateways: list[str] = Field(default_factory=list)
+    headers: dict[str, StringMatch | None] = Field(default_factory=dict)
+    ignore_uri_case: bool = False
+    method: StringMatch | None = None
+    name: str | None = None
+    port: Unsigned | None = None
+    query_params: dict[str, StringMatch | None] = Field(default_factory=dict)
+    scheme: StringMatch | None = None
+    source_labels: dict[str, str] = Field(default_factory=dict)
+    source_namespace: str | None = None
+    stat_prefix: str | None = None
+    uri: StringMatch | None = None
+    without_headers: dict[str, StringMatch | None] = Field(default_factory=dict)
+
+
+class PortSelector(Model):
+    number: Unsigned
+
+
+class Destination(Model):
+    host: str
+    port: PortSelector | None = None
+    subset: str | None = None
+
+
+class HTTPMirrorPolicy(Model):
+    destination: Destination
+    percentage: Percent | None = None
+
+
+class HTTPRedirect(Model):
+    one_of = (("port", "derivePort"),)
+    authority: str | None = None
+    derive_port: Literal["FROM_PROTOCOL_DEFAULT", "FROM_REQUEST_PORT"] | None = None
+    port: Unsigned | None = None
+    redirect_code: Unsigned | None = None
+    scheme: str | None = None
+    uri: str | None = None
+
+
+class HTTPRetry(Model):
+    attempts: int = 0
+    backoff: PositiveDuration | None = None
+    per_try_timeout: PositiveDuration | None = None
+    retry_ignore_previous_hosts: bool | None = None
+    retry_on: str | None = None
+    retry_remote_localities: bool | None = None
+
+
+class RegexRewrite(Model):
+    match: str = ""
+    rewrite: str = ""
+
+
+class HTTPRewrite(Model):
+    authority: str | None = None
+    uri: str | None = None
+    uri_regex_rewrite: RegexRewrite | None = None
+
+
+class HTTPRouteDestination(Model):
+    destination: Destination
+    headers: Headers | None = None
+    weight: int = 0
+
+
+class HTTPRoute(Model):
+    cors_policy: CorsPolicy | None = None
+    delegate: Any = None
+    direct_response: HTTPDirectResponse | None = None
+    fault: HTTPFaultInjection | None = None
+    headers: Headers | None = None
+    match: list[HTTPMatchRequest] = Field(default_factory=list)
+    mirror: Destination | None = None
+    mirror_percent: Unsigned | None = None
+    mirror_percentage: Percent | None = None
+    mirrors: list[HTTPMirrorPolicy] = Field(default_factory=list)
+    name: str | None = None
+    redirect: HTTPRedirect | None = None
+    retries: HTTPRetry | None = None
+    rewrite: HTTPRewrite | None = None
+    route: list[HTTPRouteDestination] = Field(default_factory=list)
+    timeout: PositiveDuration | None = None
+    mirror_percent_snake: Unsigned | None = Field(
+        default=None, validation_alias=AliasChoices("mirror_percent")
+    )
+
+
+class VirtualServiceSpec(Model):
+    export_to: list[str] | None = None
+    gateways: list[str] = Field(default_factory=list)
+    hosts: list[str] = Field(default_factory=list)
+    http: list[HTTPRoute] = Field(default_factory=list)
+    tcp: Any = None
+    tls: Any = None
+
+
+class VirtualService(Model):
+    spec: VirtualServiceSpec
+
+
+def kind(checks: tuple[Check, ...]) -> Kind:
+    """Returns the kind, with its names and versions."""
+    versions = ("v1", "v1beta1", "v1alpha3")
+    names = ("networking.istio.io", "VirtualService", "virtualservices")
+    return Kind(*names, versions, VirtualService, ("vs",), checks=checks)
