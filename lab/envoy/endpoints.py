@@ -76,7 +76,7 @@ def speaks_mtls(view: View, host: Host, port: ServicePort, subset: str, endpoint
         return endpoint.labels.get("security.istio.io/tlsMode") == "istio"
     if endpoint.pod.proxy == "none":
         return False
-    mode = peer_authentication.mode(view.snapshot, endpoint.pod, endpoint.port)
+    mode, _ = peer_authentication.mode(view.snapshot, endpoint.pod, endpoint.port)
     return mode != "DISABLE"
 
 
@@ -84,6 +84,6 @@ def auto_mtls(view: View, host: Host) -> bool:
     """Whether a cluster offers mutual TLS to endpoints that speak it."""
     if not view.snapshot.certificates or host.external:
         return False
-    if peer_authentication.namespace_mode(view.snapshot, host.namespace) == "DISABLE":
+    if peer_authentication.namespace_mode(view.snapshot, host.namespace)[0] == "DISABLE":
         return False
     return view.snapshot.mesh.get("enableAutoMtls") is not False

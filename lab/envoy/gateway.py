@@ -13,10 +13,10 @@ from lab.envoy.routes import VirtualHost
 from lab.kinds import services
 from lab.kinds.gateway.checks import Server
 from lab.kinds.virtual_service import becomes as virtual_service
-from lab.kinds.virtual_service.becomes import Attachment, Origin, Route
+from lab.kinds.virtual_service.becomes import Attachment, Route
 from lab.kinds.visible import View
 from lab.model import Json, Pod, Snapshot
-from lab.resources.resource import Resource
+from lab.resources.resource import Origin, Resource
 from lab.xds import TLS_INSPECTOR, extension, file_source, socket_address
 
 

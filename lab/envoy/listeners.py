@@ -14,7 +14,7 @@ from lab.kinds.services import Host
 from lab.kinds.telemetry import becomes as telemetry
 from lab.kinds.visible import View
 from lab.model import Json, PortProtocol, Service, ServicePort, Snapshot
-from lab.resources.resource import Problem, Resource
+from lab.resources.resource import Origin, Problem, Resource
 from lab.xds import HTTP_INSPECTOR, ROUTER, TLS_INSPECTOR, extension, file_source, socket_address
 
 Direction = Literal["inbound", "outbound", "gateway"]
@@ -278,7 +278,7 @@ def _inbound(view: View) -> Json:
     for target in ports:
         owner = owners.get(target)
         protocol: PortProtocol = owner[1].protocol if owner else "AUTO"
-        mode = inbound_mode(view, target)
+        mode, _ = inbound_mode(view, target)
         if mode == "DISABLE":
             plain.append(target)
         if protocol == "AUTO":
@@ -316,10 +316,13 @@ def _inspector(inspector: Json, without: list[int], count: int) -> list[Json]:
     return [{**inspector, "filter_disabled": disabled}]
 
 
-def inbound_mode(view: View, target: int) -> peer_authentication.Mode:
-    """The mutual TLS mode of a container port; without certificates all is plain text."""
+def inbound_mode(view: View, target: int) -> tuple[peer_authentication.Mode, Origin]:
+    """Returns the mutual TLS mode of a container port, and its origin.
+
+    Without certificates all is plain text.
+    """
     if not view.snapshot.certificates:
-        return "DISABLE"
+        return "DISABLE", Origin()
     return peer_authentication.mode(view.snapshot, view.pod, target)
 
 

@@ -8,10 +8,10 @@ from lab import names
 from lab.kinds.destination_rule import becomes as destination_rule
 from lab.kinds.services import Host
 from lab.kinds.virtual_service import becomes as virtual_service
-from lab.kinds.virtual_service.becomes import NO_TIMEOUT, Attachment, Origin, Route
+from lab.kinds.virtual_service.becomes import NO_TIMEOUT, Attachment, Route
 from lab.kinds.visible import View
 from lab.model import Json, ServicePort
-from lab.resources.resource import Source
+from lab.resources.resource import Origin
 from lab.xds import typed
 
 HTTP_PROTOCOLS = ("HTTP", "HTTP2", "GRPC", "AUTO")
@@ -23,9 +23,6 @@ ORIGINAL_DESTINATION = "x-envoy-original-dst-host"
 
 CATCH_ALLS = ("allow_any", "block_all")
 """The names of the virtual host for all that nobody knows, by outboundTrafficPolicy."""
-
-NOWHERE = Source("(default)", 0)
-"""The origin of what Istio does without being told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +187,6 @@ def _with_port(found: list[str], port: int) -> tuple[str, ...]:
 def catch_all(view: View) -> VirtualHost:
     """What requests for unknown hosts meet. CONNECT, by which a client asks its proxy for HTTPS,
     goes on to the listener of its port, which looks at the TLS server name as on a cluster."""
-    origin = Origin(view.sidecar.source if view.sidecar else NOWHERE)
     tunnels = [
         *(_connect(names.tunnel(port), f":{port}") for port in view.tunnel_ports()),
         _connect(names.TUNNEL, None),
@@ -208,7 +204,7 @@ def catch_all(view: View) -> VirtualHost:
             }
         }
     routes = [*tunnels, {"name": name, "match": {"prefix": "/"}, **rest}]
-    return VirtualHost(name, ("*",), tuple(Route(config, origin) for config in routes))
+    return VirtualHost(name, ("*",), tuple(Route(one, view.outbound_origin) for one in routes))
 
 
 def _connect(listener: str, suffix: str | None) -> Json:

@@ -2,7 +2,7 @@
 
 One filter an action, in the order in which Istio asks: AUDIT, DENY, ALLOW. A rule becomes one RBAC
 policy: its `to` are permissions, its `from` are principals, and each `when` goes to the one or the
-other. `authorization_decision` says in Python what these filters say in Envoy.
+other.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ from lab.kinds.virtual_service.checks import (
 from lab.kinds.visible import View
 from lab.model import Json
 from lab.resources.istio import Percent
-from lab.resources.resource import Path, Resource, Source
+from lab.resources.resource import Origin, Path, Resource
 from lab.xds import duration, typed
 
 FAULT = "envoy.filters.http.fault"
@@ -41,18 +41,6 @@ NO_TIMEOUT = "0s"
 """Istio's default; a missing timeout would be Envoy's 15 s."""
 
 DEFAULT_RETRY_ON = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """The manifest (and the place in it) that something generated comes from."""
-
-    source: Source
-    path: Path = ()
-    resource: Resource | None = None
-
-    def __str__(self) -> str:
-        return self.source.at(*self.path)
 
 
 @dataclass(frozen=True, slots=True)
