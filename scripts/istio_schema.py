@@ -208,7 +208,7 @@ class Types:
         self._model(self._entry["schema"], self._kind, "")
         body = "\n\n".join(self._classes.values())
         head = (
-            f'"""{self._kind}: types of Istio's API.\n\n'
+            f'"""{self._kind}: types of the API of Istio.\n\n'
             'Written by `python -m scripts.istio_schema` from lab/resources/istio.json.\n"""\n\n'
             "from __future__ import annotations\n\n"
         )

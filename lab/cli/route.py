@@ -1,4 +1,4 @@
-"""`guestbook route`: what a request would meet, said without sending it."""
+"""`guestbook route`: the configuration that a request would meet, without sending it."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ def register(app: typer.Typer) -> None:
 def route(
     context: typer.Context,
     request: Annotated[
-        list[str], typer.Argument(metavar="[METHOD] URL", help="As in GET http://ui/; tcp:// too.")
+        list[str],
+        typer.Argument(metavar="[METHOD] URL", help="For example GET http://ui/; also tcp://."),
     ],
     source: Annotated[
         str,
         typer.Option(
             "--from",
-            help="Who asks: a pod, a Deployment or an app label; `ingress` is a client outside.",
+            help="The client: a pod, a Deployment or an app label; `ingress` is one outside.",
         ),
     ] = GATEWAY,
     header: Annotated[
@@ -41,13 +42,13 @@ def route(
     ] = None,
     claim: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="A claim of the accepted token it carries."),
+        typer.Option(metavar="NAME=VALUE", help="A claim of its accepted token."),
     ] = None,
     filename: Files = None,
     output: Annotated[str, typer.Option("--output", "-o", help="text or json.")] = "text",
     namespace: Namespace = None,
 ) -> None:
-    """Say which listener, route, fault, subset, retry, mirror and policies a request would meet.
+    """Show the listener, route, fault, subset, retry, mirror and policies a request would meet.
 
     Nothing is sent, and with -f no lab has to run: a mesh configuration can
     be tested like code. Each step names the file and the line that it comes
@@ -62,6 +63,7 @@ def route(
     """
     from lab.cluster import offline
     from lab.explain import request as explain
+    from lab.explain.interpret.matchers import NoAnswerError
 
     if output not in ("text", "json"):
         raise FailureError(f"unknown output {output}: text or json")
@@ -79,7 +81,7 @@ def route(
         found = explain.explain(
             snapshot, pod, method, url, _pairs(header, ":"), dict(_claims(claim)) or None
         )
-    except explain.QuestionError as error:
+    except NoAnswerError as error:
         raise FailureError(str(error)) from None
     if output == "json":
         typer.echo(json.dumps({"from": f"{pod.namespace}/{pod.name}", **found.json()}, indent=2))
@@ -118,7 +120,7 @@ def _claims(values: Sequence[str] | None) -> list[tuple[str, object]]:
 
 
 def _from_files(names: Sequence[str]) -> list[Resource]:
-    """The manifests, and the ingress gateway that Istio installs unless they bring one."""
+    """The resources of manifests, and Istio's ingress gateway unless they have one."""
     from lab.manifests import load
 
     try:
@@ -132,7 +134,7 @@ def _from_files(names: Sequence[str]) -> list[Resource]:
 
 
 def _from_lab(folder: Path) -> list[Resource]:
-    """What is applied in the lab of a state folder, running or not."""
+    """The resources applied in the lab of a state folder, running or not."""
     from lab.cluster.state import State
     from lab.cluster.store import Store
 
@@ -148,7 +150,7 @@ def _from_lab(folder: Path) -> list[Resource]:
 
 
 def _pods(lab: Client) -> list[dict[str, Any]] | None:
-    """The pods of a running lab; None when it does not run."""
+    """The pods of a running lab as JSON; None when it does not run."""
     try:
         items: list[dict[str, Any]] = lab.call("objects", kinds=["pods"], namespace=None)["items"]
     except FailureError:
@@ -157,7 +159,7 @@ def _pods(lab: Client) -> list[dict[str, Any]] | None:
 
 
 def _published(snapshot: Snapshot, lab: Client) -> Snapshot:
-    """The same mesh, its gateways with the ports at which the lab publishes them."""
+    """The same mesh; its gateways have the ports at which the lab publishes them."""
     from dataclasses import replace
     from urllib.parse import urlsplit
 
@@ -179,11 +181,10 @@ def _published(snapshot: Snapshot, lab: Client) -> Snapshot:
 
 
 def caller(snapshot: Snapshot, name: str, namespace: str | None) -> Pod:
-    """The pod called by its name, its workload's name or its app label; `ingress` is a gateway.
+    """Returns the pod of a pod's, a workload's or an app's name; `ingress` is a gateway's.
 
     The name may have a kind (`deploy/ui`) or a namespace (`noistio/curl`) before it; without a
-    namespace `default` comes first. Raises FailureError when there is no such pod, naming those
-    there are.
+    namespace `default` comes first. Raises FailureError, naming the known pods, when none fits.
     """
     from lab.manifests import registry
 

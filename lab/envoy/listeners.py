@@ -148,7 +148,7 @@ def _inbound(view: View) -> Json:
     pod = view.pod
     owners = clusters.inbound_ports(view.snapshot, pod)
     ports = sorted({*pod.ports.values(), *owners})
-    plain = [port for port in ports if tls.inbound_mode(view, port) == "DISABLE"]
+    plain = [port for port in ports if tls.inbound_mode(view, port)[0] == "DISABLE"]
     known = [port for port in ports if port in owners and owners[port][1].protocol != "AUTO"]
     addresses = [{"address": socket_address(pod.address, port)} for port in ports]
     return given(
@@ -219,7 +219,7 @@ def _inbound_chains(
     view: View, target: int, owner: tuple[Host, ServicePort] | None
 ) -> Iterator[Json]:
     protocol = owner[1].protocol if owner else "AUTO"
-    for match, security, kind in inbound_matches(protocol, tls.inbound_mode(view, target)):
+    for match, security, kind in inbound_matches(protocol, tls.inbound_mode(view, target)[0]):
         if kind == "http":
             filters = [_inbound_manager(view, target, owner)]
         else:

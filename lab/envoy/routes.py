@@ -8,10 +8,10 @@ from lab import names
 from lab.kinds.destination_rule import becomes as destination_rule
 from lab.kinds.services import Host
 from lab.kinds.virtual_service import becomes as virtual_service
-from lab.kinds.virtual_service.becomes import NO_TIMEOUT, Attachment, Origin, Route
+from lab.kinds.virtual_service.becomes import NO_TIMEOUT, Attachment, Route
 from lab.kinds.visible import View
 from lab.model import Json, ServicePort
-from lab.resources.resource import Resource, Source
+from lab.resources.resource import Origin, Resource
 from lab.xds import typed
 
 HTTP_PROTOCOLS = ("HTTP", "HTTP2", "GRPC", "AUTO")
@@ -23,9 +23,6 @@ ORIGINAL_DESTINATION = "x-envoy-original-dst-host"
 
 CATCH_ALLS = ("allow_any", "block_all")
 """The names of the virtual host for unknown hosts, by outboundTrafficPolicy."""
-
-NOWHERE = Source("(default)", 0)
-"""The origin of Istio's defaults."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +176,6 @@ def catch_all(view: View) -> VirtualHost:
     By CONNECT a client asks its proxy for HTTPS; it goes on to the listener of its port, which
     looks at the TLS server name as on a cluster.
     """
-    origin = Origin(view.sidecar.source if view.sidecar else NOWHERE)
     tunnels = [
         *(_connect(names.tunnel(port), f":{port}") for port in view.tunnel_ports()),
         _connect(names.TUNNEL, None),
@@ -192,7 +188,7 @@ def catch_all(view: View) -> VirtualHost:
         forward = {"cluster": names.PASSTHROUGH, "timeout": NO_TIMEOUT}
         rest = {"route": {**forward, "max_grpc_timeout": NO_TIMEOUT}}
     routes = [*tunnels, {"name": name, "match": {"prefix": "/"}, **rest}]
-    return VirtualHost(name, ("*",), tuple(Route(config, origin) for config in routes))
+    return VirtualHost(name, ("*",), tuple(Route(one, view.outbound_origin) for one in routes))
 
 
 def _connect(listener: str, suffix: str | None) -> Json:

@@ -12,6 +12,7 @@ from lab.kinds.peer_authentication import becomes as peer_authentication
 from lab.kinds.services import Endpoint, Host
 from lab.kinds.visible import View
 from lab.model import Json, Pod, ServicePort, Snapshot
+from lab.resources.resource import Origin
 from lab.xds import extension, file_source
 
 MTLS_ALPN = ("istio", "istio-peer-exchange", "istio-http/1.0", "istio-http/1.1", "istio-h2")
@@ -46,10 +47,13 @@ def secret_file(namespace: str, service_account: str) -> str:
 ROOT_FILE = f"{ROOT_SECRET}.json"
 
 
-def inbound_mode(view: View, target: int) -> peer_authentication.Mode:
-    """Returns the mode of a container port; without certificates all is plain text."""
+def inbound_mode(view: View, target: int) -> tuple[peer_authentication.Mode, Origin]:
+    """Returns the mode of a container port, and its origin.
+
+    Without certificates all is plain text.
+    """
     if not view.snapshot.certificates:
-        return "DISABLE"
+        return "DISABLE", Origin()
     return peer_authentication.mode(view.snapshot, view.pod, target)
 
 
@@ -58,7 +62,7 @@ def auto_mtls(view: View, host: Host) -> bool:
     return (
         bool(view.snapshot.certificates)
         and not host.external
-        and peer_authentication.namespace_mode(view.snapshot, host.namespace) != "DISABLE"
+        and peer_authentication.namespace_mode(view.snapshot, host.namespace)[0] != "DISABLE"
         and view.mesh.enable_auto_mtls
     )
 
@@ -74,7 +78,7 @@ def speaks_mtls(view: View, host: Host, port: ServicePort, subset: str, endpoint
         return endpoint.labels.get("security.istio.io/tlsMode") == "istio"
     if endpoint.pod.proxy == "none":
         return False
-    mode = peer_authentication.mode(view.snapshot, endpoint.pod, endpoint.port)
+    mode, _ = peer_authentication.mode(view.snapshot, endpoint.pod, endpoint.port)
     return mode != "DISABLE"
 
 

@@ -1,35 +1,30 @@
-"""What would happen to a request, without sending it: the answers of `guestbook route`.
+"""The explanation of a request without sending it: the answer of `guestbook route`.
 
-The configuration of the caller's proxy is generated and read as Envoy would read it; every step
-names the manifest, file and line, that it comes from.
+It generates the configuration of the client's proxy and reads it as Envoy would; every step names
+the manifest, file and line, that it comes from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 from lab import names
 from lab.envoy import gateway, listeners, routes, translate
-from lab.explain import filters as explain_filter
-from lab.explain import interpret, server
-from lab.explain import route as explain_route
-from lab.explain.interpret import Request
+from lab.explain import envoy_filters, route, server
+from lab.explain.destination import ANY_ADDRESS, target
+from lab.explain.interpret import matchers, routing
+from lab.explain.interpret.matchers import NoAnswerError, Request
+from lab.explain.interpret.routing import by_name, filter_chain, manager
 from lab.explain.steps import Explanation, Step, Target
-from lab.explain.target import ANY_ADDRESS, target
 from lab.kinds import services
 from lab.kinds.envoy_filter.matching import Context
-from lab.kinds.gateway import becomes as gateways
+from lab.kinds.gateway import becomes as gateway_kind
 from lab.kinds.services import Endpoint
-from lab.kinds.virtual_service.becomes import Origin
 from lab.kinds.visible import View, view
 from lab.model import Json, Pod, ProxyConfig, Snapshot
-from lab.resources.resource import Path
-
-
-class QuestionError(ValueError):
-    """The request makes no sense here; the message says why."""
+from lab.resources.resource import Origin, dotted
 
 
 def explain(
@@ -40,61 +35,52 @@ def explain(
     headers: Mapping[str, str] | None = None,
     claims: Mapping[str, Any] | None = None,
 ) -> Explanation:
-    """What happens to a request that a pod's application sends (for a gateway's pod: that comes
-    in from outside). `url` is http://, https:// or tcp://. Raises QuestionError.
+    """Returns the explanation of a request that a pod's application sends.
+
+    A gateway's pod receives it from outside the mesh. `url` is http://, https:// or tcp://.
+    Raises NoAnswerError.
     """
     parts = urlsplit(url)
     try:
         port = parts.port
     except ValueError as error:
-        raise QuestionError(f"{url}: {error}") from None
+        raise NoAnswerError(f"{url}: {error}") from None
     if parts.scheme not in ("http", "https", "tcp") or not parts.hostname:
-        raise QuestionError(f"{url} is no URL of the form http://HOST[:PORT]/PATH")
+        raise NoAnswerError(f"{url} is no URL of the form http://HOST[:PORT]/PATH")
     given = {name.lower(): value for name, value in (headers or {}).items()}
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     host = parts.hostname if port in (None, 80, 443) else f"{parts.hostname}:{port}"
     request = Request(
         method=method.upper(),
         authority=given.pop("host", host),
-        path=interpret.normalized(path),
+        path=matchers.normalized(path),
         headers=given,
         scheme="https" if parts.scheme == "https" else "http",
         claims=claims,
     )
-    seen = view(snapshot, pod)
+    client = view(snapshot, pod)
     config = translate.proxy_config(snapshot, pod)
     if pod.proxy == "gateway":
-        return _at_gateway(seen, config, request, port or {"https": 443}.get(parts.scheme, 80))
+        return _at_gateway(client, config, request, port or {"https": 443}.get(parts.scheme, 80))
     if pod.proxy == "none":
         known_port = port or {"http": 80, "https": 443}.get(parts.scheme)
-        return _without_proxy(seen, request, parts.scheme, parts.hostname, known_port)
+        return _without_proxy(client, request, parts.scheme, parts.hostname, known_port)
     if parts.scheme == "tcp":
-        return _tcp(seen, config, parts.hostname, port)
+        return _tcp(client, config, parts.hostname, port)
     if parts.scheme == "https":
-        return _tunnelled(seen, config, parts.hostname, port or 443)
-    return _at_sidecar(seen, config, request)
+        return _tunnelled(client, config, parts.hostname, port or 443)
+    return _at_sidecar(client, config, request)
 
 
-def _filters(listener: Json | None) -> list[Json]:
-    """The HTTP filters of a listener's first filter chain."""
-    chains = (listener or {}).get("filter_chains") or [{"filters": []}]
-    return _chain_filters(chains[0])
-
-
-def _chain_filters(chain: Json) -> list[Json]:
-    last: Json = chain["filters"][-1]["typed_config"] if chain["filters"] else {}
-    found: list[Json] = last.get("http_filters", [])
-    return found
-
-
-def _at_sidecar(seen: View, config: ProxyConfig, request: Request) -> Explanation:
+def _at_sidecar(view: View, config: ProxyConfig, request: Request) -> Explanation:
     found = Explanation()
-    place = f"{seen.pod.inside_address}:{names.OUTBOUND_PORT}"
-    found.add("listener", f"{names.OUTBOUND_LISTENER} ({place}, the HTTP proxy of {seen.pod.name})")
-    found.extend(explain_filter.of_listeners(seen, "SIDECAR_OUTBOUND"))
-    hosts = {host.name: host for host in routes.sidecar_hosts(seen)}
-    filters = _filters(interpret.by_name(config.listeners, names.OUTBOUND_LISTENER))
-    return _routed(seen, config, request, request, names.OUTBOUND_ROUTES, hosts, filters, found)
+    place = f"{view.pod.inside_address}:{names.OUTBOUND_PORT}"
+    found.add("listener", f"{names.OUTBOUND_LISTENER} ({place}, the HTTP proxy of {view.pod.name})")
+    found.steps += envoy_filters.of_listeners(view, "SIDECAR_OUTBOUND")
+    hosts = {host.name: host for host in routes.sidecar_hosts(view)}
+    listener = by_name(config.listeners, names.OUTBOUND_LISTENER) or {}
+    http = manager(filter_chain(listener, tls=False)) or {}
+    return _routed(view, config, (request, request), names.OUTBOUND_ROUTES, hosts, http, found)
 
 
 def _published(pod: Pod, port: int) -> int | None:
@@ -105,172 +91,152 @@ def _published(pod: Pod, port: int) -> int | None:
     return None
 
 
-def _at_gateway(seen: View, config: ProxyConfig, request: Request, port: int) -> Explanation:
+def _at_gateway(view: View, config: ProxyConfig, request: Request, port: int) -> Explanation:
     found = Explanation()
-    target_port = _published(seen.pod, port) or gateways.target_port(seen.snapshot, seen.pod, port)
-    servers = gateways.servers(seen.snapshot, seen.pod)
+    target_port = _published(view.pod, port) or gateway_kind.target_port(
+        view.snapshot, view.pod, port
+    )
+    servers = gateway_kind.servers(view.snapshot, view.pod)
     bound = [item for item in servers if item.target == target_port]
-    listener = interpret.by_name(config.listeners, f"0.0.0.0_{target_port}")
+    listener = by_name(config.listeners, f"0.0.0.0_{target_port}")
     if not bound or listener is None:
-        return found.refuse(f"connection refused: no Gateway opens port {port} on {seen.pod.name}")
+        return found.answer(f"connection refused: no Gateway opens port {port} on {view.pod.name}")
     found.add("listener", f"{listener['name']} (port {port})", bound[0].origin)
-    if bound[0].secure:
-        chain = interpret.server_name_chain(listener, request.authority.split(":")[0])
-        if chain is None:
-            return found.refuse("connection closed: no server has this host name")
-    else:
-        chain = listener["filter_chains"][0]
-    name = chain["filters"][-1]["typed_config"]["rds"]["route_config_name"]
+    server_name = request.authority.split(":")[0]
+    chain = filter_chain(listener, server_name=server_name, tls=bound[0].secure)
+    if chain is None:
+        return found.answer("connection closed: no server has this host name")
+    http = manager(chain) or {}
+    name = http.get("rds", {}).get("route_config_name", "")
     own = [item for item in bound if item.route_name == name]
-    hosts = {host.name: host for host in gateway.virtual_hosts(seen, own)}
-    verdict = server.at_gateway(seen.snapshot, seen.pod, target_port or port, request)
-    found.extend(verdict.steps)
-    if verdict.status != 200:
-        return found.answer(verdict.status, verdict.answer, verdict.place)
-    found.extend(explain_filter.of_listeners(seen, "GATEWAY"))
-    filters = _chain_filters(chain)
-    return _routed(seen, config, verdict.request, verdict.forwarded, name, hosts, filters, found)
+    hosts = {host.name: host for host in gateway.virtual_hosts(view, own)}
+    received = server.received(request, view.pod, target_port or port)
+    admitted = server.admission(view.snapshot, view.pod, chain, received)
+    found.steps += admitted.steps
+    if admitted.status != 200:
+        return found.answer(admitted.answer, admitted.place, status=admitted.status)
+    found.steps += envoy_filters.of_listeners(view, "GATEWAY")
+    requests = (admitted.request, admitted.forwarded)
+    return _routed(view, config, requests, name, hosts, http, found)
 
 
 def _routed(
-    seen: View,
+    view: View,
     config: ProxyConfig,
-    request: Request,
-    forwarded: Request,
+    requests: tuple[Request, Request],
     name: str,
     hosts: Mapping[str, routes.VirtualHost],
-    filters: Iterable[Json],
+    http: Json,
     found: Explanation,
 ) -> Explanation:
-    """What the routes of a proxy do with a request, which goes on as `forwarded`."""
-    configuration = interpret.by_name(config.routes, name)
-    host = interpret.virtual_host(configuration, request.authority) if configuration else None
+    """Adds the steps of a proxy's routes, for a request as received and as forwarded."""
+    request, forwarded = requests
+    configuration = by_name(config.routes, name)
+    host = routing.virtual_host(configuration, request.authority) if configuration else None
     if host is None:
-        return found.answer(404, "no virtual host fits")
+        return found.answer("no virtual host fits", status=404)
     found.virtual_host = host["name"]
-    origins = _origins(hosts.get(host["name"]))
-    context: Context = "GATEWAY" if seen.pod.proxy == "gateway" else "SIDECAR_OUTBOUND"
-    found.add("virtual host", host["name"], _host_place(seen, host["name"]))
-    found.extend(explain_filter.of_routes(seen, context, host))
+    context: Context = "GATEWAY" if view.pod.proxy == "gateway" else "SIDECAR_OUTBOUND"
+    known = view.hosts.get(host["name"].rpartition(":")[0])
+    found.add("virtual host", host["name"], known.source.at() if known else "")
+    found.steps += envoy_filters.of_routes(view, context, host)
     if host.get("require_tls") == "ALL" and request.scheme == "http":
-        return found.answer(301, f"to https://{request.authority}{request.path}")
-    index = interpret.route(host, request)
+        return found.answer(f"to https://{request.authority}{request.path}", status=301)
+    index = routing.route(host, request)
     if index is None:
-        return found.answer(404, "no route fits the request (flag NR)")
-    found.route = index
-    route = host["routes"][index]
-    origin = origins.get(repr(route["match"]), Origin(routes.NOWHERE))
-    place = (
-        explain_route.outbound_policy_place(seen)
-        if host["name"] in routes.CATCH_ALLS
-        else explain_route.place_of(origin)
-    )
-    found.add("route", _route_text(route, origin), place)
-    found.extend(explain_filter.rate_limits(filters, host, route, request))
-    if explain_route.answered(seen, route, origin, found):
+        return found.answer("no route fits the request (flag NR)", status=404)
+    chosen = host["routes"][index]
+    origin = _origin(hosts.get(host["name"]), chosen)
+    found.add("route", _route_text(chosen, origin), origin)
+    found.steps += route.rate_limits(http.get("http_filters", ()), host, chosen, request)
+    if not route.add(chosen, origin, found):
         return found
-    explain_route.forwarding(route, origin, found)
-    action = route.get("route", {})
-    for cluster, share in explain_route.shares(action):
-        found.targets.append(target(seen, config, forwarded, cluster, share))
-    for cluster, share in explain_route.mirrors(action):
-        found.mirrors.append(target(seen, config, forwarded, cluster, share))
+    targets, mirrors = route.clusters(chosen.get("route", {}))
+    found.targets = [target(view, config, forwarded, *cluster) for cluster in targets]
+    found.mirrors = [target(view, config, forwarded, *cluster) for cluster in mirrors]
     return found.settle()
 
 
-def _origins(host: routes.VirtualHost | None) -> dict[str, Origin]:
-    """Where the routes of a virtual host come from, by match; the first of equals is the one."""
-    result: dict[str, Origin] = {}
-    for item in host.routes if host else ():
-        result.setdefault(repr(item.config["match"]), item.origin)
-    return result
+def _origin(host: routes.VirtualHost | None, config: Json) -> Origin:
+    """The origin of a virtual host's route, found by its match; of equal ones the first's."""
+    made = host.routes if host is not None else ()
+    return next((one.origin for one in made if one.config["match"] == config["match"]), Origin())
 
 
-def _host_place(seen: View, name: str) -> str:
-    host = seen.hosts.get(name.rpartition(":")[0])
-    return host.source.at() if host else ""
-
-
-def _route_text(route: Json, origin: Origin) -> str:
+def _route_text(config: Json, origin: Origin) -> str:
     resource = origin.resource
-    name = f" “{route['name']}”" if route.get("name") else ""
+    name = f" “{config['name']}”" if config.get("name") else ""
     if resource is None or resource.kind != "VirtualService":
-        return f"{route.get('name') or 'unnamed'}, not from a VirtualService"
-    return f"VirtualService {resource.namespace}/{resource.name}, {_dotted(origin.path[1:])}{name}"
+        return f"{config.get('name') or 'unnamed'}, not from a VirtualService"
+    return f"VirtualService {resource.namespace}/{resource.name}, {dotted(origin.path[1:])}{name}"
 
 
-def _dotted(path: Path) -> str:
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(
-        "."
-    )
-
-
-def _tunnelled(seen: View, config: ProxyConfig, host: str, port: int) -> Explanation:
-    """HTTPS, which passes through the sidecar unread: only its server name is known."""
+def _tunnelled(view: View, config: ProxyConfig, host: str, port: int) -> Explanation:
+    """HTTPS, which passes through the sidecar encrypted: only its server name is known."""
     found = Explanation()
-    place = f"{seen.pod.inside_address}:{names.OUTBOUND_PORT}"
+    place = f"{view.pod.inside_address}:{names.OUTBOUND_PORT}"
     found.add("listener", f"{names.OUTBOUND_LISTENER} ({place}, by CONNECT)")
-    request = Request("CONNECT", f"{host}:{port}", "", connect=True)
-    configuration = interpret.by_name(config.routes, names.OUTBOUND_ROUTES) or {}
-    virtual_host = interpret.virtual_host(configuration, request.authority)
-    index = interpret.route(virtual_host, request) if virtual_host else None
+    request = Request("CONNECT", f"{host}:{port}", "")
+    configuration = by_name(config.routes, names.OUTBOUND_ROUTES) or {}
+    virtual_host = routing.virtual_host(configuration, request.authority)
+    index = routing.route(virtual_host, request) if virtual_host else None
     if virtual_host is None or index is None:
-        return found.answer(404, "the mesh takes this port for plain HTTP")
+        return found.answer("the mesh takes this port for plain HTTP", status=404)
     name = virtual_host["routes"][index]["route"]["cluster"]
-    listener = interpret.by_name(config.listeners, name) or {}
-    chain = interpret.server_name_chain(listener, host) or {}
+    listener = by_name(config.listeners, name) or {}
+    chain = filter_chain(listener, server_name=host, tls=True) or {}
     found.add("server name", f"{host} at {name}")
     cluster = chain["filters"][-1]["typed_config"]["cluster"]
     if cluster == names.BLACK_HOLE:
-        place = explain_route.outbound_policy_place(seen)
-        return found.refuse("connection reset: unknown host and REGISTRY_ONLY", place)
-    found.targets.append(target(seen, config, request, cluster, 1.0))
+        says = "connection reset: unknown host and REGISTRY_ONLY"
+        return found.answer(says, view.outbound_origin)
+    found.targets.append(target(view, config, request, cluster, 1.0))
     return found.settle()
 
 
-def _tcp(seen: View, config: ProxyConfig, host: str, port: int | None) -> Explanation:
+def _tcp(view: View, config: ProxyConfig, host: str, port: int | None) -> Explanation:
     found = Explanation()
     if port is None:
-        raise QuestionError("a TCP destination needs a port: tcp://HOST:PORT")
-    owner = listeners.outbound_tcp_ports(seen).get(port)
-    if owner is None or host not in routes.domains(seen, owner[0]):
-        raise QuestionError(f"no TCP service {host} has port {port} for {seen.pod.name}")
-    found.add("listener", f"{seen.pod.inside_address}:{port}", owner[0].source.at())
+        raise NoAnswerError("a TCP destination needs a port: tcp://HOST:PORT")
+    owner = listeners.outbound_tcp_ports(view).get(port)
+    if owner is None or host not in routes.domains(view, owner[0]):
+        raise NoAnswerError(f"no TCP service {host} has port {port} for {view.pod.name}")
+    found.add("listener", f"{view.pod.inside_address}:{port}", owner[0].source.at())
     cluster = names.cluster(port, owner[0].name)
-    found.targets.append(target(seen, config, Request("", host, ""), cluster, 1.0))
+    found.targets.append(target(view, config, Request("", host, ""), cluster, 1.0))
     return found.settle()
 
 
 def _without_proxy(
-    seen: View, request: Request, scheme: str, name: str, port: int | None
+    view: View, request: Request, scheme: str, name: str, port: int | None
 ) -> Explanation:
-    """A pod outside the mesh: it connects to the pods by itself, and they decide."""
+    """A client outside the mesh: it connects to the pods by itself, and they decide."""
     found = Explanation()
-    found.add("proxy", f"{seen.pod.name} has none: it connects to the pods by itself")
+    found.add("proxy", f"{view.pod.name} has none: it connects to the pods by itself")
     if port is None:
-        raise QuestionError("a TCP destination needs a port: tcp://HOST:PORT")
-    ends = _addressed(seen, name, port)
+        raise NoAnswerError("a TCP destination needs a port: tcp://HOST:PORT")
+    ends = _addressed(view, name, port)
     if ends is None:
         found.targets.append(Target(f"{name}:{port}", 1.0, (), (Step("endpoints", ANY_ADDRESS),)))
         return found
     if not ends:
-        return found.refuse(f"connection refused: nothing serves port {port} of {name}")
-    spoken: server.Transport = "TLS" if scheme == "https" else "plain text"
-    said: dict[Step, None] = {}
+        return found.answer(f"connection refused: nothing serves port {port} of {name}")
+    transport: server.Transport = "TLS" if scheme == "https" else "plain text"
+    steps: dict[Step, None] = {}
     for end in ends:
-        for item in server.at_pod(seen.snapshot, seen.pod, end, request, spoken):
-            said[item] = None
+        for step in server.at_pod(view.snapshot, view.pod, end, request, transport):
+            steps[step] = None
     pods = tuple(end.pod.name for end in ends if end.pod is not None)
-    found.targets.append(Target(f"{name}:{port}", 1.0, pods, tuple(said)))
+    found.targets.append(Target(f"{name}:{port}", 1.0, pods, tuple(steps)))
     return found.settle()
 
 
-def _addressed(seen: View, name: str, port: int) -> list[Endpoint] | None:
-    """The pods that a Service's name or a pod's address leads to; None when it is neither."""
-    for host in seen.hosts.values():
-        if host.service is not None and name in routes.domains(seen, host):
-            return seen.endpoints(host, port)
-    for pod in seen.snapshot.pods:
+def _addressed(view: View, name: str, port: int) -> list[Endpoint] | None:
+    """The endpoints of a Service's name or of a pod's address; None when it is neither."""
+    for host in view.hosts.values():
+        if host.service is not None and name in routes.domains(view, host):
+            return view.endpoints(host, port)
+    for pod in view.snapshot.pods:
         if pod.address == name:
             return [services.pod_endpoint(pod, port)]
     return None

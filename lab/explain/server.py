@@ -1,195 +1,220 @@
-"""The part of an explanation that the other side decides: mutual TLS, tokens and policies."""
+"""Answers of the receiving proxy: mutual TLS, tokens and policies."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
-from lab.envoy import clusters, endpoints, routes, tls
-from lab.explain import decision as authorization_decision
-from lab.explain.interpret import Request
+from lab import names
+from lab.envoy import tls, translate
+from lab.envoy.endpoints import members
+from lab.explain import envoy_filters
+from lab.explain.interpret import jwt, rbac
+from lab.explain.interpret.matchers import Request
+from lab.explain.interpret.routing import by_name, configurations, filter_chain, manager
 from lab.explain.steps import Step
 from lab.kinds import selection
-from lab.kinds.peer_authentication import becomes as peer_authentication
+from lab.kinds.authorization_policy import becomes as authorization
+from lab.kinds.envoy_filter.matching import Context
 from lab.kinds.request_authentication import becomes as request_authentication
 from lab.kinds.services import Endpoint, Host
 from lab.kinds.visible import View, view
-from lab.model import Pod, ServicePort, Snapshot
+from lab.model import Json, Pod, ServicePort, Snapshot
+from lab.resources.resource import Origin, Resource
 
 Transport = Literal["mutual TLS", "TLS", "plain text"]
-"""What a client speaks; "TLS" is the kind with certificates of no mesh."""
-
-Refusal = tuple[int, str, str]
-"""A status, its text, and where the reason is written."""
+"""The transport of a client; "TLS" is that with certificates from outside the mesh."""
 
 OUTSIDE = "127.0.0.1"
 """The address of a client without a proxy: it is a process of the lab's machine."""
 
+_ALPN: dict[Transport, tuple[str, ...]] = {
+    "mutual TLS": ("istio-http/1.1", "istio"),
+    "TLS": (),
+    "plain text": ("http/1.1",),
+}
+"""Application protocols of a connection, as a sidecar offers them or an inspector finds them."""
+
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What the filters of a proxy say of a request."""
+class Admission:
+    """The result of a proxy's filters for a request."""
 
+    steps: tuple[Step, ...]
     status: int
-    """200 when it gets in, else what it is answered."""
+    """200 when the request passes, else the answer's."""
     answer: str
     place: str
-    steps: tuple[Step, ...]
+    """The place of the policy that decides."""
     request: Request
     """The request as the filters leave it: with the claims of its token, if it was accepted."""
     forwarded: Request
-    """The request as it goes on: a token that was checked is taken out unless told otherwise."""
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who connects to a pod: its identity (None in plain text) and its addresses."""
-
-    peer: str | None
-    address: str
-    remote: str
-    """Of the client for whom it connects, as x-forwarded-for says."""
-
-
-def at_gateway(snapshot: Snapshot, pod: Pod, port: int, request: Request) -> Verdict:
-    """What a gateway itself says of a request from outside the mesh."""
-    return _verdict(snapshot, pod, port, request, Caller(None, OUTSIDE, OUTSIDE), tcp=False)
+    """The request as it is forwarded, perhaps without its token."""
 
 
 def steps(
-    seen: View, host: Host, port: ServicePort, subset: str, request: Request
+    view: View, host: Host, port: ServicePort, subset: str, request: Request
 ) -> Iterator[Step]:
-    """What the pods behind a destination demand and decide; alike pods are told once."""
+    """Yields the answers of the pods behind a destination, equal ones once."""
     told: set[tuple[Step, ...]] = set()
-    for endpoint in endpoints.members(seen, host, port, subset):
+    for endpoint in members(view, host, port, subset):
         if endpoint.pod is None and host.service is None:
             continue
-        spoken = _transport(seen, host, port, subset, endpoint)
-        said = tuple(at_pod(seen.snapshot, seen.pod, endpoint, request, spoken))
-        if said not in told:
-            told.add(said)
-            yield from said
+        transport = _transport(view, host, port, subset, endpoint)
+        answers = tuple(at_pod(view.snapshot, view.pod, endpoint, request, transport))
+        if answers not in told:
+            told.add(answers)
+            yield from answers
 
 
 def _transport(
-    seen: View, host: Host, port: ServicePort, subset: str, endpoint: Endpoint
+    view: View, host: Host, port: ServicePort, subset: str, endpoint: Endpoint
 ) -> Transport:
-    if tls.speaks_mtls(seen, host, port, subset, endpoint):
+    if tls.speaks_mtls(view, host, port, subset, endpoint):
         return "mutual TLS"
-    settings = seen.policy(host.name, port.port, subset or None).tls
+    settings = view.policy(host.name, port.port, subset or None).tls
     return "TLS" if settings is not None and settings.mode in ("SIMPLE", "MUTUAL") else "plain text"
 
 
 def at_pod(
-    snapshot: Snapshot, source: Pod, endpoint: Endpoint, request: Request, spoken: Transport
+    snapshot: Snapshot, source: Pod, endpoint: Endpoint, request: Request, transport: Transport
 ) -> Iterator[Step]:
-    """What one pod demands of a connection from `source`, and decides about the request."""
+    """Yields the answers of one pod to a connection from `source` and to the request on it."""
     pod = endpoint.pod
     if pod is None or pod.proxy == "none":
-        yield Step("transport", f"{spoken} to the application itself: the pod has no proxy")
-        if spoken == "mutual TLS":
+        yield Step("transport", f"{transport} to the application itself: the pod has no proxy")
+        if transport == "mutual TLS":
             yield Step("answer", "503: without a proxy nothing there speaks mutual TLS")
         return
-    policy = peer_authentication.deciding_policy(snapshot, pod, endpoint.port)
-    place = policy.source.at("spec", "mtls") if policy else ""
-    mode = tls.inbound_mode(view(snapshot, pod), endpoint.port)
-    owner = clusters.inbound_ports(snapshot, pod).get(endpoint.port)
-    tcp = owner is not None and owner[1].protocol not in routes.HTTP_PROTOCOLS
-    yield Step("transport", f"{spoken}; the pod's mode is {mode}", place)
-    if not _taken(spoken, mode, tcp=tcp):
+    server = view(snapshot, pod)
+    mode, origin = tls.inbound_mode(server, endpoint.port)
+    told = f"; the pod's mode is {mode}" if pod.proxy == "sidecar" else " to the gateway"
+    yield Step("transport", f"{transport}{told}", origin.at() if pod.proxy == "sidecar" else "")
+    chain = _chain(translate.proxy_config(snapshot, pod).listeners, endpoint.port, transport)
+    tcp = manager(chain) is None if chain is not None else request.method in ("", "CONNECT")
+    if chain is None or not _takes(chain, transport, tcp=tcp):
         closed = "connection reset" if tcp or source.proxy == "none" else "503"
-        yield Step("answer", f"{closed}: the pod closes connections in {spoken}", place)
+        yield Step("answer", f"{closed}: the pod closes connections in {transport}", origin.at())
         return
-    caller = Caller(
-        peer=tls.spiffe_id(snapshot.trust_domain, source.namespace, source.service_account)
-        if spoken == "mutual TLS"
-        else None,
-        address=OUTSIDE if source.proxy == "none" else source.address,
-        remote=OUTSIDE if source.proxy != "sidecar" else source.address,
+    spiffe_id = tls.spiffe_id(snapshot.trust_domain, source.namespace, source.service_account)
+    peer = spiffe_id if transport == "mutual TLS" else None
+    request = received(request, pod, endpoint.port, peer, source)
+    context: Context = "GATEWAY" if pod.proxy == "gateway" else "SIDECAR_INBOUND"
+    yield from envoy_filters.of_listeners(server, context)
+    admitted = admission(snapshot, pod, chain, request)
+    yield from admitted.steps
+    if admitted.status != 200:
+        closed = "the connection is closed" if tcp else f"{admitted.status} {admitted.answer}"
+        yield Step("answer", closed, admitted.place)
+
+
+def received(
+    request: Request, pod: Pod, port: int, peer: str | None = None, source: Pod | None = None
+) -> Request:
+    """Returns a request as a pod receives it from a pod of the mesh, or from outside."""
+    proxy = source.proxy if source is not None else "none"
+    address = source.address if source is not None and proxy != "none" else OUTSIDE
+    return replace(
+        request,
+        port=port,
+        peer=peer,
+        source_ip=address,
+        remote_ip=address if proxy == "sidecar" else OUTSIDE,
+        destination_ip=pod.address,
     )
-    verdict = _verdict(snapshot, pod, endpoint.port, request, caller, tcp=tcp)
-    yield from verdict.steps
-    if verdict.status != 200:
-        closed = "the connection is closed" if tcp else f"{verdict.status} {verdict.answer}"
-        yield Step("answer", closed, verdict.place)
 
 
-def _taken(spoken: Transport, mode: peer_authentication.Mode, *, tcp: bool) -> bool:
-    """Whether some filter chain of a pod is for a kind of connection."""
-    match spoken:
-        case "mutual TLS":
-            return mode != "DISABLE"
-        case "plain text":
-            return mode != "STRICT"
-        case "TLS":  # The application's own, which passes through where bytes do.
-            return tcp and mode == "PERMISSIVE"
+def _chain(found: list[Json], port: int, transport: Transport) -> Json | None:
+    """The filter chain of a proxy for a connection to one of its ports."""
+    listener = by_name(found, names.INBOUND_LISTENER) or by_name(found, f"0.0.0.0_{port}") or {}
+    return filter_chain(listener, port=port, tls=transport != "plain text", alpn=_ALPN[transport])
 
 
-def _verdict(
-    snapshot: Snapshot, pod: Pod, port: int, request: Request, caller: Caller, *, tcp: bool
-) -> Verdict:
-    said: list[Step] = []
-    forwarded = request
-    if tcp:
+def _takes(chain: Json, transport: Transport, *, tcp: bool) -> bool:
+    """Whether a filter chain can serve a connection; TLS of an application needs a chain for it."""
+    if transport == "TLS":
+        return tcp and "transport_socket" not in chain
+    return ("transport_socket" in chain) is (transport == "mutual TLS")
+
+
+def admission(snapshot: Snapshot, pod: Pod, chain: Json, request: Request) -> Admission:
+    """Returns what the filters of a chain make of a request: jwt_authn, then RBAC."""
+    http = manager(chain)
+    filters = chain["filters"] if http is None else http.get("http_filters", [])
+    steps: list[Step] = []
+    forwarded, checked = request, False
+    for config in configurations(filters, "jwt_authn.v3.JwtAuthentication"):
+        checked = True
+        policies = selection.for_pod(snapshot, request_authentication.KIND, pod)
+        place = policies[0].source.at("spec") if policies else ""
+        says = ", ".join(map(_named, policies)) or "jwt_authn"
+        failure, request, forwarded = jwt.check(config, request)
+        if failure is not None:
+            return Admission(tuple(steps), *failure, place, request, forwarded)
+        accepted = f"a token of {(request.claims or {}).get('iss')}, which {says} accepts"
+        missing = f"no token, and {says} asks for none"
+        steps.append(Step("authentication", missing if request.claims is None else accepted, place))
+    if not checked:
         request = replace(request, claims=None)
-    else:
-        request, forwarded, refusal = _authenticated(snapshot, pod, request, said)
-        if refusal is not None:
-            status, answer, place = refusal
-            return Verdict(status, answer, place, tuple(said), request, forwarded)
-    decision = authorization_decision.decide(
-        snapshot,
-        pod,
-        authorization_decision.Request(
-            port=port,
-            method=request.method,
-            path=request.path,
-            authority=request.authority,
-            headers=request.headers,
-            peer=caller.peer,
-            source_ip=caller.address,
-            remote_ip=caller.remote,
-            destination_ip=pod.address,
-            claims=request.claims,
-        ),
-        tcp=tcp,
-    )
-    place = decision.place or ""
+    configs = configurations(filters, "rbac.v3.RBAC")
+    decision = rbac.decide(configs, request)
+    reason, place = _reason(snapshot, pod, decision, tcp=http is None)
     verb = "allowed" if decision.allowed else "denied"
-    said.append(Step("authorization", f"{verb}: {decision.reason}", place))
-    said.extend(Step("authorization", remark) for remark in decision.remarks)
+    steps.append(Step("authorization", f"{verb}: {reason}", place))
+    steps += [Step("authorization", says) for says in _remarks(snapshot, configs, request)]
     status, answer = (200, "") if decision.allowed else (403, "RBAC: access denied")
-    return Verdict(status, answer, place, tuple(said), request, forwarded)
+    return Admission(tuple(steps), status, answer, place, request, forwarded)
 
 
-def _authenticated(
-    snapshot: Snapshot, pod: Pod, request: Request, said: list[Step]
-) -> tuple[Request, Request, Refusal | None]:
-    """The request with the claims of its token, the request as it goes on, and a refusal.
-
-    Where nobody checks tokens, nobody reads them.
-    """
-    policies = selection.for_pod(snapshot, request_authentication.KIND, pod)
-    rules = request_authentication.rules(snapshot, pod)
-    if not rules:
-        return replace(request, claims=None), request, None
-    place = policies[0].source.at("spec")
-    says = ", ".join(f"{policy.namespace}/{policy.name}" for policy in policies)
-    if request.claims is None:
-        said.append(Step("authentication", f"no token, and {says} asks for none", place))
-        return request, request, None
-    claims = {"iss": rules[0].issuer, **request.claims}
-    rule = next((rule for rule in rules if rule.issuer in ("", claims["iss"])), None)
-    if rule is None:
-        return request, request, (401, "Jwt issuer is not configured", place)
-    if rule.audiences and not _listed(claims.get("aud")) & set(rule.audiences):
-        return request, request, (403, "Audiences in Jwt are not allowed", place)
-    said.append(Step("authentication", f"a token of {claims['iss']}, which {says} accepts", place))
-    seen = replace(request, claims=claims)
-    return seen, seen if rule.forward_original_token else replace(request, claims=None), None
+def _named(policy: Resource) -> str:
+    return f"{policy.namespace}/{policy.name}"
 
 
-def _listed(value: Any) -> set[str]:
-    """The claim `aud`: one audience or several."""
-    return set(value) if isinstance(value, list) else {value}
+def _reason(snapshot: Snapshot, pod: Pod, decision: rbac.Decision, *, tcp: bool) -> tuple[str, str]:
+    """The reason for a decision, and its place."""
+    if decision.policy:
+        name, origin = _origin(snapshot, decision.policy)
+        return f"{'allowed' if decision.allowed else 'denied'} by {name}", origin.at()
+    if decision.rules is None:
+        return "no ALLOW policy applies", ""
+    places: dict[str, str] = {}
+    if tcp:  # A TCP filter lacks the rules about HTTP.
+        for policy in authorization.applicable(snapshot, pod, "ALLOW"):
+            if not authorization.dry_run(policy):
+                places[_named(policy)] = policy.source.at("spec")
+    for generated in decision.rules.get("policies", {}):
+        name, origin = _origin(snapshot, generated)
+        places.setdefault(name, origin.resource.source.at("spec") if origin.resource else "")
+    # The maps of a patched configuration come in any order: policies first, by age.
+    age = {_named(policy): n for n, policy in enumerate(snapshot.of("AuthorizationPolicy"))}
+    order = sorted(places, key=lambda name: (age.get(name, len(age)), name))
+    return f"no rule of {', '.join(order)} matches", places[order[0]] if order else ""
+
+
+def _remarks(snapshot: Snapshot, configs: Iterable[Json], request: Request) -> Iterator[str]:
+    """The results of dry runs and audits, which decide nothing."""
+    keys = ("rules", "shadow_rules")
+    found = [(config[key], key) for config in configs for key in keys if key in config]
+    found.sort(key=lambda item: rbac.action(item[0]) == "LOG")
+    for rules, key in found:
+        action = rbac.action(rules).replace("LOG", "AUDIT")
+        dry = "dry run, " if key == "shadow_rules" else ""
+        if not dry and action != "AUDIT":
+            continue
+        matching = rbac.matching(rules, request)
+        matched: dict[str, bool] = {}
+        for generated in rules.get("policies", {}):
+            name, _ = _origin(snapshot, generated)
+            matched[name] = matched.get(name, False) or generated in matching
+        for name, matches in matched.items():
+            yield f"{name} ({dry}{action}) {'matches' if matches else 'does not match'}"
+
+
+def _origin(snapshot: Snapshot, generated: str) -> tuple[str, Origin]:
+    """The AuthorizationPolicy that an RBAC policy is named after, and the origin of its rule."""
+    for policy in snapshot.of("AuthorizationPolicy"):
+        for index in range(max(1, len(policy.spec.rules or ()))):
+            if authorization.rule_name(policy, index) == generated:
+                return _named(policy), Origin(policy.source, ("spec", "rules", index), policy)
+    return generated, Origin()

@@ -1,9 +1,8 @@
-"""What `guestbook route` answers: the steps of a request, its destinations and its outcome."""
+"""The explanation of a request: its steps, its destinations and its outcome."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from lab.model import Json
@@ -13,25 +12,21 @@ Outcome = Literal["forwarded", "answered", "refused"]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing the request meets."""
+    """One part of the configuration that a request meets."""
 
     what: str
     """listener, virtual host, route, fault, timeout, destination, authorization, ..."""
     says: str
     place: str = ""
-    """`file:line` of the manifest that says so; empty for Istio's defaults."""
+    """`file:line` of the manifest it comes from; empty for Istio's defaults."""
 
     def json(self) -> Json:
-        return {
-            "what": self.what,
-            "says": self.says,
-            **({"place": self.place} if self.place else {}),
-        }
+        return {key: value for key, value in asdict(self).items() if value}
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A destination of a route: a cluster, its share, and the pods behind it."""
+    """A destination of a route: a cluster, its share of the requests and its endpoints."""
 
     cluster: str
     share: float
@@ -50,7 +45,7 @@ class Target:
 
 @dataclass(slots=True)
 class Explanation:
-    """Everything that is known about a request in advance."""
+    """The answer to `guestbook route`."""
 
     steps: list[Step] = field(default_factory=list)
     targets: list[Target] = field(default_factory=list)
@@ -59,27 +54,18 @@ class Explanation:
     status: int | None = None
     """The status when a proxy answers by itself, else None."""
     virtual_host: str = ""
-    route: int | None = None
-    """The index of the route in its virtual host."""
 
     def add(self, what: str, says: str, place: object = "") -> None:
         self.steps.append(Step(what, says, str(place)))
 
-    def extend(self, steps: Iterable[Step]) -> None:
-        self.steps.extend(steps)
-
-    def answer(self, status: int, says: str, place: object = "") -> Explanation:
-        self.outcome, self.status = "answered", status
-        self.add("answer", f"{status} {says}", place)
-        return self
-
-    def refuse(self, says: str, place: object = "") -> Explanation:
-        self.outcome = "refused"
-        self.add("answer", says, place)
+    def answer(self, says: str, place: object = "", *, status: int | None = None) -> Explanation:
+        """Ends the request with a proxy's answer, or without a status with a closed connection."""
+        self.outcome, self.status = "refused" if status is None else "answered", status
+        self.add("answer", says if status is None else f"{status} {says}", place)
         return self
 
     def settle(self) -> Explanation:
-        """When no destination would take the request, the answer is a proxy's."""
+        """Makes the first answer the outcome when every destination answers by itself."""
         answers = [
             next((step.says for step in target.steps if step.what == "answer"), None)
             for target in self.targets

@@ -15,7 +15,7 @@ from lab.kinds.service_entry import becomes as service_entry
 from lab.kinds.services import Endpoint, Host
 from lab.kinds.sidecar import becomes as sidecar
 from lab.model import Pod, Snapshot
-from lab.resources.resource import Resource
+from lab.resources.resource import Origin, Resource
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,7 @@ class View:
     virtual_services: tuple[Resource, ...]
     """Oldest first."""
     outbound_mode: sidecar.OutboundMode
+    outbound_origin: Origin
     sidecar: Resource | None
     mesh: MeshConfig
     """With Istio's defaults."""
@@ -61,14 +62,13 @@ class View:
 
     def policy(self, host: str, port: int, subset: str | None = None) -> Policy:
         """Returns the effective traffic policy towards a destination."""
-        rule = self.rules.get(host)
-        chosen = rule.subset(subset) if rule and subset else None
-        return destination_rule.effective(rule, port, chosen)
+        return destination_rule.effective(self.rules.get(host), port, subset)
 
 
 def view(snapshot: Snapshot, pod: Pod) -> View:
     """Returns everything that exportTo and its Sidecar let a pod's proxy see."""
     scope = sidecar.applicable(snapshot, pod)
+    outbound_mode, outbound_origin = sidecar.outbound_mode(scope, snapshot)
     hosts: dict[str, Host] = {}
     for host in _all_hosts(snapshot):
         if not services.exported(host.export_to, host.namespace, pod.namespace):
@@ -99,7 +99,8 @@ def view(snapshot: Snapshot, pod: Pod) -> View:
                 )
             )
         ),
-        outbound_mode=sidecar.outbound_mode(scope, snapshot.mesh),
+        outbound_mode=outbound_mode,
+        outbound_origin=outbound_origin,
         sidecar=scope,
         mesh=mesh_config.defaults(snapshot.mesh),
     )

@@ -19,6 +19,11 @@ Path = tuple[str | int, ...]
 Severity = Literal["error", "warning"]
 
 
+def dotted(path: Path) -> str:
+    """Returns a path as a person writes it: `spec.http[0].fault`."""
+    return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path).lstrip(".")
+
+
 class Model(BaseModel):
     """Base of every typed manifest: camelCase names only, an unknown field is an error."""
 
@@ -104,9 +109,24 @@ class Resource:
 
     def describe(self, path: Path, reason: str) -> str:
         """Returns one line for a person: file, line, field and reason."""
-        dotted = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path).lstrip(".")
-        where = f"{dotted}: " if dotted else ""
+        where = f"{dotted(path)}: " if path else ""
         return f"{self.source.at(*path)}: {self.kind} {self.name}: {where}{reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The manifest, and the place in it, that decides something; without a source a default."""
+
+    source: Source | None = None
+    path: Path = ()
+    resource: Resource | None = None
+
+    def at(self, *below: str | int) -> str:
+        """Returns `file:line` of the place or of a field below it; empty for a default."""
+        return self.source.at(*self.path, *below) if self.source is not None else ""
+
+    def __str__(self) -> str:
+        return self.at()
 
 
 @dataclass(frozen=True, slots=True)

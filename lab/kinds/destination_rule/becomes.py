@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from typing import Any
 
 from lab import names
 from lab.kinds import selection
@@ -21,7 +22,7 @@ from lab.kinds.destination_rule.types import (
 )
 from lab.kinds.services import exported
 from lab.model import Json, Pod, ServicePort, Snapshot
-from lab.resources.resource import Resource
+from lab.resources.resource import Origin, Resource
 from lab.xds import duration, extension, given, http_protocol_options
 
 UNLIMITED = 4294967295
@@ -32,7 +33,6 @@ SYSTEM_ROOTS = "/etc/ssl/certs/ca-certificates.crt"
 class Rule:
     """The DestinationRules of one host in one namespace, merged as Istio merges them."""
 
-    policy: TrafficPolicy | None
     subsets: tuple[tuple[Subset, Resource, int], ...]
     """Each subset with the resource it comes from and its index there."""
     resources: tuple[Resource, ...]
@@ -43,13 +43,15 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The traffic policy of one port (and subset) of a host."""
+    """The effective traffic policy for one port (and subset) of a host."""
 
     load_balancer: LoadBalancer | None = None
     connection_pool: ConnectionPoolSettings | None = None
     outlier_detection: OutlierDetection | None = None
     tls: ClientTLSSettings | None = None
     retry_budget: RetryBudget | None = None
+    origins: Mapping[str, Origin] = field(default_factory=dict, compare=False)
+    """The origin of each field that is set, by the field's name."""
 
 
 def applicable(snapshot: Snapshot, pod: Pod, host: str, namespace: str) -> Rule | None:
@@ -95,73 +97,61 @@ def _most_specific(rules: Iterable[Resource], host: str) -> list[Resource]:
 
 
 def _merge(rules: list[Resource]) -> Rule:
-    policy: TrafficPolicy | None = None
     subsets: dict[str, tuple[Subset, Resource, int]] = {}
     for rule in rules:
-        policy = policy or rule.spec.traffic_policy
         for index, subset in enumerate(rule.spec.subsets):
             subsets.setdefault(subset.name, (subset, rule, index))
-    return Rule(policy, tuple(subsets.values()), tuple(rules))
+    return Rule(tuple(subsets.values()), tuple(rules))
 
 
-def effective(rule: Rule | None, port: int, subset: Subset | None = None) -> Policy:
-    """Returns the policy of a port.
+_PORT_FIELDS = ("load_balancer", "connection_pool", "outlier_detection", "tls")
+_FIELDS = (*_PORT_FIELDS, "retry_budget")
+_Found = dict[str, tuple[Any, Origin]]
 
-    A port's own settings replace the general ones without inheriting, a subset's override field by
-    field, and a subset's port settings replace those.
+
+def effective(rule: Rule | None, port: int, subset: str | None = None) -> Policy:
+    """Returns the policy for a port (and subset) of a host, each field with its origin.
+
+    A port's own settings replace the general ones without inheriting, a subset's override field
+    by field, and a subset's port settings replace those.
     """
-    if rule is None:
-        return Policy()
-    policy = _with_port(_fields(rule.policy), rule.policy, port)
-    if subset is None or subset.traffic_policy is None:
-        return policy
-    own = _fields(subset.traffic_policy)
-    merged = Policy(
-        load_balancer=own.load_balancer or policy.load_balancer,
-        connection_pool=own.connection_pool or policy.connection_pool,
-        outlier_detection=own.outlier_detection or policy.outlier_detection,
-        tls=own.tls or policy.tls,
-        retry_budget=own.retry_budget or policy.retry_budget,
-    )
-    return _with_port(merged, subset.traffic_policy, port)
+    found: _Found = {}
+    for policy, origin in _traffic_policies(rule, subset) if rule else ():
+        found |= _set_fields(policy, _FIELDS, origin)
+        for index, settings in enumerate(policy.port_level_settings):
+            if settings.port and settings.port.number == port:
+                path = (*origin.path, "portLevelSettings", index)
+                own = replace(origin, path=path)
+                kept = {name: found[name] for name in found if name not in _PORT_FIELDS}
+                found = kept | _set_fields(settings, _PORT_FIELDS, own)
+                break
+    values = {name: value for name, (value, _) in found.items()}
+    return Policy(**values, origins={name: origin for name, (_, origin) in found.items()})
 
 
-def _fields(policy: TrafficPolicy | None) -> Policy:
-    if policy is None:
-        return Policy()
-    return Policy(
-        policy.load_balancer,
-        policy.connection_pool,
-        policy.outlier_detection,
-        policy.tls,
-        policy.retry_budget,
-    )
+def _traffic_policies(rule: Rule, subset: str | None) -> Iterator[tuple[TrafficPolicy, Origin]]:
+    """The traffic policies that a destination meets: the host's, then its subset's."""
+    for resource in rule.resources:
+        if resource.spec.traffic_policy is not None:
+            origin = Origin(resource.source, ("spec", "trafficPolicy"), resource)
+            yield resource.spec.traffic_policy, origin
+            break
+    for own, resource, index in rule.subsets:
+        if own.name == subset and own.traffic_policy is not None:
+            path = ("spec", "subsets", index, "trafficPolicy")
+            yield own.traffic_policy, Origin(resource.source, path, resource)
 
 
-def written(policy: TrafficPolicy, key: str) -> bool:
-    """Returns whether a policy itself has a field, by its name in the manifest."""
-    fields = type(policy).model_fields
-    return any(getattr(policy, name) is not None for name in fields if fields[name].alias == key)
-
-
-def _with_port(policy: Policy, source: TrafficPolicy | None, port: int) -> Policy:
-    settings: PortTrafficPolicy | None = next(
-        (
-            s
-            for s in (source.port_level_settings if source else ())
-            if s.port and s.port.number == port
-        ),
-        None,
-    )
-    if settings is None:
-        return policy
-    return Policy(
-        settings.load_balancer,
-        settings.connection_pool,
-        settings.outlier_detection,
-        settings.tls,
-        policy.retry_budget,
-    )
+def _set_fields(
+    settings: TrafficPolicy | PortTrafficPolicy, names: Iterable[str], origin: Origin
+) -> _Found:
+    """The fields that are set, each with the origin of its value."""
+    aliases = {name: field.alias or name for name, field in type(settings).model_fields.items()}
+    return {
+        name: (value, replace(origin, path=(*origin.path, aliases[name])))
+        for name in names
+        if (value := getattr(settings, name)) is not None
+    }
 
 
 def circuit_breakers(pool: ConnectionPoolSettings | None, budget: RetryBudget | None) -> Json:

@@ -11,9 +11,8 @@ from lab import names
 from lab.kinds import services
 from lab.kinds.gateway.types import Server
 from lab.kinds.virtual_service import becomes as virtual_service
-from lab.kinds.virtual_service.becomes import Origin
 from lab.model import Json, Pod, Snapshot
-from lab.resources.resource import Resource
+from lab.resources.resource import Origin, Resource
 from lab.xds import extension, given
 
 

@@ -1,4 +1,4 @@
-"""Gateway: the types of Istio 1.30.3.
+"""Gateway: types of the API of Istio.
 
 Written by `python -m scripts.istio_schema` from lab/resources/istio.json.
 """

@@ -1,15 +1,14 @@
-"""Sidecar: the hosts a proxy knows, and its policy for unknown ones."""
+"""Sidecar: the hosts a proxy knows, and its mode for unknown ones."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from lab import names
 from lab.kinds import selection
 from lab.kinds.sidecar.types import SidecarSpec
 from lab.model import Pod, Snapshot
-from lab.resources.resource import Resource
+from lab.resources.resource import Origin, Path, Resource
 
 OutboundMode = Literal["ALLOW_ANY", "REGISTRY_ONLY"]
 
@@ -26,13 +25,21 @@ def applicable(snapshot: Snapshot, pod: Pod) -> Resource | None:
     )
 
 
-def outbound_mode(sidecar: Resource | None, mesh: Mapping[str, Any]) -> OutboundMode:
-    """What happens to traffic for hosts outside the registry; the Sidecar wins over the mesh."""
+def outbound_mode(sidecar: Resource | None, snapshot: Snapshot) -> tuple[OutboundMode, Origin]:
+    """Returns the mode for hosts outside the registry, and its origin.
+
+    The Sidecar's policy comes before the mesh's.
+    """
     if sidecar is not None and sidecar.spec.outbound_traffic_policy is not None:
-        mode: OutboundMode = sidecar.spec.outbound_traffic_policy.mode
-        return mode
-    policy = mesh.get("outboundTrafficPolicy") or {}
-    return "REGISTRY_ONLY" if policy.get("mode") == "REGISTRY_ONLY" else "ALLOW_ANY"
+        path: Path = ("spec", "outboundTrafficPolicy")
+        return sidecar.spec.outbound_traffic_policy.mode, Origin(sidecar.source, path, sidecar)
+    policy = snapshot.mesh.get("outboundTrafficPolicy") or {}
+    mode: OutboundMode = "REGISTRY_ONLY" if policy.get("mode") == "REGISTRY_ONLY" else "ALLOW_ANY"
+    path = ("spec", "meshConfig", "outboundTrafficPolicy")
+    for operator in reversed(snapshot.of("IstioOperator")):
+        if path in operator.source.lines:
+            return mode, Origin(operator.source, path, operator)
+    return mode, Origin()
 
 
 def imports(sidecar: Resource | None, namespace: str, host: str) -> bool:

@@ -1,4 +1,4 @@
-"""Telemetry: the types of Istio 1.30.3.
+"""Telemetry: types of the API of Istio.
 
 Written by `python -m scripts.istio_schema` from lab/resources/istio.json.
 """

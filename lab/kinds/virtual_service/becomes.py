@@ -29,7 +29,7 @@ from lab.kinds.virtual_service.types import (
 )
 from lab.kinds.visible import View
 from lab.model import Json
-from lab.resources.resource import Path, Resource, Source
+from lab.resources.resource import Origin, Path, Resource
 from lab.xds import duration, extension, given, typed
 
 FAULT = "envoy.filters.http.fault"
@@ -45,18 +45,6 @@ PREVIOUS_PRIORITIES = extension(
     "extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig",
     update_frequency=2,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """The manifest, and the place in it, of something generated."""
-
-    source: Source
-    path: Path = ()
-    resource: Resource | None = None
-
-    def __str__(self) -> str:
-        return self.source.at(*self.path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""VirtualService: the types of Istio 1.30.3.
+"""VirtualService: types of the API of Istio.
 
 Written by `python -m scripts.istio_schema` from lab/resources/istio.json.
 """

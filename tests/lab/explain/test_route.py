@@ -305,6 +305,50 @@ TOKEN = security(
         {"jwtRules": [{"issuer": "me", "jwks": tokens.key_set(SIGNER), "audiences": ["a"]}]}
     ),
 )
+REQUIRED = json.dumps(
+    {
+        "apiVersion": "networking.istio.io/v1alpha3",
+        "kind": "EnvoyFilter",
+        "metadata": {"name": "required", "namespace": "default"},
+        "spec": {
+            "configPatches": [
+                {
+                    "applyTo": "HTTP_FILTER",
+                    "match": {
+                        "context": "SIDECAR_INBOUND",
+                        "listener": {
+                            "filterChain": {
+                                "filter": {
+                                    "name": "envoy.filters.network.http_connection_manager",
+                                    "subFilter": {"name": "envoy.filters.http.jwt_authn"},
+                                }
+                            }
+                        },
+                    },
+                    "patch": {
+                        "operation": "REPLACE",
+                        "value": {
+                            "name": "envoy.filters.http.jwt_authn",
+                            "typed_config": {
+                                "@type": "type.googleapis.com/envoy.extensions.filters.http"
+                                ".jwt_authn.v3.JwtAuthentication",
+                                "providers": {
+                                    "x": {
+                                        "issuer": "me",
+                                        "local_jwks": {"inline_string": tokens.key_set(SIGNER)},
+                                    }
+                                },
+                                "rules": [
+                                    {"match": {"prefix": "/"}, "requires": {"provider_name": "x"}}
+                                ],
+                            },
+                        },
+                    },
+                }
+            ]
+        },
+    }
+)
 CASES: dict[str, tuple[str, tuple[str, ...]]] = {
     "forwarded": ("http://message/", ()),
     "unknown host": ("http://nobody.example/", (CLOSED,)),
@@ -349,6 +393,7 @@ CASES: dict[str, tuple[str, tuple[str, ...]]] = {
     "only ui": ("http://message/", (ONLY_UI,)),
     "only ui, TCP": ("tcp://store:80", (ONLY_UI,)),
     "tokens": ("http://message/", (TOKEN,)),
+    "tokens, required by an EnvoyFilter": ("http://message/", (TOKEN, REQUIRED)),
     "tokens wanted": (
         "http://message/",
         (TOKEN, security("AuthorizationPolicy",

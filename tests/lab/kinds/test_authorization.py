@@ -1,4 +1,4 @@
-"""AuthorizationPolicy between real Envoys: what a client sees, and what the lab says of it."""
+"""AuthorizationPolicy between real Envoys: the client's answer, and the one of `route`."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from lab.explain.decision import Decision, Request, decide
+from lab.explain import request
 from tests.support import harness
 from tests.support.secured import apply, direct, get, mesh, talk
 from tests.support.wait import wait
 
-UI = "spiffe://cluster.local/ns/default/sa/ui-sa"
-STRANGER = "spiffe://cluster.local/ns/default/sa/stranger-sa"
+UNGUARDED = [("allowed: no ALLOW policy applies", "")]
 
 
 @pytest.fixture(scope="module")
@@ -41,16 +40,21 @@ def closed(secured: harness.Mesh, client: str = "ui") -> bool:
     return talk(secured, client, "store") == b""
 
 
-def said(secured: harness.Mesh, request: Request, *, tcp: bool = False) -> Decision:
-    target = secured.pods["store" if tcp else "message"].pod
-    return decide(secured.snapshot(), target, request, tcp=tcp)
+def said(
+    secured: harness.Mesh, client: str = "ui", method: str = "GET", *, tcp: bool = False
+) -> list[tuple[str, str]]:
+    """The authorization steps of `route`, each with its place."""
+    pod = secured.pods[client].pod
+    url = "tcp://store:80" if tcp else "http://message/"
+    (target,) = request.explain(secured.snapshot(), pod, method, url).targets
+    return [(step.says, step.place) for step in target.steps if step.what == "authorization"]
 
 
 def test_no_policy_lets_everybody_in(secured: harness.Mesh) -> None:
     apply(secured)
     assert not denied(secured)
     assert not closed(secured)
-    assert said(secured, Request(port=8080)).reason == "no ALLOW policy applies"
+    assert said(secured) == UNGUARDED
 
 
 def test_an_empty_policy_denies_everything(secured: harness.Mesh) -> None:
@@ -58,10 +62,7 @@ def test_an_empty_policy_denies_everything(secured: harness.Mesh) -> None:
     assert denied(secured)
     assert closed(secured)
     assert direct(secured.pods["message"].pod).status_code == 403
-    decision = said(secured, Request(port=8080))
-    assert not decision.allowed
-    assert decision.reason == "no rule of default/deny-all matches"
-    assert decision.place == "test.yaml:6"
+    assert said(secured) == [("denied: no rule of default/deny-all matches", "test.yaml:6")]
     wait(lambda: "rbac_access_denied_matched_policy[none]" in secured.pods["message"].log)
 
 
@@ -69,7 +70,7 @@ def test_an_empty_rule_allows_everything(secured: harness.Mesh) -> None:
     apply(secured, policy("{rules: [{}]}", "allow-all"))
     assert not denied(secured)
     assert not closed(secured)
-    assert said(secured, Request(port=8080)).reason == "allowed by default/allow-all"
+    assert said(secured)[0][0] == "allowed: allowed by default/allow-all"
 
 
 def test_deny_beats_allow_and_names_itself_in_the_log(secured: harness.Mesh) -> None:
@@ -89,9 +90,7 @@ def test_deny_beats_allow_and_names_itself_in_the_log(secured: harness.Mesh) -> 
             in secured.pods["message"].log
         )
     )
-    decision = said(secured, Request(port=8080, method="DELETE"))
-    assert (decision.allowed, decision.reason) == (False, "denied by default/no-delete")
-    assert decision.rule == 0
+    assert said(secured, method="DELETE")[0][0] == "denied: denied by default/no-delete"
 
 
 def test_from_is_the_identity_in_the_certificate(secured: harness.Mesh) -> None:
@@ -106,8 +105,8 @@ def test_from_is_the_identity_in_the_certificate(secured: harness.Mesh) -> None:
     assert denied(secured, "ui", method="POST")
     assert direct(secured.pods["message"].pod).status_code == 403, "plain text has no identity"
     assert not closed(secured, "stranger"), "the policy selects another workload"
-    for peer, expected in ((UI, True), (STRANGER, False), (None, False)):
-        assert said(secured, Request(port=8080, peer=peer)).allowed is expected
+    for client, verdict in (("ui", "allowed"), ("stranger", "denied"), ("plain", "denied")):
+        assert said(secured, client)[0][0].startswith(verdict)
 
 
 def test_from_and_to_in_two_items_are_two_ways_in(secured: harness.Mesh) -> None:
@@ -116,11 +115,11 @@ def test_from_and_to_in_two_items_are_two_ways_in(secured: harness.Mesh) -> None
     together = f"{{rules: [{{from: [{principals}], to: [{{operation: {{ports: ['8080']}}}}]}}]}}"
     apply(secured, policy(apart))
     assert not closed(secured, "stranger")
-    assert said(secured, Request(port=8080, peer=STRANGER), tcp=True).allowed
+    assert said(secured, "stranger", tcp=True)[0][0].startswith("allowed")
     apply(secured, policy(together))
     assert closed(secured, "stranger")
     assert not closed(secured, "ui")
-    assert not said(secured, Request(port=8080, peer=STRANGER), tcp=True).allowed
+    assert said(secured, "stranger", tcp=True)[0][0].startswith("denied")
 
 
 def test_http_fields_on_tcp_close_the_port_for_allow_and_for_deny(secured: harness.Mesh) -> None:
@@ -129,12 +128,12 @@ def test_http_fields_on_tcp_close_the_port_for_allow_and_for_deny(secured: harne
     apply(secured, policy(f"{{rules: [{{{get_only}}}]}}"))
     assert closed(secured)
     assert not denied(secured)
-    assert not said(secured, Request(port=8080, peer=UI), tcp=True).allowed
+    assert said(secured, tcp=True)[0][0] == "denied: no rule of default/tested matches"
     apply(secured, policy(f"{{action: DENY, rules: [{{{get_only.replace('GET', 'PUT')}}}]}}"))
     assert denied(secured, method="PUT")
     assert closed(secured)
     assert not denied(secured)
-    assert not said(secured, Request(port=8080, peer=UI), tcp=True).allowed
+    assert said(secured, tcp=True)[0][0] == "denied: denied by default/tested"
 
 
 def test_ports_are_the_containers(secured: harness.Mesh) -> None:
@@ -169,9 +168,71 @@ def test_a_dry_run_only_remarks(secured: harness.Mesh) -> None:
             and secured.pods["message"].admin.stats("istio_dry_run_deny_.shadow_denied")
         )
     )
-    decision = said(secured, Request(port=8080))
-    assert decision.allowed
-    assert decision.remarks == ("default/rehearsal (dry run, DENY) matches",)
+    assert said(secured) == [*UNGUARDED, ("default/rehearsal (dry run, DENY) matches", "")]
+
+
+def envoy_filter(patch: str, context: str = "SIDECAR_INBOUND") -> str:
+    """An EnvoyFilter for the RBAC filter of `message`."""
+    return f"""
+---
+apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata: {{name: patched, namespace: default}}
+spec:
+  workloadSelector: {{labels: {{app: message}}}}
+  configPatches:
+  - applyTo: HTTP_FILTER
+    match:
+      context: {context}
+      listener:
+        filterChain:
+          filter:
+            name: envoy.filters.network.http_connection_manager
+            subFilter: {{name: envoy.filters.http.rbac}}
+    patch: {patch}
+"""
+
+
+RBAC = (
+    "{name: envoy.filters.http.rbac, typed_config: {'@type': "
+    "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC, rules: %s}}"
+)
+POLICY = (
+    "{permissions: [{header: {name: ':method', string_match: {exact: POST}}}], "
+    "principals: [{any: true}]}"
+)
+
+
+def test_an_envoy_filter_that_removes_the_rbac_filter_opens_the_pod(secured: harness.Mesh) -> None:
+    apply(secured, policy("{}", "deny-all"))
+    assert denied(secured)
+    assert said(secured)[0][0].startswith("denied")
+    apply(secured, policy("{}", "deny-all") + envoy_filter("{operation: REMOVE}"))
+    assert not denied(secured)
+    assert said(secured) == UNGUARDED
+    pod = secured.pods["ui"].pod
+    (target,) = request.explain(secured.snapshot(), pod, "GET", "http://message/").targets
+    assert "EnvoyFilter" in [step.what for step in target.steps]
+
+
+def test_an_envoy_filter_that_replaces_the_rbac_filter_decides(secured: harness.Mesh) -> None:
+    rules = f"{{action: DENY, policies: {{no-posts: {POLICY}}}}}"
+    patch = f"{{operation: REPLACE, value: {RBAC % rules}}}"
+    apply(secured, policy("{}", "deny-all") + envoy_filter(patch))
+    for method, verdict in (("GET", UNGUARDED), ("POST", [("denied: denied by no-posts", "")])):
+        assert denied(secured, method=method) is (method == "POST")
+        assert said(secured, method=method) == verdict
+
+
+def test_an_envoy_filter_that_extends_a_policy_decides(secured: harness.Mesh) -> None:
+    """A merge adds a policy to those of the filter, whose action ALLOW is protobuf's default."""
+    rules = f"{{policies: {{posts: {POLICY}}}}}"
+    patch = f"{{operation: MERGE, value: {RBAC % rules}}}"
+    apply(secured, policy("{}", "deny-all") + envoy_filter(patch))
+    assert denied(secured)
+    assert said(secured)[0][0] == "denied: no rule of default/deny-all, posts matches"
+    assert not denied(secured, method="POST")
+    assert said(secured, method="POST") == [("allowed: allowed by posts", "")]
 
 
 @pytest.mark.parametrize(

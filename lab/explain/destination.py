@@ -1,0 +1,78 @@
+"""Steps of one destination: its traffic policy, its endpoints and their answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+from lab import names
+from lab.envoy import endpoints
+from lab.explain import envoy_filters, server
+from lab.explain.interpret.matchers import Request
+from lab.explain.interpret.routing import by_name
+from lab.explain.steps import Step, Target
+from lab.kinds.services import Host
+from lab.kinds.visible import View
+from lab.model import ProxyConfig
+from lab.xds import duration
+
+ANY_ADDRESS = "whatever address the host name resolves to"
+
+
+def target(view: View, config: ProxyConfig, request: Request, cluster: str, share: float) -> Target:
+    """Returns a destination of a client's route: a cluster of its proxy, with its steps."""
+    if cluster == names.PASSTHROUGH:
+        return Target(cluster, share, (), (Step("endpoints", f"{ANY_ADDRESS}, as it is sent"),))
+    known = by_name(config.clusters, cluster)
+    if known is None:
+        step = Step("answer", "503, empty: there is no such host, port or subset (flag NC)")
+        return Target(cluster, share, (), (step,))
+    parts = cluster.split("|")
+    number, subset, name = parts[1:] if len(parts) == 4 else ("0", "", "")
+    host = view.hosts.get(name)
+    port = host.port(int(number)) if host else None
+    if host is None or port is None:
+        return Target(cluster, share, ())
+    steps = [*_policies(view, host, int(number), subset)]
+    steps += envoy_filters.of_cluster(view, known)
+    found = endpoints.members(view, host, port, subset)
+    if host.resolution in ("NONE", "DYNAMIC_DNS"):
+        steps.append(Step("endpoints", ANY_ADDRESS, host.source.at()))
+    elif host.resolution in ("DNS", "DNS_ROUND_ROBIN"):
+        steps.append(Step("endpoints", "by DNS", host.source.at()))
+    elif not found:
+        steps.append(Step("answer", "503 no healthy upstream (flag UH): no ready pod fits"))
+    steps += server.steps(view, host, port, subset, request)
+    pods = tuple(one.pod.name if one.pod else f"{one.address}:{one.port}" for one in found)
+    return Target(cluster, share, pods, tuple(steps))
+
+
+_FIELDS = {
+    "load balancing": "load_balancer",
+    "connection pool": "connection_pool",
+    "outlier detection": "outlier_detection",
+    "TLS": "tls",
+}
+
+
+def _policies(view: View, host: Host, port: int, subset: str) -> Iterator[Step]:
+    rule = view.rules.get(host.name)
+    for own, resource, index in rule.subsets if rule else ():
+        if own.name == subset:
+            labels = ", ".join(f"{key}={value}" for key, value in own.labels.items())
+            place = resource.source.at("spec", "subsets", index)
+            yield Step("subset", f"{subset} ({labels or 'all'})", place)
+    policy = view.policy(host.name, port, subset or None)
+    for what, name in _FIELDS.items():
+        if (value := getattr(policy, name)) is not None:
+            given = value.model_dump(by_alias=True, exclude_unset=True)
+            yield Step(what, _flat(given), policy.origins[name].at())
+
+
+def _flat(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(
+            f"{key} {{{_flat(item)}}}" if isinstance(item, dict) else f"{key} {_flat(item)}"
+            for key, item in value.items()
+        )
+    return duration(value) if isinstance(value, timedelta) else str(value)
