@@ -1,4 +1,4 @@
-"""One pod: its containers, its volumes, its readiness and its end."""
+"""One pod (kubelet): its containers, its volumes, its readiness and its end."""
 
 from __future__ import annotations
 
@@ -8,56 +8,68 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import httpx
 
-from lab.cluster import container_commands, environment, process, programs, volumes
-from lab.cluster.container import Command, ContainerRunner, Settings
-from lab.cluster.environment import Lookup, Resolve
+from lab.cluster import container_commands, environment, probes, process, programs, volumes
+from lab.cluster.container import ContainerRunner, Settings
 from lab.cluster.events import Event, Events, now
-from lab.cluster.probes import Target, http_get
+from lab.cluster.probes import Target
+from lab.cluster.process import Command
+from lab.cluster.services import Services
 from lab.cluster.state import State
+from lab.cluster.store import Store
 from lab.kinds.kubernetes.pod_spec import Container, LifecycleHandler, PodSpec, Probe
-from lab.model import Pod, Service
+from lab.model import Pod
 from lab.names import PROXY
 from lab.resources.resource import Resource
 
-PROXY_IMAGE = "docker.io/istio/proxyv2:1.30.3"
+HOOK_TIMEOUT = 3600.0
+"""Seconds a preStop hook may take by itself; the pod's grace period ends it earlier."""
+
 PROXY_READINESS_PERIOD = 15
 """Seconds, as in Istio's injection template (`values.global.proxy.readinessPeriodSeconds`)."""
 
 
 class Proxies(Protocol):
-    """What runs beside the pods; the mesh implements it."""
+    """The proxies of a mesh, as a pod starts and probes its own."""
 
     def command(self, pod: Pod, folder: Path) -> tuple[list[str], dict[str, str]]:
-        """Write a new proxy's first configuration; its command line and environment."""
+        """Writes a new proxy's first configuration; returns its command line and environment."""
         ...
 
     readiness: Probe
-    """Asked at the pod's inside address."""
+    """Sent to the pod's inside address."""
 
 
-@dataclass(frozen=True, slots=True)
-class World:
-    """What a pod needs of the cluster around it."""
+class Surroundings(Protocol):
+    """The parts of the cluster that a pod uses; `running.Cluster` is them."""
 
     state: State
     events: Events
     client: httpx.AsyncClient
-    changed: Callable[[], None]
-    lookup: Callable[[str], Lookup]
-    """A namespace to its objects."""
-    services: Callable[[], tuple[Service, ...]]
-    resolve: Callable[[Pod], Resolve]
-    """Where host names in the pod's environment lead."""
-    overrides: Callable[[Mapping[str, str]], Mapping[str, str]]
-    """What the user's own environment replaces (DATABASE_URL, REDIS_HOST)."""
-    proxies: Proxies | None
+    store: Store
+    services: Services
+
+    @property
+    def mesh(self) -> Proxies | None: ...
+
+    def overrides(self, env: Mapping[str, str], /) -> Mapping[str, str]:
+        """Returns the variables that the user's own servers replace."""
+        ...
+
+    def changed(self) -> None:
+        """Told when the pod's state or readiness changes."""
+        ...
+
+
+Owner = tuple[str, str]
+"""Kind and name of a pod's controller."""
 
 
 @dataclass(slots=True)
@@ -66,22 +78,19 @@ class PodRunner:
 
     resource: Resource
     model: Pod
-    world: World
-    owner: tuple[str, str] | None = None
-    """Kind and name of its controller."""
+    cluster: Surroundings
+    owner: Owner | None = None
     template: str = ""
+    """The hash of the template it was made from."""
     created: float = field(default_factory=time.time)
     created_at: str = field(default_factory=now)
     phase: Literal["Pending", "Running", "Succeeded", "Failed"] = "Pending"
     deleted_at: str = ""
     runners: dict[str, ContainerRunner] = field(default_factory=dict)
+    """Its containers by name."""
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     ready_since: str = ""
     _task: asyncio.Task[None] | None = None
-    _folder: Path = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._folder = self.world.state.pods / self.model.namespace / self.model.name
 
     @property
     def spec(self) -> PodSpec:
@@ -98,16 +107,17 @@ class PodRunner:
 
     @property
     def folder(self) -> Path:
-        return self._folder
+        """Holds its volumes, its containers' roots and its proxy's configuration."""
+        return self.cluster.state.pods / self.model.namespace / self.model.name
 
     @property
     def application_address(self) -> str:
-        """Where the application binds."""
+        """The address that the application binds."""
         return self.model.inside_address if self.model.proxy != "none" else self.model.address
 
     @property
     def proxy_folder(self) -> Path:
-        return self._folder / PROXY
+        return self.folder / PROXY
 
     @property
     def proxy_running(self) -> bool:
@@ -116,10 +126,10 @@ class PodRunner:
 
     def log(self, container: str) -> Path:
         namespace, name = self.key
-        return self.world.state.logs / namespace / name / f"{container}.log"
+        return self.cluster.state.logs / namespace / name / f"{container}.log"
 
     def containers(self) -> list[str]:
-        """The names of its containers, the sidecar last."""
+        """Returns the names of its containers, the sidecar last."""
         names = [container.name for container in self.spec.containers]
         return names if self.model.proxy == "none" else [*(n for n in names if n != PROXY), PROXY]
 
@@ -128,13 +138,13 @@ class PodRunner:
 
     def report(self, type_: Literal["Normal", "Warning"], reason: str, message: str) -> None:
         namespace, name = self.key
-        self.world.events.add(Event("Pod", namespace, name, type_, reason, message))
+        self.cluster.events.add(Event("Pod", namespace, name, type_, reason, message))
 
     def update(self, **changes: object) -> None:
         self.model = replace(self.model, **changes)  # type: ignore[arg-type]
 
     def container_changed(self) -> None:
-        """A container's state or readiness changed."""
+        """Works out the pod's readiness after a change of a container."""
         ready = (
             bool(self.runners)
             and not self.terminating
@@ -144,16 +154,16 @@ class PodRunner:
         if ready != self.model.ready:
             self.update(ready=ready)
             self.ready_since = now() if ready else ""
-        self.world.changed()
+        self.cluster.changed()
 
     async def stop(self, *, grace: float | None = None, hooks: bool = True) -> None:
-        """End the pod: not ready, preStop, SIGTERM, SIGKILL after the grace period, gone."""
+        """Ends the pod: not ready, preStop, SIGTERM, SIGKILL after the grace period, gone."""
         if self.terminating:
             await self.gone.wait()
             return
         self.deleted_at = now()
         self.update(ready=False)
-        self.world.changed()
+        self.cluster.changed()
         allowed = float(self.spec.termination_grace_period_seconds if grace is None else grace)
         applications = [r for name, r in self.runners.items() if name != PROXY]
         await asyncio.gather(*(self._stop_container(r, allowed, hooks) for r in applications))
@@ -163,7 +173,7 @@ class PodRunner:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
-        await asyncio.to_thread(shutil.rmtree, self._folder, True)
+        await asyncio.to_thread(shutil.rmtree, self.folder, True)
         self.gone.set()
 
     def remove_logs(self) -> None:
@@ -191,38 +201,40 @@ class PodRunner:
             await asyncio.sleep(hook.sleep.seconds)
         elif hook.exec is not None and command is not None:
             argv = self.translate(container, hook.exec.command, command.env)
-            await process.run(argv, env=command.env, cwd=command.folder, timeout=3600)
-        elif hook.http_get is not None and command is not None:
-            target = Target(self.application_address, self.model.ports, {}, command.folder)
-            await http_get(hook.http_get, target, self.world.client, 3600)
+            await process.run(replace(command, argv=argv), timeout=HOOK_TIMEOUT)
+        elif hook.http_get is not None:
+            target = Target(self.application_address, self.model.ports)
+            await probes.http_get(hook.http_get, target, self.cluster.client, HOOK_TIMEOUT)
 
     async def _run(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        started: list[Awaitable[int]] = []
-        if self.model.proxy != "none":
-            runner = self._runner(self._proxy_settings())
-            proxy = asyncio.create_task(runner.run())
-            # A native sidecar is up before the application starts.
-            while not runner.started and not proxy.done():
-                await asyncio.sleep(0.02)
-        started += [
+        self.folder.mkdir(parents=True, exist_ok=True)
+        proxy = await self._start_proxy() if self.model.proxy != "none" else None
+        applications = [
             self._runner(self._settings(container)).run()
             for container in self.spec.containers
             if container.name != PROXY
         ]
         self.phase = "Running"
         self.container_changed()
-        codes = await asyncio.gather(*started)
-        if started and not self.terminating:
-            self.phase = "Failed" if any(codes) else "Succeeded"
-            if (sidecar := self.runners.get(PROXY)) is not None:
-                await sidecar.stop(5)
-            self.container_changed()
-        elif not started:
+        codes = await asyncio.gather(*applications)
+        if not applications and proxy is not None:
             await proxy
+        elif not self.terminating:
+            self.phase = "Failed" if any(codes) else "Succeeded"
+            if proxy is not None:
+                await self.runners[PROXY].stop(5)
+            self.container_changed()
+
+    async def _start_proxy(self) -> asyncio.Task[int]:
+        """Starts the proxy and waits until it serves: a native sidecar is up before the rest."""
+        runner = self._runner(self._proxy_settings())
+        proxy = asyncio.create_task(runner.run())
+        while not runner.started and not proxy.done():
+            await asyncio.sleep(0.02)
+        return proxy
 
     def _runner(self, settings: Settings) -> ContainerRunner:
-        runner = ContainerRunner(settings, self.container_changed, self.report, self.world.client)
+        runner = ContainerRunner(settings, self.container_changed, self.report, self.cluster.client)
         self.runners[settings.name] = runner
         return runner
 
@@ -230,8 +242,8 @@ class PodRunner:
         return Settings(
             name=container.name,
             image=container.image,
-            command=lambda: self._command(container),
-            target=lambda probe, command: self._target(container, probe, command),
+            command=partial(self._command, container),
+            target=partial(self._probe_target, container),
             log=self.log(container.name),
             restart=self.spec.restart_policy,
             grace=self.spec.termination_grace_period_seconds,
@@ -240,87 +252,87 @@ class PodRunner:
             liveness=container.liveness_probe,
         )
 
+    def _probe_target(self, container: Container, probe: Probe, command: Command) -> Target:
+        address = probes.address(self.model)
+        if probe.exec is None:
+            return Target(address, self.model.ports)
+        argv = self.translate(container, probe.exec.command, command.env)
+        return Target(address, self.model.ports, replace(command, argv=argv))
+
     def _proxy_settings(self) -> Settings:
-        proxies = self.world.proxies
-        if proxies is None:
+        mesh = self.cluster.mesh
+        if mesh is None:
             raise RuntimeError("a pod with a proxy needs a mesh")
-        folder = self.proxy_folder
-
-        def command() -> Command:
-            folder.mkdir(parents=True, exist_ok=True)
-            argv, extra = proxies.command(self.model, folder)
-            return Command(argv, self._base_environment() | extra, folder)
-
+        readiness = mesh.readiness.model_copy(update={"period_seconds": PROXY_READINESS_PERIOD})
         return Settings(
             name=PROXY,
-            image=PROXY_IMAGE,
-            command=command,
-            target=lambda _probe, command: Target(
-                self.model.inside_address, {}, command.env, command.folder
-            ),
+            image=programs.PROXY_IMAGE,
+            command=partial(self._proxy_command, mesh),
+            target=self._proxy_target,
             log=self.log(PROXY),
-            startup=proxies.readiness,
-            readiness=proxies.readiness.model_copy(
-                update={"period_seconds": PROXY_READINESS_PERIOD}
-            ),
+            startup=mesh.readiness,
+            readiness=readiness,
         )
 
-    def _target(self, container: Container, probe: Probe, command: Command) -> Target:
-        address = self.application_address
-        if self.model.annotations.get("sidecar.istio.io/rewriteAppHTTPProbers") == "false":
-            address = self.model.address
-        argv = None
-        if probe.exec is not None:
-            argv = self.translate(container, probe.exec.command, command.env)
-        return Target(address, self.model.ports, command.env, command.folder, argv)
+    def _proxy_command(self, mesh: Proxies) -> Command:
+        self.proxy_folder.mkdir(parents=True, exist_ok=True)
+        argv, extra = mesh.command(self.model, self.proxy_folder)
+        return Command(argv, self._base_environment() | extra, self.proxy_folder)
+
+    def _proxy_target(self, _probe: Probe, _command: Command) -> Target:
+        return Target(self.model.inside_address, {})
 
     def _base_environment(self) -> dict[str, str]:
         bin_folder = str(Path(sys.executable).parent)
         return {
             "PATH": f"{bin_folder}:{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin",
             "LANG": os.environ.get("LANG", "C.UTF-8"),
-            "HOME": str(self._folder),
+            "HOME": str(self.folder),
             "HOSTNAME": self.spec.hostname or self.model.name,
             "PYTHONUNBUFFERED": "1",
-            process.MARK: str(self.world.state.folder),
+            process.MARK: str(self.cluster.state.folder),
         }
 
-    def rewritten(self, container: Container, argv: list[str]) -> list[str]:
-        """A command line with the container's paths turned into the machine's."""
-        root = self._folder / container.name / "root"
+    def _lookup(self, kind: str, name: str) -> Any:
+        return self.cluster.store.body(kind, self.model.namespace, name)
+
+    def _resolve(self, host: str, port: int | None) -> tuple[str, int | None] | None:
+        return self.cluster.services.resolve(self.model, host, port)
+
+    def _root(self, container: Container) -> Path:
+        """The folder that stands for a container's root."""
+        return self.folder / container.name / "root"
+
+    def rewritten(self, container: Container, argv: Sequence[str]) -> list[str]:
+        """Returns a command line with the container's paths turned into the machine's."""
+        root = self._root(container)
         return [volumes.rewrite(word, container.volume_mounts, root) for word in argv]
 
     def translate(self, container: Container, argv: list[str], env: Mapping[str, str]) -> list[str]:
-        """A probe's or a hook's command of this container as it is run here."""
+        """Returns a probe's or a hook's command of this container as it is run here."""
         return container_commands.in_container(
             self.rewritten(container, argv), self.application_address, env
         )
 
     def _command(self, container: Container) -> Command:
-        """Volumes, environment and command line of one start. Raises MissingReferenceError."""
-        lookup = self.world.lookup(self.model.namespace)
-        folder = self._folder / container.name
-        claims = self.world.state.volumes / self.model.namespace
+        """Makes volumes, environment and command line of a start; raises MissingReferenceError."""
+        root, mounts = self._root(container), container.volume_mounts
+        claims = self.cluster.state.volumes / self.model.namespace
         folders = {
-            volume.name: volumes.make(volume, self._folder / "volumes", claims, lookup)
+            volume.name: volumes.make(volume, self.folder / "volumes", claims, self._lookup)
             for volume in self.spec.volumes
         }
-        root = folder / "root"
         volumes.link(container, folders, root)
-        values = environment.declared(container, self.model, lookup)
-        argv, image = programs.program(container.image, container.command, container.args)
-        links: dict[str, str] = {}
+        argv, variables = programs.program(container.image, container.command, container.args)
         if self.spec.enable_service_links:
-            links = environment.service_links(self.world.services(), self.model.namespace)
-        resolve = self.world.resolve(self.model)
-        merged = image | links | values
-        redirected = {
-            name: environment.redirect(name, value, resolve) for name, value in merged.items()
-        }
-        mounts = container.volume_mounts
+            services = self.cluster.services.all()
+            variables |= environment.service_links(services, self.model.namespace)
+        variables |= environment.declared(container, self.model, self._lookup)
         env = self._base_environment()
-        env |= {name: volumes.rewrite(value, mounts, root) for name, value in redirected.items()}
-        env |= self.world.overrides(merged)
+        for name, value in variables.items():
+            reached = environment.redirect(name, value, self._resolve)
+            env[name] = volumes.rewrite(reached, mounts, root)
+        env |= self.cluster.overrides(variables)
         env |= {"HOST": self.application_address, "GUESTBOOK_ROOT": str(root)}
         if any(mount.mount_path.rstrip("/") == "/tmp" for mount in mounts):  # noqa: S108
             env["TMPDIR"] = str(root / "tmp")
@@ -335,9 +347,9 @@ class PodRunner:
         words = [
             word
             if word == programs.PYTHON
-            else volumes.rewrite(environment.expand(word, merged), mounts, root)
+            else volumes.rewrite(environment.expand(word, variables), mounts, root)
             for word in argv
         ]
         work = container.working_dir
-        place = Path(volumes.rewrite(work, mounts, root)) if work else folder
-        return Command(words, env, place if place.is_dir() else folder)
+        folder = Path(volumes.rewrite(work, mounts, root)) if work else root.parent
+        return Command(words, env, folder if folder.is_dir() else root.parent)
