@@ -6,20 +6,20 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import httpx
 
 from lab.cluster import process
 from lab.cluster.environment import MissingReferenceError
-from lab.cluster.events import now
+from lab.cluster.events import EventType, now
 from lab.cluster.logs import ContainerLog
 from lab.cluster.probes import Target, check
 from lab.cluster.process import Command
-from lab.kinds.kubernetes.pod_spec import Probe
+from lab.kinds.kubernetes.pod_spec import Container, Probe
 
 BACKOFF_MAX = 60.0
 """Kubernetes waits 10 s, 20 s ... 5 min between restarts; the lab 0, 1, 2, 4 ... 60 s."""
@@ -30,6 +30,9 @@ STABLE = 60.0
 IMPATIENT = 0.5
 """Seconds between two readiness probes of a container that isn't ready: Kubernetes, too, may then
 probe more often than `periodSeconds` says."""
+
+
+RestartPolicy = Literal["Always", "OnFailure", "Never"]
 
 
 @dataclass(slots=True)
@@ -44,34 +47,27 @@ class Status:
     finished_at: str = ""
 
 
-@dataclass(slots=True)
-class Settings:
-    """The command, the policies and the probes of a container."""
+class Surroundings(Protocol):
+    """The parts of its pod that a container uses; `pod.PodRunner` is them."""
 
-    name: str
-    image: str
-    command: Callable[[], Command]
-    """Made anew at each start, since ConfigMaps may have changed. Raises MissingReferenceError."""
-    target: Callable[[Probe, Command], Target]
-    log: Path
-    restart: Literal["Always", "OnFailure", "Never"] = "Always"
-    grace: int = 30
-    startup: Probe | None = None
-    readiness: Probe | None = None
-    liveness: Probe | None = None
-
-
-Report = Callable[[Literal["Normal", "Warning"], str, str], None]
+    @property
+    def client(self) -> httpx.AsyncClient: ...
+    @property
+    def grace(self) -> int: ...
+    def log(self, container: str) -> Path: ...
+    def command(self, container: Container) -> Command: ...
+    def probe_target(self, container: Container, probe: Probe, command: Command) -> Target: ...
+    def container_changed(self) -> None: ...
+    def report(self, type_: EventType, reason: str, message: str) -> None: ...
 
 
 @dataclass(slots=True)
 class ContainerRunner:
     """Keeps a container running as its pod's policy says."""
 
-    settings: Settings
-    changed: Callable[[], None]
-    report: Report
-    client: httpx.AsyncClient
+    spec: Container
+    pod: Surroundings
+    restart: RestartPolicy
     status: Status = field(default_factory=Status)
     last: Status | None = None
     ready: bool = False
@@ -88,7 +84,7 @@ class ContainerRunner:
 
         Returns the last exit status.
         """
-        log = ContainerLog(self.settings.log)
+        log = ContainerLog(self.pod.log(self.spec.name))
         delay = 0.0
         try:
             while not self._stopping.is_set():
@@ -104,7 +100,7 @@ class ContainerRunner:
                     why = f": {self.status.message}" if self.status.reason == "StartError" else ""
                     message = f"back-off {delay:.0f}s{why}"
                     self._set(Status(reason="CrashLoopBackOff", message=message))
-                    self.report("Warning", "BackOff", "Back-off restarting failed container")
+                    self.pod.report("Warning", "BackOff", "Back-off restarting failed container")
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(delay):
                             await self._stopping.wait()
@@ -124,12 +120,11 @@ class ContainerRunner:
         self._wake.set()
 
     def _again(self, status: int) -> bool:
-        policy = self.settings.restart
-        return policy == "Always" or (policy == "OnFailure" and status != 0)
+        return self.restart == "Always" or (self.restart == "OnFailure" and status != 0)
 
     def _set(self, status: Status) -> None:
         self.status = status
-        self.changed()
+        self.pod.container_changed()
 
     async def _once(self, log: ContainerLog) -> int:
         """Runs the process once, to its end; returns the exit status."""
@@ -149,7 +144,7 @@ class ContainerRunner:
         self.pid = child.pid
         self._exited.clear()
         self._set(Status("running", "", started_at=now()))
-        self.report("Normal", "Started", f"Started container {self.settings.name}")
+        self.pod.report("Normal", "Started", f"Started container {self.spec.name}")
         probing = asyncio.create_task(self._probe(command))
         try:
             code = await child.wait()
@@ -172,17 +167,17 @@ class ContainerRunner:
 
     def _not_started(self, reason: str) -> int:
         self._set(Status("terminated", "StartError", reason, 128, finished_at=now()))
-        self.report("Warning", "Failed", f"Error: {reason}")
+        self.pod.report("Warning", "Failed", f"Error: {reason}")
         return 128
 
     async def _command(self) -> Command | None:
         while not self._stopping.is_set():
             try:
-                return self.settings.command()
+                return self.pod.command(self.spec)
             except MissingReferenceError as error:
                 if self.status.message != str(error):
                     self._set(Status(reason="CreateContainerConfigError", message=str(error)))
-                    self.report("Warning", "Failed", f"Error: {error}")
+                    self.pod.report("Warning", "Failed", f"Error: {error}")
                 self._wake.clear()
                 await self._wake.wait()
         return None
@@ -199,26 +194,27 @@ class ContainerRunner:
             await self._exited.wait()
 
     async def _probe(self, command: Command) -> None:
-        settings = self.settings
-        if settings.startup is not None:
-            await self._kill_when_failing("Startup", settings.startup, command)
+        spec = self.spec
+        if spec.startup_probe is not None:
+            await self._kill_when_failing("Startup", spec.startup_probe, command)
         self.started = True
         probes: list[Awaitable[None]] = []
-        if settings.readiness is not None:
-            probes.append(self._readiness(settings.readiness, command))
+        if spec.readiness_probe is not None:
+            probes.append(self._readiness(spec.readiness_probe, command))
         else:
             self._set_ready(True)
-        if settings.liveness is not None:
-            probes.append(self._kill_when_failing("Liveness", settings.liveness, command))
+        if spec.liveness_probe is not None:
+            probes.append(self._kill_when_failing("Liveness", spec.liveness_probe, command))
         await asyncio.gather(*probes)
 
     async def _ask(self, probe: Probe, command: Command) -> str | None:
-        return await check(probe, self.settings.target(probe, command), self.client)
+        target = self.pod.probe_target(self.spec, probe, command)
+        return await check(probe, target, self.pod.client)
 
     def _set_ready(self, value: bool) -> None:
         if self.ready != value:
             self.ready = value
-            self.changed()
+            self.pod.container_changed()
 
     async def _readiness(self, probe: Probe, command: Command) -> None:
         await asyncio.sleep(probe.initial_delay_seconds)
@@ -233,7 +229,9 @@ class ContainerRunner:
                 successes, failures = 0, failures + 1
                 if failures >= probe.failure_threshold:
                     if self.ready:
-                        self.report("Warning", "Unhealthy", f"Readiness probe failed: {problem}")
+                        self.pod.report(
+                            "Warning", "Unhealthy", f"Readiness probe failed: {problem}"
+                        )
                     self._set_ready(False)
             period = float(probe.period_seconds)
             await asyncio.sleep(period if self.ready else min(period, IMPATIENT))
@@ -252,8 +250,8 @@ class ContainerRunner:
             if problem is not None and failures >= probe.failure_threshold:
                 break
             await asyncio.sleep(probe.period_seconds)
-        name = self.settings.name
-        self.report("Warning", "Unhealthy", f"{kind} probe failed: {problem}")
-        self.report("Normal", "Killing", f"Container {name} failed {kind.lower()} probe")
+        name = self.spec.name
+        self.pod.report("Warning", "Unhealthy", f"{kind} probe failed: {problem}")
+        self.pod.report("Normal", "Killing", f"Container {name} failed {kind.lower()} probe")
         grace = probe.termination_grace_period_seconds
-        await self._end(self.settings.grace if grace is None else grace)
+        await self._end(self.pod.grace if grace is None else grace)

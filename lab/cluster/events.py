@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
+EventType = Literal["Normal", "Warning"]
+
 
 def now() -> str:
     """Returns the time as Kubernetes writes it."""
@@ -20,7 +22,7 @@ class Event:
     kind: str
     namespace: str
     name: str
-    type: Literal["Normal", "Warning"]
+    type: EventType
     reason: str
     message: str
     count: int = 1

@@ -53,8 +53,7 @@ def exec_command(
             env.pop(variable, None)
         words = list(argv)
     else:
-        spec = next(item for item in runner.spec.containers if item.name == name)
-        words = runner.rewritten(spec, argv)
+        words = runner.rewritten(running.spec, argv)
     return {
         "argv": container_commands.executed(words, caller, env),
         "env": env,

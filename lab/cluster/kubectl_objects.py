@@ -82,8 +82,8 @@ def _shown(runner: PodRunner, name: str) -> bool:
 
 def _container(runner: ContainerRunner) -> Json:
     shown: Json = {
-        "name": runner.settings.name,
-        "image": runner.settings.image,
+        "name": runner.spec.name,
+        "image": runner.spec.image,
         "ready": runner.ready,
         "started": runner.started,
         "restartCount": runner.restarts,

@@ -10,15 +10,14 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import httpx
 
 from lab.cluster import container_commands, environment, probes, process, programs, volumes
-from lab.cluster.container import ContainerRunner, Settings
-from lab.cluster.events import Event, Events, now
+from lab.cluster.container import ContainerRunner, RestartPolicy
+from lab.cluster.events import Event, Events, EventType, now
 from lab.cluster.probes import Target
 from lab.cluster.process import Command
 from lab.cluster.services import Services
@@ -98,6 +97,15 @@ class PodRunner:
         return spec
 
     @property
+    def client(self) -> httpx.AsyncClient:
+        return self.cluster.client
+
+    @property
+    def grace(self) -> int:
+        """Seconds between SIGTERM and SIGKILL."""
+        return self.spec.termination_grace_period_seconds
+
+    @property
     def key(self) -> tuple[str, str]:
         return self.model.namespace, self.model.name
 
@@ -136,7 +144,7 @@ class PodRunner:
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="/".join(self.key))
 
-    def report(self, type_: Literal["Normal", "Warning"], reason: str, message: str) -> None:
+    def report(self, type_: EventType, reason: str, message: str) -> None:
         namespace, name = self.key
         self.cluster.events.add(Event("Pod", namespace, name, type_, reason, message))
 
@@ -164,7 +172,7 @@ class PodRunner:
         self.deleted_at = now()
         self.update(ready=False)
         self.cluster.changed()
-        allowed = float(self.spec.termination_grace_period_seconds if grace is None else grace)
+        allowed = float(self.grace if grace is None else grace)
         applications = [r for name, r in self.runners.items() if name != PROXY]
         await asyncio.gather(*(self._stop_container(r, allowed, hooks) for r in applications))
         if (proxy := self.runners.get(PROXY)) is not None:
@@ -185,32 +193,29 @@ class PodRunner:
 
     async def _stop_container(self, runner: ContainerRunner, grace: float, hooks: bool) -> None:
         began = time.monotonic()
-        container = next(c for c in self.spec.containers if c.name == runner.settings.name)
-        hook = container.lifecycle.pre_stop if container.lifecycle is not None else None
-        if hook is not None and hooks and runner.pid is not None:
+        lifecycle = runner.spec.lifecycle
+        if hooks and lifecycle is not None and lifecycle.pre_stop is not None and runner.pid:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(grace):
-                    await self._pre_stop(hook, container, runner)
+                    await self._pre_stop(lifecycle.pre_stop, runner)
         await runner.stop(max(1.0, grace - (time.monotonic() - began)))
 
-    async def _pre_stop(
-        self, hook: LifecycleHandler, container: Container, runner: ContainerRunner
-    ) -> None:
+    async def _pre_stop(self, hook: LifecycleHandler, runner: ContainerRunner) -> None:
         command = runner.current
         if hook.sleep is not None:
             await asyncio.sleep(hook.sleep.seconds)
         elif hook.exec is not None and command is not None:
-            argv = self.translate(container, hook.exec.command, command.env)
+            argv = self._translated(runner.spec, hook.exec.command, command)
             await process.run(replace(command, argv=argv), timeout=HOOK_TIMEOUT)
         elif hook.http_get is not None:
             target = Target(self.application_address, self.model.ports)
-            await probes.http_get(hook.http_get, target, self.cluster.client, HOOK_TIMEOUT)
+            await probes.http_get(hook.http_get, target, self.client, HOOK_TIMEOUT)
 
     async def _run(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         proxy = await self._start_proxy() if self.model.proxy != "none" else None
         applications = [
-            self._runner(self._settings(container)).run()
+            self._runner(container, self.spec.restart_policy).run()
             for container in self.spec.containers
             if container.name != PROXY
         ]
@@ -227,60 +232,42 @@ class PodRunner:
 
     async def _start_proxy(self) -> asyncio.Task[int]:
         """Starts the proxy and waits until it serves: a native sidecar is up before the rest."""
-        runner = self._runner(self._proxy_settings())
+        if self.cluster.mesh is None:
+            raise RuntimeError("a pod with a proxy needs a mesh")
+        startup = self.cluster.mesh.readiness
+        readiness = startup.model_copy(update={"period_seconds": PROXY_READINESS_PERIOD})
+        spec = Container(
+            name=PROXY, image=programs.PROXY_IMAGE, startupProbe=startup, readinessProbe=readiness
+        )
+        runner = self._runner(spec, "Always")
         proxy = asyncio.create_task(runner.run())
         while not runner.started and not proxy.done():
             await asyncio.sleep(0.02)
         return proxy
 
-    def _runner(self, settings: Settings) -> ContainerRunner:
-        runner = ContainerRunner(settings, self.container_changed, self.report, self.cluster.client)
-        self.runners[settings.name] = runner
+    def _runner(self, spec: Container, restart: RestartPolicy) -> ContainerRunner:
+        runner = ContainerRunner(spec, self, restart)
+        self.runners[spec.name] = runner
         return runner
 
-    def _settings(self, container: Container) -> Settings:
-        return Settings(
-            name=container.name,
-            image=container.image,
-            command=partial(self._command, container),
-            target=partial(self._probe_target, container),
-            log=self.log(container.name),
-            restart=self.spec.restart_policy,
-            grace=self.spec.termination_grace_period_seconds,
-            startup=container.startup_probe,
-            readiness=container.readiness_probe,
-            liveness=container.liveness_probe,
-        )
+    def command(self, container: Container) -> Command:
+        """Makes files, environment and command line of a start. Raises MissingReferenceError."""
+        if container.name == PROXY and self.cluster.mesh is not None:
+            folder = self.proxy_folder
+            folder.mkdir(parents=True, exist_ok=True)
+            argv, extra = self.cluster.mesh.command(self.model, folder)
+            return Command(argv, self._base_environment() | extra, folder)
+        return self._application_command(container)
 
-    def _probe_target(self, container: Container, probe: Probe, command: Command) -> Target:
+    def probe_target(self, container: Container, probe: Probe, command: Command) -> Target:
+        """Returns a started container as a probe of it finds it."""
+        if container.name == PROXY:
+            return Target(self.model.inside_address, {})
         address = probes.address(self.model)
         if probe.exec is None:
             return Target(address, self.model.ports)
-        argv = self.translate(container, probe.exec.command, command.env)
+        argv = self._translated(container, probe.exec.command, command)
         return Target(address, self.model.ports, replace(command, argv=argv))
-
-    def _proxy_settings(self) -> Settings:
-        mesh = self.cluster.mesh
-        if mesh is None:
-            raise RuntimeError("a pod with a proxy needs a mesh")
-        readiness = mesh.readiness.model_copy(update={"period_seconds": PROXY_READINESS_PERIOD})
-        return Settings(
-            name=PROXY,
-            image=programs.PROXY_IMAGE,
-            command=partial(self._proxy_command, mesh),
-            target=self._proxy_target,
-            log=self.log(PROXY),
-            startup=mesh.readiness,
-            readiness=readiness,
-        )
-
-    def _proxy_command(self, mesh: Proxies) -> Command:
-        self.proxy_folder.mkdir(parents=True, exist_ok=True)
-        argv, extra = mesh.command(self.model, self.proxy_folder)
-        return Command(argv, self._base_environment() | extra, self.proxy_folder)
-
-    def _proxy_target(self, _probe: Probe, _command: Command) -> Target:
-        return Target(self.model.inside_address, {})
 
     def _base_environment(self) -> dict[str, str]:
         bin_folder = str(Path(sys.executable).parent)
@@ -308,14 +295,13 @@ class PodRunner:
         root = self._root(container)
         return [volumes.rewrite(word, container.volume_mounts, root) for word in argv]
 
-    def translate(self, container: Container, argv: list[str], env: Mapping[str, str]) -> list[str]:
-        """Returns a probe's or a hook's command of this container as it is run here."""
+    def _translated(self, spec: Container, argv: Sequence[str], command: Command) -> list[str]:
+        """Returns a probe's or a hook's command as it is run in a started container."""
         return container_commands.in_container(
-            self.rewritten(container, argv), self.application_address, env
+            self.rewritten(spec, argv), self.application_address, command.env
         )
 
-    def _command(self, container: Container) -> Command:
-        """Makes volumes, environment and command line of a start; raises MissingReferenceError."""
+    def _application_command(self, container: Container) -> Command:
         root, mounts = self._root(container), container.volume_mounts
         claims = self.cluster.state.volumes / self.model.namespace
         folders = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 PYTHON = sys.executable
 
@@ -22,7 +22,6 @@ class Image:
 
     entrypoint: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
-    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def _module(name: str) -> Image:
@@ -96,7 +95,7 @@ def program(
         argv = [*command, *(args or ())]
     else:
         argv = [*known.entrypoint, *(args if args is not None else known.command)]
-    return local(argv), dict(known.environment) | dict(_TAGS.get(f"{name}:{tag}", {}))
+    return local(argv), dict(_TAGS.get(f"{name}:{tag}", {}))
 
 
 def local(argv: Sequence[str]) -> list[str]:

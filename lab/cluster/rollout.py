@@ -28,7 +28,7 @@ class Replica:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """How many pods to create, and which to delete."""
+    """The number of pods to create, and the names of those to delete."""
 
     create: int = 0
     delete: tuple[str, ...] = ()
