@@ -7,6 +7,7 @@ from typing import Any
 
 from lab.cluster import container_commands
 from lab.cluster.api import RefusedError
+from lab.cluster.controllers import WORKLOADS
 from lab.cluster.pod import PodRunner
 from lab.cluster.running import Cluster
 from lab.kinds.services import resolve_port, selected
@@ -67,7 +68,7 @@ def forward_target(
     """Returns the end of a forwarded connection: inside one pod, as kubelet does it."""
     if kind == "Service":
         return _service_target(cluster, namespace, name, port)
-    if kind in ("Deployment", "StatefulSet"):
+    if kind in WORKLOADS:
         runners = [r for r in cluster.owned(kind, namespace, name) if not r.terminating]
         if not runners:
             raise RefusedError(f"{kind.lower()} {name} has no pod")

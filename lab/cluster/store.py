@@ -69,7 +69,7 @@ class Store:
     def all(self) -> Iterator[Record]:
         yield from list(self._records.values())
 
-    def merged(self, resource: Resource) -> Resource:
+    def _merged(self, resource: Resource) -> Resource:
         """Returns the result of applying a resource to the one there is.
 
         Labels and annotations set by others stay, and so do the replicas when the manifest
@@ -104,7 +104,7 @@ class Store:
             )
             self._put(record)
             return "created"
-        merged = replace(self.merged(resource), order=old.resource.order)
+        merged = replace(self._merged(resource), order=old.resource.order)
         same_spec = content(merged) == content(old.resource)
         if (
             same_spec
