@@ -8,12 +8,7 @@ import typer
 
 from lab.cli.client import FailureError
 from lab.cli.output import write, yaml_text
-
-SIDECAR = {
-    "name": "istio-proxy",
-    "image": "docker.io/istio/proxyv2:1.30.3",
-    "restartPolicy": "Always",
-}
+from lab.cluster.programs import SIDECAR
 
 
 def register(app: typer.Typer) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from lab.cluster.container import ContainerRunner, Status
 from lab.cluster.pod import PodRunner
-from lab.cluster.programs import PROXY_IMAGE
+from lab.cluster.programs import SIDECAR
 from lab.cluster.rollout import template_hash
 from lab.cluster.store import Record, content, document
 from lab.names import PROXY
@@ -46,9 +46,7 @@ def pod(runner: PodRunner, uid: str) -> Json:
         metadata["ownerReferences"] = [{"apiVersion": "apps/v1", "kind": kind, "name": name}]
     spec = dict(content(runner.resource).get("spec", {}))
     if model.proxy == "sidecar":
-        # A native sidecar, as istiod injects it today.
-        sidecar = {"name": PROXY, "image": PROXY_IMAGE, "restartPolicy": "Always"}
-        spec["initContainers"] = [sidecar]
+        spec["initContainers"] = [SIDECAR]
     spec.setdefault("serviceAccountName", model.service_account)
     spec["nodeName"] = "lab"
     applications = [_container(r) for n, r in runner.runners.items() if _shown(runner, n)]

@@ -6,10 +6,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from lab.names import PROXY
+
 PYTHON = sys.executable
 
 PROXY_IMAGE = "docker.io/istio/proxyv2:1.30.3"
 """The image of a proxy, as pods show it."""
+
+SIDECAR = {"name": PROXY, "image": PROXY_IMAGE, "restartPolicy": "Always"}
+"""The native sidecar that is injected, as an init container."""
 
 
 class UnknownImageError(Exception):
