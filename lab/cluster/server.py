@@ -75,10 +75,10 @@ async def apply(
     create: bool = False,
     dry_run: bool = False,
 ) -> Json:
-    """Applies manifests; answers when every proxy has taken or refused the change, or late.
+    """Applies manifests, and waits until every proxy has taken or refused the change.
 
-    Late means after SETTLE seconds: then a warning names the pods whose proxy still has the
-    configuration of before.
+    After SETTLE seconds it answers all the same, with a warning that names the pods whose proxy
+    has not taken it, and with no refusals: those of an earlier push are not of this change.
     """
     applied = api.apply(cluster, files, namespace, create=create, dry_run=dry_run)
     warnings, rejected = list(applied.warnings), []
