@@ -13,8 +13,3 @@ def istio() -> str:
     text = Path(__file__).with_name("versions.env").read_text(encoding="utf-8")
     (version,) = re.findall(r"^ISTIO_VERSION=(\S+)$", text, re.MULTILINE)
     return str(version)
-
-
-def proxy_image() -> str:
-    """Returns the image of a sidecar or a gateway."""
-    return f"docker.io/istio/proxyv2:{istio()}"

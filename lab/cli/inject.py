@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from lab import versions
 from lab.cli.client import FailureError
 from lab.cli.output import write, yaml_text
+from lab.cluster.programs import SIDECAR
 
 
 def register(app: typer.Typer) -> None:
@@ -55,9 +55,4 @@ def injected(manifest: Any) -> Any:
 def _with_sidecar(spec: dict[str, Any]) -> dict[str, Any]:
     if spec.get("initContainers"):
         return spec
-    sidecar = {
-        "name": "istio-proxy",
-        "image": versions.proxy_image(),
-        "restartPolicy": "Always",
-    }
-    return {"initContainers": [sidecar]} | spec
+    return {"initContainers": [SIDECAR]} | spec

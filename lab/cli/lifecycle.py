@@ -18,7 +18,7 @@ from lab.cli.output import write
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from lab.cluster.cluster import Cluster, Mesh
+    from lab.cluster.running import Cluster, Mesh
     from lab.cluster.state import State
 
 PLAIN_ENVIRONMENT = "GUESTBOOK_NO_MESH"

@@ -16,7 +16,7 @@ GUARD_PORT = 15017
 """A lab holds this port on its slice's first address, so that no other takes the slice."""
 
 PRIVILEGED_SHIFT = 10000
-"""Where port N < 1024 may not be bound, N + 10000 stands for it."""
+"""N + 10000 stands for a port N < 1024 that may not be bound."""
 
 
 class NoAddressesError(Exception):
@@ -25,7 +25,7 @@ class NoAddressesError(Exception):
 
 @dataclass(slots=True)
 class Slice:
-    """A lab's part of the range."""
+    """The part of the range that one lab has."""
 
     number: int
     guard: socket.socket
@@ -33,7 +33,7 @@ class Slice:
     _services: deque[int] = field(default_factory=lambda: deque(range(2, 255)))
 
     def take_pod(self) -> tuple[str, str]:
-        """A pod's address and inside address; the one released longest ago comes first."""
+        """Takes a pod's address and inside address, those released longest ago first."""
         if not self._pods:
             raise NoAddressesError("253 pods are running: the lab has no address for another")
         host = self._pods.popleft()
@@ -55,7 +55,7 @@ class Slice:
 
 
 def take_slice(seed: str) -> Slice:
-    """A free slice; the same `seed` (the state folder) tends to get the same one again.
+    """Takes a free slice; the same `seed` (the state folder) tends to get the same one again.
 
     Raises NoAddressesError.
     """
@@ -78,7 +78,7 @@ def take_slice(seed: str) -> Slice:
 
 
 def bindable(address: str, port: int) -> int:
-    """`port`, or the port that stands for it where privileged ports may not be bound."""
+    """Returns `port`, or the port that stands for it where privileged ones may not be bound."""
     if port >= 1024:
         return port
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:

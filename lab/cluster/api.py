@@ -1,4 +1,7 @@
-"""What the command line asks of the cluster: apply, delete, get, label, scale, restart."""
+"""Operations on objects, as kubectl has them: apply, get, delete, label, scale, restart.
+
+The parameters are called as in the requests of the command line (`server`).
+"""
 
 from __future__ import annotations
 
@@ -6,21 +9,24 @@ import asyncio
 import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from lab.cluster import kubectl_objects, selector
-from lab.cluster.cluster import Cluster
+from lab.cluster import kubectl_objects
+from lab.cluster.controllers import WORKLOADS, stop_pod
 from lab.cluster.events import now
+from lab.cluster.programs import UnknownImageError, split
+from lab.cluster.running import Cluster
+from lab.cluster.selector import parse as parse_selector
 from lab.cluster.store import Record, content, document, key
 from lab.manifests import load, registry
 from lab.resources.metadata import label_problems
 from lab.resources.resource import Kind, Resource
 
 PROTECTED = ("default", "istio-system")
-"""Namespaces that the API server, or the lab, would miss."""
+"""Namespaces that can't be deleted."""
 
 ALL = ("pods", "services", "deployments", "statefulsets")
-"""What `get all` shows."""
+"""The kinds of `get all`."""
 
 
 class RefusedError(Exception):
@@ -33,14 +39,14 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What `apply` did to each object, in order, and what it has to say about them."""
+    """The outcome for each object, in order, and warnings about them."""
 
     results: tuple[tuple[str, str], ...]
     warnings: tuple[str, ...]
 
 
 def reference(resource: Resource) -> str:
-    """`deployment.apps/ui`, as kubectl prints it."""
+    """Returns `deployment.apps/ui`, as kubectl prints it."""
     group = resource.api_version.rpartition("/")[0]
     kind = resource.kind.lower()
     return f"{kind}.{group}/{resource.name}" if group else f"{kind}/{resource.name}"
@@ -61,7 +67,7 @@ def apply(
     create: bool = False,
     dry_run: bool = False,
 ) -> Applied:
-    """Validate everything, then apply everything.
+    """Validates everything, then applies everything.
 
     Raises ManifestError, and then nothing has changed.
     """
@@ -74,8 +80,7 @@ def apply(
         if where and where not in named and ("Namespace", "", where) not in store:
             path = ("metadata", "namespace")
             errors.append(resource.describe(path, f'namespaces "{where}" not found'))
-        if (problem := cluster.image_problem(resource)) is not None:
-            errors.append(resource.describe(*problem))
+        errors.extend(_unknown_images(resource))
         old = store.get(*key(resource))
         if old is not None and create:
             errors.append(f"{reference(resource)} already exists")
@@ -90,19 +95,35 @@ def apply(
     results = tuple((reference(r), str(store.apply(r))) for r in loaded.resources)
     if any(verb != "unchanged" for _, verb in results):
         cluster.objects_changed()
-    said = cluster.mesh.warnings(loaded.resources) if cluster.mesh is not None else []
-    return Applied(results, (*loaded.warnings, *said))
+    warnings = cluster.mesh.warnings(loaded.resources) if cluster.mesh is not None else []
+    return Applied(results, (*loaded.warnings, *warnings))
+
+
+def _unknown_images(resource: Resource) -> Iterable[str]:
+    """Yields an error for each container whose image the lab has no program for."""
+    path: tuple[str, ...]
+    if resource.kind == "Pod":
+        spec, path = resource.spec, ("spec",)
+    elif resource.kind in WORKLOADS:
+        spec, path = resource.spec.template.spec, ("spec", "template", "spec")
+    else:
+        return
+    for index, container in enumerate(spec.containers):
+        try:
+            split(container.image)
+        except UnknownImageError as error:
+            yield resource.describe((*path, "containers", index, "image"), str(error))
 
 
 def _immutable(old: Resource, new: Resource) -> Iterable[str]:
     if new.kind == "Pod" and _pod_core(content(old)) != _pod_core(content(new)):
         yield new.describe(("spec",), "a pod's spec can't be changed: delete the pod first")
-    if new.kind in ("Deployment", "StatefulSet") and old.spec.selector != new.spec.selector:
+    if new.kind in WORKLOADS and old.spec.selector != new.spec.selector:
         yield new.describe(("spec", "selector"), "the field is immutable: delete it first")
 
 
 def _pod_core(body: dict[str, Any]) -> dict[str, Any]:
-    """A pod's spec without what the server adds when it shows one."""
+    """Returns a pod's spec without the fields that the server adds when it shows one."""
     spec = dict(body.get("spec", {}))
     for name in ("nodeName", "initContainers"):
         spec.pop(name, None)
@@ -113,50 +134,43 @@ def _pod_core(body: dict[str, Any]) -> dict[str, Any]:
 
 def objects(
     cluster: Cluster,
-    kind_names: Sequence[str],
+    kinds: Sequence[str],
     namespace: str | None,
     names: Sequence[str] = (),
-    labels: str = "",
+    selector: str = "",
 ) -> list[dict[str, Any]]:
-    """Objects as the API server shows them. A name that isn't there raises RefusedError."""
-    matches = _selector(labels)
-    wanted = [n for name in kind_names for n in (ALL if name == "all" else (name,))]
+    """Returns objects as the API server shows them, of all namespaces for None.
+
+    Raises RefusedError for a kind, a selector or a name that doesn't exist.
+    """
+    try:
+        matches = parse_selector(selector)
+    except ValueError as error:
+        raise RefusedError(str(error)) from None
+    wanted = [n for name in kinds for n in (ALL if name == "all" else (name,))]
     found: list[dict[str, Any]] = []
     for kind in map(kind_named, wanted):
-        shown = (
-            {
-                item["metadata"]["name"]: item
-                for item in _of_kind(cluster, kind, namespace)
-                if matches(item["metadata"].get("labels") or {})
-            }
-            if names
-            else {}
-        )
+        shown = [
+            item
+            for item in _of_kind(cluster, kind, namespace)
+            if matches(item["metadata"].get("labels") or {})
+        ]
         if names:
+            by_name = {item["metadata"]["name"]: item for item in shown}
             for name in names:
-                if name not in shown:
-                    raise RefusedError(
-                        f'{kind.plural}{_group(kind)} "{name}" not found', missing=True
-                    )
-                found.append(shown[name])
-        else:
-            found.extend(
-                item
-                for item in _of_kind(cluster, kind, namespace)
-                if matches(item["metadata"].get("labels") or {})
-            )
+                if name not in by_name:
+                    raise _not_found(kind, name)
+            shown = [by_name[name] for name in names]
+        found += shown
     return found
+
+
+def _not_found(kind: Kind, name: str) -> RefusedError:
+    return RefusedError(f'{kind.plural}{_group(kind)} "{name}" not found', missing=True)
 
 
 def _group(kind: Kind) -> str:
     return f".{kind.group}" if kind.group else ""
-
-
-def _selector(labels: str) -> selector.Matches:
-    try:
-        return selector.parse(labels)
-    except ValueError as error:
-        raise RefusedError(str(error)) from None
 
 
 def _of_kind(cluster: Cluster, kind: Kind, namespace: str | None) -> Iterable[dict[str, Any]]:
@@ -168,62 +182,60 @@ def _of_kind(cluster: Cluster, kind: Kind, namespace: str | None) -> Iterable[di
                 yield kubectl_objects.pod(runner, record.uid if record else "-".join(runner.key))
         return
     for record in cluster.store.of(kind.kind, where):
-        yield show(cluster, record)
+        yield _shown(cluster, record)
 
 
-def show(cluster: Cluster, record: Record) -> dict[str, Any]:
-    """One object that isn't a Pod."""
+def _shown(cluster: Cluster, record: Record) -> dict[str, Any]:
     resource = record.resource
     namespace, name = resource.namespace, resource.name
-    if resource.kind in ("Deployment", "StatefulSet"):
-        pods = cluster.owned(resource.kind, namespace, name)
-        return kubectl_objects.workload(record, pods, cluster.template_of(record))
-    if resource.kind == "Service":
-        address = cluster.cluster_ip(namespace, name)
-        service = next(s for s in cluster.services() if (s.namespace, s.name) == (namespace, name))
-        public = any(cluster.published(service, port.port) for port in service.ports)
-        return kubectl_objects.service(record, address, "127.0.0.1" if public else None)
+    if resource.kind in WORKLOADS:
+        return kubectl_objects.workload(record, cluster.owned(resource.kind, namespace, name))
+    if resource.kind == "Service" and (service := cluster.services.get(namespace, name)):
+        published = any(
+            cluster.services.load_balancer_port(service, port.port) for port in service.ports
+        )
+        return kubectl_objects.service(record, service.cluster_ip, published=published)
     if resource.kind == "Namespace":
-        return kubectl_objects.namespace(record, name in cluster.terminating)
+        return kubectl_objects.namespace(record, terminating=name in cluster.terminating)
     return kubectl_objects.plain(record)
 
 
 async def delete(
     cluster: Cluster,
-    kind_name: str,
+    kind: str,
     namespace: str,
-    names: Sequence[str],
-    labels: str = "",
+    names: Sequence[str] = (),
+    selector: str = "",
     *,
     wait: bool = True,
     grace: float | None = None,
 ) -> list[str]:
-    """Delete objects by name, or by selector; returns what was deleted.
+    """Deletes objects by name or by selector, and waits for Pods and Namespaces to end.
 
-    Pods (and Namespaces) are waited for. Raises RefusedError, and then nothing was deleted.
+    Returns them as kubectl prints them. Raises RefusedError, and then nothing was deleted.
     """
-    kind = kind_named(kind_name)
-    shown = objects(cluster, [kind_name], namespace if kind.namespaced else None, names, labels)
+    found = kind_named(kind)
+    shown = objects(cluster, [kind], namespace if found.namespaced else None, names, selector)
     chosen = [item["metadata"]["name"] for item in shown]
-    if kind.kind == "Namespace" and (kept := [n for n in chosen if n in PROTECTED]):
+    if found.kind == "Namespace" and (kept := [n for n in chosen if n in PROTECTED]):
         raise RefusedError(f'namespace "{kept[0]}" may not be deleted')
     ends = []
     for name in chosen:
-        if kind.kind == "Namespace":
+        if found.kind == "Namespace":
             ends.append(_delete_namespace(cluster, name, grace))
-        elif kind.kind == "Pod":
+        elif found.kind == "Pod":
             if ("Pod", namespace, name) in cluster.store:
                 cluster.store.delete(("Pod", namespace, name))
-            ends.append(cluster.stop_pod(cluster.runners[namespace, name], grace))
+            ends.append(stop_pod(cluster, cluster.runners[namespace, name], grace))
         else:
-            cluster.store.delete((kind.kind, namespace if kind.namespaced else "", name))
+            cluster.store.delete((found.kind, namespace if found.namespaced else "", name))
     cluster.objects_changed()
     work = asyncio.gather(*ends)
     if wait:
         await work
     else:
         cluster.spawn(work)
-    return [f'{kind.kind.lower()}{_group(kind)} "{name}"' for name in chosen]
+    return [f'{found.kind.lower()}{_group(found)} "{name}"' for name in chosen]
 
 
 async def _delete_namespace(cluster: Cluster, name: str, grace: float | None) -> None:
@@ -232,7 +244,7 @@ async def _delete_namespace(cluster: Cluster, name: str, grace: float | None) ->
         if record.resource.namespace == name:
             cluster.store.delete(key(record.resource))
     runners = [runner for (where, _), runner in cluster.runners.items() if where == name]
-    await asyncio.gather(*(cluster.stop_pod(runner, grace) for runner in runners))
+    await asyncio.gather(*(stop_pod(cluster, runner, grace) for runner in runners))
     cluster.terminating.discard(name)
     cluster.store.delete(("Namespace", "", name))
     cluster.objects_changed()
@@ -240,18 +252,19 @@ async def _delete_namespace(cluster: Cluster, name: str, grace: float | None) ->
 
 def change(
     cluster: Cluster,
-    field: str,
-    kind_name: str,
+    field: Literal["labels", "annotations"],
+    kind: str,
     namespace: str,
     names: Sequence[str],
     values: dict[str, str | None],
     *,
-    labels: str = "",
+    selector: str = "",
     overwrite: bool = False,
 ) -> list[str]:
-    """Set (or with None remove) labels or annotations; `field` is which. Returns who changed."""
-    kind = kind_named(kind_name)
-    shown = objects(cluster, [kind_name], namespace if kind.namespaced else None, names, labels)
+    """Sets labels or annotations, and removes those that are None; returns the changed objects."""
+    found = kind_named(kind)
+    where = namespace if found.namespaced else ""
+    shown = objects(cluster, [kind], where or None, names, selector)
     given = {name: value for name, value in values.items() if value is not None}
     for problem in label_problems(given, ()) if field == "labels" else ():
         raise RefusedError(problem.reason)
@@ -259,53 +272,50 @@ def change(
     for item in shown:
         name = item["metadata"]["name"]
         old = dict(item["metadata"].get(field) or {})
-        for label, value in values.items():
-            taken = old.get(label) not in (None, value)
-            if value is not None and taken and not overwrite:
+        for label, value in given.items():
+            if old.get(label) not in (None, value) and not overwrite:
                 raise RefusedError(
                     f"'{label}' already has a value ({old[label]}), and --overwrite is false"
                 )
-        new = {k: v for k, v in (old | values).items() if v is not None}
+        new = {label: value for label, value in (old | values).items() if value is not None}
         changes: dict[str, Any] = {field: new}
-        where = namespace if kind.namespaced else ""
-        record = cluster.store.get(kind.kind, where, name)
+        record = cluster.store.get(found.kind, where, name)
         if record is not None:
             cluster.store.update(dataclasses.replace(record.resource, **changes))
-        if kind.kind == "Pod":
+        if found.kind == "Pod":
             cluster.runners[where, name].update(**changes)
-        done.append(f"{kind.kind.lower()}{_group(kind)}/{name}")
+        done.append(f"{found.kind.lower()}{_group(found)}/{name}")
     cluster.objects_changed()
     return done
 
 
-def _workload(cluster: Cluster, kind_name: str, namespace: str, name: str) -> Record:
-    kind = kind_named(kind_name)
-    record = cluster.store.get(kind.kind, namespace, name)
-    if kind.kind not in ("Deployment", "StatefulSet"):
-        raise RefusedError(f"{kind.plural} have no replicas")
+def _workload(cluster: Cluster, kind: str, namespace: str, name: str) -> Resource:
+    found = kind_named(kind)
+    record = cluster.store.get(found.kind, namespace, name)
+    if found.kind not in WORKLOADS:
+        raise RefusedError(f"{found.plural} have no replicas")
     if record is None:
-        raise RefusedError(f'{kind.plural}{_group(kind)} "{name}" not found', missing=True)
-    return record
+        raise _not_found(found, name)
+    return record.resource
 
 
-def scale(cluster: Cluster, kind_name: str, namespace: str, name: str, replicas: int) -> None:
-    """Change how many pods a Deployment or a StatefulSet has."""
+def scale(cluster: Cluster, kind: str, namespace: str, name: str, replicas: int) -> None:
+    """Changes how many pods a Deployment or a StatefulSet has."""
     if replicas < 0:
         raise RefusedError("--replicas must not be negative")
-    resource = _workload(cluster, kind_name, namespace, name).resource
+    resource = _workload(cluster, kind, namespace, name)
     _replace(cluster, resource, resource.raw["spec"] | {"replicas": replicas})
 
 
-def restart(cluster: Cluster, kind_name: str, namespace: str, name: str) -> None:
-    """Roll all pods, by an annotation on the template, as kubectl does."""
-    resource = _workload(cluster, kind_name, namespace, name).resource
+def restart(cluster: Cluster, kind: str, namespace: str, name: str) -> None:
+    """Rolls all pods by an annotation on the template, as kubectl does."""
+    resource = _workload(cluster, kind, namespace, name)
     spec = resource.raw["spec"]
-    template = dict(spec["template"])
-    metadata = dict(template.get("metadata", {}))
+    metadata = dict(spec["template"].get("metadata", {}))
     metadata["annotations"] = (metadata.get("annotations") or {}) | {
         "kubectl.kubernetes.io/restartedAt": f"{now()}#{cluster.revision}"
     }
-    template["metadata"] = metadata
+    template = spec["template"] | {"metadata": metadata}
     _replace(cluster, resource, spec | {"template": template})
 
 

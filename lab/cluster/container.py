@@ -1,4 +1,4 @@
-"""One container: its process, its restarts and its probes (kubelet's part)."""
+"""One container (kubelet): its process, its restarts and its probes."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import httpx
 
 from lab.cluster import process
 from lab.cluster.environment import MissingReferenceError
-from lab.cluster.events import now
+from lab.cluster.events import EventType, now
 from lab.cluster.logs import ContainerLog
 from lab.cluster.probes import Target, check
-from lab.kinds.kubernetes.pod_spec import Probe
+from lab.cluster.process import Command
+from lab.kinds.kubernetes.pod_spec import Container, Probe
 
 BACKOFF_MAX = 60.0
 """Kubernetes waits 10 s, 20 s ... 5 min between restarts; the lab 0, 1, 2, 4 ... 60 s."""
@@ -27,17 +28,11 @@ STABLE = 60.0
 """A container that ran this long starts again without delay."""
 
 IMPATIENT = 0.5
-"""How often a container that isn't ready is asked: Kubernetes, too, may then ask more often than
-`periodSeconds` says."""
+"""Seconds between two readiness probes of a container that isn't ready: Kubernetes, too, may then
+probe more often than `periodSeconds` says."""
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
-    """What to start: made anew at each start, since ConfigMaps may have changed."""
-
-    argv: list[str]
-    env: dict[str, str]
-    folder: Path
+RestartPolicy = Literal["Always", "OnFailure", "Never"]
 
 
 @dataclass(slots=True)
@@ -52,33 +47,27 @@ class Status:
     finished_at: str = ""
 
 
-@dataclass(slots=True)
-class Settings:
-    """How a container is run."""
+class Surroundings(Protocol):
+    """The parts of its pod that a container uses; `pod.PodRunner` is them."""
 
-    name: str
-    image: str
-    command: Callable[[], Command]
-    target: Callable[[Probe, Command], Target]
-    log: Path
-    restart: Literal["Always", "OnFailure", "Never"] = "Always"
-    grace: int = 30
-    startup: Probe | None = None
-    readiness: Probe | None = None
-    liveness: Probe | None = None
-
-
-Report = Callable[[Literal["Normal", "Warning"], str, str], None]
+    @property
+    def client(self) -> httpx.AsyncClient: ...
+    @property
+    def grace(self) -> int: ...
+    def log(self, container: str) -> Path: ...
+    def command(self, container: Container) -> Command: ...
+    def probe_target(self, container: Container, probe: Probe, command: Command) -> Target: ...
+    def container_changed(self) -> None: ...
+    def report(self, type_: EventType, reason: str, message: str) -> None: ...
 
 
 @dataclass(slots=True)
 class ContainerRunner:
     """Keeps a container running as its pod's policy says."""
 
-    settings: Settings
-    changed: Callable[[], None]
-    report: Report
-    client: httpx.AsyncClient
+    spec: Container
+    pod: Surroundings
+    restart: RestartPolicy
     status: Status = field(default_factory=Status)
     last: Status | None = None
     ready: bool = False
@@ -86,22 +75,22 @@ class ContainerRunner:
     restarts: int = 0
     pid: int | None = None
     current: Command | None = None
-    _stopping: bool = False
+    _stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _exited: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> int:
-        """Start, restart and probe until stopped, or until the policy says it is over.
+        """Starts, restarts and probes until stopped or until the restart policy ends it.
 
         Returns the last exit status.
         """
-        log = ContainerLog(self.settings.log)
+        log = ContainerLog(self.pod.log(self.spec.name))
         delay = 0.0
         try:
-            while not self._stopping:
+            while not self._stopping.is_set():
                 began = time.monotonic()
                 status = await self._once(log)
-                if self._stopping or not self._again(status):
+                if self._stopping.is_set() or not self._again(status):
                     return status
                 self.restarts += 1
                 if time.monotonic() - began > STABLE:
@@ -111,45 +100,34 @@ class ContainerRunner:
                     why = f": {self.status.message}" if self.status.reason == "StartError" else ""
                     message = f"back-off {delay:.0f}s{why}"
                     self._set(Status(reason="CrashLoopBackOff", message=message))
-                    self.report("Warning", "BackOff", "Back-off restarting failed container")
-                    await self._pause(delay)
+                    self.pod.report("Warning", "BackOff", "Back-off restarting failed container")
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(delay):
+                            await self._stopping.wait()
                 delay = min(BACKOFF_MAX, delay * 2 or 1.0)
             return 0
         finally:
             log.close()
 
     async def stop(self, grace: float) -> None:
-        """SIGTERM, and after `grace` seconds SIGKILL."""
-        self._stopping = True
+        """Sends SIGTERM, and after `grace` seconds SIGKILL."""
+        self._stopping.set()
         self._wake.set()
         await self._end(grace)
 
     def wake(self) -> None:
-        """Something a waiting start may depend on has changed."""
+        """Has a start that waits for a ConfigMap or a Secret look for it again."""
         self._wake.set()
 
-    async def _pause(self, seconds: float) -> None:
-        self._wake.clear()
-        if self._stopping:
-            return
-        end = time.monotonic() + seconds
-        # A change elsewhere only shortens the wait for a reference, not a back-off.
-        while (left := end - time.monotonic()) > 0 and not self._stopping:
-            self._wake.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left):
-                    await self._wake.wait()
-
     def _again(self, status: int) -> bool:
-        policy = self.settings.restart
-        return policy == "Always" or (policy == "OnFailure" and status != 0)
+        return self.restart == "Always" or (self.restart == "OnFailure" and status != 0)
 
     def _set(self, status: Status) -> None:
         self.status = status
-        self.changed()
+        self.pod.container_changed()
 
     async def _once(self, log: ContainerLog) -> int:
-        """One start to its end; the exit status."""
+        """Runs the process once, to its end; returns the exit status."""
         self.ready = self.started = False
         try:
             command = await self._command()
@@ -159,16 +137,14 @@ class ContainerRunner:
         if command is None:
             return 0
         try:
-            child, pump = await process.start(
-                command.argv, env=command.env, cwd=command.folder, on_output=log.write
-            )
+            child, pump = await process.start(command, log.write)
         except OSError as error:
             return self._not_started(f"{command.argv[0]}: {error.strerror}")
         self.current = command
         self.pid = child.pid
         self._exited.clear()
         self._set(Status("running", "", started_at=now()))
-        self.report("Normal", "Started", f"Started container {self.settings.name}")
+        self.pod.report("Normal", "Started", f"Started container {self.spec.name}")
         probing = asyncio.create_task(self._probe(command))
         try:
             code = await child.wait()
@@ -176,7 +152,7 @@ class ContainerRunner:
             self._exited.set()
             self.pid = None
             probing.cancel()
-            # What the process itself started ends with it.
+            # Its own children end with it.
             process.signal_group(child.pid, signal.SIGKILL)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1):
@@ -191,17 +167,17 @@ class ContainerRunner:
 
     def _not_started(self, reason: str) -> int:
         self._set(Status("terminated", "StartError", reason, 128, finished_at=now()))
-        self.report("Warning", "Failed", f"Error: {reason}")
+        self.pod.report("Warning", "Failed", f"Error: {reason}")
         return 128
 
     async def _command(self) -> Command | None:
-        while not self._stopping:
+        while not self._stopping.is_set():
             try:
-                return self.settings.command()
+                return self.pod.command(self.spec)
             except MissingReferenceError as error:
                 if self.status.message != str(error):
                     self._set(Status(reason="CreateContainerConfigError", message=str(error)))
-                    self.report("Warning", "Failed", f"Error: {error}")
+                    self.pod.report("Warning", "Failed", f"Error: {error}")
                 self._wake.clear()
                 await self._wake.wait()
         return None
@@ -218,36 +194,27 @@ class ContainerRunner:
             await self._exited.wait()
 
     async def _probe(self, command: Command) -> None:
-        settings = self.settings
-        if settings.startup is not None:
-            await self._startup(settings.startup, command)
+        spec = self.spec
+        if spec.startup_probe is not None:
+            await self._kill_when_failing("Startup", spec.startup_probe, command)
         self.started = True
-        if settings.readiness is None:
-            self._ready(True)
         probes: list[Awaitable[None]] = []
-        if settings.readiness is not None:
-            probes.append(self._readiness(settings.readiness, command))
-        if settings.liveness is not None:
-            probes.append(self._liveness(settings.liveness, command))
+        if spec.readiness_probe is not None:
+            probes.append(self._readiness(spec.readiness_probe, command))
+        else:
+            self._set_ready(True)
+        if spec.liveness_probe is not None:
+            probes.append(self._kill_when_failing("Liveness", spec.liveness_probe, command))
         await asyncio.gather(*probes)
 
     async def _ask(self, probe: Probe, command: Command) -> str | None:
-        return await check(probe, self.settings.target(probe, command), self.client)
+        target = self.pod.probe_target(self.spec, probe, command)
+        return await check(probe, target, self.pod.client)
 
-    def _ready(self, value: bool) -> None:
+    def _set_ready(self, value: bool) -> None:
         if self.ready != value:
             self.ready = value
-            self.changed()
-
-    async def _startup(self, probe: Probe, command: Command) -> None:
-        await asyncio.sleep(probe.initial_delay_seconds)
-        failures = 0
-        while (problem := await self._ask(probe, command)) is not None:
-            failures += 1
-            if failures >= probe.failure_threshold:
-                await self._kill("Startup", problem, probe)
-                return
-            await asyncio.sleep(probe.period_seconds)
+            self.pod.container_changed()
 
     async def _readiness(self, probe: Probe, command: Command) -> None:
         await asyncio.sleep(probe.initial_delay_seconds)
@@ -257,31 +224,34 @@ class ContainerRunner:
             if problem is None:
                 successes, failures = successes + 1, 0
                 if successes >= probe.success_threshold:
-                    self._ready(True)
+                    self._set_ready(True)
             else:
                 successes, failures = 0, failures + 1
                 if failures >= probe.failure_threshold:
                     if self.ready:
-                        self.report("Warning", "Unhealthy", f"Readiness probe failed: {problem}")
-                    self._ready(False)
+                        self.pod.report(
+                            "Warning", "Unhealthy", f"Readiness probe failed: {problem}"
+                        )
+                    self._set_ready(False)
             period = float(probe.period_seconds)
             await asyncio.sleep(period if self.ready else min(period, IMPATIENT))
 
-    async def _liveness(self, probe: Probe, command: Command) -> None:
+    async def _kill_when_failing(
+        self, kind: Literal["Startup", "Liveness"], probe: Probe, command: Command
+    ) -> None:
+        """Ends the process at the probe's failure threshold; a startup probe succeeds only once."""
         await asyncio.sleep(probe.initial_delay_seconds)
         failures = 0
         while True:
             problem = await self._ask(probe, command)
+            if problem is None and kind == "Startup":
+                return
             failures = 0 if problem is None else failures + 1
             if problem is not None and failures >= probe.failure_threshold:
-                await self._kill("Liveness", problem, probe)
-                return
+                break
             await asyncio.sleep(probe.period_seconds)
-
-    async def _kill(self, kind: str, problem: str, probe: Probe) -> None:
-        self.report("Warning", "Unhealthy", f"{kind} probe failed: {problem}")
-        self.report(
-            "Normal", "Killing", f"Container {self.settings.name} failed {kind.lower()} probe"
-        )
+        name = self.spec.name
+        self.pod.report("Warning", "Unhealthy", f"{kind} probe failed: {problem}")
+        self.pod.report("Normal", "Killing", f"Container {name} failed {kind.lower()} probe")
         grace = probe.termination_grace_period_seconds
-        await self._end(self.settings.grace if grace is None else grace)
+        await self._end(self.pod.grace if grace is None else grace)

@@ -1,8 +1,8 @@
-"""Commands that people and probes run inside a container, as they are run on this machine.
+"""Commands inside a container, of `exec`, probes and hooks, as they are run on this machine.
 
 There is no DNS and no network namespace here, so `localhost` and Service names are turned into
 the addresses that stand for them: the choice that cluster DNS and kube-proxy would make. curl and
-openssl themselves are the machine's, so that what they print and how they end is the truth.
+openssl are the machine's own, so that their output and exit status are real.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import itertools
 import random
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,53 +35,19 @@ _NOWHERE = 1
 """A port where nothing listens: a Service without a ready pod refuses connections."""
 
 _CURL_SHORT = frozenset("AbcCdDeEFhHKmoPQrtTuUwxXyYz")
-_CURL_FLAGS = frozenset(
-    [
-        "--silent",
-        "--show-error",
-        "--include",
-        "--insecure",
-        "--location",
-        "--fail",
-        "--head",
-        "--verbose",
-        "--get",
-        "--compressed",
-        "--http1.0",
-        "--http1.1",
-        "--http2",
-        "--http2-prior-knowledge",
-        "--http3",
-        "--no-buffer",
-        "--remote-name",
-        "--ipv4",
-        "--ipv6",
-        "--tlsv1.2",
-        "--tlsv1.3",
-        "--no-keepalive",
-        "--fail-with-body",
-        "--raw",
-        "--progress-bar",
-        "--parallel",
-        "--retry-all-errors",
-        "--retry-connrefused",
-        "--create-dirs",
-        "--globoff",
-        "--junk-session-cookies",
-        "--append",
-        "--no-progress-meter",
-        "--next",
-        "--location-trusted",
-        "--path-as-is",
-        "--version",
-        "--help",
-    ]
+_CURL_FLAG = re.compile(
+    r"""--(append|compressed|create-dirs|fail|fail-with-body|get|globoff|head|help|http1\.0|http1\.1
+    |http2|http2-prior-knowledge|http3|include|insecure|ipv4|ipv6|junk-session-cookies|location
+    |location-trusted|next|no-.*|parallel|path-as-is|progress-bar|raw|remote-name
+    |retry-all-errors|retry-connrefused|show-error|silent|tlsv1\.2|tlsv1\.3|verbose|version)""",
+    re.VERBOSE,
 )
+"""curl's long options without a value."""
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """What a command sees of the cluster from inside its container."""
+class Caller:
+    """The container in which a command runs, and the Services and pods that it may name."""
 
     pod: Pod
     proxy_container: bool
@@ -89,7 +56,7 @@ class View:
 
     @property
     def own(self) -> str:
-        """What `localhost` means."""
+        """The address that `localhost` stands for."""
         return self.pod.address if self.pod.proxy == "none" else self.pod.inside_address
 
     @property
@@ -99,7 +66,7 @@ class View:
 
 
 def in_container(argv: Sequence[str], address: str, env: Mapping[str, str]) -> list[str]:
-    """A probe's or hook's command, whose `localhost` is `address`; `env` is its container's."""
+    """Returns a probe's or hook's command, `localhost` being `address`; `env` its container's."""
     name = argv[0].rpartition("/")[2] if argv else ""
     if name in _MYSQL_CLIENTS:
         return _mysql_client(name, argv[1:], address, mysql.serves(env))
@@ -108,16 +75,16 @@ def in_container(argv: Sequence[str], address: str, env: Mapping[str, str]) -> l
     return local(argv)
 
 
-def executed(argv: Sequence[str], view: View, env: Mapping[str, str]) -> list[str]:
-    """A command of `exec`."""
+def executed(argv: Sequence[str], caller: Caller, env: Mapping[str, str]) -> list[str]:
+    """Returns a command of `exec` as it is run here; `env` is its container's."""
     name = argv[0].rpartition("/")[2] if argv else ""
     if name == "curl":
-        return ["curl", *_curl(argv[1:], view)]
+        return ["curl", *_curl(argv[1:], caller)]
     if name == "openssl":
-        return ["openssl", *_openssl(argv[1:], view)]
+        return ["openssl", *_openssl(argv[1:], caller)]
     if name == "pilot-agent":
-        return _pilot_agent(argv[1:], view)
-    return in_container(argv, view.own, env)
+        return _pilot_agent(argv[1:], caller)
+    return in_container(argv, caller.own, env)
 
 
 def _mysql_client(name: str, args: Sequence[str], address: str, real: bool) -> list[str]:
@@ -125,18 +92,19 @@ def _mysql_client(name: str, args: Sequence[str], address: str, real: bool) -> l
     if program is None or not real:
         # The placeholder has no protocol to ask in: it accepts connections.
         return [PYTHON, "-m", "lab.standins.mysql", "--ping", address]
-    words = [word.replace(f"={host}", f"={address}") for word in args for host in ("127.0.0.1",)]
-    words = [address if word in _LOCAL else word for word in words]
+    words = [
+        address if word in _LOCAL else word.replace("=127.0.0.1", f"={address}") for word in args
+    ]
     if not any(word.startswith(("--host", "-h")) for word in words):
         words.insert(0, f"--host={address}")
     return [program, *words]
 
 
-def _pilot_agent(args: Sequence[str], view: View) -> list[str]:
-    """`pilot-agent request GET stats?filter=x`: the proxy's admin API."""
+def _pilot_agent(args: Sequence[str], caller: Caller) -> list[str]:
+    """Asks the proxy's admin API, as `pilot-agent request GET stats?filter=x` does."""
     if len(args) != 3 or args[0] != "request":
         return ["sh", "-c", "echo 'usage: pilot-agent request GET|POST PATH' >&2; exit 1"]
-    url = f"http://{view.pod.inside_address}:15000/{args[2].lstrip('/')}"
+    url = f"http://{caller.pod.inside_address}:15000/{args[2].lstrip('/')}"
     return ["curl", "--silent", "--show-error", "--globoff", "--request", args[1], url]
 
 
@@ -148,34 +116,34 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def _place(host: str, port: int, view: View) -> tuple[str, int] | None:
-    """Where a direct connection to `host:port` leads; None to leave it to the machine."""
+def _place(host: str, port: int, caller: Caller) -> tuple[str, int] | None:
+    """Returns the end of a direct connection to `host:port`; None leaves it to the machine."""
     if host in _LOCAL:
-        return view.own, port
+        return caller.own, port
     if _is_address(host):
         return None
-    service = service_kind.named(host, view.pod.namespace, view.services)
+    service = service_kind.named(host, caller.pod.namespace, caller.services)
     if service is None:
         return None
     for item in service.ports:
         if item.port != port:
             continue
-        if view.captured and item.protocol in ("TCP", "TLS"):
-            return view.own, port
-        if ready := endpoints(service, item, view.pods):
+        if caller.captured and item.protocol in ("TCP", "TLS"):
+            return caller.own, port
+        if ready := endpoints(service, item, caller.pods):
             chosen = random.choice(ready)  # noqa: S311 - load balancing
             return chosen.address, chosen.port
-    return view.own, _NOWHERE
+    return caller.own, _NOWHERE
 
 
 def _urls(args: Sequence[str]) -> Iterator[str]:
-    """The URLs of a curl command line: what is neither an option nor an option's value."""
+    """Yields the URLs of a curl command line: words that are no option and no option's value."""
     words = iter(args)
     for word in words:
         if word == "--url":
             yield next(words, "")
         elif word.startswith("--"):
-            if word not in _CURL_FLAGS and not word.startswith("--no-") and "=" not in word:
+            if "=" not in word and not _CURL_FLAG.fullmatch(word):
                 next(words, None)
         elif word.startswith("-") and len(word) > 1:
             for index, letter in enumerate(word[1:], 1):
@@ -187,7 +155,7 @@ def _urls(args: Sequence[str]) -> Iterator[str]:
             yield word
 
 
-def _curl(args: Sequence[str], view: View) -> list[str]:
+def _curl(args: Sequence[str], caller: Caller) -> list[str]:
     extra: list[str] = []
     resolved = {(host, port) for host, port, _ in _resolutions(args)}
     secure = False
@@ -199,14 +167,14 @@ def _curl(args: Sequence[str], view: View) -> list[str]:
         except ValueError:
             continue
         host = parts.hostname or ""
-        proxied = view.captured and parts.scheme in ("http", "https") and host not in _LOCAL
+        proxied = caller.captured and parts.scheme in ("http", "https") and host not in _LOCAL
         if proxied or (host, port) in resolved:
             continue
-        if (place := _place(host, port, view)) is not None:
+        if (place := _place(host, port, caller)) is not None:
             extra += ["--connect-to", f"{host}:{port}:{place[0]}:{place[1]}"]
     for host, port, address in _resolutions(args):
         target = bindable(address, port) if _is_address(address) else port
-        if view.captured:
+        if caller.captured:
             # curl leaves names to its proxy; this header takes the place of the address that
             # the packet would have had.
             option = "--proxy-header" if secure else "--header"
@@ -223,7 +191,7 @@ def _resolutions(args: Sequence[str]) -> Iterator[tuple[str, int, str]]:
             yield parts[0], int(parts[1]), parts[2]
 
 
-def _openssl(args: Sequence[str], view: View) -> list[str]:
+def _openssl(args: Sequence[str], caller: Caller) -> list[str]:
     words = list(args)
     if "-connect" not in words or words.index("-connect") + 1 >= len(words):
         return words
@@ -233,8 +201,8 @@ def _openssl(args: Sequence[str], view: View) -> list[str]:
         return words
     if not _is_address(host) and not {"-servername", "-noservername"} & set(words):
         words += ["-servername", host]
-    if view.captured and host not in _LOCAL:
-        return [*words, "-proxy", f"{view.own}:15001"]
-    if (place := _place(host, int(text), view)) is not None:
+    if caller.captured and host not in _LOCAL:
+        return [*words, "-proxy", f"{caller.own}:15001"]
+    if (place := _place(host, int(text), caller)) is not None:
         words[index] = f"{place[0]}:{place[1]}"
     return words

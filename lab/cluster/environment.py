@@ -1,4 +1,4 @@
-"""The environment of a container: what the manifest says, and where host names lead in the lab."""
+"""The environment of a container: declared variables, and addresses in place of host names."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lab.kinds.kubernetes.core import Secret
-from lab.kinds.kubernetes.pod_spec import Container, EnvVar, KeyRef
+from lab.kinds.kubernetes.pod_spec import Container, EnvVar
 from lab.model import Pod, Service
 
 Lookup = Callable[[str, str], Any]
 """`(kind, name)` to the typed body of that object in the pod's namespace, or None."""
 
 Resolve = Callable[[str, int | None], "tuple[str, int | None] | None"]
-"""A host name and port to where they are reached; None to leave them alone."""
+"""A host name and port to the address that reaches them; None to leave them alone."""
 
 _REFERENCE = re.compile(r"\$\$|\$\(([A-Za-z_][A-Za-z0-9_.-]*)\)")
 _ADDRESS_NAME = re.compile(r"(HOST|ADDR|ADDRESS|URL|URI|ENDPOINT|SERVER|BROKER)S?$")
@@ -31,7 +31,7 @@ class MissingReferenceError(Exception):
 
 
 def expand(text: str, values: Mapping[str, str]) -> str:
-    """Kubernetes' `$(NAME)`: a known name is replaced, `$$` is a dollar, the rest stays."""
+    """Replaces Kubernetes' `$(NAME)`; `$$` is a dollar, and an unknown name stays."""
 
     def replace(match: re.Match[str]) -> str:
         if match[0] == "$$":
@@ -42,28 +42,32 @@ def expand(text: str, values: Mapping[str, str]) -> str:
 
 
 def declared(container: Container, pod: Pod, lookup: Lookup) -> dict[str, str]:
-    """The variables the manifest declares. Raises MissingReferenceError."""
+    """Returns the variables that the manifest declares. Raises MissingReferenceError."""
     values: dict[str, str] = {}
     for source in container.env_from:
         kind = "ConfigMap" if source.config_map_ref else "Secret"
         reference = source.config_map_ref or source.secret_ref
-        if reference is None:
-            continue
-        body = lookup(kind, reference.name)
-        if body is None and not reference.optional:
-            raise MissingReferenceError(f'{kind.lower()} "{reference.name}" not found')
-        for key, value in _data(body).items():
-            values[source.prefix + key] = value.decode(errors="replace")
+        if reference is not None:
+            found = data(kind, reference.name, reference.optional, lookup)
+            for key, value in found.items():
+                values[source.prefix + key] = value.decode(errors="replace")
     for variable in container.env:
-        value_ = _value(variable, pod, lookup)
-        if value_ is not None:
-            values[variable.name] = expand(value_, values) if variable.value else value_
+        text = _value(variable, pod, lookup)
+        if text is not None:
+            values[variable.name] = expand(text, values) if variable.value else text
     return values
 
 
-def _data(body: Any) -> dict[str, bytes]:
+def data(kind: str, name: str, optional: bool, lookup: Lookup) -> dict[str, bytes]:
+    """Returns the data of a ConfigMap or Secret, none when it is optional and doesn't exist.
+
+    Raises MissingReferenceError.
+    """
+    body = lookup(kind, name)
     if body is None:
-        return {}
+        if optional:
+            return {}
+        raise MissingReferenceError(f'{kind.lower()} "{name}" not found')
     if isinstance(body, Secret):
         return body.decoded()
     return {key: text.encode() for key, text in (body.data or {}).items()}
@@ -75,27 +79,16 @@ def _value(variable: EnvVar, pod: Pod, lookup: Lookup) -> str | None:
         return variable.value or ""
     if source.field_ref is not None:
         return _field(source.field_ref.field_path, pod)
-    if source.config_map_key_ref is not None:
-        return _key("ConfigMap", source.config_map_key_ref, lookup)
-    if source.secret_key_ref is not None:
-        return _key("Secret", source.secret_key_ref, lookup)
-    return None
-
-
-def _key(kind: str, reference: KeyRef, lookup: Lookup) -> str | None:
-    body = lookup(kind, reference.name)
-    if body is None:
-        if reference.optional:
-            return None
-        raise MissingReferenceError(f'{kind.lower()} "{reference.name}" not found')
-    value = _data(body).get(reference.key)
-    if value is None:
-        if reference.optional:
-            return None
+    kind = "ConfigMap" if source.config_map_key_ref else "Secret"
+    reference = source.config_map_key_ref or source.secret_key_ref
+    if reference is None:
+        return None
+    value = data(kind, reference.name, reference.optional, lookup).get(reference.key)
+    if value is None and not reference.optional:
         raise MissingReferenceError(
             f'{kind.lower()} "{reference.name}" has no key "{reference.key}"'
         )
-    return value.decode(errors="replace")
+    return None if value is None else value.decode(errors="replace")
 
 
 def _field(path: str, pod: Pod) -> str:
@@ -118,7 +111,7 @@ def _field(path: str, pod: Pod) -> str:
 
 
 def service_links(services: tuple[Service, ...], namespace: str) -> dict[str, str]:
-    """What `enableServiceLinks` adds: `REDIS_SERVICE_HOST`, `REDIS_PORT=tcp://...` and so on."""
+    """Returns the variables of `enableServiceLinks`, such as `REDIS_SERVICE_HOST`."""
     values: dict[str, str] = {}
     for service in services:
         if service.namespace != namespace or service.cluster_ip is None or not service.ports:
@@ -132,7 +125,7 @@ def service_links(services: tuple[Service, ...], namespace: str) -> dict[str, st
 
 
 def redirect(name: str, value: str, resolve: Resolve) -> str:
-    """A value that names a Service, changed to the address where the lab serves it.
+    """Returns a variable's value with a Service's name replaced by its address.
 
     There is no DNS here. Values looked at: URLs, `host:port`, and a bare host name in a variable
     that is called `..._HOST`, `..._ADDR`, `..._ENDPOINT` or the like.

@@ -1,4 +1,4 @@
-"""What happened to an object, for `describe` and `get events`."""
+"""Events of objects, as `describe` and `get events` print them."""
 
 from __future__ import annotations
 
@@ -7,18 +7,22 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
+EventType = Literal["Normal", "Warning"]
+
 
 def now() -> str:
-    """The time as Kubernetes writes it."""
+    """Returns the time as Kubernetes writes it."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @dataclass(slots=True)
 class Event:
+    """An event about the object `kind`, `namespace`, `name`."""
+
     kind: str
     namespace: str
     name: str
-    type: Literal["Normal", "Warning"]
+    type: EventType
     reason: str
     message: str
     count: int = 1
@@ -27,7 +31,7 @@ class Event:
 
 
 class Events:
-    """The last thousand events; the same one again only counts up."""
+    """The last thousand events; a repeated one counts up."""
 
     def __init__(self) -> None:
         self._events: deque[Event] = deque(maxlen=1000)
@@ -44,6 +48,7 @@ class Events:
     def about(
         self, kind: str | None = None, namespace: str | None = None, name: str | None = None
     ) -> list[Event]:
+        """Returns the events about one object, of a kind or of a namespace; by default all."""
         return [
             event
             for event in self._events

@@ -1,4 +1,4 @@
-"""A Service's virtual address, as kube-proxy serves it: a TCP forwarder to one ready endpoint."""
+"""TCP forwarding to one of several endpoints, as kube-proxy does for a Service."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Endpoints = Callable[[], Sequence[tuple[str, int]]]
 
 
 async def listen(address: str, port: int, endpoints: Endpoints) -> asyncio.Server:
-    """Forward connections to `address:port`; without a ready endpoint they are reset.
+    """Forwards connections to `address:port`; without a ready endpoint they are reset.
 
     Raises OSError when the port can't be bound.
     """

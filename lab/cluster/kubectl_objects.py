@@ -1,13 +1,14 @@
-"""Objects as the API server would show them: the manifest, what the server adds, and `status`."""
+"""Objects as the API server shows them: the manifest, its metadata, and `status`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from lab import versions
 from lab.cluster.container import ContainerRunner, Status
 from lab.cluster.pod import PodRunner
+from lab.cluster.programs import SIDECAR
+from lab.cluster.rollout import template_hash
 from lab.cluster.store import Record, content, document
 from lab.names import PROXY
 
@@ -15,7 +16,7 @@ Json = dict[str, Any]
 
 
 def plain(record: Record) -> Json:
-    """Any object without a status of its own."""
+    """Returns an object without a status of its own."""
     shown = document(record.resource)
     shown["metadata"] |= {
         "uid": record.uid,
@@ -26,6 +27,7 @@ def plain(record: Record) -> Json:
 
 
 def pod(runner: PodRunner, uid: str) -> Json:
+    """Returns a pod with the states of its containers."""
     model = runner.model
     metadata: Json = {
         "name": model.name,
@@ -44,9 +46,7 @@ def pod(runner: PodRunner, uid: str) -> Json:
         metadata["ownerReferences"] = [{"apiVersion": "apps/v1", "kind": kind, "name": name}]
     spec = dict(content(runner.resource).get("spec", {}))
     if model.proxy == "sidecar":
-        # A native sidecar, as istiod injects it today.
-        sidecar = {"name": PROXY, "image": versions.proxy_image(), "restartPolicy": "Always"}
-        spec["initContainers"] = [sidecar]
+        spec["initContainers"] = [SIDECAR]
     spec.setdefault("serviceAccountName", model.service_account)
     spec["nodeName"] = "lab"
     applications = [_container(r) for n, r in runner.runners.items() if _shown(runner, n)]
@@ -80,8 +80,8 @@ def _shown(runner: PodRunner, name: str) -> bool:
 
 def _container(runner: ContainerRunner) -> Json:
     shown: Json = {
-        "name": runner.settings.name,
-        "image": runner.settings.image,
+        "name": runner.spec.name,
+        "image": runner.spec.image,
         "ready": runner.ready,
         "started": runner.started,
         "restartCount": runner.restarts,
@@ -107,9 +107,10 @@ def _state(status: Status) -> Json:
     return {"terminated": ended}
 
 
-def workload(record: Record, pods: Sequence[PodRunner], template: str) -> Json:
-    """A Deployment or a StatefulSet with the counts of its pods."""
+def workload(record: Record, pods: Sequence[PodRunner]) -> Json:
+    """Returns a Deployment or a StatefulSet with the counts of its pods."""
     shown = plain(record)
+    template = template_hash(record.resource)
     alive = [pod for pod in pods if not pod.terminating]
     ready = sum(pod.model.ready for pod in alive)
     wanted = record.resource.spec.replicas
@@ -131,19 +132,22 @@ def workload(record: Record, pods: Sequence[PodRunner], template: str) -> Json:
     return shown
 
 
-def service(record: Record, cluster_ip: str | None, published: str | None) -> Json:
+def service(record: Record, cluster_ip: str | None, *, published: bool) -> Json:
+    """Returns a Service with its addresses; `published` when localhost leads to it."""
     shown = plain(record)
     spec = dict(shown["spec"])
     spec.setdefault("type", "ClusterIP")
     spec.setdefault("clusterIP", cluster_ip or "None")
     shown["spec"] = spec
     shown["status"] = {"loadBalancer": {}}
-    if published is not None:
-        shown["status"]["loadBalancer"] = {"ingress": [{"ip": published, "hostname": "localhost"}]}
+    if published:
+        ingress = {"ip": "127.0.0.1", "hostname": "localhost"}
+        shown["status"]["loadBalancer"] = {"ingress": [ingress]}
     return shown
 
 
-def namespace(record: Record, terminating: bool) -> Json:
+def namespace(record: Record, *, terminating: bool) -> Json:
+    """Returns a Namespace with its phase."""
     shown = plain(record)
     shown["status"] = {"phase": "Terminating" if terminating else "Active"}
     return shown

@@ -1,4 +1,4 @@
-"""A log file a container: each line with the time it came, rotated by size, read like kubectl's."""
+"""Log files, one a container: lines with their time, rotated by size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 MAX_BYTES = 10_000_000
-"""A file is put aside at this size; the one before it is dropped, as kubelet does."""
+"""A file is put aside at this size, and the one before it dropped, as by kubelet."""
 
 _POLL = 0.1
 
@@ -25,7 +25,7 @@ class ContainerLog:
         self._rest = b""
 
     def write(self, chunk: bytes) -> None:
-        """Take output as it comes; only whole lines are written, until `flush`."""
+        """Takes output as it comes; a last line without its end waits for more or for `flush`."""
         lines = (self._rest + chunk).split(b"\n")
         self._rest = lines.pop()
         if len(self._rest) > 65536:
@@ -40,7 +40,7 @@ class ContainerLog:
                 self._rotate()
 
     def flush(self) -> None:
-        """Write a last line that has no line end."""
+        """Writes a last line that has no line end."""
         if self._rest:
             self.write(b"\n")
 
@@ -56,12 +56,12 @@ class ContainerLog:
 
 
 def previous(path: Path) -> Path:
-    """Where the rotated part of a log is."""
+    """Returns the path of the rotated part of a log."""
     return path.with_suffix(".1.log")
 
 
 def lines(path: Path, tail: int | None = None, since: timedelta | None = None) -> list[bytes]:
-    """The lines of a log, with their time; the last `tail` of them, or those since then."""
+    """Returns the lines of a log with their time: the last `tail` of those within `since`."""
     data = b""
     for file in (previous(path), path):
         if file.exists():
@@ -76,7 +76,7 @@ def lines(path: Path, tail: int | None = None, since: timedelta | None = None) -
 
 
 async def follow(path: Path) -> AsyncIterator[bytes]:
-    """The lines that are added from now on, across rotation, until the file is deleted."""
+    """Yields the lines that are added from now on, across rotation, until the file is deleted."""
     file = path.open("rb")
     try:
         file.seek(0, 2)

@@ -1,20 +1,45 @@
-"""A mesh from manifests, with the pods that its workloads would have, or with a lab's own."""
+"""Snapshots of a mesh: from manifests alone, from a lab's objects and pods, or from both."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 from lab import names
 from lab.cluster import injection
 from lab.kinds.kubernetes import service as service_kind
 from lab.kinds.mesh_config import becomes as mesh_config
-from lab.model import Pod, Snapshot
+from lab.model import Pod, Service, Snapshot
 from lab.resources.resource import Resource
 
 CERTIFICATES = "/var/lib/istio/certificates"
 """Stands for the certificates that a running lab issues; nothing is read from it."""
+
+
+def assemble(
+    resources: Iterable[Resource],
+    services: Sequence[Service],
+    pods: Iterable[Pod],
+    certificates: str,
+) -> Snapshot:
+    """Returns the snapshot of a mesh with these objects, in the order of their first apply."""
+    by_kind: dict[str, list[Resource]] = {}
+    for resource in sorted(resources, key=lambda resource: resource.order):
+        by_kind.setdefault(resource.kind, []).append(resource)
+    return Snapshot(
+        services=tuple(services),
+        pods=tuple(pods),
+        config={
+            kind: tuple(items)
+            for kind, items in by_kind.items()
+            # Gateways take their certificates from Secrets.
+            if kind == "Secret"
+            or items[0].api_version.split("/")[0].endswith(service_kind.ISTIO_GROUP)
+        },
+        mesh=mesh_config.installed(by_kind.get("IstioOperator", ())),
+        certificates=certificates,
+    )
 
 
 def snapshot(
@@ -23,41 +48,26 @@ def snapshot(
     injected: bool = True,
     running: Sequence[Mapping[str, Any]] | None = None,
 ) -> Snapshot:
-    """The mesh that these manifests describe.
+    """Returns the snapshot of the mesh that these manifests describe.
 
     Its pods are those of `running`, as `get pods -o json` has them. Without it they are those that
-    the workloads would have, all ready, named after their workload and a number; `injected` is then
-    for namespaces that no manifest labels: whether their pods have sidecars.
+    the workloads would have, all ready, named after their workload and a number; `injected` says
+    whether pods of namespaces that no manifest labels have sidecars.
     """
     ordered = _applied(resources)
-    by_kind: dict[str, list[Resource]] = {}
-    for resource in ordered:
-        by_kind.setdefault(resource.kind, []).append(resource)
-    namespaces = {item.name: item.labels for item in by_kind.get("Namespace", ())}
-    services = tuple(
+    namespaces = {item.name: item.labels for item in ordered if item.kind == "Namespace"}
+    services = [
         service_kind.service(item, _cluster_ip(index, item))
-        for index, item in enumerate(by_kind.get("Service", ()))
+        for index, item in enumerate(item for item in ordered if item.kind == "Service")
+    ]
+    pods = (
+        _pods(ordered, namespaces, injected=injected) if running is None else map(_running, running)
     )
-    config = {
-        kind: tuple(items)
-        for kind, items in by_kind.items()
-        if kind == "Secret" or items[0].api_version.split("/")[0].endswith(service_kind.ISTIO_GROUP)
-    }
-    return Snapshot(
-        services=services,
-        pods=tuple(
-            map(_running, running)
-            if running is not None
-            else _pods(ordered, namespaces, injected=injected)
-        ),
-        config=config,
-        mesh=mesh_config.installed(by_kind.get("IstioOperator", ())),
-        certificates=CERTIFICATES,
-    )
+    return assemble(ordered, services, pods, CERTIFICATES)
 
 
 def _applied(resources: Iterable[Resource]) -> list[Resource]:
-    """As `apply` leaves them: of two with the same name the later, in the place of the first."""
+    """Returns what `apply` leaves: of two with one name the later, in the place of the first."""
     found: dict[tuple[str, str, str], Resource] = {}
     for resource in resources:
         key = (resource.kind, resource.namespace, resource.name)
@@ -71,9 +81,9 @@ def _cluster_ip(index: int, service: Resource) -> str | None:
 
 
 def _running(pod: Mapping[str, Any]) -> Pod:
-    """A pod of a running lab from its JSON."""
+    """Returns a pod of a running lab from its JSON."""
     metadata, spec, status = pod["metadata"], pod["spec"], pod["status"]
-    proxy: Literal["none", "sidecar", "gateway"] = "none"
+    proxy: injection.Proxy = "none"
     if any(container["name"] == names.PROXY for container in spec.get("initContainers", ())):
         proxy = "sidecar"
     elif any(container["name"] == names.PROXY for container in spec["containers"]):

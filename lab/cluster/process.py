@@ -1,8 +1,8 @@
-"""Starting processes that never outlive the lab.
+"""Processes that never outlive the lab.
 
-Three things see to it. Each child asks the kernel to kill it when its parent dies. A warden
-process, which waits for the supervisor's end on a pipe, kills whatever still carries the lab's
-mark in its environment (grandchildren, too). And the next `up` does the same before it starts.
+Each child asks the kernel to kill it when its parent dies. A reaper process, which waits for the
+supervisor's end on a pipe, kills everything that still carries the lab's mark in its environment
+(grandchildren, too). The next `up` does the same before it starts.
 """
 
 from __future__ import annotations
@@ -14,14 +14,27 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 MARK = "GUESTBOOK_LAB"
-"""The environment variable by which a lab's processes are known; its value is the state folder."""
+"""The environment variable that marks a lab's processes; its value is the state folder."""
+
+TIMED_OUT = 124
+"""The exit status of a command that took too long, as of timeout(1)."""
 
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command line with its environment and working folder."""
+
+    argv: list[str]
+    env: Mapping[str, str]
+    folder: Path
 
 
 def _die_with_parent() -> None:
@@ -33,23 +46,18 @@ def _die_with_parent() -> None:
 
 
 async def start(
-    argv: Sequence[str],
-    *,
-    env: Mapping[str, str],
-    cwd: Path,
-    on_output: Callable[[bytes], None],
-    brief: bool = False,
+    command: Command, on_output: Callable[[bytes], None], *, brief: bool = False
 ) -> tuple[asyncio.subprocess.Process, asyncio.Task[None]]:
-    """A child in a session of its own, and the task that hands on what it prints.
+    """Starts a child in a session of its own; returns it and the task that hands on its output.
 
-    One that is `brief` is left to the warden should the lab die first: asking the kernel for it
+    One that is `brief` is left to the reaper should the lab die first: asking the kernel for it
     makes Python copy its whole address space (fork in place of vfork). Raises OSError when the
     program can't be started.
     """
     process = await asyncio.create_subprocess_exec(
-        *argv,
-        env=dict(env),
-        cwd=cwd,
+        *command.argv,
+        env=command.env,
+        cwd=command.folder,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -66,30 +74,28 @@ async def _pump(process: asyncio.subprocess.Process, on_output: Callable[[bytes]
 
 
 def signal_group(pid: int, number: int) -> None:
-    """A signal to a child and what it started; nothing when it is gone."""
+    """Sends a signal to a child and its own children; nothing when it is gone."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, number)
 
 
-async def run(
-    argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, timeout: float
-) -> tuple[int, bytes]:
-    """Run a short command (an exec probe) to its end: exit status and output.
+async def run(command: Command, *, timeout: float) -> tuple[int, bytes]:
+    """Runs a short command (an exec probe) to its end; returns exit status and output.
 
-    A command that takes longer is killed and counts as 124, like timeout(1).
+    A command that takes longer than `timeout` seconds is killed: TIMED_OUT.
     """
     output: list[bytes] = []
     try:
-        process, pump = await start(argv, env=env, cwd=cwd, on_output=output.append, brief=True)
+        process, pump = await start(command, output.append, brief=True)
     except OSError as error:
-        return 126, f"{argv[0]}: {error.strerror}".encode()
+        return 126, f"{command.argv[0]}: {error.strerror}".encode()
     try:
         async with asyncio.timeout(timeout):
             await pump
             status = await process.wait()
     except TimeoutError:
         signal_group(process.pid, signal.SIGKILL)
-        status = 124
+        status = TIMED_OUT
     except asyncio.CancelledError:
         signal_group(process.pid, signal.SIGKILL)
         raise
@@ -99,7 +105,7 @@ async def run(
 
 
 def marked(value: str) -> list[int]:
-    """The processes whose environment carries a lab's mark, this one left out."""
+    """Returns the processes whose environment carries a lab's mark, this one left out."""
     needle = f"{MARK}={value}".encode()
     found = []
     for entry in Path("/proc").iterdir() if Path("/proc").is_dir() else ():
@@ -112,7 +118,7 @@ def marked(value: str) -> list[int]:
 
 
 def sweep(value: str) -> int:
-    """Kill what a lab left behind; how many processes that were."""
+    """Kills the processes of a lab; returns how many they were."""
     killed: set[int] = set()
     while pids := [pid for pid in marked(value) if pid not in killed]:
         for pid in pids:
@@ -122,12 +128,14 @@ def sweep(value: str) -> int:
     return len(killed)
 
 
-def start_warden(value: str) -> subprocess.Popen[bytes]:
-    """The process that sweeps when this one has ended, however it ended."""
-    return subprocess.Popen(
+@contextlib.contextmanager
+def reaper(value: str) -> Iterator[None]:
+    """Runs a process that sweeps when this one has ended, however it ended."""
+    with subprocess.Popen(
         [sys.executable, "-m", "lab.cluster.reaper", value],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
-    )
+    ):
+        yield

@@ -1,13 +1,21 @@
-"""Images to local programs, by name: what a container runs in the lab."""
+"""Images and the local programs that play them."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+from lab import versions
+from lab.names import PROXY
 
 PYTHON = sys.executable
-PROXY_IMAGE = "istio/proxyv2"
+
+PROXY_IMAGE = f"docker.io/istio/proxyv2:{versions.istio()}"
+"""The image of a proxy, as pods show it."""
+
+SIDECAR = {"name": PROXY, "image": PROXY_IMAGE, "restartPolicy": "Always"}
+"""The native sidecar that is injected, as an init container."""
 
 
 class UnknownImageError(Exception):
@@ -16,11 +24,10 @@ class UnknownImageError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """What a container image is in the lab."""
+    """The metadata of an image that decides what a container runs."""
 
     entrypoint: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
-    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def _module(name: str) -> Image:
@@ -36,13 +43,13 @@ _IMAGES: Mapping[str, Image] = {
     "envoyproxy/ratelimit": Image(command=("/bin/ratelimit",)),
     "openzipkin/zipkin-slim": _module("lab.standins.zipkin"),
     "curlimages/curl": Image(command=("curl", "--help")),
-    PROXY_IMAGE: Image(),
+    "istio/proxyv2": Image(),
 }
 
 _TAGS: Mapping[str, Mapping[str, str]] = {
     "guestbook/ui:v2": {"UI_BACKGROUND": "goldenrod", "DEMO_VERSION": "2.0"},
 }
-"""What the tag of an image has baked in."""
+"""The environment that an image has under one tag alone."""
 
 _COMMANDS: Mapping[str, tuple[str, ...]] = {
     "python": (PYTHON,),
@@ -51,13 +58,14 @@ _COMMANDS: Mapping[str, tuple[str, ...]] = {
     "ratelimit": (PYTHON, "-m", "lab.standins.ratelimit"),
     "mysqld": (PYTHON, "-m", "lab.standins.mysql"),
 }
-"""Programs of an image that another program plays."""
+"""Programs of images by the command that plays them."""
 
 
 def split(image: str) -> tuple[str, str]:
-    """An image reference as the lab's name for it, and its tag.
+    """Returns the lab's name for an image, and its tag.
 
-    The registry and its folders are left out: `docker.io/library/redis:8` is `redis`.
+    The registry and its folders are left out: `docker.io/library/redis:8` is `redis`. Raises
+    UnknownImageError.
     """
     name, _, _digest = image.partition("@")
     path, _, last = name.rpartition("/")
@@ -71,10 +79,18 @@ def split(image: str) -> tuple[str, str]:
     )
 
 
+def is_proxy(image: str) -> bool:
+    """Returns whether an image is Istio's proxy, of whatever registry and version."""
+    try:
+        return split(image)[0] == split(PROXY_IMAGE)[0]
+    except UnknownImageError:
+        return False
+
+
 def program(
     image: str, command: Sequence[str] | None, args: Sequence[str] | None
 ) -> tuple[list[str], dict[str, str]]:
-    """The command line of a container and the environment its image brings.
+    """Returns the command line of a container and the environment of its image.
 
     Kubernetes' rules: `command` replaces the image's entry point and its command, `args` the
     command alone. Raises UnknownImageError.
@@ -85,11 +101,11 @@ def program(
         argv = [*command, *(args or ())]
     else:
         argv = [*known.entrypoint, *(args if args is not None else known.command)]
-    return local(argv), dict(known.environment) | dict(_TAGS.get(f"{name}:{tag}", {}))
+    return local(argv), dict(_TAGS.get(f"{name}:{tag}", {}))
 
 
 def local(argv: Sequence[str]) -> list[str]:
-    """A command line with the program replaced by the one that plays it here."""
+    """Returns a command line with the program replaced by the one that plays it here."""
     if not argv:
         return []
     base = argv[0].rpartition("/")[2]

@@ -1,4 +1,4 @@
-"""`python -m lab.cluster.reaper MARK`: waits until the supervisor ends, then kills what it left."""
+"""`python -m lab.cluster.reaper MARK`: kills a lab's processes when the supervisor has ended."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lab.cluster.process import sweep
 
 
 def main() -> None:
-    """Block on standard input, whose other end only the supervisor holds."""
+    """Waits for the end of standard input, whose other end only the supervisor holds."""
     while os.read(0, 1):
         pass
     sweep(sys.argv[1])

@@ -1,4 +1,4 @@
-"""What a Deployment or a StatefulSet does next, from the pods there are: pure functions."""
+"""Rollouts: the next step of a Deployment or a StatefulSet, as pure functions."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from lab.kinds.kubernetes.apps import DeploymentSpec, RollingUpdate, StatefulSetSpec, of_replicas
+from lab.resources.resource import Resource
 
 _ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 """Kubernetes' letters for generated names: no vowels, so that no words come out."""
@@ -28,29 +28,30 @@ class Replica:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """How many pods to create, and which to delete."""
+    """The number of pods to create, and the names of those to delete."""
 
     create: int = 0
     delete: tuple[str, ...] = ()
 
 
-def template_hash(template: Any) -> str:
-    """`pod-template-hash`: the same for the same template."""
-    digest = hashlib.sha256(json.dumps(template, sort_keys=True).encode()).digest()
+def template_hash(workload: Resource) -> str:
+    """Returns the `pod-template-hash` of a workload: the same for the same template."""
+    template = json.dumps(workload.raw["spec"]["template"], sort_keys=True)
+    digest = hashlib.sha256(template.encode()).digest()
     return "".join(_ALPHABET[byte % len(_ALPHABET)] for byte in digest[:10])
 
 
 def suffix() -> str:
-    """The five characters that end a pod's name."""
+    """Returns the five random characters that end a pod's name."""
     return "".join(random.choice(_ALPHABET) for _ in range(5))  # noqa: S311 - a name, no secret
 
 
 def deployment_step(spec: DeploymentSpec, current: str, pods: Sequence[Replica]) -> Step:
-    """One step towards `replicas` pods of the template `current`."""
+    """Returns one step towards `replicas` pods of the template `current`."""
     alive = [pod for pod in pods if not pod.terminating]
     new = [pod for pod in alive if pod.template == current]
     old = [pod for pod in alive if pod.template != current]
-    # Not ready first, then the youngest: those are missed least.
+    # Not ready first, then the youngest: those serve least.
     surplus = sorted(new, key=lambda pod: (pod.ready, -pod.created))[
         : max(0, len(new) - spec.replicas)
     ]
@@ -76,7 +77,7 @@ def deployment_step(spec: DeploymentSpec, current: str, pods: Sequence[Replica])
 def stateful_set_step(
     spec: StatefulSetSpec, current: str, pods: Sequence[Replica]
 ) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """The ordinals to create and the pods to delete, one at a time unless Parallel."""
+    """Returns the ordinals to create and the pods to delete, one at a time unless Parallel."""
     by_ordinal = {int(pod.name.rpartition("-")[2]): pod for pod in pods}
     parallel = spec.pod_management_policy == "Parallel"
     missing = [ordinal for ordinal in range(spec.replicas) if ordinal not in by_ordinal]

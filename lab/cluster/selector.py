@@ -12,7 +12,7 @@ _EQUALS = re.compile(r"^([^=!\s]+)\s*(==|=|!=)\s*(\S*)$")
 
 
 def parse(text: str) -> Matches:
-    """A function that says whether labels match. Raises ValueError for a selector that is none."""
+    """Returns the test for labels that a selector stands for. Raises ValueError."""
     tests = [
         _requirement(part.strip()) for part in re.split(r",(?![^()]*\))", text) if part.strip()
     ]

@@ -1,16 +1,19 @@
-"""The lab's API: JSON over HTTP on a Unix socket in the state folder.
+"""The control socket: JSON over HTTP on a Unix socket in the state folder.
 
-The command line is its only client. A request that can't be done is answered 409 (404 when the
-object isn't there) with `{"errors": [...]}`.
+The command line is its only client: `POST /NAME` with the parameters of the operation NAME as a
+JSON object. A request that can't be done is answered 409 (404 when an object doesn't exist), and
+a defect of the lab 500, with `{"errors": [...]}`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
+import inspect
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,205 +24,159 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from lab.cluster import api, logs
-from lab.cluster.api import RefusedError
-from lab.cluster.cluster import Cluster
-from lab.cluster.exec import exec_command, forward_target
+from lab.cluster import api, exec, logs
+from lab.cluster.running import Cluster
 from lab.manifests.load import ManifestError
 
 SETTLE = 5.0
 """Seconds an answer waits for the proxies to take a change."""
 
 Json = dict[str, Any]
-Handler = Callable[[Cluster, Json], Awaitable[Any]]
 
 
 def application(
     cluster: Cluster, status: Callable[[], Json], stop: Callable[[], None]
 ) -> Starlette:
-    """The API of one lab."""
-
-    async def get_status(_cluster: Cluster, _body: Json) -> Any:
-        return status()
-
-    async def down(_cluster: Cluster, _body: Json) -> Any:
-        stop()
-        return {}
-
-    handlers: dict[str, Handler] = {
-        "status": get_status,
-        "down": down,
-        "apply": _apply,
-        "objects": _objects,
-        "delete": _delete,
-        "change": _change,
-        "scale": _scale,
-        "restart": _restart,
-        "exec": _exec,
-        "forward": _forward,
-        "events": _events,
-        "snapshot": _snapshot,
+    """Returns the API of one lab."""
+    operations: Mapping[str, Callable[..., Any]] = OPERATIONS | {
+        "status": lambda _cluster: status(),
+        "down": lambda _cluster: stop(),
     }
 
     async def call(request: Request) -> Response:
-        handler = handlers.get(request.path_params["name"])
-        if handler is None:
-            return JSONResponse({"errors": ["no such operation"]}, 404)
-        body = await request.json() if int(request.headers.get("content-length", 0)) else {}
+        name = request.path_params["name"]
+        operation = operations.get(name)
+        if operation is None:
+            return _failed(404, "no such operation")
         try:
-            return JSONResponse(await handler(cluster, body))
+            answer = operation(cluster, **await request.json())
+            if inspect.isawaitable(answer):
+                answer = await answer
         except ManifestError as error:
-            return JSONResponse({"errors": list(error.lines)}, 409)
-        except RefusedError as error:
-            return JSONResponse({"errors": [str(error)]}, 404 if error.missing else 409)
+            return _failed(409, *error.lines)
+        except api.RefusedError as error:
+            return _failed(404 if error.missing else 409, str(error))
         except Exception as error:
-            cluster.defect(f"answer {request.path_params['name']}", error)
-            return JSONResponse({"errors": [cluster.problem]}, 500)
+            cluster.defect(f"answer {name}", error)
+            return _failed(500, cluster.problem)
+        return answer if isinstance(answer, Response) else JSONResponse(answer)
 
-    async def stream(request: Request) -> Response:
-        return await _logs(cluster, await request.json())
-
-    return Starlette(
-        routes=[
-            Route("/logs", stream, methods=["POST"]),
-            Route("/{name}", call, methods=["POST"]),
-        ]
-    )
+    return Starlette(routes=[Route("/{name}", call, methods=["POST"])])
 
 
-async def _apply(cluster: Cluster, body: Json) -> Any:
-    files = [(name, text) for name, text in body["files"]]
-    done = api.apply(
-        cluster,
-        files,
-        body.get("namespace"),
-        create=body.get("create", False),
-        dry_run=body.get("dry_run", False),
-    )
-    rejected = await _settled(cluster)
-    return {"results": done.results, "warnings": done.warnings, "rejected": rejected}
+def _failed(status: int, *errors: str) -> Response:
+    return JSONResponse({"errors": errors}, status)
 
 
-async def _settled(cluster: Cluster) -> list[str]:
-    """Wait until the proxies have what was just changed; what they refused of it."""
-    await cluster.settled(cluster.revision, SETTLE)
-    return cluster.rejected
+async def apply(
+    cluster: Cluster,
+    files: list[tuple[str, str]],
+    namespace: str | None = None,
+    create: bool = False,
+    dry_run: bool = False,
+) -> Json:
+    """Applies manifests, and waits until every proxy has taken or refused the change.
+
+    After SETTLE seconds it answers all the same, with a warning that names the pods whose proxy
+    has not taken it, and with no refusals: those of an earlier push are not of this change.
+    """
+    applied = api.apply(cluster, files, namespace, create=create, dry_run=dry_run)
+    warnings, rejected = list(applied.warnings), []
+    if not dry_run:
+        if await cluster.settled(SETTLE):
+            rejected = cluster.rejected
+        else:
+            warnings.append(f"not yet taken by: {cluster.pending_proxies()}")
+    return {"results": applied.results, "warnings": warnings, "rejected": rejected}
 
 
-async def _objects(cluster: Cluster, body: Json) -> Any:
-    if "after" in body:
-        await cluster.wait_for_change(body["after"], body.get("timeout", 10))
-    answer = {
-        "revision": cluster.revision,
-        "items": api.objects(
-            cluster,
-            body["kinds"],
-            body.get("namespace"),
-            body.get("names", ()),
-            body.get("selector", ""),
-        ),
-    }
-    if body.get("in_effect"):
-        # Whoever waits for pods that are ready means to send them requests.
-        await _settled(cluster)
+async def objects(
+    cluster: Cluster,
+    after: int | None = None,
+    timeout: float = 10,
+    in_effect: bool = False,
+    **query: Any,
+) -> Json:
+    """Returns objects and the revision they are of.
+
+    With `after` it waits for a newer revision, at most `timeout` seconds; with `in_effect` until
+    the proxies know what is returned, for those who then send requests.
+    """
+    if after is not None:
+        await cluster.wait_for_change(after, timeout)
+    answer = {"revision": cluster.revision, "items": api.objects(cluster, **query)}
+    if in_effect:
+        await cluster.settled(SETTLE)
     return answer
 
 
-async def _delete(cluster: Cluster, body: Json) -> Any:
-    deleted = await api.delete(
-        cluster,
-        body["kind"],
-        body["namespace"],
-        body.get("names", ()),
-        body.get("selector", ""),
-        wait=body.get("wait", True),
-        grace=body.get("grace"),
-    )
-    await _settled(cluster)
+async def delete(cluster: Cluster, **query: Any) -> list[str]:
+    """Deletes objects, and waits until the proxies have taken that."""
+    deleted = await api.delete(cluster, **query)
+    await cluster.settled(SETTLE)
     return deleted
 
 
-async def _change(cluster: Cluster, body: Json) -> Any:
-    return api.change(
-        cluster,
-        body["field"],
-        body["kind"],
-        body["namespace"],
-        body.get("names", ()),
-        body["values"],
-        labels=body.get("selector", ""),
-        overwrite=body.get("overwrite", False),
-    )
+def events(
+    cluster: Cluster,
+    kind: str | None = None,
+    namespace: str | None = None,
+    name: str | None = None,
+) -> list[Json]:
+    """Returns the events about one object, of a kind or of a namespace."""
+    return [dataclasses.asdict(event) for event in cluster.events.about(kind, namespace, name)]
 
 
-async def _scale(cluster: Cluster, body: Json) -> Any:
-    api.scale(cluster, body["kind"], body["namespace"], body["name"], body["replicas"])
-    return {}
-
-
-async def _restart(cluster: Cluster, body: Json) -> Any:
-    api.restart(cluster, body["kind"], body["namespace"], body["name"])
-    return {}
-
-
-async def _exec(cluster: Cluster, body: Json) -> Any:
-    return exec_command(
-        cluster, body["namespace"], body["pod"], body.get("container"), body["argv"]
-    )
-
-
-async def _forward(cluster: Cluster, body: Json) -> Any:
-    return forward_target(cluster, body["kind"], body["namespace"], body["name"], body["port"])
-
-
-async def _events(cluster: Cluster, body: Json) -> Any:
-    found = cluster.events.about(body.get("kind"), body.get("namespace"), body.get("name"))
-    names = ("kind", "namespace", "name", "type", "reason", "message", "count", "first", "last")
-    return [{name: getattr(event, name) for name in names} for event in found]
-
-
-async def _snapshot(cluster: Cluster, _body: Json) -> Any:
-    """What `route` and `graph` need beyond the objects."""
-    return {"mesh": cluster.mesh_config(), "root": str(cluster.state.folder)}
-
-
-async def _logs(cluster: Cluster, body: Json) -> Response:
-    runner = cluster.runners.get((body["namespace"], body["pod"]))
-    if runner is None:
-        return JSONResponse({"errors": [f'pods "{body["pod"]}" not found']}, 404)
-    names = runner.containers()
-    name = body.get("container") or names[0]
-    if name not in names:
-        known = ", ".join(names)
-        reason = f"container {name} is not valid for pod {body['pod']}; it has: {known}"
-        return JSONResponse({"errors": [reason]}, 409)
+def read_log(
+    cluster: Cluster,
+    namespace: str,
+    pod: str,
+    container: str | None = None,
+    tail: int | None = None,
+    since: float | None = None,
+    timestamps: bool = False,
+    follow: bool = False,
+) -> Response:
+    """Returns the log of a container as plain text, and with `follow` what is added to it."""
+    runner, name = exec.find_container(cluster, namespace, pod, container)
     path = runner.log(name)
-    since = body.get("since")
-    stamps = body.get("timestamps", False)
+    window = None if since is None else timedelta(seconds=since)
 
     def text(line: bytes) -> bytes:
-        return (line if stamps else line.partition(b" ")[2]) + b"\n"
+        return (line if timestamps else line.partition(b" ")[2]) + b"\n"
 
-    window = None if since is None else timedelta(seconds=since)
-    if not body.get("follow"):
-        return PlainTextResponse(
-            b"".join(text(line) for line in logs.lines(path, body.get("tail"), window))
-        )
+    if not follow:
+        return PlainTextResponse(b"".join(map(text, logs.lines(path, tail, window))))
 
-    async def follow() -> AsyncIterator[bytes]:
+    async def following() -> AsyncIterator[bytes]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-        lines = logs.follow(path)
-        for line in logs.lines(path, body.get("tail"), window):
+        added = logs.follow(path)
+        for line in logs.lines(path, tail, window):
             yield text(line)
-        async for line in lines:
+        async for line in added:
             yield text(line)
 
-    return StreamingResponse(follow(), media_type="text/plain")
+    return StreamingResponse(following(), media_type="text/plain")
+
+
+OPERATIONS: dict[str, Callable[..., Any]] = {
+    "apply": apply,
+    "objects": objects,
+    "delete": delete,
+    "change": api.change,
+    "scale": api.scale,
+    "restart": api.restart,
+    "events": events,
+    "logs": read_log,
+    "exec": exec.exec_command,
+    "forward": exec.forward_target,
+}
+"""The operations by name; their parameters are those of the requests."""
 
 
 class Server(uvicorn.Server):
-    """uvicorn inside a program that has its own signal handlers."""
+    """uvicorn in a program with signal handlers of its own."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -227,7 +184,7 @@ class Server(uvicorn.Server):
 
 
 def bind(path: Path) -> socket.socket:
-    """The control socket; only its owner may use it. Works in folders with long names."""
+    """Makes the control socket, for its owner alone; works in folders with long names."""
     path.unlink(missing_ok=True)
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     handle = os.open(path.parent, os.O_RDONLY)
@@ -242,7 +199,7 @@ def bind(path: Path) -> socket.socket:
 
 
 async def serve(app: Starlette, server: socket.socket) -> None:
-    """Answer requests until cancelled."""
+    """Answers requests until cancelled."""
     config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off")
     running = Server(config)
     task = asyncio.create_task(running.serve(sockets=[server]))

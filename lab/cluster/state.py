@@ -1,4 +1,4 @@
-"""The state folder: one lab's resources, logs, data and its lock."""
+"""The state folder of a lab: resources, logs, data and the lock."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import lab
 
 
 class AlreadyRunningError(Exception):
-    """Another supervisor holds the folder; `pid` is what it wrote there."""
+    """Another supervisor holds the folder; `pid` is its process."""
 
     def __init__(self, folder: Path, pid: str) -> None:
         super().__init__(f"a lab is already running in {folder} (process {pid or 'unknown'})")
@@ -21,13 +21,13 @@ class AlreadyRunningError(Exception):
 
 
 def repository() -> Path:
-    """The folder that holds `k8s/` and `istio/`: where this package was installed from."""
+    """Returns the folder that holds `k8s/` and `istio/`: the checkout of this package."""
     root = Path(lab.__file__).resolve().parents[1]
     return root if (root / "k8s").is_dir() else Path.cwd()
 
 
 def default_folder() -> Path:
-    """`$GUESTBOOK_STATE`, else `.guestbook` beside the manifests."""
+    """Returns `$GUESTBOOK_STATE`, else `.guestbook` beside the manifests."""
     if chosen := os.environ.get("GUESTBOOK_STATE"):
         return Path(chosen).absolute()
     return repository() / ".guestbook"
@@ -35,6 +35,8 @@ def default_folder() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class State:
+    """The parts of a state folder."""
+
     folder: Path
 
     @property
@@ -47,12 +49,12 @@ class State:
 
     @property
     def pods(self) -> Path:
-        """What lives no longer than its pod: roots, emptyDir volumes, Envoy configuration."""
+        """Removed with their pod: roots, emptyDir volumes, Envoy configuration."""
         return self.folder / "pods"
 
     @property
     def volumes(self) -> Path:
-        """PersistentVolumeClaims: kept when the lab stops."""
+        """PersistentVolumeClaims, kept when the lab stops."""
         return self.folder / "volumes"
 
     @property
@@ -64,21 +66,21 @@ class State:
         return self.folder / "control.sock"
 
     def create(self) -> None:
-        """Make the folder, readable by its owner alone (it holds Secrets)."""
+        """Makes the folder, readable by its owner alone (it holds Secrets)."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path in (self.resources, self.logs, self.pods, self.volumes, self.certificates):
             path.mkdir(mode=0o700, exist_ok=True)
 
 
 def wait_until_unlocked(state: State) -> None:
-    """Return when no supervisor holds the folder any more."""
+    """Returns when no supervisor holds the folder any more."""
     with contextlib.suppress(FileNotFoundError), (state.folder / "lock").open() as file:
         fcntl.flock(file, fcntl.LOCK_SH)
 
 
 @contextlib.contextmanager
 def locked(state: State) -> Iterator[None]:
-    """Hold the folder for one supervisor; the kernel lets go when the process dies.
+    """Holds the folder for one supervisor; the kernel lets go when the process dies.
 
     Raises AlreadyRunningError.
     """

@@ -26,15 +26,14 @@ _HEADER = "# lab: "
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A resource and what the lab knows beside it."""
+    """A resource with the metadata that the API server adds."""
 
     resource: Resource
     uid: str
     created: str
     generation: int = 1
     applied_labels: tuple[str, ...] = ()
-    """The labels the manifest gave: a later apply removes those it no longer has, and keeps those
-    that `guestbook label` set."""
+    """The labels of the manifest: a later apply without them removes them, but no others."""
     applied_annotations: tuple[str, ...] = ()
 
 
@@ -70,9 +69,12 @@ class Store:
     def all(self) -> Iterator[Record]:
         yield from list(self._records.values())
 
-    def merged(self, resource: Resource) -> Resource:
-        """What applying a resource makes of the one there is: labels and annotations set by others
-        stay, and so do the replicas when the manifest doesn't give them."""
+    def _merged(self, resource: Resource) -> Resource:
+        """Returns the result of applying a resource to the one there is.
+
+        Labels and annotations set by others stay, and so do the replicas when the manifest
+        doesn't give them.
+        """
         record = self._records.get(key(resource))
         if record is None:
             return resource
@@ -91,7 +93,7 @@ class Store:
         return replace(resource, labels=labels, annotations=notes, raw=raw, body=body)
 
     def apply(self, resource: Resource) -> Verb:
-        """Put an object in, and on disk."""
+        """Puts an object in, and on disk."""
         key_ = key(resource)
         old = self._records.get(key_)
         applied = tuple(resource.labels), tuple(resource.annotations)
@@ -102,7 +104,7 @@ class Store:
             )
             self._put(record)
             return "created"
-        merged = replace(self.merged(resource), order=old.resource.order)
+        merged = replace(self._merged(resource), order=old.resource.order)
         same_spec = content(merged) == content(old.resource)
         if (
             same_spec
@@ -117,7 +119,7 @@ class Store:
         return "configured"
 
     def update(self, resource: Resource) -> None:
-        """Change an object in place (label, scale); what its manifest gave stays known."""
+        """Changes an object in place (label, scale); the labels of its manifest stay known."""
         old = self._records[key(resource)]
         changed = content(resource) != content(old.resource)
         self._put(replace(old, resource=resource, generation=old.generation + changed))
@@ -127,7 +129,10 @@ class Store:
         self._file(record).unlink(missing_ok=True)
 
     def restore(self) -> Iterable[str]:
-        """Read what an earlier lab left; what can't be used any more is named and left on disk."""
+        """Reads the objects of an earlier lab; those that can't be used stay on disk.
+
+        Returns a reason for each of these.
+        """
         problems = []
         for file in sorted(self._folder.glob("*.yaml")):
             try:
@@ -154,13 +159,13 @@ def _keep(values: Mapping[str, str], applied: Iterable[str]) -> dict[str, str]:
 
 
 def content(resource: Resource) -> dict[str, Any]:
-    """A resource's document without what identifies and describes it."""
+    """Returns a resource's document without apiVersion, kind, metadata and status."""
     left_out = ("apiVersion", "kind", "metadata", "status")
     return {name: value for name, value in resource.raw.items() if name not in left_out}
 
 
 def document(resource: Resource) -> dict[str, Any]:
-    """A resource as a manifest, with its labels and annotations of now."""
+    """Returns a resource as a manifest, with its labels and annotations of now."""
     metadata: dict[str, Any] = {"name": resource.name}
     if resource.namespace:
         metadata["namespace"] = resource.namespace

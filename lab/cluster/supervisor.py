@@ -1,11 +1,10 @@
-"""One lab from start to end: the lock, the addresses, the cluster, the control socket."""
+"""One lab from start to end: addresses, objects, control loops, the control socket."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
-import secrets
 import signal
 import socket
 import time
@@ -17,17 +16,18 @@ from typing import Any
 import httpx
 
 from lab import versions
-from lab.cluster import api, process
-from lab.cluster import server as control
+from lab.cluster import api, control_loops, process, server, servers
 from lab.cluster.addresses import take_slice
-from lab.cluster.cluster import Cluster, Mesh, Options
+from lab.cluster.controllers import workloads
 from lab.cluster.pod import PodRunner
+from lab.cluster.running import Cluster, Mesh
+from lab.cluster.services import Services
 from lab.cluster.state import State
+from lab.cluster.store import Store
 from lab.manifests import load
-from lab.standins import EMBEDDED, mysql, redis
 
 STOP_GRACE = 5.0
-"""Seconds that pods get to end when the lab is stopped."""
+"""Seconds that pods get to end when the lab stops."""
 
 CONFIGURED = 10.0
 """Seconds that the proxies get to take the last change of a start."""
@@ -45,21 +45,21 @@ class PortTakenError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How `up` was asked to run."""
+    """The options of `up`."""
 
     state: State
     port: int
     """0 takes a free one."""
     baseline: tuple[Path, ...]
-    """What a new lab applies, besides what is built in."""
+    """Manifests that a new lab applies, besides the built-in ones."""
     mesh_baseline: tuple[Path, ...]
-    """What it applies as well when it has a mesh."""
+    """Manifests that it applies as well when it has a mesh."""
     mesh: Callable[[Cluster], Mesh] | None
     no_mesh_reason: str = ""
 
 
 def free_port(port: int) -> int:
-    """A port of localhost that can be bound: the given one, or any for 0. Raises PortTakenError."""
+    """Returns a port of localhost that can be bound, any for 0. Raises PortTakenError."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -72,7 +72,7 @@ def free_port(port: int) -> int:
 
 
 def https_port(port: int, http_port: int) -> int:
-    """8443 beside 8080 when it is free, else any."""
+    """Returns 8443 beside 8080 when it is free, else any port."""
     wanted = 8443 if port == 8080 else 0
     with contextlib.suppress(PortTakenError):
         found = free_port(wanted)
@@ -81,82 +81,39 @@ def https_port(port: int, http_port: int) -> int:
     return free_port(0)
 
 
-def database(environ: Mapping[str, str]) -> str:
-    """Where the guestbook's messages are kept: external, mariadb, mysql or sqlite."""
-    if environ.get("DATABASE_URL"):
-        return "external"
-    server = mysql.installed()
-    if server is None:
-        return "sqlite"
-    return "mariadb" if mysql.is_mariadb(server) else "mysql"
-
-
-def overrides(
-    state: State, environ: Mapping[str, str]
-) -> Callable[[Mapping[str, str]], dict[str, str]]:
-    """What replaces a container's settings: the user's own servers, and SQLite without MySQL."""
-    url = environ.get("DATABASE_URL", "")
-    if not url and database(environ) == "sqlite":
-        url = f"sqlite:///{state.volumes}/guestbook.sqlite"
-    cache = {name: environ[name] for name in ("REDIS_HOST", "REDIS_PORT") if environ.get(name)}
-
-    def chosen(env: Mapping[str, str]) -> dict[str, str]:
-        values = {EMBEDDED: "1"} if environ.get(EMBEDDED) else {}
-        if url and "MYSQL_DATABASE" in env:
-            values["DATABASE_URL"] = url
-        if cache.get("REDIS_HOST") and "REDIS_HOST" in env:
-            values |= {"REDIS_PORT": "6379"} | cache
-        return values
-
-    return chosen
-
-
-def credentials(namespace: str = "default") -> tuple[str, str]:
-    """The Secret that the MySQL manifests expect, with new passwords."""
-    text = (
-        "apiVersion: v1\nkind: Secret\nmetadata:\n  name: mysql-credentials\n"
-        f"  namespace: {namespace}\nstringData:\n"
-        f'  root-password: "{secrets.token_hex(16)}"\n  password: "{secrets.token_hex(16)}"\n'
-    )
-    return "(generated)", text
-
-
 @contextlib.asynccontextmanager
 async def lab(plan: Plan, environ: Mapping[str, str], say: Say) -> AsyncIterator[Cluster]:
-    """A running lab; when the block ends everything in it is stopped."""
+    """Runs a lab; when the block ends everything in it is stopped."""
     state = plan.state
     mark = str(state.folder)
     if swept := process.sweep(mark):
         say(f"Cleared away {swept} processes of an earlier run")
-    warden = process.start_warden(mark)
-    slice_ = take_slice(mark)
-    http_port = free_port(plan.port)
     async with contextlib.AsyncExitStack() as stack:
-        stack.callback(_end_warden, warden)
-        stack.callback(slice_.close)
+        stack.enter_context(process.reaper(mark))
+        addresses = take_slice(mark)
+        stack.callback(addresses.close)
+        http_port = free_port(plan.port)
         client = await stack.enter_async_context(
             httpx.AsyncClient(verify=False, trust_env=False, follow_redirects=False)  # noqa: S501
         )
-        cluster = Cluster(
-            state,
-            slice_,
-            Options(http_port, https_port(plan.port, http_port), overrides(state, environ)),
-            client,
-        )
+        store = Store(state.resources)
+        services = Services(store, addresses, http_port, https_port(plan.port, http_port))
+        overrides = servers.overrides(state, environ)
+        cluster = Cluster(state, addresses, store, services, client, overrides)
         if plan.mesh is not None:
             cluster.mesh = plan.mesh(cluster)
         _fill(cluster, plan, say)
-        rounds = asyncio.create_task(cluster.run())
-        stack.push_async_callback(_cancel, rounds)
-        stack.push_async_callback(cluster.stop, STOP_GRACE)
+        stack.push_async_callback(_stop, cluster)
+        stack.push_async_callback(_cancel, asyncio.create_task(control_loops.run(cluster)))
         cluster.changed()
         yield cluster
 
 
-def _end_warden(warden: Any) -> None:
-    if warden.stdin is not None:
-        warden.stdin.close()
-    warden.wait()
+async def _stop(cluster: Cluster) -> None:
+    """Ends every pod, without preStop hooks: nobody is left to drain for."""
+    cluster.services.close()
+    runners = cluster.runners.values()
+    await asyncio.gather(*(runner.stop(grace=STOP_GRACE, hooks=False) for runner in runners))
 
 
 async def _cancel(task: asyncio.Task[Any]) -> None:
@@ -166,17 +123,17 @@ async def _cancel(task: asyncio.Task[Any]) -> None:
 
 
 def _fill(cluster: Cluster, plan: Plan, say: Say) -> None:
-    """Restore what was applied, or apply the baseline to a new lab. Raises ManifestError."""
+    """Restores the objects of before, or fills a new lab. Raises ManifestError."""
     filled, meshed = plan.state.folder / "filled", plan.state.folder / "meshed"
     if filled.exists():
         for problem in cluster.store.restore():
             say(f"Not restored: {problem}")
         say(f"Restored {sum(1 for _ in cluster.store.all())} resources of {plan.state.folder}")
     else:
-        # What a first start that was interrupted has left is half of something.
+        # A first start that was interrupted may have left a part of the objects.
         for file in plan.state.resources.iterdir():
             file.unlink()
-        _apply(cluster, "builtin.yaml", [credentials()], plan.baseline, say)
+        _apply(cluster, "builtin.yaml", [servers.credentials()], plan.baseline, say)
         filled.touch()
     if plan.mesh is not None and not meshed.exists():
         # A new lab, or one that has run without a mesh so far.
@@ -194,10 +151,9 @@ def _apply(
     baseline: tuple[Path, ...],
     say: Say,
 ) -> None:
-    """Apply a file of this package, `texts` and the manifests at `baseline`."""
+    """Applies a file of this package, `texts` and the manifests at `baseline`."""
     text = (Path(__file__).parent / builtin).read_text()
-    text = text.replace("$ISTIO_VERSION", versions.istio())
-    own = (f"(built in) {builtin}", text)
+    own = (f"(built in) {builtin}", text.replace("$ISTIO_VERSION", versions.istio()))
     files = [text for path in baseline for text in load.read(_shown(path))]
     applied = api.apply(cluster, [own, *texts, *files])
     shown = ", ".join(map(_shown, baseline)) or builtin
@@ -205,7 +161,7 @@ def _apply(
 
 
 def _shown(path: Path) -> str:
-    """A path as people would type it here."""
+    """Returns a path as people would type it here."""
     with contextlib.suppress(ValueError):
         return str(path.relative_to(Path.cwd()))
     return str(path)
@@ -218,7 +174,7 @@ async def run(
     progress: Progress,
     ready: Callable[[Cluster], None],
 ) -> None:
-    """Run a lab until SIGINT, SIGTERM or `down`; `ready` is called when all of it serves.
+    """Runs a lab until SIGINT, SIGTERM or `down`; `ready` is called when all of it serves.
 
     Raises ManifestError, NoAddressesError and PortTakenError, and then nothing is left running.
     """
@@ -228,11 +184,11 @@ async def run(
         loop.add_signal_handler(number, stopped.set)
     began = time.time()
     async with lab(plan, environ, say) as cluster:
-        server = control.bind(plan.state.socket)
-        app = control.application(
+        control = server.bind(plan.state.socket)
+        app = server.application(
             cluster, lambda: status(cluster, plan, environ, began), stopped.set
         )
-        serving = asyncio.create_task(control.serve(app, server))
+        serving = asyncio.create_task(server.serve(app, control))
         try:
             waiting = asyncio.create_task(_report_progress(cluster, say, progress))
             ending = asyncio.create_task(stopped.wait())
@@ -249,7 +205,7 @@ async def run(
 
 
 async def _report_progress(cluster: Cluster, say: Say, progress: Progress) -> None:
-    """A line for each pod that becomes ready, until the workloads are as many as they should be."""
+    """Says when each pod becomes ready, until there are as many as there should be."""
     seen: set[str] = set()
     revision = -1
     complained: set[str] = set()
@@ -269,20 +225,16 @@ async def _report_progress(cluster: Cluster, say: Say, progress: Progress) -> No
             complained.add(cluster.problem)
             say(cluster.problem)
         if ready >= wanted:
-            # The proxies have yet to hear of the last pods: before that the page is in part away.
-            await cluster.settled(cluster.revision, CONFIGURED)
+            # Until the proxies have the last pods as endpoints, a part of the page is missing.
+            await cluster.settled(CONFIGURED)
             return
         await cluster.wait_for_change(revision, 5)
         revision = cluster.revision
 
 
 def _counts(cluster: Cluster) -> tuple[int, int]:
-    wanted = sum(
-        record.resource.spec.replicas
-        for kind in ("Deployment", "StatefulSet")
-        for record in cluster.store.of(kind)
-        if cluster.runs(record.resource)
-    )
+    """Returns how many pods there should be, and how many are ready."""
+    wanted = sum(record.resource.spec.replicas for record in workloads(cluster))
     wanted += len(cluster.store.of("Pod"))
     return wanted, sum(runner.model.ready for runner in cluster.runners.values())
 
@@ -292,30 +244,31 @@ def _problems(runner: PodRunner) -> list[str]:
     for name, container in runner.runners.items():
         status_ = container.status
         if status_.reason in ("CrashLoopBackOff", "CreateContainerConfigError", "StartError"):
-            where = f"guestbook logs {runner.model.name} -c {name} -n {runner.model.namespace}"
-            why = status_.message.partition("\n")[0]
-            found.append(f"{runner.model.name}: {status_.reason} {why} (see: {where})")
+            command = f"guestbook logs {runner.model.name} -c {name} -n {runner.model.namespace}"
+            message = status_.message.partition("\n")[0]
+            found.append(f"{runner.model.name}: {status_.reason} {message} (see: {command})")
     return found
 
 
 def address(cluster: Cluster) -> str:
-    return f"http://localhost:{cluster.options.http_port}"
+    """Returns the URL of the guestbook."""
+    return f"http://localhost:{cluster.services.http_port}"
 
 
 def status(
     cluster: Cluster, plan: Plan, environ: Mapping[str, str], began: float
 ) -> dict[str, Any]:
-    """What `guestbook status` shows."""
+    """Returns the answer to `guestbook status`."""
     wanted, ready = _counts(cluster)
     return {
         "pid": os.getpid(),
         "state": str(plan.state.folder),
         "ingress": address(cluster),
-        "ingressHttps": f"https://localhost:{cluster.options.https_port}",
+        "ingressHttps": f"https://localhost:{cluster.services.https_port}",
         "mesh": plan.mesh is not None,
         "meshReason": plan.no_mesh_reason,
-        "database": database(environ),
-        "redis": "external" if environ.get("REDIS_HOST") else (redis.installed() or "embedded"),
+        "database": servers.database(environ),
+        "redis": servers.redis(environ),
         "slice": cluster.addresses.number,
         "ready": ready,
         "wanted": wanted,

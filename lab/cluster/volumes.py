@@ -1,4 +1,4 @@
-"""Volumes as folders, and the container's paths that lead to them.
+"""Volumes: folders, and the container's paths that lead to them.
 
 A process of the lab sees the machine's file system, so a mount at `/data/config` becomes a link in
 a folder that stands for the container's root, and the paths in its command line and environment
@@ -12,48 +12,43 @@ import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from lab.cluster.environment import Lookup, MissingReferenceError
+from lab.cluster.environment import Lookup, MissingReferenceError, data
 from lab.files import write_atomically
-from lab.kinds.kubernetes.core import ConfigMap, Secret
-from lab.kinds.kubernetes.pod_spec import Container, KeyToPath, Volume, VolumeMount
+from lab.kinds.kubernetes.pod_spec import (
+    ConfigMapVolume,
+    Container,
+    SecretVolume,
+    Volume,
+    VolumeMount,
+)
 
 _PATH = re.compile(r"(?<![A-Za-z0-9._/-])/[A-Za-z0-9._/-]+")
 
 
 def make(volume: Volume, folder: Path, claims: Path, lookup: Lookup) -> Path:
-    """The folder of one volume, filled. Raises MissingReferenceError."""
+    """Makes and fills the folder of one volume. Raises MissingReferenceError."""
     if volume.persistent_volume_claim is not None:
         path = claims / volume.persistent_volume_claim.claim_name
         path.mkdir(parents=True, exist_ok=True)
         return path
     path = folder / volume.name
     path.mkdir(parents=True, exist_ok=True)
-    if volume.config_map is not None:
-        source = volume.config_map
-        _fill(path, "ConfigMap", source.name, source.items, source.optional, lookup)
-    elif volume.secret is not None:
-        secret = volume.secret
-        _fill(path, "Secret", secret.secret_name, secret.items, secret.optional, lookup)
+    if (config_map := volume.config_map) is not None:
+        _fill(path, "ConfigMap", config_map.name, config_map, lookup)
+    elif (secret := volume.secret) is not None:
+        _fill(path, "Secret", secret.secret_name, secret, lookup)
     return path
 
 
 def _fill(
-    path: Path,
-    kind: str,
-    name: str,
-    items: list[KeyToPath] | None,
-    optional: bool,
-    lookup: Lookup,
+    path: Path, kind: str, name: str, source: ConfigMapVolume | SecretVolume, lookup: Lookup
 ) -> None:
-    body = lookup(kind, name)
-    if body is None:
-        if optional:
-            return
-        raise MissingReferenceError(f'{kind.lower()} "{name}" not found')
-    values = content(body)
-    chosen = {item.path: item.key for item in items} if items else {key: key for key in values}
+    values = data(kind, name, source.optional, lookup)
+    chosen = {item.path: item.key for item in source.items or ()} or {key: key for key in values}
     for target, key in chosen.items():
         if key not in values:
+            if source.optional:
+                continue
             raise MissingReferenceError(f'{kind.lower()} "{name}" has no key "{key}"')
         file = path / target
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -64,15 +59,8 @@ def _fill(
             file.unlink()
 
 
-def content(body: ConfigMap | Secret) -> dict[str, bytes]:
-    """The files that a ConfigMap or a Secret becomes."""
-    if isinstance(body, Secret):
-        return body.decoded()
-    return {key: text.encode() for key, text in (body.data or {}).items()}
-
-
 def link(container: Container, volumes: Mapping[str, Path], root: Path) -> None:
-    """Make `root` look like the container's file system, as far as its mounts go."""
+    """Makes `root` look like the container's file system, as far as its mounts go."""
     if root.exists():
         shutil.rmtree(root)
     root.mkdir(parents=True)
@@ -88,7 +76,7 @@ def link(container: Container, volumes: Mapping[str, Path], root: Path) -> None:
 
 
 def rewrite(text: str, mounts: Iterable[VolumeMount], root: Path) -> str:
-    """Paths in `text` that are a mount, below one or above one, moved under `root`."""
+    """Moves the paths in `text` that are a mount, below one or above one, under `root`."""
     places = [mount.mount_path.rstrip("/") for mount in mounts]
 
     def replace(match: re.Match[str]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import httpx
 
@@ -16,7 +16,6 @@ from lab.istiod import authority, jwks, process
 from lab.kinds import services
 from lab.kinds.envoy_filter import becomes as envoy_filter
 from lab.kinds.kubernetes.pod_spec import HTTPGetAction, Probe
-from lab.kinds.mesh_config import becomes as mesh_config
 from lab.kinds.visible import view
 from lab.model import Pod, ProxyConfig, Snapshot
 from lab.resources.resource import Resource
@@ -55,6 +54,8 @@ class ControlPlane:
     """Asks for a push: keys have arrived, or something is due."""
     client: httpx.AsyncClient
     readiness: Probe = field(init=False)
+    pending: set[Key] = field(default_factory=set)
+    """Pods whose proxy has yet to take the configuration it was given."""
     _given: dict[Key, ProxyConfig] = field(default_factory=dict)
     _refused: dict[Key, tuple[ProxyConfig, str]] = field(default_factory=dict)
     _accounts: frozenset[Key] = frozenset()
@@ -145,10 +146,6 @@ class ControlPlane:
             )
         ]
 
-    def mesh_config(self, operators: Sequence[Resource]) -> dict[str, Any]:
-        """The meshConfig that the applied IstioOperators amount to."""
-        return mesh_config.installed(operators)
-
     async def push(self, snapshot: Snapshot, proxies: Mapping[Key, Proxy]) -> list[str]:
         """Give each proxy what the snapshot makes of it; returns what Envoy refused.
 
@@ -182,6 +179,7 @@ class ControlPlane:
         before = self._given[key]
         self._given[key] = config
         self._refused.pop(key, None)
+        self.pending.add(key)
         try:
             await asyncio.to_thread(
                 process.push, proxy.proxy_folder, proxy.model, config, running=proxy.proxy_running
@@ -198,4 +196,6 @@ class ControlPlane:
         except (OSError, httpx.HTTPError):
             # It has ended or is ending; when it starts again it gets the newest configuration.
             self._given[key] = before
+        finally:
+            self.pending.discard(key)
         return ""

@@ -1,9 +1,9 @@
 """`python -m lab.standins.mysql ARGS`: a private mysqld or mariadbd, set up like the mysql image.
 
 The data is in `$GUESTBOOK_ROOT/var/lib/mysql`. `MYSQL_DATABASE`, `MYSQL_USER`, `MYSQL_PASSWORD`
-and `MYSQL_ROOT_PASSWORD`, and with `_FILE` behind them, mean what they mean to the image. Where no
-server is installed, a placeholder holds the port and the guestbook uses SQLite. `--ping HOST` asks
-whether it listens.
+and `MYSQL_ROOT_PASSWORD`, also with `_FILE` behind them, are those of the image. Where no server is
+installed, a placeholder holds the port and the guestbook uses SQLite. `--ping HOST` checks that it
+listens.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from lab.standins import EMBEDDED
+from lab import standins
 
 PORT = 3306
 SERVERS = ("mariadbd", "mysqld")
@@ -29,19 +29,19 @@ _MYSQL_ONLY = ("--mysqlx", "--default-authentication-plugin", "--authentication-
 
 
 def installed() -> str | None:
-    """The real server on this machine, if there is one and it is wanted."""
-    if os.environ.get(EMBEDDED):
-        return None
-    return next((found for name in SERVERS if (found := shutil.which(name, path=_SEARCH))), None)
+    """Returns the real server on this machine, if there is one and it is wanted."""
+    return standins.installed(SERVERS, _SEARCH)
 
 
 def serves(environ: Mapping[str, str]) -> bool:
-    """Whether a real server runs in a container with this environment, or the placeholder."""
-    return installed() is not None and not (environ.get("DATABASE_URL") or environ.get(EMBEDDED))
+    """Returns whether a real server runs in a container with this environment."""
+    return installed() is not None and not (
+        environ.get("DATABASE_URL") or environ.get(standins.EMBEDDED)
+    )
 
 
 def is_mariadb(server: str) -> bool:
-    """Debian's mysqld is a link to mariadbd."""
+    """Returns whether a server is MariaDB's, as Debian's mysqld is."""
     return "mariadb" in Path(server).resolve().name
 
 
@@ -57,7 +57,7 @@ def _password(environ: Mapping[str, str], name: str) -> str:
 
 
 def _initial_sql(environ: dict[str, str]) -> str:
-    """Run at each start, and harmless when repeated: the database, the user and the passwords."""
+    """Returns SQL for each start that makes the database, the user and the passwords."""
     lines = []
     database = environ.get("MYSQL_DATABASE", "")
     name = database.replace("`", "``")
@@ -83,11 +83,10 @@ def _initial_sql(environ: dict[str, str]) -> str:
 
 
 def _initialise(server: str, data: Path, user: list[str]) -> None:
-    """Make the system tables in an empty folder; a half made one is thrown away."""
+    """Makes the system tables in an empty folder; an unfinished one is thrown away."""
     if (data / "mysql").is_dir():
         return
-    sys.stdout.write("Initialising the database (once)\n")
-    sys.stdout.flush()
+    standins.say("Initialising the database (once)")
     fresh = data.with_name(data.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
@@ -107,7 +106,7 @@ def _initialise(server: str, data: Path, user: list[str]) -> None:
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         sys.exit(f"{command[0]} failed:\n{result.stdout}{result.stderr}")
-    # In one step: what is there after a crash is whole or empty.
+    # In one step, so that a crash leaves a whole database or none.
     fresh.rename(data)
 
 
@@ -150,15 +149,14 @@ def _placeholder() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with socket.create_server((host, PORT)) as server:
         url = os.environ.get("DATABASE_URL", "").partition(":")[0] or "SQLite"
-        sys.stdout.write(f"A placeholder for MySQL: the guestbook uses {url}\n")
-        sys.stdout.flush()
+        standins.say(f"A placeholder for MySQL: the guestbook uses {url}")
         while True:
             connection, _ = server.accept()
             connection.close()
 
 
 def main() -> None:
-    """Serve until SIGTERM."""
+    """Serves until SIGTERM, or checks with `--ping`."""
     if sys.argv[1:2] == ["--ping"]:
         try:
             socket.create_connection((sys.argv[2], PORT), 2).close()

@@ -8,6 +8,7 @@ clock: a minute begins at second 0.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -16,10 +17,9 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent import futures
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -32,24 +32,26 @@ from google.protobuf import json_format
 from limits.errors import StorageError
 from limits.storage import MemoryStorage, Storage, storage_from_string
 from limits.strategies import FixedWindowRateLimiter
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
 
-from lab.standins.ratelimit_config import SECONDS, Config, ConfigError, Rule, load
+from lab.standins import say
+from lab.standins.http import read_body, serving
+from lab.standins.ratelimit_config import Config, ConfigError, Rule, files, load
 
 log = logging.getLogger("ratelimit")
 
-_ITEMS = {
-    "second": limits.RateLimitItemPerSecond,
-    "minute": limits.RateLimitItemPerMinute,
-    "hour": limits.RateLimitItemPerHour,
-    "day": limits.RateLimitItemPerDay,
-}
 _OK = rls_pb2.RateLimitResponse.OK
 _OVER = rls_pb2.RateLimitResponse.OVER_LIMIT
 _RELOAD_SECONDS = 1.0
+MAX_BODY = 1 << 20
 
 
 class SettingError(Exception):
-    """A variable with a value the stand-in can't do; the message says which."""
+    """A variable has a value that the stand-in can't do; the message names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ class Settings:
 
 
 def settings(environ: Mapping[str, str]) -> Settings:
-    """The settings in the variables of the real image. Raises SettingError."""
+    """Returns the settings in the variables of the real image. Raises SettingError."""
 
     def flag(name: str) -> bool:
         text = environ.get(name, "false").lower()
@@ -85,7 +87,7 @@ def settings(environ: Mapping[str, str]) -> Settings:
     if environ.get("REDIS_SOCKET_TYPE", "tcp") != "tcp":
         raise SettingError("REDIS_SOCKET_TYPE: the stand-in has tcp only")
     for name in ("USE_STATSD", "REDIS_TLS", "REDIS_PERSECOND"):
-        # The real image's default for USE_STATSD is true; without a collector nobody misses it.
+        # The real image's default for USE_STATSD is true; without a collector it has no use.
         if name in environ and flag(name):
             raise SettingError(f"{name}=true: the stand-in has no such thing; set it to false")
     folder = Path(
@@ -117,7 +119,7 @@ def _redis(environ: Mapping[str, str]) -> str:
 
 @dataclass(slots=True)
 class Limiter:
-    """Decides on requests by the configuration of the moment."""
+    """Decides on requests by the configuration that was loaded last."""
 
     storage: Storage
     config: Config
@@ -129,7 +131,10 @@ class Limiter:
         self._strategy = FixedWindowRateLimiter(self.storage)
 
     def decide(self, request: Any, now: float) -> Any:
-        """The response to a RateLimitRequest. Raises StorageError when the counters are away."""
+        """Returns the response to a RateLimitRequest.
+
+        Raises StorageError when the counters can't be reached.
+        """
         if not request.domain:
             raise ValueError("rate limit domain must not be empty")
         if not request.descriptors:
@@ -151,11 +156,10 @@ class Limiter:
         return response
 
     def _count(self, status: Any, rule: Rule, key: tuple[str, ...], hits: int, now: float) -> None:
-        unit = rule.limit.unit
-        assert unit is not None  # noqa: S101 - `decide` has looked
-        seconds = SECONDS[unit]
+        unit = str(rule.limit.unit)
+        item = limits.parse(f"{rule.limit.requests_per_unit}/{unit}")
+        seconds = item.get_expiry()
         window = int(now) // seconds * seconds
-        item = _ITEMS[unit](rule.limit.requests_per_unit)
         identifiers = (*(quote(part, safe="") for part in key), str(window))
         within = self._strategy.hit(item, *identifiers, cost=hits)
         remaining = self._strategy.get_window_stats(item, *identifiers).remaining
@@ -176,11 +180,13 @@ class Limiter:
 
 
 class Service(rls_pb2_grpc.RateLimitServiceServicer):  # type: ignore[misc]
+    """The gRPC service."""
+
     def __init__(self, limiter: Limiter) -> None:
         self.limiter = limiter
 
     def ShouldRateLimit(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        """The method that Envoy calls for each request with descriptors."""
+        """Answers Envoy, which asks for each request with descriptors."""
         try:
             response = self.limiter.decide(request, time.time())
         except (StorageError, ValueError) as error:
@@ -195,68 +201,56 @@ def _line(message: Any) -> str:
     return json.dumps(json_format.MessageToDict(message, preserving_proto_field_name=True))
 
 
-def _handler(pages: Mapping[tuple[str, str], Any]) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        timeout = 30
-
-        def _answer(self) -> None:
-            page = pages.get((self.command, self.path.partition("?")[0]))
-            size = int(self.headers.get("content-length") or 0)
-            if size > 1 << 20:
-                status, body = 413, "the body is too large\n"
-            else:
-                content = self.rfile.read(size)
-                status, body = page(content) if page else (404, "404 page not found\n")
-            data = body.encode()
-            self.send_response(status)
-            self.send_header("content-length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        do_GET = do_POST = _answer  # noqa: N815
-
-        def log_message(self, format: str, *args: Any) -> None:
-            log.debug(format, *args)
-
-    return Handler
-
-
-def _json(limiter: Limiter, content: bytes) -> tuple[int, str]:
+def _json(limiter: Limiter, content: bytes) -> tuple[str, int]:
+    """Returns the response to a RateLimitRequest in JSON, and the HTTP status."""
     try:
         request = json_format.Parse(content, rls_pb2.RateLimitRequest())
         response = limiter.decide(request, time.time())
     except (json_format.ParseError, UnicodeDecodeError) as error:
-        return 400, f"{error}\n"
+        return f"{error}\n", 400
     except (StorageError, ValueError) as error:
-        return 500, f"{error}\n"
+        return f"{error}\n", 500
     text = json_format.MessageToJson(response, indent=None)
-    return (429 if response.overall_code == _OVER else 200), text
+    return text, (429 if response.overall_code == _OVER else 200)
 
 
-def serve(chosen: Settings, limiter: Limiter) -> tuple[grpc.Server, list[ThreadingHTTPServer]]:
-    """Start all servers. Raises OSError or RuntimeError when a port is taken."""
+def pages(limiter: Limiter) -> tuple[Starlette, Starlette]:
+    """Returns the applications on the HTTP port and on the debug port."""
+
+    async def healthcheck(_request: Request) -> Response:
+        return PlainTextResponse("OK")
+
+    async def decide(request: Request) -> Response:
+        body = await read_body(request, MAX_BODY)
+        return PlainTextResponse(*await run_in_threadpool(_json, limiter, body))
+
+    async def configuration(_request: Request) -> Response:
+        return PlainTextResponse(_dump(limiter.config))
+
+    async def statistics(_request: Request) -> Response:
+        return PlainTextResponse(_stats(limiter))
+
+    main = [Route("/healthcheck", healthcheck), Route("/json", decide, methods=["POST"])]
+    debug = [Route("/rlconfig", configuration), Route("/stats", statistics)]
+    return Starlette(routes=main), Starlette(routes=debug)
+
+
+@contextlib.contextmanager
+def serve(chosen: Settings, limiter: Limiter) -> Iterator[None]:
+    """Runs all servers. Raises OSError or RuntimeError when a port is taken."""
     server = grpc.server(
         futures.ThreadPoolExecutor(max_workers=8), options=[("grpc.so_reuseport", 0)]
     )
     rls_pb2_grpc.add_RateLimitServiceServicer_to_server(Service(limiter), server)
     server.add_insecure_port(f"{chosen.host}:{chosen.grpc_port}")
-    main_pages = {
-        ("GET", "/healthcheck"): lambda _: (200, "OK"),
-        ("POST", "/json"): lambda content: _json(limiter, content),
-    }
-    debug_pages = {
-        ("GET", "/rlconfig"): lambda _: (200, _dump(limiter.config)),
-        ("GET", "/stats"): lambda _: (200, _stats(limiter)),
-    }
-    https = [
-        ThreadingHTTPServer((chosen.host, port), _handler(pages))
-        for port, pages in ((chosen.port, main_pages), (chosen.debug_port, debug_pages))
-    ]
-    for one in https:
-        threading.Thread(target=one.serve_forever, daemon=True).start()
-    server.start()
-    return server, https
+    main_pages, debug_pages = pages(limiter)
+    with (
+        serving(main_pages, chosen.host, chosen.port),
+        serving(debug_pages, chosen.host, chosen.debug_port),
+    ):
+        server.start()
+        yield
+        server.stop(grace=2).wait()
 
 
 def _dump(config: Config) -> str:
@@ -269,29 +263,24 @@ def _stats(limiter: Limiter) -> str:
     return "".join(f"{prefix}{name}: {n}\n" for name, n in sorted(limiter.stats.items()))
 
 
-def _watch(folder: Path, loaded: object, limiter: Limiter, stopped: threading.Event) -> None:
-    """Take over a changed configuration; keep the old one when the new one is wrong."""
-    while not stopped.wait(_RELOAD_SECONDS):
-        state = _state(folder)
-        if state != loaded:
-            try:
-                limiter.config = load(folder)
-            except ConfigError as error:
-                log.error("error loading new configuration from runtime: %s", error)
-            else:
-                log.warning("loaded the changed configuration from %s", folder)
-        loaded = state
+def _reload(folder: Path, loaded: object, limiter: Limiter) -> object:
+    """Takes over a changed configuration, unless it is wrong; returns its state on disk."""
+    state = _state(folder)
+    if state != loaded:
+        try:
+            limiter.config = load(folder)
+        except ConfigError as error:
+            log.error("error loading new configuration from runtime: %s", error)
+        else:
+            log.warning("loaded the changed configuration from %s", folder)
+    return state
 
 
 def _state(folder: Path) -> object:
-    found = []
-    for file in sorted(folder.glob("*.yaml")):
-        try:
-            stat = file.stat()
-        except OSError:
-            continue
-        found.append((file.name, stat.st_mtime_ns, stat.st_ino, stat.st_size))
-    return found
+    """Returns a value that differs when a file does."""
+    with contextlib.suppress(FileNotFoundError):
+        return [(file, (found := file.stat()).st_mtime_ns, found.st_ino) for file in files(folder)]
+    return None
 
 
 def _counters(url: str) -> Storage:
@@ -307,7 +296,7 @@ def _counters(url: str) -> Storage:
 
 
 def main() -> None:
-    """Serve until SIGTERM."""
+    """Serves until SIGTERM."""
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
@@ -319,22 +308,14 @@ def main() -> None:
             format="%(asctime)s %(levelname)s %(message)s",
         )
         loaded = _state(chosen.config_folder)
-        limiter = Limiter(
-            _counters(chosen.redis_url), load(chosen.config_folder), chosen.shadow_mode
-        )
-        server, https = serve(chosen, limiter)
+        config = load(chosen.config_folder)
+        limiter = Limiter(_counters(chosen.redis_url), config, chosen.shadow_mode)
+        with serve(chosen, limiter):
+            say(f"Stand-in for the rate limit service, gRPC on {chosen.host}:{chosen.grpc_port}")
+            while not stopped.wait(_RELOAD_SECONDS):
+                loaded = _reload(chosen.config_folder, loaded, limiter)
     except (SettingError, ConfigError, OSError, RuntimeError, ValueError) as error:
         sys.exit(f"ratelimit: {error}")
-    watcher = threading.Thread(target=_watch, args=(chosen.config_folder, loaded, limiter, stopped))
-    watcher.start()
-    where = f"{chosen.host}:{chosen.grpc_port}"
-    sys.stdout.write(f"Stand-in for the rate limit service, gRPC on {where}\n")
-    sys.stdout.flush()
-    stopped.wait()
-    server.stop(grace=2).wait()
-    for one in https:
-        one.shutdown()
-    watcher.join()
 
 
 if __name__ == "__main__":

@@ -14,14 +14,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 Unit = Literal["second", "minute", "hour", "day"]
-SECONDS: dict[Unit, int] = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 
 Entry = tuple[str, str]
 """One key and value of a descriptor that a proxy sends."""
 
 
 class ConfigError(Exception):
-    """Files that are no configuration; the message names the file and the place in it."""
+    """A file is no configuration; the message names it and the field."""
 
 
 class _Strict(BaseModel):
@@ -29,7 +28,7 @@ class _Strict(BaseModel):
 
 
 class Limit(_Strict):
-    """`unlimited`, or so many requests in each unit of the clock."""
+    """`unlimited`, or a number of requests in each unit of the clock."""
 
     unit: Annotated[Unit | None, Field(default=None)]
     requests_per_unit: Annotated[int, Field(ge=0, le=2**32 - 1, default=0)]
@@ -67,7 +66,7 @@ class Config:
     _by_name: dict[str, Domain] = field(default_factory=dict)
 
     def find(self, domain: str, entries: Sequence[Entry]) -> Rule | None:
-        """The limit of a descriptor: its entries must lead to it from the first to the last."""
+        """Returns the limit to which a descriptor's entries lead, from the first to the last."""
         known = self._by_name.get(domain)
         level = known.descriptors if known is not None else ()
         name = domain
@@ -85,7 +84,7 @@ class Config:
 
 
 def _choose(level: Iterable[Descriptor], key: str, value: str) -> Descriptor | None:
-    """The descriptor with exactly this value, else with a prefix `a*` of it, else with the key."""
+    """Returns the descriptor with exactly this value, else a prefix `a*` of it, else no value."""
     same_key = [found for found in level if found.key == key]
     for found in same_key:
         if found.value and found.value == value:
@@ -97,14 +96,14 @@ def _choose(level: Iterable[Descriptor], key: str, value: str) -> Descriptor | N
 
 
 def files(folder: Path) -> list[Path]:
-    """The configuration files in a folder; those with a leading dot are not looked at."""
+    """Returns the configuration files in a folder, without those with a leading dot."""
     return sorted(
         file for file in folder.glob("*.yaml") if file.is_file() and not file.name.startswith(".")
     )
 
 
 def load(folder: Path) -> Config:
-    """The configuration in a folder. Raises ConfigError."""
+    """Returns the configuration in a folder. Raises ConfigError."""
     domains: dict[str, Domain] = {}
     for file in files(folder):
         try:

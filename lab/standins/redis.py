@@ -6,38 +6,30 @@ Takes redis-server's options. Listens on $HOST.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
-from types import FrameType
 
-from lab.standins import EMBEDDED
+from lab import standins
 
 SERVERS = ("redis-server", "valkey-server")
 
 
 def installed() -> str | None:
-    """The real server on this machine, if there is one and it is wanted."""
-    if os.environ.get(EMBEDDED):
-        return None
-    return next((found for name in SERVERS if (found := shutil.which(name))), None)
+    """Returns the real server on this machine, if there is one and it is wanted."""
+    return standins.installed(SERVERS)
 
 
 def _embedded(host: str, port: int) -> None:
     from fakeredis import TcpFakeServer
 
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        sys.exit(0)
-
-    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     server = TcpFakeServer((host, port), server_type="redis")
-    sys.stdout.write(f"Embedded stand-in for Redis (fakeredis), listening on {host}:{port}\n")
-    sys.stdout.flush()
+    standins.say(f"Embedded stand-in for Redis (fakeredis), listening on {host}:{port}")
     server.serve_forever()
 
 
 def main() -> None:
-    """Become the real server, or serve."""
+    """Becomes the real server, or serves."""
     host = os.environ.get("HOST", "127.0.0.1")
     args = sys.argv[1:]
     port = args[args.index("--port") + 1] if "--port" in args else "6379"

@@ -1,4 +1,4 @@
-"""`python -m lab.standins.zipkin`: plays Zipkin, as far as the exercises and a curious reader go.
+"""`python -m lab.standins.zipkin`: plays Zipkin, as far as the exercises need it.
 
 Spans come in as Zipkin v2 JSON (`POST /api/v2/spans`) from the proxies and the services. Out go the
 API's services, spans and traces, and pages for people: the latest traces, and each as a timeline.
@@ -18,6 +18,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from pydantic import TypeAdapter, ValidationError
 
 from lab.standins import zipkin_pages as pages
+from lab.standins.http import read_body
 from lab.standins.zipkin_store import MAX_TRACES, Span, Store
 
 PORT = 9411
@@ -28,12 +29,12 @@ _SPANS = TypeAdapter(list[Span])
 
 
 def create_app(store: Store) -> FastAPI:
-    """The API and the pages over a store."""
+    """Returns the API and the pages over a store."""
     app = FastAPI(title="Zipkin stand-in", docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.post("/api/v2/spans", status_code=202)
     async def spans(request: Request) -> Response:
-        body = await _body(request)
+        body = await _unpacked(request)
         try:
             store.add(_SPANS.validate_json(body))
         except ValidationError as error:
@@ -83,26 +84,18 @@ def create_app(store: Store) -> FastAPI:
     async def index(
         service: Annotated[str, Query(alias="serviceName")] = "",
     ) -> HTMLResponse:
-        return HTMLResponse(pages.index(store, service))
+        return HTMLResponse(pages.traces(store, service))
 
     @app.get("/zipkin/traces/{trace_id}")
     async def timeline(trace_id: str) -> HTMLResponse:
         found = store.trace(trace_id)
-        if not found:
-            return HTMLResponse(
-                pages.page("No such trace", "<p>It may have been dropped.</p>"), 404
-            )
-        return HTMLResponse(pages.trace(found))
+        return HTMLResponse(pages.trace(found), 200 if found else 404)
 
     return app
 
 
-async def _body(request: Request) -> bytes:
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise HTTPException(413, "The body is too large")
+async def _unpacked(request: Request) -> bytes:
+    body = await read_body(request, MAX_BODY)
     if request.headers.get("content-encoding") != "gzip":
         return body
     unpacker = zlib.decompressobj(wbits=31)
@@ -116,7 +109,7 @@ async def _body(request: Request) -> bytes:
 
 
 def main() -> None:
-    """Serve until SIGTERM."""
+    """Serves until SIGTERM."""
     host = os.environ.get("HOST", "0.0.0.0")
     uvicorn.run(create_app(Store()), host=host, port=PORT, log_level="warning", access_log=False)
 

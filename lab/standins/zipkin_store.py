@@ -1,4 +1,4 @@
-"""What the Zipkin stand-in keeps: spans by trace, in memory, the oldest traces dropped."""
+"""Spans of the Zipkin stand-in, by trace, in memory; the oldest traces are dropped."""
 
 from __future__ import annotations
 
@@ -39,18 +39,31 @@ class Span(BaseModel):
     def service(self) -> str:
         return (self.local_endpoint.service_name if self.local_endpoint else None) or ""
 
+    @property
+    def label(self) -> str:
+        """The service, the method and the name."""
+        return " ".join(filter(None, (self.service, self.tags.get("http.method"), self.name)))
+
+    @property
+    def status(self) -> str:
+        return self.tags.get("http.status_code", "")
+
+    @property
+    def failed(self) -> bool:
+        return "error" in self.tags or self.status.startswith("5")
+
     def as_json(self) -> dict[str, Any]:
         return self.model_dump(by_alias=True, exclude_none=True, exclude_defaults=True)
 
 
 def key_of(trace_id: str) -> str:
-    """Traces are the same whether their id is written with 64 or 128 bits."""
+    """Returns a trace id with 128 bits, also for one written with 64."""
     return trace_id.lower().zfill(32)
 
 
 @dataclass(slots=True)
 class Store:
-    """The traces of the latest past."""
+    """The latest traces."""
 
     limit: int = MAX_TRACES
     span_limit: int = MAX_SPANS
@@ -84,7 +97,7 @@ class Store:
     def find(
         self, *, service: str = "", name: str = "", limit: int = 10, since: int = 0
     ) -> list[list[Span]]:
-        """The latest traces with a span of this service and name, not older than `since` (µs)."""
+        """Returns the latest traces with a span of this service and name, from `since` (µs) on."""
         found = []
         for key in self.traces:
             spans = self.trace(key)
@@ -101,4 +114,5 @@ class Store:
 
 
 def start_of(spans: Sequence[Span]) -> int:
+    """Returns when a trace began (µs); 0 when no span says."""
     return min((span.timestamp for span in spans if span.timestamp), default=0)

@@ -76,6 +76,38 @@ def test_a_killed_envoy_comes_back(lab: Lab) -> None:
     assert hello(lab)
 
 
+BROKEN = """
+apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata: {name: broken}
+spec:
+  workloadSelector: {labels: {app: curl}}
+  configPatches:
+  - applyTo: CLUSTER
+    match: {cluster: {service: message-service.default.svc.cluster.local}}
+    patch: {operation: MERGE, value: {connect_timeout: -1s}}
+"""
+
+
+def test_apply_names_the_proxy_that_has_not_taken_it_in_time(lab: Lab) -> None:
+    """It answers with nothing of an earlier push, such as its refusals."""
+    before = lab.run("apply", "-f", "-", stdin=BROKEN)
+    assert before.status == 1
+    assert "Envoy of pod curl refused the configuration" in before.err
+    envoy = process_of(lab.ready("app=curl", 1)[0], "istio-proxy")
+    os.kill(envoy, signal.SIGSTOP)
+    try:
+        answer = lab.run("apply", "-f", "-", stdin=BROKEN.replace("-1s", "7s"))
+    finally:
+        os.kill(envoy, signal.SIGCONT)
+    assert answer.status == 0
+    assert answer.out == "envoyfilter.networking.istio.io/broken configured\n"
+    assert "Warning: not yet taken by: curl.default\n" in answer.err
+    assert "refused" not in answer.err
+    lab.ok("delete", "envoyfilter", "broken")
+    assert hello(lab)
+
+
 def test_a_rolling_update_loses_no_request(lab: Lab) -> None:
     lab.ready("app=message-service", 2)
     stop = threading.Event()

@@ -55,8 +55,8 @@ SERVER = pod("message-1", app="message")
 
 
 def run(argv: str, who: Pod = CLIENT, *, proxy: bool = False) -> str:
-    view = container_commands.View(who, proxy, SERVICES, (CLIENT, OUTSIDER, SERVER))
-    return " ".join(container_commands.executed(argv.split(), view, {}))
+    caller = container_commands.Caller(who, proxy, SERVICES, (CLIENT, OUTSIDER, SERVER))
+    return " ".join(container_commands.executed(argv.split(), caller, {}))
 
 
 @pytest.mark.parametrize(

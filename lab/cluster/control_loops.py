@@ -1,0 +1,52 @@
+"""The control loops of a running cluster: objects to pods, and configuration to proxies."""
+
+from __future__ import annotations
+
+import asyncio
+
+from lab.cluster import controllers
+from lab.cluster.addresses import NoAddressesError
+from lab.cluster.running import Cluster, Mesh
+
+BURST = 0.02
+"""Seconds between two rounds: changes come in bursts, which one round takes together."""
+
+
+async def run(cluster: Cluster) -> None:
+    """Works through changes until cancelled."""
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_reconcile(cluster))
+        if cluster.mesh is not None:
+            group.create_task(_configure(cluster, cluster.mesh))
+
+
+async def _reconcile(cluster: Cluster) -> None:
+    while True:
+        await cluster.dirty.wait()
+        cluster.dirty.clear()
+        try:
+            await cluster.services.serve(cluster.pods, publish_ui=cluster.mesh is None)
+            controllers.reconcile(cluster)
+            cluster.problem = ""
+        except (NoAddressesError, OSError) as error:
+            cluster.problem = str(error)
+        except Exception as error:
+            cluster.defect("reconcile", error)
+        await cluster.announce()
+        await asyncio.sleep(BURST)
+
+
+async def _configure(cluster: Cluster, mesh: Mesh) -> None:
+    while True:
+        revision = cluster.revision
+        if cluster.pushed < revision:
+            try:
+                cluster.rejected = await mesh.push(cluster.snapshot(), dict(cluster.runners))
+            except Exception as error:
+                # A defect of the translation must not end the lab: the proxies keep what they
+                # have, `status` says so, and the traceback is in the lab's own log.
+                cluster.defect("configure the proxies", error)
+                cluster.rejected = [cluster.problem]
+            cluster.pushed = revision
+            await cluster.announce()
+        await cluster.wait_for_change(revision, 60)

@@ -1,0 +1,141 @@
+"""Controllers: from Deployments, StatefulSets and Pods to pods that run."""
+
+from __future__ import annotations
+
+from lab.cluster import injection, rollout
+from lab.cluster.events import Event
+from lab.cluster.pod import Owner, PodRunner
+from lab.cluster.running import Cluster
+from lab.cluster.store import Record
+from lab.kinds.kubernetes import service as service_kind
+from lab.kinds.kubernetes.core import Pod as PodBody
+from lab.model import Pod
+from lab.resources.resource import Resource, Source
+
+WORKLOADS = ("StatefulSet", "Deployment")
+
+
+def workloads(cluster: Cluster) -> list[Record]:
+    """Returns the workloads that have pods here: without a mesh a gateway has none."""
+    return [
+        record
+        for kind in WORKLOADS
+        for record in cluster.store.of(kind)
+        if cluster.mesh is not None or not injection.is_gateway(record.resource.spec.template.spec)
+    ]
+
+
+def reconcile(cluster: Cluster) -> None:
+    """Takes one step from the pods there are to those that the objects ask for."""
+    for record in cluster.store.of("Pod"):
+        resource = record.resource
+        if (resource.namespace, resource.name) not in cluster.runners:
+            _create(cluster, resource, None, "")
+    for record in workloads(cluster):
+        _reconcile_workload(cluster, record.resource)
+    for runner in list(cluster.runners.values()):
+        kind, name = runner.owner or ("Pod", runner.model.name)
+        if (kind, runner.model.namespace, name) not in cluster.store:
+            _stop(cluster, runner)
+
+
+async def stop_pod(cluster: Cluster, runner: PodRunner, grace: float | None = None) -> None:
+    """Ends a pod, releases its address and removes its logs."""
+    await runner.stop(grace=grace)
+    if cluster.runners.get(runner.key) is runner:
+        del cluster.runners[runner.key]
+        cluster.addresses.release_pod(runner.model.address)
+        runner.remove_logs()
+    cluster.changed()
+
+
+def _reconcile_workload(cluster: Cluster, resource: Resource) -> None:
+    template = rollout.template_hash(resource)
+    replicas = [
+        rollout.Replica(p.model.name, p.template, p.model.ready, p.terminating, p.created)
+        for p in cluster.owned(resource.kind, resource.namespace, resource.name)
+    ]
+    if resource.kind == "Deployment":
+        step = rollout.deployment_step(resource.spec, template, replicas)
+        names = [f"{resource.name}-{template}-{rollout.suffix()}" for _ in range(step.create)]
+        delete = step.delete
+    else:
+        ordinals, delete = rollout.stateful_set_step(resource.spec, template, replicas)
+        names = [f"{resource.name}-{ordinal}" for ordinal in ordinals]
+    for name in delete:
+        _stop(cluster, cluster.runners[resource.namespace, name])
+    for name in names:
+        owner = (resource.kind, resource.name)
+        _create(cluster, _from_template(resource, name, template), owner, template)
+
+
+def _create(cluster: Cluster, resource: Resource, owner: Owner | None, template: str) -> None:
+    namespace = resource.namespace
+    account = resource.spec.service_account_name
+    if account != "default" and ("ServiceAccount", namespace, account) not in cluster.store:
+        kind, name = owner or ("Pod", resource.name)
+        message = f'serviceaccount "{account}" not found in namespace "{namespace}"'
+        cluster.events.add(Event(kind, namespace, name, "Warning", "FailedCreate", message))
+        return
+    address, inside_address = cluster.addresses.take_pod()
+    model = Pod(
+        namespace=namespace,
+        name=resource.name,
+        labels=resource.labels,
+        annotations=resource.annotations,
+        service_account=account,
+        address=address,
+        inside_address=inside_address,
+        ports=service_kind.container_ports(resource.spec),
+        ready=False,
+        proxy=_proxy(cluster, resource),
+    )
+    runner = PodRunner(resource, model, cluster, owner, template)
+    cluster.runners[runner.key] = runner
+    runner.report("Normal", "Scheduled", f"Assigned {namespace}/{resource.name} to lab")
+    runner.start()
+    cluster.changed()
+
+
+def _proxy(cluster: Cluster, resource: Resource) -> injection.Proxy:
+    if cluster.mesh is None:
+        return "none"
+    namespace = cluster.store.get("Namespace", "", resource.namespace)
+    injected = namespace is not None and injection.injects(namespace.resource.labels)
+    return injection.proxy(resource.labels, resource.annotations, resource.spec, injected=injected)
+
+
+def _stop(cluster: Cluster, runner: PodRunner) -> None:
+    if not runner.terminating:
+        runner.report("Normal", "Killing", f"Stopping pod {runner.model.name}")
+        cluster.spawn(stop_pod(cluster, runner))
+
+
+def _from_template(resource: Resource, name: str, template: str) -> Resource:
+    """Returns the Pod that a workload's template describes, with the controller's labels."""
+    spec = resource.spec
+    labels = dict(spec.template.metadata.labels)
+    raw = dict(resource.raw["spec"]["template"]["spec"])
+    pod_spec = spec.template.spec
+    if resource.kind == "Deployment":
+        labels["pod-template-hash"] = template
+    else:
+        labels["statefulset.kubernetes.io/pod-name"] = name
+        labels["controller-revision-hash"] = f"{resource.name}-{template}"
+        claims = [
+            {"name": claim, "persistentVolumeClaim": {"claimName": f"{claim}-{name}"}}
+            for claim in (item.metadata.name for item in spec.volume_claim_templates)
+        ]
+        raw["volumes"] = [*raw.get("volumes", []), *claims]
+        pod_spec = type(pod_spec).model_validate(raw)
+    return Resource(
+        api_version="v1",
+        kind="Pod",
+        namespace=resource.namespace,
+        name=name,
+        body=PodBody.model_construct(spec=pod_spec),
+        source=Source(resource.source.file, resource.source.line),
+        labels=labels,
+        annotations=dict(spec.template.metadata.annotations),
+        raw={"spec": raw},
+    )

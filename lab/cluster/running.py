@@ -1,0 +1,149 @@
+"""The state of a running cluster: objects, pods, events and the wait for their changes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import traceback
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import httpx
+
+from lab.cluster import offline
+from lab.cluster.addresses import Slice
+from lab.cluster.events import Events, now
+from lab.cluster.pod import PodRunner, Proxies
+from lab.cluster.services import Services
+from lab.cluster.state import State
+from lab.cluster.store import Store
+from lab.model import Pod, Snapshot
+from lab.resources.resource import Resource
+
+Key = tuple[str, str]
+"""Namespace and name of a pod."""
+
+
+class Mesh(Proxies, Protocol):
+    """The mesh's control plane, as the cluster needs it."""
+
+    async def push(self, snapshot: Snapshot, proxies: Mapping[Key, PodRunner]) -> list[str]:
+        """Gives every proxy its configuration; returns what a proxy refused."""
+        ...
+
+    @property
+    def pending(self) -> Collection[Key]:
+        """The pods whose proxy has yet to take what was pushed to it."""
+        ...
+
+    def warnings(self, resources: Sequence[Resource]) -> list[str]:
+        """Returns warnings about resources that were applied."""
+        ...
+
+
+@dataclass(slots=True)
+class Cluster:
+    """The state of one lab, on one event loop: objects, the pods that run, what was pushed.
+
+    The controllers and the mesh bring pods and proxies in agreement with it (`control_loops`).
+    """
+
+    state: State
+    addresses: Slice
+    store: Store
+    services: Services
+    client: httpx.AsyncClient
+    overrides: Callable[[Mapping[str, str]], Mapping[str, str]]
+    """Returns the variables of a container that the user's own servers replace."""
+    mesh: Mesh | None = None
+    """None for plain pods without proxies."""
+    events: Events = field(default_factory=Events)
+    runners: dict[Key, PodRunner] = field(default_factory=dict)
+    terminating: set[str] = field(default_factory=set)
+    """Namespaces that are being deleted."""
+    revision: int = 0
+    """Counts the changes of objects and pods."""
+    pushed: int = -1
+    """The revision that was last given to the proxies."""
+    rejected: list[str] = field(default_factory=list)
+    """The proxies' refusals of that revision."""
+    problem: str = ""
+    """The failure of the last round, for `status`."""
+    dirty: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the controllers have something to do."""
+    _news: asyncio.Condition = field(default_factory=asyncio.Condition)
+    _tasks: set[asyncio.Future[Any]] = field(default_factory=set)
+
+    def changed(self) -> None:
+        """Has pods and proxies brought in agreement with a change of an object or a pod."""
+        self.revision += 1
+        self.dirty.set()
+
+    def objects_changed(self) -> None:
+        """Does the same, and wakes containers that wait for an object to exist."""
+        for runner in self.runners.values():
+            runner.wake()
+        self.changed()
+
+    async def announce(self) -> None:
+        """Wakes those who wait for a change or a push."""
+        async with self._news:
+            self._news.notify_all()
+
+    async def wait_for_change(self, since: int, timeout: float) -> None:
+        """Returns when there is a newer revision than `since`, or after `timeout` seconds."""
+        await self._wait(lambda: self.revision > since, timeout)
+
+    async def settled(self, timeout: float) -> bool:
+        """Waits until the proxies have the configuration of now; False when they don't in time."""
+        if self.mesh is None:
+            return True
+        revision = self.revision
+        await self._wait(lambda: self.pushed >= revision, timeout)
+        return self.pushed >= revision
+
+    def pending_proxies(self) -> str:
+        """Returns the pods whose proxy has yet to take its configuration, as `NAME.NAMESPACE`."""
+        keys = sorted(self.mesh.pending) if self.mesh is not None else []
+        return ", ".join(f"{name}.{namespace}" for namespace, name in keys) or "any proxy"
+
+    async def _wait(self, predicate: Callable[[], bool], timeout: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout), self._news:
+                await self._news.wait_for(predicate)
+
+    def pods(self) -> list[Pod]:
+        """Returns the pods as the mesh sees them."""
+        return [
+            replace(pod, published=self.services.published(pod)) if pod.proxy == "gateway" else pod
+            for pod in (runner.model for runner in self.runners.values())
+        ]
+
+    def owned(self, kind: str, namespace: str, name: str) -> list[PodRunner]:
+        """Returns the pods of a workload."""
+        return [
+            runner
+            for runner in self.runners.values()
+            if runner.owner == (kind, name) and runner.model.namespace == namespace
+        ]
+
+    def snapshot(self) -> Snapshot:
+        """Returns what the mesh's configuration is made of."""
+        resources = [record.resource for record in self.store.all()]
+        return offline.assemble(
+            resources, self.services.all(), self.pods(), str(self.state.certificates)
+        )
+
+    def spawn(self, work: Awaitable[Any]) -> None:
+        """Runs something beside the control loops."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def defect(self, doing: str, error: Exception) -> None:
+        """Notes an unforeseen error: for `status`, with its traceback in the lab's log."""
+        self.problem = f"internal error while trying to {doing}: {error!r}"
+        with (self.state.logs / "lab.log").open("a", encoding="utf-8") as file:
+            file.write(f"{now()} {self.problem}\n")
+            traceback.print_exception(error, file=file)
