@@ -180,13 +180,23 @@ def _control_plane(state: State, cluster: Cluster) -> Mesh:
     from lab.cluster.events import Event
     from lab.istiod.control_plane import ControlPlane
     from lab.model import Pod
+    from lab.resources.resource import Resource
 
     def report(pod: Pod, message: str) -> None:
         event = Event("Pod", pod.namespace, pod.name, "Warning", "ProxyConfigRejected", message)
         cluster.events.add(event)
 
-    folder = state.folder / "authority"
-    return ControlPlane(folder, cluster.snapshot, report, cluster.changed, cluster.client)
+    def operators() -> list[Resource]:
+        return [record.resource for record in cluster.store.of("IstioOperator")]
+
+    return ControlPlane(
+        state.folder / "authority",
+        cluster.snapshot,
+        operators,
+        report,
+        cluster.changed,
+        cluster.client,
+    )
 
 
 def _ready(cluster: Cluster) -> None:
@@ -256,3 +266,5 @@ def status(
     for problem in [found["problem"], *found["rejected"]]:
         if problem:
             write(f"Problem     {problem}")
+    for warning in found["warnings"]:
+        write(f"Warning     {warning}")

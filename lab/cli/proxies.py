@@ -10,7 +10,6 @@ import httpx
 from lab import names
 from lab.cli.client import Client, FailureError
 from lab.cli.context import chosen_pods
-from lab.istiod import process
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,19 +21,18 @@ class Proxy:
     labels: dict[str, str]
     address: str
 
-    @property
-    def admin(self) -> process.Admin:
-        return process.Admin(f"http://{names.inside(self.address)}:{names.ADMIN_PORT}")
-
     def page(self, path: str, **params: str) -> str:
         """An admin page. Raises FailureError when the proxy doesn't answer."""
+        url = f"http://{names.inside(self.address)}:{names.ADMIN_PORT}"
         try:
-            return self.admin.get(path, **params)
+            answer = httpx.get(f"{url}{path}", params=params, timeout=5)
+            answer.raise_for_status()
         except httpx.HTTPError as error:
             raise FailureError(
                 f"the proxy of {self.name} does not answer ({error}); see its log: "
                 f"guestbook logs {self.name} -c {names.PROXY}"
             ) from None
+        return answer.text
 
 
 def _proxy(pod: dict[str, Any]) -> Proxy | None:

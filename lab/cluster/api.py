@@ -37,6 +37,7 @@ class Applied:
 
     results: tuple[tuple[str, str], ...]
     warnings: tuple[str, ...]
+    resources: tuple[Resource, ...] = ()
 
 
 def reference(resource: Resource) -> str:
@@ -91,7 +92,7 @@ def apply(
     if any(verb != "unchanged" for _, verb in results):
         cluster.objects_changed()
     said = cluster.mesh.warnings(loaded.resources) if cluster.mesh is not None else []
-    return Applied(results, (*loaded.warnings, *said))
+    return Applied(results, (*loaded.warnings, *said), tuple(loaded.resources))
 
 
 def _immutable(old: Resource, new: Resource) -> Iterable[str]:

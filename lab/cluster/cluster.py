@@ -43,6 +43,10 @@ class Mesh(Proxies, Protocol):
         """What to say about resources that were applied."""
         ...
 
+    def key_warnings(self, resources: Sequence[Resource]) -> list[str]:
+        """Returns a warning for each key set of theirs that could not be fetched."""
+        ...
+
 
 Key = tuple[str, str]
 """Namespace and name."""

@@ -58,7 +58,6 @@ def application(
         "exec": _exec,
         "forward": _forward,
         "events": _events,
-        "snapshot": _snapshot,
     }
 
     async def call(request: Request) -> Response:
@@ -97,7 +96,9 @@ async def _apply(cluster: Cluster, body: Json) -> Any:
         dry_run=body.get("dry_run", False),
     )
     rejected = await _settled(cluster)
-    return {"results": done.results, "warnings": done.warnings, "rejected": rejected}
+    # Known only now: the keys are fetched with the push.
+    keys = cluster.mesh.key_warnings(done.resources) if cluster.mesh is not None else []
+    return {"results": done.results, "warnings": [*done.warnings, *keys], "rejected": rejected}
 
 
 async def _settled(cluster: Cluster) -> list[str]:
@@ -176,11 +177,6 @@ async def _events(cluster: Cluster, body: Json) -> Any:
     found = cluster.events.about(body.get("kind"), body.get("namespace"), body.get("name"))
     names = ("kind", "namespace", "name", "type", "reason", "message", "count", "first", "last")
     return [{name: getattr(event, name) for name in names} for event in found]
-
-
-async def _snapshot(cluster: Cluster, _body: Json) -> Any:
-    """What `route` and `graph` need beyond the objects."""
-    return {"mesh": cluster.mesh_config(), "root": str(cluster.state.folder)}
 
 
 async def _logs(cluster: Cluster, body: Json) -> Response:

@@ -6,6 +6,7 @@ A cluster has no such kind since Istio 1.24; the lab reads the file in istioctl'
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import ip_network
 from typing import Any, Literal
 
 from lab.kinds.mesh_config import checks as mesh_config
@@ -90,6 +91,21 @@ def validate(resource: Resource) -> Iterator[Problem]:
         )
     if spec.mesh_config is not None:
         yield from mesh_config.problems(spec.mesh_config, (*path, "meshConfig"))
+    pilot = spec.values.pilot if spec.values is not None else None
+    for name, value in ((pilot.env or {}) if pilot is not None else {}).items():
+        place: Path = (*path, "values", "pilot", "env", name)
+        if name not in PILOT_ENVIRONMENT:
+            yield Problem(
+                place,
+                f"not supported by the lab: of istiod's variables it knows "
+                f"{', '.join(PILOT_ENVIRONMENT)}",
+            )
+            continue
+        for network in filter(None, str(value).split(",")):
+            try:
+                ip_network(network.strip(), strict=False)
+            except ValueError as error:
+                yield Problem(place, str(error))
     components = spec.components
     if components is None:
         return
@@ -112,14 +128,6 @@ def validate(resource: Resource) -> Iterator[Problem]:
             yield Problem((*where, name, "enabled"), "not supported by the lab: it is always on")
     if components.cni is not None and components.cni.enabled:
         yield Problem((*where, "cni"), "not supported by the lab: there are no network namespaces")
-    pilot = spec.values.pilot if spec.values is not None else None
-    for name in (pilot.env or {}) if pilot is not None else ():
-        if name not in PILOT_ENVIRONMENT:
-            yield Problem(
-                (*path, "values", "pilot", "env", name),
-                f"not supported by the lab: of istiod's variables it knows "
-                f"{', '.join(PILOT_ENVIRONMENT)}",
-            )
 
 
 KINDS: tuple[Kind, ...] = (
