@@ -1,4 +1,4 @@
-"""The part of kubectl's JSONPath that people use: fields, indexes, `[*]`, filters and `range`."""
+"""kubectl's JSONPath, as far as people use it: fields, indexes, `[*]`, filters and `range`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _STEP = re.compile(
 
 
 def evaluate(template: str, value: Any) -> str:
-    """The text a template makes of a value. Raises FailureError for a template it can't read."""
+    """Returns the text of a template for a value. Raises FailureError for a bad template."""
     if "{" not in template:
         template = "{" + template + "}"
     parts: list[tuple[str, str]] = []

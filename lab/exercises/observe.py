@@ -1,4 +1,4 @@
-"""Look at the world beside the answers: pods, logs, Envoy's statistics and endpoints, traces.
+"""Expectations beside the answers: pods, logs, Envoy's statistics and endpoints, traces.
 
 Everything is read with commands a person can type; a proxy's numbers come from its admin API
 through `pilot-agent request`.
@@ -15,7 +15,7 @@ import httpx
 
 from lab.exercises.check import Difference, contains, equals
 from lab.exercises.format import Endpoint, Expect, Logs, Metric, Pods, Stats, Traces
-from lab.exercises.target import Target, get_json
+from lab.exercises.target import Target
 
 _SAMPLE = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)$")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
@@ -23,14 +23,14 @@ _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 @dataclass(slots=True)
 class Before:
-    """What was there when a step began: lines and numbers to subtract."""
+    """Lines and numbers from before a step, to subtract."""
 
     lines: dict[tuple[str, str, str], int] = field(default_factory=dict)
     numbers: dict[str, float] = field(default_factory=dict)
 
 
 def select(selector: str) -> tuple[str, list[str]]:
-    """`[namespace/]labels` or `[namespace/]pod/NAME` as a namespace and arguments of `get`."""
+    """Returns the namespace, and `get`'s arguments, of `[namespace/]labels` or `[…]pod/NAME`."""
     parts = selector.split("/")
     if "pod" in parts[:-1]:
         return (parts[0] if len(parts) == 3 else "default"), ["pod", parts[-1]]
@@ -40,9 +40,9 @@ def select(selector: str) -> tuple[str, list[str]]:
 
 
 def pods(target: Target, selector: str) -> list[dict[str, Any]]:
-    """The pods of a selector that are not on their way out, by name."""
+    """Returns the pods of a selector that are not being deleted, by name."""
     namespace, arguments = select(selector)
-    found = get_json(target, *arguments, "-n", namespace)
+    found = target.get_json(*arguments, "-n", namespace)
     items = [] if found is None else found.get("items", [found])
     alive = [pod for pod in items if not pod["metadata"].get("deletionTimestamp")]
     return sorted(alive, key=lambda pod: str(pod["metadata"]["name"]))
@@ -54,7 +54,7 @@ def is_ready(pod: dict[str, Any]) -> bool:
 
 
 def before(target: Target, expect: Expect) -> Before:
-    """Remember what the step must not count."""
+    """Returns the lines and numbers that a step must not count."""
     seen = Before()
     for logs in expect.logs:
         for namespace, name in _names(target, logs.of):
@@ -69,7 +69,7 @@ def before(target: Target, expect: Expect) -> Before:
 
 
 def differences(target: Target, expect: Expect, seen: Before) -> tuple[list[str], list[Difference]]:
-    """What is as expected, in words, and what isn't."""
+    """Returns what is as expected, in words, and what isn't."""
     good: list[str] = []
     bad: list[Difference] = []
     for text, wrong in _all(target, expect, seen):
@@ -81,7 +81,7 @@ def differences(target: Target, expect: Expect, seen: Before) -> tuple[list[str]
 
 
 def _all(target: Target, expect: Expect, seen: Before) -> Iterator[tuple[str, str | None]]:
-    """Each expectation in words, and what was seen when it doesn't hold."""
+    """Yields each expectation in words, and what was seen when it doesn't hold."""
     for logs in expect.logs:
         lines = _count_lines(target, logs, seen)
         where = f"{logs.of}{f' ({logs.container})' if logs.container else ''}"
@@ -126,8 +126,8 @@ def _count_lines(target: Target, logs: Logs, seen: Before) -> int:
     return number
 
 
-def new_lines(target: Target, selector: str, container: str, number: int) -> list[str]:
-    """The last lines of a container of each pod, for a failure report."""
+def last_lines(target: Target, selector: str, container: str, number: int) -> list[str]:
+    """Returns the last lines of a container of each pod, for a failure report."""
     shown = []
     for namespace, name in _names(target, selector):
         lines = _log(target, namespace, name, container)[-number:]
@@ -136,7 +136,7 @@ def new_lines(target: Target, selector: str, container: str, number: int) -> lis
 
 
 def proxy(target: Target, namespace: str, pod: str, path: str) -> str:
-    """The answer of a proxy's admin API."""
+    """Returns the answer of a proxy's admin API."""
     argv = ["kubectl", "exec", pod, "-n", namespace, "-c", "istio-proxy", "--"]
     return target.run([*argv, "pilot-agent", "request", "GET", path]).output
 
@@ -187,7 +187,7 @@ def _endpoint(target: Target, endpoint: Endpoint) -> tuple[str, str | None]:
 
 
 def ready_column(pod: dict[str, Any]) -> str:
-    """READY as `kubectl get pods` shows it: native sidecars count, other init containers don't."""
+    """Returns READY as in `kubectl get pods`: of init containers only native sidecars count."""
     spec, status = pod["spec"], pod.get("status", {})
     sidecars = {
         c["name"] for c in spec.get("initContainers", []) if c.get("restartPolicy") == "Always"

@@ -84,7 +84,7 @@ def mint(
     audiences: Sequence[str] = (),
     lifetime: timedelta = LIFETIME,
     claims: Mapping[str, Any] | None = None,
-    named: str | None = None,
+    kid: str | None = None,
 ) -> str:
     """A signed token. `named` is the key it says it is signed with; the signer's own by default."""
     said: dict[str, Any] = {
@@ -96,7 +96,7 @@ def mint(
     if audiences:
         said["aud"] = audiences[0] if len(audiences) == 1 else list(audiences)
     said.update(claims or {})
-    headers = {"kid": named or key_id(signer)}
+    headers = {"kid": kid or key_id(signer)}
     return jwt.encode(said, signer, algorithm=ALGORITHM, headers=headers)
 
 

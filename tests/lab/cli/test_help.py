@@ -15,8 +15,6 @@ from lab.cli import app as application
 from lab.cli import main
 from tests.support.lab import COMMAND
 
-application._mount_exercises([])
-
 
 def _paths(command: object, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """The words of every command that does something."""

@@ -12,7 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from lab.cli.lifecycle import MESH_BASELINE
+from lab.cli.up import MESH_BASELINE
 from lab.exercises import load
 
 REPOSITORY = Path(__file__).resolve().parents[3]

@@ -1,4 +1,4 @@
-"""What a proxy was given, from its own config dump, in the columns of `istioctl proxy-config`."""
+"""The columns of `istioctl proxy-config`, from the config dump of a proxy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Rows = list[list[str]]
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What the user wants to see; an empty field is no restriction."""
+    """The resources to show; an empty field is no restriction."""
 
     port: int = 0
     fqdn: str = ""
@@ -25,7 +25,7 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One kind of resource: the admin page it is on, its columns, and how to get them."""
+    """One kind of resource: its admin page, its columns and the functions that fill them."""
 
     page: str
     header: tuple[str, ...]
@@ -127,7 +127,7 @@ def clusters(dump: Json, wanted: Filter) -> list[Json]:
 
 
 def _parts(name: str) -> tuple[str, str, str, str]:
-    """Direction, port, subset and host in `outbound|80|v1|ui.default.svc.cluster.local`."""
+    """Returns direction, port, subset and host of `outbound|80|v1|ui.default.svc.cluster.local`."""
     parts = name.split("|")
     if len(parts) == 4:
         return parts[0], parts[1], parts[2], parts[3]
@@ -162,7 +162,7 @@ def cluster_rows(items: list[Json]) -> Rows:
 
 
 def _owner(config: str) -> str:
-    """`ui.default` for `/apis/.../namespaces/default/virtual-service/ui`."""
+    """Returns `ui.default` for `/apis/.../namespaces/default/virtual-service/ui`."""
     parts = config.strip("/").split("/")
     return f"{parts[-1]}.{parts[-3]}" if len(parts) >= 3 else ""
 
@@ -273,7 +273,7 @@ def secret_rows(items: list[Json]) -> Rows:
 
 
 def certificate_pem(source: Json) -> bytes:
-    """The text in Envoy's DataSource, which a config dump has as base64."""
+    """Returns the text of Envoy's DataSource, which a config dump has as base64."""
     if "inline_bytes" in source:
         return base64.b64decode(source["inline_bytes"])
     return str(source.get("inline_string", "")).encode()
@@ -326,15 +326,15 @@ TABLES: dict[str, Table] = {
         secret_rows,
     ),
 }
-ALIASES = {
-    "listener": "listeners",
-    "l": "listeners",
-    "route": "routes",
-    "r": "routes",
-    "cluster": "clusters",
-    "c": "clusters",
-    "endpoint": "endpoints",
-    "ep": "endpoints",
-    "secrets": "secret",
-    "s": "secret",
+_ALIASES = {
+    "listeners": ("listener", "l"),
+    "routes": ("route", "r"),
+    "clusters": ("cluster", "c"),
+    "endpoints": ("endpoint", "ep"),
+    "secret": ("secrets", "s"),
 }
+
+
+def named(word: str) -> str:
+    """Returns the name in TABLES of an alias; any other word stays."""
+    return next((kind for kind, aliases in _ALIASES.items() if word in aliases), word)
