@@ -10,8 +10,8 @@ from lab.cli.output import write
 create = typer.Typer(help="Create an object.", no_args_is_help=True)
 
 
-@create.command("namespace")
 @create.command("ns", hidden=True)
+@create.command("namespace")
 def namespace(context: typer.Context, name: str) -> None:
     """Create a namespace.
 

@@ -31,7 +31,7 @@ exercise = typer.Typer(
 
 
 class TargetKind(StrEnum):
-    """Where an exercise runs."""
+    """The targets of a run."""
 
     lab = "lab"
     kubectl = "kubectl"

@@ -29,7 +29,7 @@ def proxy_config(
     ] = "short",
     namespace_: Namespace = None,
 ) -> None:
-    """Print a proxy's configuration, as the proxy itself reports it: `istioctl proxy-config`.
+    """Print a proxy's configuration from its admin page, as `istioctl proxy-config` does.
 
     Examples:
       guestbook proxy-config routes deploy/istio-ingressgateway -n istio-system

@@ -83,7 +83,7 @@ def touched(lesson: Lesson, istio: Path) -> list[Name]:
         for step in lesson.exercise.steps
         for namespace in step.label
     }
-    return sorted(labelled | {name_of(item) for path in paths for item in objects(path)})
+    return sorted(labelled | _names_in(paths))
 
 
 def disturbing(lessons: Iterable[Lesson], istio: Path) -> list[Name]:
@@ -94,15 +94,18 @@ def disturbing(lessons: Iterable[Lesson], istio: Path) -> list[Name]:
 
 def leftovers(lessons: Iterable[Lesson], istio: Path) -> list[Name]:
     """Returns everything exercises create but the baseline, in the order of removal."""
-    baseline = {name_of(document) for file in BASELINE for document in objects(istio / file)}
-    names = {
-        name_of(document)
+    paths = [
+        lesson.folder / file
         for lesson in lessons
         for file in files(lesson)
         if "../install/" not in file
-        for document in objects(lesson.folder / file)
-    }
-    return sorted(names - baseline, key=removal_order)
+    ]
+    baseline = _names_in(istio / file for file in BASELINE)
+    return sorted(_names_in(paths) - baseline, key=_removal_order)
+
+
+def _names_in(paths: Iterable[Path]) -> set[Name]:
+    return {name_of(document) for path in paths for document in objects(path)}
 
 
 def record(target: Target, names: Sequence[Name]) -> Record:
@@ -143,13 +146,13 @@ def restore(target: Target, before: Record) -> list[str]:
         done += [f"put back {i['kind']} {i['metadata']['name']}" for i in changed]
         done += _drop_labels(target, before, now)
     new = [name for name, item in before.items() if item is None and now[name] is not None]
-    for name in sorted(new, key=removal_order):
+    for name in sorted(new, key=_removal_order):
         target.run(["kubectl", "delete", name.argument, *name.where, "--ignore-not-found"])
         done.append(f"removed {name.argument}")
     return done
 
 
-def removal_order(name: Name) -> tuple[int, Name]:
+def _removal_order(name: Name) -> tuple[int, Name]:
     """Returns a key to sort by: an object that refers to another goes before it."""
     kind = name.kind.partition(".")[0]
     if kind in _FIRST:

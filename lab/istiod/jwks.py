@@ -22,10 +22,10 @@ from lab.model import Service, Snapshot
 from lab.resources.resource import Resource
 
 REFRESH = timedelta(minutes=20)
-"""How often keys are fetched again, as istiod does."""
+"""The time until keys are fetched again, as in istiod."""
 
 RETRY = timedelta(seconds=5)
-"""How soon a failed fetch is tried again (istiod waits a minute; a learner would not)."""
+"""The time until a failed fetch is tried again (a minute in istiod)."""
 
 PATIENCE = 1.0
 """Seconds a push waits for key sets; those that come later are pushed later."""
