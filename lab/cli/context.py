@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lab.cli import complete
 from lab.cli.client import Client, lab_client
+
+if TYPE_CHECKING:
+    from lab.exercises.target import Command
 
 Namespace = Annotated[
     str | None,
@@ -53,9 +55,6 @@ Workloads = Annotated[
 ]
 PodTarget = Annotated[str, typer.Argument(metavar="POD | KIND/NAME", autocompletion=complete.pods)]
 ContainerName = Annotated[str | None, typer.Option("--container", "-c", help="The container.")]
-
-Command = Callable[[list[str]], int]
-"""Runs one `guestbook` command line; returns the exit status."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,7 +101,7 @@ def run(
         list[str] | None, typer.Argument(help="such as 05-retries, retries or 5")
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="run all of them, in order")] = False,
-    target: TargetOption = TargetKind.lab,
+    kind: TargetOption = TargetKind.lab,
     context: ContextOption = None,
     ingress: IngressOption = None,
     counterproof: Annotated[
@@ -131,17 +131,17 @@ def run(
 
     console = _console()
     results: list[Result] = []
-    with _terminated(), _target(outer, target, context, ingress) as world:
+    with _terminated(), _target(outer, kind, context, ingress) as target:
         lessons = _lessons()
         if bool(names) == every:
             raise ExerciseError("name exercises to run, or say --all (`list` shows them)")
         chosen = lessons if every else pick(lessons, names or [])
-        world.ingress()  # Fails once, not for each exercise, when nothing runs.
-        runner = _runner(outer, world, lessons, console)
+        target.ingress()  # Fails once, not for each exercise, when nothing runs.
+        runner = _runner(outer, target, lessons, console)
         try:
             for lesson in chosen:
                 if counterproof:
-                    results += _counterproofs(runner, lesson, world, console)
+                    results += _counterproofs(runner, lesson, target, console)
                 else:
                     results.append(runner.run(lesson))
                 if not keep_going and not results[-1].passed:
@@ -157,7 +157,7 @@ def run(
 @exercise.command()
 def clean(
     outer: typer.Context,
-    target: TargetOption = TargetKind.lab,
+    kind: TargetOption = TargetKind.lab,
     context: ContextOption = None,
     ingress: IngressOption = None,
 ) -> None:
@@ -169,8 +169,8 @@ def clean(
       guestbook exercise clean
     """
     console = _console()
-    with _target(outer, target, context, ingress) as world:
-        for text in _runner(outer, world, _lessons(), console).clean():
+    with _target(outer, kind, context, ingress) as target:
+        for text in _runner(outer, target, _lessons(), console).clean():
             console.print(text, markup=False, soft_wrap=True)
 
 
@@ -186,13 +186,15 @@ def _lessons() -> list[Lesson]:
     return read_all(root())
 
 
-def _runner(outer: typer.Context, world: Target, lessons: list[Lesson], console: Console) -> Runner:
+def _runner(
+    outer: typer.Context, target: Target, lessons: list[Lesson], console: Console
+) -> Runner:
     from lab.exercises.load import root
     from lab.exercises.narrate import Transcript
     from lab.exercises.runner import Runner
 
     state = settings(outer).state_folder()
-    return Runner(world, Transcript(console), istio=root(), lessons=lessons, state=state)
+    return Runner(target, Transcript(console), istio=root(), lessons=lessons, state=state)
 
 
 def _counterproofs(

@@ -39,7 +39,7 @@ def run_changed(runner: Runner, lesson: Lesson, proof: CounterProof) -> Result:
 def shortcoming(result: Result, proof: CounterProof) -> str | None:
     """Returns why a changed run proves nothing; None when the right step failed by what was seen.
 
-    A command that fails is no proof: then nobody has looked.
+    A command that fails proves nothing, as nothing was looked at.
     """
     failed = result.failed
     if failed is None and result.problems:

@@ -46,7 +46,7 @@ class Runner:
         self._journal = restore.Journal(state, target.identity())
 
     def run(self, lesson: Lesson, change: Change | None = None) -> Result:
-        """Runs one exercise; whatever happens, everything is put back as it was."""
+        """Runs one exercise; in any case everything is put back as it was."""
         self._transcript.begin(lesson, self._target.name)
         started = time.monotonic()
         results: list[StepResult] = []
@@ -90,7 +90,7 @@ class Runner:
         return done
 
     def clean(self) -> list[str]:
-        """Removes whatever exercises left, and applies the ingress of exercise 02."""
+        """Removes everything that exercises left, and applies the ingress of exercise 02."""
         done = self.recover()
         found = restore.record(self._target, self._leftovers)
         for name in self._leftovers:

@@ -182,18 +182,18 @@ class Play:
         return [[word(text) for text in shlex.split(part)] for part in command.split(" | ")]
 
     def _command(self, command: str) -> Answer:
-        output = said = ""
+        output = text = ""
         changes = False
         for argv in self._pipeline(command):
             changes = changes or argv[:2] == ["kubectl", "apply"]
             done = self._target.run(argv, stdin=output, check=False)
-            output, said = done.output, done.said
+            output, text = done.output, done.text
             if done.status:
-                return Answer(exit=done.status, body=said, error=said)
+                return Answer(exit=done.status, body=text, error=text)
         if changes:
             files = [word for word in command.split() if (self._lesson.folder / word).is_file()]
             propagation.wait(self._target, self._named(files), [])
-        return Answer(body=said)
+        return Answer(body=text)
 
     def _attempt(self, step: Step, patience: float) -> tuple[list[str], list[Difference]]:
         seen = observe.before(self._target, step.expect)

@@ -43,7 +43,7 @@ class Completed:
     errors: str
 
     @property
-    def said(self) -> str:
+    def text(self) -> str:
         return "\n".join(part for part in (self.output.strip(), self.errors.strip()) if part)
 
 
@@ -83,7 +83,7 @@ class Target(abc.ABC):
         done = self._run(argv, stdin, timeout)
         if check and done.status:
             raise CommandError(
-                f"`{self.line(argv)}` failed ({done.status}): {done.said or 'no output'}"
+                f"`{self.line(argv)}` failed ({done.status}): {done.text or 'no output'}"
             )
         return done
 

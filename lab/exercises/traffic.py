@@ -188,7 +188,7 @@ def _from_pod(spec: Send, target: Target, token: str | None) -> Answer:
         return Answer(exit=done.status, body=done.output, seconds=took, error=_error(done))
     found = _REPORT.search(done.output)
     if not found:
-        raise CommandError(f"`{target.line(argv)}` failed ({done.status}): {done.said}")
+        raise CommandError(f"`{target.line(argv)}` failed ({done.status}): {done.text}")
     headers, body = _split(done.output[: found.start()])
     status = int(found[1])
     return Answer(

@@ -39,6 +39,12 @@ def test_the_verbs_are_kubectls_and_the_labs_own() -> None:
     }
 
 
+def test_a_command_is_in_the_file_of_its_name() -> None:
+    together = {"install": "apply", "annotate": "label"}
+    for name, command in application.COMMANDS.items():
+        assert command.__module__ == f"lab.cli.{together.get(name, name).replace('-', '_')}"
+
+
 @pytest.mark.parametrize("words", EVERY, ids=" ".join)
 def test_help_teaches_with_an_example(
     words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
