@@ -110,7 +110,7 @@ class KeySets:
                         if url in self.keys
                         else "tokens that need these keys are refused"
                     )
-                    yield policy.describe(path, f"no keys: {reason}; {effect}")
+                    yield policy.describe(path, f"keys not fetched: {reason}; {effect}")
 
 
 def sources(policy: Resource) -> Iterator[tuple[tuple[str | int, ...], str]]:

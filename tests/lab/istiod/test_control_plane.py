@@ -100,7 +100,7 @@ def test_why_keys_are_missing_is_said_with_the_line_that_asks_for_them(
 ) -> None:
     (line,) = warned(tmp_path, policy(issuer="a@b", jwksUri=f"{issuer}/nowhere"))
     assert line == (
-        "jwt.yaml:8: RequestAuthentication jwt: spec.jwtRules[0].jwksUri: no keys: "
+        "jwt.yaml:8: RequestAuthentication jwt: spec.jwtRules[0].jwksUri: keys not fetched: "
         f"{issuer}/nowhere: answered 404; tokens that need these keys are refused"
     )
     (line,) = warned(tmp_path, policy(issuer="a@b", jwksUri=f"{issuer}/empty"))
