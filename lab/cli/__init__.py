@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status. Prints through `sys.stdout` and `sys.stderr`."""
+    """Runs one command; returns the exit status. Prints through `sys.stdout` and `sys.stderr`."""
     from lab.cli.app import run
 
     return run(list(sys.argv[1:] if argv is None else argv))

@@ -1,19 +1,72 @@
-"""All commands in one application; what a command needs is imported when it runs."""
+"""The application: every command by the name it is typed with, and how errors end."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lab.cli import complete, inject, lifecycle, mesh, objects, pods, route, workloads
-from lab.cli.client import FailureError, Settings
+from lab.cli import complete
+from lab.cli.api_resources import api_resources
+from lab.cli.apply import apply, install
+from lab.cli.client import FailureError
+from lab.cli.context import Settings
+from lab.cli.create import create
+from lab.cli.delete import delete
+from lab.cli.describe import describe
+from lab.cli.down import down
+from lab.cli.exec import exec_
+from lab.cli.exercise import exercise
+from lab.cli.get import get
+from lab.cli.graph import graph
+from lab.cli.kube_inject import kube_inject
+from lab.cli.label import annotate, label
+from lab.cli.logs import logs
+from lab.cli.port_forward import port_forward
+from lab.cli.proxy_config import proxy_config
+from lab.cli.rollout import rollout
+from lab.cli.route import route
+from lab.cli.run import run as run_pod
+from lab.cli.scale import scale
+from lab.cli.status import status
+from lab.cli.token import token
+from lab.cli.up import up
+from lab.cli.wait import wait
 
 TRACE = "GUESTBOOK_TRACE"
 """If set, internal errors print a traceback."""
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "up": up,
+    "down": down,
+    "status": status,
+    "apply": apply,
+    "delete": delete,
+    "get": get,
+    "describe": describe,
+    "label": label,
+    "annotate": annotate,
+    "install": install,
+    "api-resources": api_resources,
+    "scale": scale,
+    "wait": wait,
+    "run": run_pod,
+    "logs": logs,
+    "exec": exec_,
+    "port-forward": port_forward,
+    "kube-inject": kube_inject,
+    "token": token,
+    "proxy-config": proxy_config,
+    "graph": graph,
+    "route": route,
+}
+"""Commands in the order of `--help`. A module imports the rest of the lab when its command runs."""
+
+GROUPS = {"create": create, "rollout": rollout, "exercise": exercise}
 
 app = typer.Typer(
     name="guestbook",
@@ -22,17 +75,22 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",
 )
+for name, command in COMMANDS.items():
+    app.command(name)(command)
+app.command("pc", hidden=True)(proxy_config)
+for name, group in GROUPS.items():
+    app.add_typer(group, name=name)
 
 
 @app.callback()
-def top(
+def options(
     context: typer.Context,
     namespace: Annotated[
         str | None,
         typer.Option(
             "--namespace",
             "-n",
-            help="The namespace of what follows.",
+            help="The namespace for the command.",
             autocompletion=complete.namespaces,
         ),
     ] = None,
@@ -41,41 +99,20 @@ def top(
         typer.Option(help="The lab's state folder.", envvar="GUESTBOOK_STATE"),
     ] = None,
 ) -> None:
-    """The guestbook's lab: a cluster with Istio on this machine, in kubectl's words.
+    """A lab for the guestbook: a cluster with Istio on this machine, with kubectl's verbs.
 
     Start it with `guestbook up`, then use the verbs you know: apply, get, logs, exec, delete.
     """
-    settings = Settings(run)
-    settings.namespace = namespace
-    settings.folder = state.absolute() if state is not None else None
-    context.obj = settings
-
-
-for module in (lifecycle, objects, workloads, pods, inject, mesh, route):
-    module.register(app)
-
-
-def _mount_exercises(argv: list[str]) -> None:
-    """Mounts `exercise` when it is asked for, or for help: importing the runner takes time."""
-    general = argv[:1] in ([], ["-h"], ["--help"]) or "_GUESTBOOK_COMPLETE" in os.environ
-    if general or "exercise" in argv[:4]:
-        from lab.cli import exercise
-
-        app.add_typer(exercise.app, name="exercise")
-
-
-def _see(error: typer.TyperException) -> str:
-    """The command whose help says more."""
-    context = getattr(error, "ctx", None)
-    return context.command_path if context is not None else "guestbook"
+    folder = state.absolute() if state is not None else None
+    context.obj = Settings(run, namespace, folder)
 
 
 def run(argv: list[str]) -> int:
-    """Run one command; the exit status."""
-    _mount_exercises(argv)
-    command = typer.main.get_command(app)
+    """Runs one command line; returns the exit status."""
     try:
-        status = command.main(args=argv, prog_name="guestbook", standalone_mode=False)
+        status = typer.main.get_command(app).main(
+            args=argv, prog_name="guestbook", standalone_mode=False
+        )
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader has seen enough. Without this, Python would say so when it ends.
@@ -89,7 +126,9 @@ def run(argv: list[str]) -> int:
     except typer.TyperException as error:
         # A group of commands without a command has printed its help; there is no message.
         if message := error.format_message():
-            sys.stderr.write(f"Error: {message}\nSee: {_see(error)} --help\n")
+            context = getattr(error, "ctx", None)
+            path = context.command_path if context is not None else "guestbook"
+            sys.stderr.write(f"Error: {message}\nSee: {path} --help\n")
         return 1
     except (KeyboardInterrupt, typer.Abort):
         return 130

@@ -7,14 +7,13 @@ import http.client
 import json
 import os
 import socket
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 
 class FailureError(Exception):
-    """What a command couldn't do, for standard error."""
+    """Why a command failed, in lines for standard error. `missing`: an object isn't there."""
 
     def __init__(self, *lines: str, missing: bool = False) -> None:
         super().__init__("\n".join(lines))
@@ -46,27 +45,30 @@ class Client:
         self.folder = folder
 
     def call(self, operation: str, **body: Any) -> Any:
-        """The answer to one request. Raises FailureError."""
+        """Returns the answer to one request. Raises FailureError."""
         with self._send(operation, body) as response:
             answer = json.loads(response.read() or b"{}")
         if response.status >= 400:
             raise FailureError(*answer["errors"], missing=response.status == 404)
         return answer
 
+    def call_or_note(self, missing: list[str], operation: str, **body: Any) -> Any:
+        """Returns the answer; None when an object isn't there, with the reason in `missing`."""
+        try:
+            return self.call(operation, **body)
+        except FailureError as error:
+            if not error.missing:
+                raise
+            missing.extend(error.lines)
+        return None
+
     def stream(self, operation: str, **body: Any) -> Iterator[bytes]:
-        """An answer as it comes. Raises FailureError."""
+        """Yields an answer as it comes. Raises FailureError."""
         with self._send(operation, body) as response:
             if response.status >= 400:
                 raise FailureError(*json.loads(response.read())["errors"])
             while chunk := response.read1(65536):
                 yield chunk
-
-    def running(self) -> bool:
-        try:
-            self.call("status")
-        except FailureError:
-            return False
-        return True
 
     @contextlib.contextmanager
     def _send(self, operation: str, body: Any) -> Iterator[http.client.HTTPResponse]:
@@ -84,30 +86,8 @@ class Client:
             raise FailureError("the lab stopped while it was asked") from None
 
 
-Command = Callable[[list[str]], int]
-"""Runs one `guestbook` command line; returns the exit status."""
-
-
-@dataclass
-class Settings:
-    """The options given before the verb; a command's own options win."""
-
-    command: Command
-    """The application itself, for commands that run others."""
-    namespace: str | None = None
-    folder: Path | None = None
-
-    def client(self) -> Client:
-        return lab_client(self.folder)
-
-    def state_folder(self) -> Path:
-        from lab.cluster.state import default_folder
-
-        return self.folder or default_folder()
-
-
 def lab_client(folder: Path | None) -> Client:
-    """A client of the lab in `folder`, by default in the usual one."""
+    """Returns a client of the lab in `folder`, by default in the usual one."""
     from lab.cluster.state import default_folder
 
     return Client(folder or default_folder())

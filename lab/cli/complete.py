@@ -1,4 +1,4 @@
-"""What the shell offers after TAB: kinds, and the names that the running lab has."""
+"""Completion in the shell: kinds, and the names of the running lab's objects."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ WORKLOADS = ("deployment", "statefulset", "service")
 
 
 def _lab(context: typer.Context) -> tuple[Client, str]:
-    """The lab and the namespace that the words before the cursor ask for."""
+    """Returns the lab and the namespace of the words before the cursor."""
     given = context.find_root().params
     where = context.params.get("namespace_") or given.get("namespace") or "default"
     return lab_client(given.get("state")), str(where)
 
 
 def _names(context: typer.Context, kind: str) -> list[str]:
-    """The names of a kind; none when no lab runs."""
+    """Returns the names of a kind; none when no lab runs."""
     client, where = _lab(context)
     try:
         items = client.call("objects", kinds=[kind], namespace=where)["items"]
@@ -33,12 +33,12 @@ def _starting(words: Iterable[str], incomplete: str) -> list[str]:
 
 
 def namespaces(context: typer.Context, incomplete: str) -> list[str]:
-    """For `-n`."""
+    """Completes `-n`."""
     return _starting(_names(context, "namespaces"), incomplete)
 
 
 def objects(context: typer.Context, incomplete: str) -> list[str]:
-    """A kind, and after it the names of that kind; or KIND/NAME."""
+    """Completes a kind, and after it the names of that kind; or KIND/NAME."""
     from lab.manifests.registry import KINDS
 
     given = context.params.get("names") or context.params.get("target") or []
@@ -51,7 +51,7 @@ def objects(context: typer.Context, incomplete: str) -> list[str]:
 
 
 def pods(context: typer.Context, incomplete: str) -> list[str]:
-    """The name of a pod, or KIND/NAME of what leads to pods."""
+    """Completes the name of a pod, or KIND/NAME of a workload or Service."""
     kind, slash, _ = incomplete.rpartition("/")
     if slash:
         return _starting((f"{kind}/{name}" for name in _names(context, kind)), incomplete)

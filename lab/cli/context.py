@@ -1,14 +1,18 @@
-"""The options every command has, and what they lead to."""
+"""Options that many commands have, and the settings given before the verb."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lab.cli import complete
-from lab.cli.client import Client, Settings
+from lab.cli.client import Client, lab_client
+
+if TYPE_CHECKING:
+    from lab.exercises.target import Command
 
 Namespace = Annotated[
     str | None,
@@ -23,9 +27,12 @@ Namespace = Annotated[
 Selector = Annotated[
     str, typer.Option("--selector", "-l", help="Labels to select by, such as app=ui,version!=1.0.")
 ]
-PodTarget = Annotated[str, typer.Argument(metavar="POD | KIND/NAME", autocompletion=complete.pods)]
 AllNamespaces = Annotated[
     bool, typer.Option("--all-namespaces", "-A", help="All namespaces instead of one.")
+]
+AllOfKind = Annotated[bool, typer.Option("--all", help="All objects of the kind.")]
+IgnoreNotFound = Annotated[
+    bool, typer.Option("--ignore-not-found", help="A missing object is no error.")
 ]
 Files = Annotated[
     list[str] | None,
@@ -34,11 +41,41 @@ Files = Annotated[
 Kustomize = Annotated[
     str | None, typer.Option("--kustomize", "-k", help="A folder with a kustomization.yaml.")
 ]
+Timeout = Annotated[str, typer.Option(help="How long to wait at most.")]
+
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KIND [NAME]... | KIND/NAME...", autocompletion=complete.objects),
+]
+Workloads = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="KIND NAME | KIND/NAME", show_default=False, autocompletion=complete.objects
+    ),
+]
+PodTarget = Annotated[str, typer.Argument(metavar="POD | KIND/NAME", autocompletion=complete.pods)]
+ContainerName = Annotated[str | None, typer.Option("--container", "-c", help="The container.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The options given before the verb; a command's own options win."""
+
+    command: Command
+    """The application itself, for commands that run others."""
+    namespace: str | None = None
+    folder: Path | None = None
+
+    def client(self) -> Client:
+        return lab_client(self.folder)
+
+    def state_folder(self) -> Path:
+        return self.client().folder
 
 
 def settings(context: typer.Context) -> Settings:
     found = context.find_object(Settings)
-    assert found is not None  # noqa: S101 - the top command made it
+    assert found is not None  # noqa: S101 - the application's callback made it
     return found
 
 
@@ -47,48 +84,9 @@ def client(context: typer.Context) -> Client:
 
 
 def asked_namespace(context: typer.Context, own: str | None) -> str | None:
-    """The namespace given with `-n`, before or after the verb, if any."""
+    """Returns the namespace given with `-n`, before or after the verb, if any."""
     return own or settings(context).namespace
 
 
 def namespace(context: typer.Context, own: str | None) -> str:
     return asked_namespace(context, own) or "default"
-
-
-def split_references(words: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """`pods a b`, `pod/a deploy/b` or `pods,svc` as kinds with their names."""
-    if words and all("/" in word for word in words):
-        grouped: dict[str, list[str]] = {}
-        for word in words:
-            kind, _, name = word.partition("/")
-            grouped.setdefault(kind, []).append(name)
-        return list(grouped.items())
-    if not words:
-        return []
-    return [(words[0], list(words[1:]))]
-
-
-def chosen_pods(
-    client_: Client, namespace_: str, target: str, labels: str = ""
-) -> list[dict[str, Any]]:
-    """The pods behind `NAME`, `pod/NAME`, `deploy/NAME`, `svc/NAME` or a selector, ready first."""
-    kind, _, name = target.rpartition("/")
-    if kind and kind not in ("pod", "pods", "po"):
-        owner = client_.call("objects", kinds=[kind], namespace=namespace_, names=[name])
-        spec = owner["items"][0]["spec"]
-        selector = spec["selector"].get("matchLabels", spec["selector"])
-        labels = ",".join(f"{key}={value}" for key, value in selector.items())
-        name = ""
-    found: list[dict[str, Any]] = client_.call(
-        "objects",
-        kinds=["pods"],
-        namespace=namespace_,
-        names=[name] if name else [],
-        selector=labels,
-    )["items"]
-    return sorted(found, key=lambda pod: (not _serves(pod), pod["metadata"]["name"]))
-
-
-def _serves(pod: dict[str, Any]) -> bool:
-    ready = [c for c in pod["status"]["conditions"] if c["type"] == "Ready"]
-    return ready[0]["status"] == "True" and "deletionTimestamp" not in pod["metadata"]

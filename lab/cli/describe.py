@@ -1,16 +1,44 @@
-"""An object in full, for a person."""
+"""describe."""
 
 from __future__ import annotations
 
-from typing import Any
+import typer
 
-from lab.cli.output import age, columns, yaml_text
+from lab.cli import references
+from lab.cli.client import FailureError
+from lab.cli.context import Names, Namespace, Selector, client, namespace
+from lab.cli.output import Json, age, columns, write, yaml_text
 
-Json = dict[str, Any]
+
+def describe(
+    context: typer.Context,
+    names: Names = None,
+    namespace_: Namespace = None,
+    selector: Selector = "",
+) -> None:
+    """Print an object in full, with its events.
+
+    Example:
+      guestbook describe pod ui-7d5c9b7f4-x2x8k
+    """
+    if not names:
+        raise FailureError("say what to describe: a kind and a name")
+    lab = client(context)
+    where = namespace(context, namespace_)
+    texts = []
+    for kinds, some in references.split(names):
+        answer = lab.call(
+            "objects", kinds=kinds.split(","), names=some, namespace=where, selector=selector
+        )
+        for item in answer["items"]:
+            metadata = item["metadata"]
+            place = {"name": metadata["name"], "namespace": metadata.get("namespace", "")}
+            texts.append(_described(item, lab.call("events", kind=item["kind"], **place)))
+    write("\n\n\n".join(texts) if texts else "No resources found")
 
 
-def description(item: Json, events: list[Json]) -> str:
-    """The object's head, its containers or its specification, and its events."""
+def _described(item: Json, events: list[Json]) -> str:
+    """Returns the object's metadata, its containers or its specification, and its events."""
     metadata = item["metadata"]
     lines = [f"Name:         {metadata['name']}"]
     if metadata.get("namespace"):

@@ -1,4 +1,4 @@
-"""`guestbook exercise …`: list, show, run and clean the exercises of `istio/`."""
+"""exercise list, show, run and clean."""
 
 from __future__ import annotations
 
@@ -9,96 +9,99 @@ from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from lab.cli.context import settings
-from lab.exercises import junit, traffic
-from lab.exercises.counterproof import obstacle, run_changed, shortcoming
-from lab.exercises.format import Step
-from lab.exercises.load import ExerciseError, Lesson, pick, read_all, root
-from lab.exercises.narrate import Transcript
-from lab.exercises.runner import Result, Runner
-from lab.exercises.target import KubectlTarget, LabTarget, Target
 
-app = typer.Typer(
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lab.exercises.format import Step
+    from lab.exercises.load import Lesson
+    from lab.exercises.result import Result
+    from lab.exercises.runner import Runner
+    from lab.exercises.target import Target
+
+exercise = typer.Typer(
     help="The exercises of the codelab: read them, run them, check that they work.",
     no_args_is_help=True,
 )
 
 
-class World(StrEnum):
-    """Where an exercise runs."""
+class TargetKind(StrEnum):
+    """The targets of a run."""
 
     lab = "lab"
     kubectl = "kubectl"
 
 
 TargetOption = Annotated[
-    World, typer.Option("--target", help="the lab on this machine, or the cluster of kubectl")
+    TargetKind, typer.Option("--target", help="the lab on this machine, or the cluster of kubectl")
 ]
-ContextOption = Annotated[
-    str | None, typer.Option(help="kubectl's context (implies nothing for the lab)")
-]
+ContextOption = Annotated[str | None, typer.Option(help="kubectl's context")]
 IngressOption = Annotated[
     str | None,
     typer.Option(envvar="INGRESS_URL", help="URL of the cluster's ingress gateway; else found"),
 ]
 
 
-@app.command("list")
+@exercise.command("list")
 def list_() -> None:
     """List the exercises.
 
     Example:
       guestbook exercise list
     """
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table("Exercise", "You learn", "Minutes", "Codelab", box=None, pad_edge=False)
-    for lesson in _lessons():
-        exercise = lesson.exercise
-        table.add_row(
-            lesson.name, exercise.teaches, str(exercise.minutes), " ".join(exercise.codelab)
-        )
+    with _errors():
+        for lesson in _lessons():
+            steps = " ".join(lesson.exercise.codelab)
+            minutes = str(lesson.exercise.minutes)
+            table.add_row(lesson.name, lesson.exercise.teaches, minutes, steps)
     Console().print(table)
 
 
-@app.command()
+@exercise.command()
 def show(
     outer: typer.Context,
     name: Annotated[str, typer.Argument(help="such as 05-retries, retries or 5")],
 ) -> None:
-    """Show what an exercise does, step by step, with the commands to type.
+    """Show the steps of an exercise, with the commands to type.
 
     Example:
       guestbook exercise show 05-retries
     """
-    with _errors(), _target(outer, World.kubectl, None, None) as cluster:
+    from lab.exercises.load import pick
+
+    console = _console()
+    with _target(outer, TargetKind.kubectl, None, None) as cluster:
         (lesson,) = pick(_lessons(), [name])
-        console = Console(highlight=False)
-        exercise = lesson.exercise
-        console.print(f"{lesson.name}: {exercise.title}", style="bold", markup=False)
-        console.print(f"You learn {exercise.teaches}. About {exercise.minutes} minutes.")
-        if exercise.needs:
-            console.print(f"Needs: {exercise.needs}.")
+        about = lesson.exercise
+        console.print(f"{lesson.name}: {about.title}", style="bold", markup=False)
+        console.print(f"You learn {about.teaches}. About {about.minutes} minutes.")
+        if about.needs:
+            console.print(f"Needs: {about.needs}.")
         console.print(f"The lesson is {lesson.folder / 'README.md'}", soft_wrap=True)
-        for number, step in enumerate(exercise.steps, 1):
+        for number, step in enumerate(about.steps, 1):
             only = "" if len(step.targets) > 1 else f" (only on {step.targets[0]})"
             console.print(f"\n{number}. {step.step}{only}", style="bold", markup=False)
             for line in _commands(cluster, lesson, step):
                 console.print(f"   $ {line}", markup=False, soft_wrap=True)
 
 
-@app.command()
+@exercise.command()
 def run(
     outer: typer.Context,
     names: Annotated[
         list[str] | None, typer.Argument(help="such as 05-retries, retries or 5")
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="run all of them, in order")] = False,
-    target: TargetOption = World.lab,
+    kind: TargetOption = TargetKind.lab,
     context: ContextOption = None,
     ingress: IngressOption = None,
     counterproof: Annotated[
@@ -115,7 +118,7 @@ def run(
         bool, typer.Option(help="go on with the next exercise after one failed")
     ] = True,
 ) -> None:
-    """Run exercises and check what is seen; afterwards everything is as it was before.
+    """Run exercises and check the results; afterwards everything is as it was before.
 
     Exit status: 0 all passed, 1 something was not as expected, 2 they could not be run.
 
@@ -123,19 +126,22 @@ def run(
       guestbook exercise run 05-retries
       guestbook exercise run --all
     """
-    with _errors(), _terminated(), _target(outer, target, context, ingress) as world:
+    from lab.exercises import junit
+    from lab.exercises.load import ExerciseError, pick
+
+    console = _console()
+    results: list[Result] = []
+    with _terminated(), _target(outer, kind, context, ingress) as target:
         lessons = _lessons()
         if bool(names) == every:
             raise ExerciseError("name exercises to run, or say --all (`list` shows them)")
         chosen = lessons if every else pick(lessons, names or [])
-        world.ingress()  # Where nothing runs, nothing can be run: say it once, not for each.
-        console = Console(highlight=False)
-        runner = _runner(outer, world, lessons, console)
-        results: list[Result] = []
+        target.ingress()  # Fails once, not for each exercise, when nothing runs.
+        runner = _runner(outer, target, lessons, console)
         try:
             for lesson in chosen:
                 if counterproof:
-                    results += _counterproofs(runner, lesson, world, console)
+                    results += _counterproofs(runner, lesson, target, console)
                 else:
                     results.append(runner.run(lesson))
                 if not keep_going and not results[-1].passed:
@@ -148,45 +154,60 @@ def run(
         raise typer.Exit(1)
 
 
-@app.command()
+@exercise.command()
 def clean(
     outer: typer.Context,
-    target: TargetOption = World.lab,
+    kind: TargetOption = TargetKind.lab,
     context: ContextOption = None,
     ingress: IngressOption = None,
 ) -> None:
     """Remove what exercises left behind, and bring the ingress back.
 
-    After a run that was killed it first puts back what that run had found.
+    After a run that was killed it first restores what that run had changed.
 
     Example:
       guestbook exercise clean
     """
-    with _errors(), _target(outer, target, context, ingress) as world:
-        console = Console(highlight=False)
-        for text in _runner(outer, world, _lessons(), console).clean():
+    console = _console()
+    with _target(outer, kind, context, ingress) as target:
+        for text in _runner(outer, target, _lessons(), console).clean():
             console.print(text, markup=False, soft_wrap=True)
 
 
-def _runner(outer: typer.Context, world: Target, lessons: list[Lesson], console: Console) -> Runner:
-    state = settings(outer).state_folder()
-    return Runner(world, Transcript(console), istio=root(), lessons=lessons, state=state)
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False)
 
 
 def _lessons() -> list[Lesson]:
-    with _errors():
-        return read_all(root())
+    from lab.exercises.load import read_all, root
+
+    return read_all(root())
+
+
+def _runner(
+    outer: typer.Context, target: Target, lessons: list[Lesson], console: Console
+) -> Runner:
+    from lab.exercises.load import root
+    from lab.exercises.narrate import Transcript
+    from lab.exercises.runner import Runner
+
+    state = settings(outer).state_folder()
+    return Runner(target, Transcript(console), istio=root(), lessons=lessons, state=state)
 
 
 def _counterproofs(
     runner: Runner, lesson: Lesson, target: Target, console: Console
 ) -> list[Result]:
-    """Run an exercise once for each counter-proof; one passes when its step fails."""
+    """Runs an exercise once for each counter-proof; one passes when its step fails."""
+    from lab.exercises.counterproof import obstacle, run_changed, shortcoming
+    from lab.exercises.result import Result
+
     results = []
     for proof in lesson.exercise.counterproof:
-        console.print(
-            f"{lesson.name}, changed on purpose: {proof.because}", markup=False, soft_wrap=True
-        )
+        title = f"{lesson.name}, changed on purpose: {proof.because}"
+        console.print(title, markup=False, soft_wrap=True)
         if reason := obstacle(lesson, proof, target):
             console.print(f"  skipped: {reason}\n", style="yellow", markup=False, soft_wrap=True)
             continue
@@ -196,24 +217,25 @@ def _counterproofs(
             console.print("  as it must, that step failed\n", style="bold green")
         else:
             console.print(f"  ✗ {problem}\n", style="bold red", markup=False, soft_wrap=True)
-        title = f"{lesson.name}: {proof.because}"
-        results.append(Result(title, result.seconds, [], [problem] if problem else []))
+        name = f"{lesson.name}: {proof.because}"
+        results.append(Result(name, result.seconds, [], [problem] if problem else []))
     return results
 
 
 def _commands(target: Target, lesson: Lesson, step: Step) -> Iterator[str]:
-    """The commands of a step, for a person."""
+    """Yields the commands of a step, for a person."""
+    from lab.exercises import traffic
+    from lab.exercises.load import typed_path
+    from lab.exercises.steps import readiness
+
     for verb, names in (("apply", step.apply), ("delete", step.delete)):
         if names:
-            files = " ".join(f"-f {_path(lesson, name)}" for name in names)
+            files = " ".join(f"-f {typed_path(lesson.folder / name)}" for name in names)
             yield f"kubectl {verb} {files}"
     for namespace, label in step.label.items():
         yield f"kubectl label namespace {namespace} {label}"
     for item in step.ready:
-        *where, kind, name = item.split("/")
-        options = f" -n {where[0]}" if where else ""
-        verb = "wait --for=condition=Ready" if kind == "pod" else "rollout status"
-        yield f"kubectl {verb} {kind}/{name}{options}"
+        yield " ".join(["kubectl", *readiness(item)])
     for variable, wanted in step.remember.items():
         select = f"kubectl get pods -l {wanted.pod} -o jsonpath"
         yield f"{variable}=$({select}='{{.items[{wanted.index}].metadata.name}}')"
@@ -226,23 +248,13 @@ def _commands(target: Target, lesson: Lesson, step: Step) -> Iterator[str]:
         yield step.command
 
 
-def _path(lesson: Lesson, name: str) -> str:
-    path = (lesson.folder / name).resolve()
-    here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
-
-
 def _summary(console: Console, results: list[Result]) -> None:
     if len(results) < 2:
         return
     for result in results:
         mark, style = ("✓", "green") if result.passed else ("✗", "red")
-        console.print(
-            f"{mark} {result.name}  {result.seconds:.1f} s",
-            style=style,
-            markup=False,
-            soft_wrap=True,
-        )
+        line = f"{mark} {result.name}  {result.seconds:.1f} s"
+        console.print(line, style=style, markup=False, soft_wrap=True)
     passed = sum(result.passed for result in results)
     took = sum(result.seconds for result in results)
     console.print(f"{passed} of {len(results)} passed in {took:.0f} s")
@@ -250,25 +262,29 @@ def _summary(console: Console, results: list[Result]) -> None:
 
 @contextlib.contextmanager
 def _target(
-    outer: typer.Context, target: World, context: str | None, ingress: str | None
+    outer: typer.Context, kind: TargetKind, context: str | None, ingress: str | None
 ) -> Iterator[Target]:
-    if target is World.lab and context:
-        raise ExerciseError("--context is for --target kubectl")
-    command = settings(outer).command
-    world: Target = (
-        KubectlTarget(command, context, ingress)
-        if target is World.kubectl
-        else LabTarget(command, settings(outer).folder)
-    )
-    try:
-        yield world
-    finally:
-        world.close()
+    """Opens the lab or the cluster; errors of exercises end the command as in `_errors`."""
+    from lab.exercises.load import ExerciseError
+    from lab.exercises.target import KubectlTarget, LabTarget
+
+    command, folder = settings(outer).command, settings(outer).folder
+    with _errors():
+        if kind is TargetKind.kubectl:
+            target: Target = KubectlTarget(command, context, ingress)
+        elif context:
+            raise ExerciseError("--context is for --target kubectl")
+        else:
+            target = LabTarget(command, folder)
+        with contextlib.closing(target):
+            yield target
 
 
 @contextlib.contextmanager
 def _errors() -> Iterator[None]:
-    """A person's errors as one line on stderr, exit status 2; Ctrl-C as 130."""
+    """Prints an ExerciseError to stderr and exits with 2; after Ctrl-C exits with 130."""
+    from lab.exercises.load import ExerciseError
+
     try:
         yield
     except ExerciseError as error:
@@ -281,7 +297,7 @@ def _errors() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _terminated() -> Iterator[None]:
-    """SIGTERM ends a run as Ctrl-C does: what it changed is put back first.
+    """Makes SIGTERM end a run as Ctrl-C does: its changes are undone first.
 
     SIGINT too when it was ignored, as shells have it for what they start with `&`.
     """

@@ -1,4 +1,4 @@
-"""The part of kubectl's JSONPath that people use: fields, indexes, `[*]`, filters and `range`."""
+"""kubectl's JSONPath, as far as people use it: fields, indexes, `[*]`, filters and `range`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from lab.cli.client import FailureError
 
-_TOKEN = re.compile(r"\{([^{}]*)\}")
+_CODE = re.compile(r"\{([^{}]*)\}")
 _STEP = re.compile(
     r"\.\.(?P<deep>[\w-]+|\*)"
     r"|\.(?P<field>(?:[\w/-]|\\.)+|\*)"
@@ -22,61 +22,54 @@ _STEP = re.compile(
 )
 
 
+_Node = str | tuple[str, "list[_Node] | None"]
+"""Text, or a path with the body of its `range`, if it has one."""
+
+
 def evaluate(template: str, value: Any) -> str:
-    """The text a template makes of a value. Raises FailureError for a template it can't read."""
+    """Returns the text of a template for a value. Raises FailureError for a bad template."""
     if "{" not in template:
         template = "{" + template + "}"
-    parts: list[tuple[str, str]] = []
-    position = 0
-    for match in _TOKEN.finditer(template):
-        if match.start() > position:
-            parts.append(("text", template[position : match.start()]))
-        parts.append(("code", match[1].strip()))
-        position = match.end()
-    if position < len(template):
-        parts.append(("text", template[position:]))
-    text, rest = _run(parts, value, value)
-    if rest:
-        raise FailureError(f"jsonpath: {{end}} without {{range}} in {template}")
-    return text
+    parts = enumerate(_CODE.split(template))
+    return _text(_nodes(parts, template, inside=False), value, value)
 
 
-def _run(parts: list[tuple[str, str]], root: Any, here: Any) -> tuple[str, list[tuple[str, str]]]:
-    out = []
-    while parts:
-        (kind, text), parts = parts[0], parts[1:]
-        if kind == "text":
-            out.append(text)
-        elif text == "end":
-            return "".join(out), [("code", "end"), *parts]
-        elif text.startswith("range "):
-            items = list(_find(text[6:].strip(), root, here))
-            body = parts
-            after = _after_end(parts)
-            out.extend(_run(body, root, item)[0] for item in items)
-            parts = after
-        elif len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
-            out.append(_unquoted(text))
+def _nodes(parts: Iterator[tuple[int, str]], template: str, *, inside: bool) -> list[_Node]:
+    """Returns the nodes up to the end of the template, or of the range that they are inside of."""
+    nodes: list[_Node] = []
+    for index, part in parts:
+        code = part.strip()
+        if index % 2 == 0:
+            nodes.append(part)
+        elif code == "end" and inside:
+            return nodes
+        elif code == "end":
+            raise FailureError(f"jsonpath: {{end}} without {{range}} in {template}")
+        elif code.startswith("range "):
+            nodes.append((code[6:].strip(), _nodes(parts, template, inside=True)))
+        elif len(code) > 1 and code[0] == code[-1] and code[0] in "\"'":
+            text = code[1:-1].replace("\\n", "\n").replace("\\t", "\t").replace('\\"', '"')
+            nodes.append(text)
         else:
-            found = [_shown(item) for item in _find(text, root, here)]
-            out.append(" ".join(found))
-    return "".join(out), []
+            nodes.append((code, None))
+    if inside:
+        raise FailureError("jsonpath: {range} without {end}")
+    return nodes
 
 
-def _unquoted(text: str) -> str:
-    return text[1:-1].replace("\\n", "\n").replace("\\t", "\t").replace('\\"', '"')
-
-
-def _after_end(parts: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    depth = 1
-    for index, (kind, text) in enumerate(parts):
-        if kind == "code" and text.startswith("range "):
-            depth += 1
-        elif kind == "code" and text == "end":
-            depth -= 1
-            if depth == 0:
-                return parts[index + 1 :]
-    raise FailureError("jsonpath: {range} without {end}")
+def _text(nodes: list[_Node], root: Any, here: Any) -> str:
+    out = []
+    for node in nodes:
+        if isinstance(node, str):
+            out.append(node)
+            continue
+        path, body = node
+        found = list(_find(path, root, here))
+        if body is None:
+            out.append(" ".join(map(_shown, found)))
+        else:
+            out += [_text(body, root, item) for item in found]
+    return "".join(out)
 
 
 def _shown(value: Any) -> str:

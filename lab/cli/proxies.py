@@ -1,4 +1,4 @@
-"""The proxies of a running lab, as the command line finds and asks them."""
+"""The proxies of a running lab, and their admin pages."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import httpx
 
 from lab import names
 from lab.cli.client import Client, FailureError
-from lab.cli.context import chosen_pods
-from lab.istiod import process
+from lab.cli.references import chosen_pods
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,19 +21,18 @@ class Proxy:
     labels: dict[str, str]
     address: str
 
-    @property
-    def admin(self) -> process.Admin:
-        return process.Admin(f"http://{names.inside(self.address)}:{names.ADMIN_PORT}")
-
     def page(self, path: str, **params: str) -> str:
-        """An admin page. Raises FailureError when the proxy doesn't answer."""
+        """Returns an admin page. Raises FailureError when the proxy doesn't answer."""
+        url = f"http://{names.inside(self.address)}:{names.ADMIN_PORT}"
         try:
-            return self.admin.get(path, **params)
+            answer = httpx.get(f"{url}{path}", params=params, timeout=5)
+            answer.raise_for_status()
         except httpx.HTTPError as error:
             raise FailureError(
                 f"the proxy of {self.name} does not answer ({error}); see its log: "
                 f"guestbook logs {self.name} -c {names.PROXY}"
             ) from None
+        return answer.text
 
 
 def _proxy(pod: dict[str, Any]) -> Proxy | None:
@@ -49,13 +47,13 @@ def _proxy(pod: dict[str, Any]) -> Proxy | None:
 
 
 def everywhere(client: Client) -> list[Proxy]:
-    """All proxies of the lab."""
+    """Returns all proxies of the lab."""
     pods = client.call("objects", kinds=["pods"], namespace=None)["items"]
     return [proxy for pod in pods if (proxy := _proxy(pod)) is not None]
 
 
 def chosen(client: Client, namespace: str, target: str) -> Proxy:
-    """The proxy of a pod named as kubectl names it, or as `NAME.NAMESPACE`, istioctl's way.
+    """Returns the proxy of a pod, named as in kubectl or as `NAME.NAMESPACE`, istioctl's way.
 
     Raises FailureError.
     """

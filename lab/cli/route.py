@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 GATEWAY = "ingress"
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(route)
-
-
 def route(
     context: typer.Context,
     request: Annotated[

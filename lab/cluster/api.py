@@ -43,6 +43,7 @@ class Applied:
 
     results: tuple[tuple[str, str], ...]
     warnings: tuple[str, ...]
+    resources: tuple[Resource, ...] = ()
 
 
 def reference(resource: Resource) -> str:
@@ -96,7 +97,7 @@ def apply(
     if any(verb != "unchanged" for _, verb in results):
         cluster.objects_changed()
     warnings = cluster.mesh.warnings(loaded.resources) if cluster.mesh is not None else []
-    return Applied(results, (*loaded.warnings, *warnings))
+    return Applied(results, (*loaded.warnings, *warnings), tuple(loaded.resources))
 
 
 def _unknown_images(resource: Resource) -> Iterable[str]:

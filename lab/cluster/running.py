@@ -41,6 +41,10 @@ class Mesh(Proxies, Protocol):
         """Returns warnings about resources that were applied."""
         ...
 
+    def key_warnings(self, resources: Sequence[Resource]) -> list[str]:
+        """Returns a warning for each key set of theirs that could not be fetched."""
+        ...
+
 
 @dataclass(slots=True)
 class Cluster:

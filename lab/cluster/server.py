@@ -87,6 +87,8 @@ async def apply(
             rejected = cluster.rejected
         else:
             warnings.append(f"not yet taken by: {cluster.pending_proxies()}")
+        if cluster.mesh is not None:  # Known only now: the keys are fetched with the push.
+            warnings += cluster.mesh.key_warnings(applied.resources)
     return {"results": applied.results, "warnings": warnings, "rejected": rejected}
 
 

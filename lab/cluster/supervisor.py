@@ -260,6 +260,7 @@ def status(
 ) -> dict[str, Any]:
     """Returns the answer to `guestbook status`."""
     wanted, ready = _counts(cluster)
+    policies = [record.resource for record in cluster.store.of("RequestAuthentication")]
     return {
         "pid": os.getpid(),
         "state": str(plan.state.folder),
@@ -275,4 +276,5 @@ def status(
         "uptime": round(time.time() - began, 1),
         "problem": cluster.problem,
         "rejected": list(cluster.rejected),
+        "warnings": cluster.mesh.key_warnings(policies) if cluster.mesh is not None else [],
     }

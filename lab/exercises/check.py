@@ -1,4 +1,4 @@
-"""Compare answers with what a step expects: pure functions, no traffic."""
+"""Comparison of answers with what a step expects: pure functions, no traffic."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lab.exercises.traffic import Answer
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Something that was expected, and what was seen instead."""
+    """An expectation, and what was seen instead."""
 
     expected: str
     seen: str
@@ -23,37 +23,39 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the answers say: what is as expected, in words, and what isn't."""
+    """The judgement of answers: what is as expected, in words, and what isn't."""
 
     good: list[str]
     bad: list[Difference]
 
 
+def _expression(pattern: object) -> str | None:
+    """Returns the regular expression in a pattern written /so/."""
+    if isinstance(pattern, str) and len(pattern) > 2 and pattern[0] == pattern[-1] == "/":
+        return pattern[1:-1]
+    return None
+
+
 def contains(pattern: str, text: str) -> bool:
     """Whether `text` contains `pattern`, which is a regular expression when written /so/."""
-    if len(pattern) > 2 and pattern[0] == pattern[-1] == "/":
-        return re.search(pattern[1:-1], text) is not None
-    return pattern in text
+    expression = _expression(pattern)
+    return pattern in text if expression is None else re.search(expression, text) is not None
 
 
 def equals(pattern: Any, value: Any) -> bool:
     """Whether `value` is `pattern`; a pattern written /so/ is a regular expression."""
-    if isinstance(pattern, str) and len(pattern) > 2 and pattern[0] == pattern[-1] == "/":
-        return re.search(pattern[1:-1], str(value)) is not None
+    if (expression := _expression(pattern)) is not None:
+        return re.search(expression, str(value)) is not None
     return bool(value == pattern)
 
 
 def differences(match: Match, answer: Answer) -> list[Difference]:
-    """How `answer` is not like `match`; nothing when it is."""
+    """Returns how `answer` differs from `match`; nothing when it doesn't."""
     return list(_differences(match, answer))
 
 
-def matches(match: Match, answer: Answer) -> bool:
-    return not differences(match, answer)
-
-
-def words(match: Match) -> str:
-    """The match in words: `status 200 and text 'Hello'`."""
+def _words(match: Match) -> str:
+    """Returns the match in words: `status 200 and text 'Hello'`."""
     fields = match.model_dump(by_alias=True, exclude_unset=True)
     return " and ".join(f"{name.replace('_', ' ')} {_field(name, v)}" for name, v in fields.items())
 
@@ -61,50 +63,50 @@ def words(match: Match) -> str:
 def verdict(
     expect: Expect, answers: Sequence[Answer], share_of: Callable[[Share], float]
 ) -> Verdict:
-    """Judge all answers of a step; `share_of` gives the true share a `Share` speaks of."""
+    """Judges all answers of a step; `share_of` gives the true share of a `Share`."""
     good: list[str] = []
     bad: list[Difference] = []
     if expect.answer:
         wrong = [found for a in answers if (found := differences(expect.answer, a))]
         if not wrong:
             every = "every answer: " if len(answers) > 1 else ""
-            good.append(every + words(expect.answer))
+            good.append(every + _words(expect.answer))
         for difference, times in Counter(d for found in wrong for d in found).most_common(3):
             often = f" ({times} of {len(answers)} answers)" if len(answers) > 1 else ""
             bad.append(Difference(difference.expected, difference.seen + often))
+
+    def judge(of: Match, text: str, fits: Callable[[int], bool]) -> None:
+        number = sum(not differences(of, answer) for answer in answers)
+        text = f"{_words(of)}: {text}"
+        if fits(number):
+            good.append(f"{text}; seen {number}")
+        else:
+            bad.append(Difference(text, f"{number}; the answers were {summary(answers)}"))
+
     for count in expect.counts:
-        number = sum(matches(count.of, a) for a in answers)
-        text = f"{words(count.of)}: {count.words} of {len(answers)}"
-        if count.allows(number):
-            good.append(f"{text}; seen {number}")
-        else:
-            bad.append(Difference(text, f"{number}; the answers were {summary(answers)}"))
+        judge(count.of, f"{count.words} of {len(answers)}", count.allows)
     for share in expect.shares:
-        number = sum(matches(share.of, a) for a in answers)
-        low, high, text = _range(share, len(answers), share_of)
-        text = f"{words(share.of)}: {text}"
-        if low <= number <= high:
-            good.append(f"{text}; seen {number}")
-        else:
-            bad.append(Difference(text, f"{number}; the answers were {summary(answers)}"))
+        allowed, text = _range(share, len(answers), share_of)
+        judge(share.of, text, allowed.__contains__)
     return Verdict(good, bad)
 
 
 def summary(answers: Sequence[Answer]) -> str:
-    """`200 from version 2.0 ×81, 200 from version 1.0 ×19`."""
+    """Returns `200 from version 2.0 ×81, 200 from version 1.0 ×19`."""
     counted = Counter(answer.words for answer in answers)
     shown = [f"{text} ×{times}" if times > 1 else text for text, times in counted.most_common(5)]
     more = len(counted) - len(shown)
     return ", ".join(shown) + (f" and {more} other kinds" if more > 0 else "")
 
 
-def _range(share: Share, n: int, share_of: Callable[[Share], float]) -> tuple[int, int, str]:
+def _range(share: Share, n: int, share_of: Callable[[Share], float]) -> tuple[range, str]:
+    """Returns the believable numbers of `n` answers, and the expectation in words."""
     if share.at_most is not None:
         high = most(n, share.at_most)
-        return 0, high, f"at most {high} of {n} (a share of at most {share.at_most:g})"
+        return range(high + 1), f"at most {high} of {n} (a share of at most {share.at_most:g})"
     true = share_of(share)
     low, high = bounds(n, true)
-    return low, high, f"{low} to {high} of {n} (a share of {true:g})"
+    return range(low, high + 1), f"{low} to {high} of {n} (a share of {true:g})"
 
 
 def _differences(match: Match, answer: Answer) -> Iterator[Difference]:
@@ -182,13 +184,13 @@ def _at(value: Any, path: str) -> Any:
 
 
 def _excerpt(body: str) -> str:
-    """A page in a few words: its text, without tags and styles."""
+    """Returns the text of a page in short, without tags and styles."""
     text = re.sub(r"<(style|script|head)\b.*?</\1>|<[^>]*>", " ", body, flags=re.DOTALL)
     return " ".join(text.split())[:300]
 
 
 def _field(name: str, value: Any) -> str:
-    """A field's value in words: one of several statuses will do, of texts all must be there."""
+    """Returns a field's value in words: "or" for statuses, "and" for texts."""
     if name in ("takes_at_least", "takes_less_than", "lifetime_at_most"):
         return f"{value:g} s"
     if isinstance(value, dict):

@@ -1,30 +1,23 @@
 """The format of `exercise.yaml`: the steps of a lesson, for a machine.
 
-A step does something (`apply`, `delete`, `label`, `send`, `command`) and says what must be seen
-(`expect`). docs/exercise-format.md explains each field; `istio/exercise.schema.json` is made from
-these models.
+A step acts (`apply`, `delete`, `label`, `send`, `command`) and says what must be seen (`expect`).
+docs/exercise-format.md explains each field; `istio/exercise.schema.json` is made from these models.
 """
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
-TargetName = Literal["lab", "kubectl"]
+from lab import durations
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+TargetName = Literal["lab", "kubectl"]
 
 
 def seconds(value: Any) -> Any:
-    """`250ms`, `5s`, `2m`, `24h` as seconds; anything else is left to pydantic's own check."""
-    if isinstance(value, str):
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h)", value)
-        if not found:
-            raise ValueError(f"{value!r} is no duration; write 250ms, 5s, 2m or 24h")
-        return float(found[1]) * _UNITS[found[2]]
-    return value
+    """Returns `250ms`, `5s`, `2m`, `24h` as seconds; other types are left to pydantic."""
+    return durations.parse(value).total_seconds() if isinstance(value, str) else value
 
 
 Duration = Annotated[
@@ -39,21 +32,19 @@ def _listed(value: Any) -> Any:
     return value if isinstance(value, list) or value is None else [value]
 
 
-Strings = Annotated[
-    list[str],
-    BeforeValidator(_listed),
-    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
-]
+def _one_or_many(kind: str) -> WithJsonSchema:
+    return WithJsonSchema({"anyOf": [{"type": kind}, {"type": "array", "items": {"type": kind}}]})
+
+
+Strings = Annotated[list[str], BeforeValidator(_listed), _one_or_many("string")]
 """One string or a list of them."""
 
-Integers = Annotated[
-    list[int],
-    BeforeValidator(_listed),
-    WithJsonSchema(
-        {"anyOf": [{"type": "integer"}, {"type": "array", "items": {"type": "integer"}}]}
-    ),
-]
+Integers = Annotated[list[int], BeforeValidator(_listed), _one_or_many("integer")]
 """One number or a list of the allowed ones."""
+
+Workload = Annotated[
+    str, Field(description="label selector, or `pod/NAME`; `namespace/…` before it")
+]
 
 
 class Part(BaseModel):
@@ -120,7 +111,7 @@ class Send(Part):
 
 
 class Certificate(Part):
-    """What the server's certificate says."""
+    """A server's certificate."""
 
     uri: str | None = Field(None, description="the SPIFFE name in the subject alternative name")
     issuer: str | None = Field(None, description="RFC 4514 form, such as O=cluster.local")
@@ -130,7 +121,7 @@ class Certificate(Part):
 
 
 class Match(Part):
-    """What an answer is like: text is contained, a header is equal, `/…/` is an expression."""
+    """Properties of an answer: text is contained, a header is equal, `/…/` is an expression."""
 
     status: Integers | None = Field(None, description="HTTP status, or a list of allowed ones")
     exit: Integers | None = Field(
@@ -150,7 +141,7 @@ class Match(Part):
 
 
 class Amount(Part):
-    """How many are allowed. Without any field: at least one."""
+    """An allowed number. Without any field: at least one."""
 
     exactly: int | None = Field(None, ge=0)
     at_least: int | None = Field(None, ge=0)
@@ -159,9 +150,8 @@ class Amount(Part):
     def allows(self, number: float) -> bool:
         if self.exactly is not None:
             return number == self.exactly
-        if self.at_least is None and self.at_most is None:
-            return number >= 1
-        return (self.at_least is None or number >= self.at_least) and (
+        least = 1 if self.at_least is self.at_most is None else self.at_least
+        return (least is None or number >= least) and (
             self.at_most is None or number <= self.at_most
         )
 
@@ -169,16 +159,13 @@ class Amount(Part):
     def words(self) -> str:
         if self.exactly is not None:
             return f"exactly {self.exactly}"
-        parts = []
-        if self.at_least is not None:
-            parts.append(f"at least {self.at_least}")
-        if self.at_most is not None:
-            parts.append(f"at most {self.at_most}")
-        return " and ".join(parts) or "at least 1"
+        bounds = (("at least", self.at_least), ("at most", self.at_most))
+        given = (f"{word} {bound}" for word, bound in bounds if bound is not None)
+        return " and ".join(given) or "at least 1"
 
 
 class Count(Amount):
-    """How many of the answers match."""
+    """The number of answers that match."""
 
     of: Match
 
@@ -212,7 +199,7 @@ class Share(Part):
 class Logs(Amount):
     """Lines that a container wrote since the step began, summed over the pods."""
 
-    of: str = Field(description="label selector, or `pod/NAME`; `namespace/…` before it")
+    of: Workload
     container: str | None = Field(None, description="`istio-proxy` for the access log")
     line: str = Field(description="what the line contains, or /regular expression/")
 
@@ -220,7 +207,7 @@ class Logs(Amount):
 class Stats(Amount):
     """An Envoy statistic, summed over the pods and over the names that match."""
 
-    of: str = Field(description="label selector, or `pod/NAME`; `namespace/…` before it")
+    of: Workload
     name: str = Field(description="regular expression, searched in the statistic's name")
     since_start: bool = Field(False, description="count from the beginning, not from the step's")
 
@@ -234,16 +221,16 @@ class Metric(Amount):
 
 
 class Endpoint(Part):
-    """How the proxies of some pods see one address of a cluster."""
+    """The state of one address of a cluster in the proxies of some pods."""
 
-    of: str = Field(description="whose proxies: a label selector")
+    of: str = Field(description="label selector of the pods whose proxies are asked")
     cluster: str = Field(description="Envoy's cluster name, as outbound|80||ui.default.svc…")
     pod: str = Field(description="name of the pod behind the address")
     ejected: bool = Field(description="taken out by outlier detection")
 
 
 class Pods(Part):
-    """What `kubectl get pods` shows of the pods of a selector."""
+    """The pods of a selector, as `kubectl get pods` shows them."""
 
     of: str
     number: int | None = Field(None, ge=0)
@@ -264,7 +251,7 @@ class Traces(Part):
 
 
 class Expect(Part):
-    """What must be seen."""
+    """Everything that must be seen."""
 
     answer: Match | None = Field(None, description="what every answer is like")
     counts: list[Count] = Field(default_factory=list)
@@ -285,7 +272,7 @@ class Remember(Part):
 
 
 class Step(Part):
-    """One step: what is done, and what must be seen."""
+    """One step: an action, and what must be seen."""
 
     step: str = Field(description="what happens, in words")
     targets: list[TargetName] = Field(default=["lab", "kubectl"])
@@ -330,7 +317,7 @@ class Step(Part):
 
 
 class CounterProof(Part):
-    """A change of one manifest that must make the run fail: what proves that the checks check."""
+    """A change of one manifest that must make the run fail, which proves that the checks check."""
 
     because: str = Field(description="what goes wrong without it, in words")
     file: str = Field(description="the manifest that is changed, relative to the exercise")

@@ -1,4 +1,4 @@
-"""Results in the XML form that CI systems read: an exercise is a suite, a step is a case."""
+"""JUnit reports, as CI systems read them: an exercise is a suite, a step is a case."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
-from lab.exercises.runner import Result, StepResult
+from lab.exercises.result import Result, StepResult
 
 
 def write(path: Path, results: Sequence[Result]) -> None:
-    """Write the report, with its folder when that is missing."""
+    """Writes the report, with its folder when that is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     ElementTree.ElementTree(document(results)).write(path, encoding="utf-8", xml_declaration=True)
 
@@ -53,5 +53,5 @@ def _case(suite: ElementTree.Element, name: str, step: StepResult) -> None:
 
 
 def _clean(text: str) -> str:
-    """Without the characters that XML can't hold."""
+    """Removes the characters that XML can't hold."""
     return "".join(c for c in text if c in "\t\n" or ord(c) >= 32)

@@ -1,4 +1,4 @@
-"""Find and read the exercises: folders of `istio/` that hold a `check/exercise.yaml`."""
+"""Exercises on disk: folders of `istio/` that hold a `check/exercise.yaml`."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
 class ExerciseError(Exception):
-    """Something a person has to mend; the text says what and where."""
+    """A mistake in an exercise or its surroundings; the message says what and where."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """An exercise and where it is."""
+    """An exercise and its folder."""
 
     name: str
     """The folder's name, such as `05-retries`."""
@@ -34,7 +34,7 @@ class Lesson:
 
 
 def root(start: Path | None = None) -> Path:
-    """The folder `istio`: of the working directory, else of this source tree."""
+    """Returns the folder `istio`: of the working directory, else of this source tree."""
     for folder in (start or Path.cwd(), Path(__file__).resolve().parents[2]):
         if (folder / "istio" / "01-sidecar").is_dir():
             return folder / "istio"
@@ -42,7 +42,7 @@ def root(start: Path | None = None) -> Path:
 
 
 def read(folder: Path) -> Lesson:
-    """Read and check one exercise; errors name the file and the field."""
+    """Reads and checks one exercise; errors name the file and the field."""
     path = folder / FILE
     try:
         data = yaml.safe_load(path.read_text())
@@ -66,12 +66,12 @@ def read(folder: Path) -> Lesson:
 
 
 def read_all(istio: Path) -> list[Lesson]:
-    """Every exercise, in order of its number."""
+    """Returns every exercise, in order of its number."""
     return [read(path.parents[1]) for path in sorted(istio.glob(f"*/{FILE}"))]
 
 
 def pick(lessons: list[Lesson], names: list[str]) -> list[Lesson]:
-    """The lessons of these names; `05`, `5`, `retries` and `05-retries` are the same."""
+    """Returns the lessons of these names; `05`, `5`, `retries` and `05-retries` are the same."""
     chosen: list[Lesson] = []
     for name in names:
         wanted = name.strip("/").rsplit("/", 1)[-1]
@@ -90,7 +90,7 @@ def pick(lessons: list[Lesson], names: list[str]) -> list[Lesson]:
 
 
 def files(lesson: Lesson) -> list[str]:
-    """Every manifest the exercise names, relative to its folder, each once."""
+    """Returns every manifest the exercise names, relative to its folder, each once."""
     named: dict[str, None] = {}
     for step in (*lesson.exercise.steps, *lesson.exercise.lastly):
         for name in (*step.apply, *step.delete, *_files_of_command(lesson, step)):
@@ -98,8 +98,15 @@ def files(lesson: Lesson) -> list[str]:
     return list(named)
 
 
+def typed_path(path: Path) -> str:
+    """Returns a path as it is typed here: relative when it is below the working directory."""
+    resolved = path.resolve()
+    here = Path.cwd()
+    return str(resolved.relative_to(here) if resolved.is_relative_to(here) else resolved)
+
+
 def objects(path: Path) -> list[dict[str, Any]]:
-    """The Kubernetes objects of a file."""
+    """Returns the Kubernetes objects of a file."""
     try:
         documents = list(yaml.safe_load_all(path.read_text()))
     except (OSError, yaml.YAMLError) as error:
@@ -108,7 +115,7 @@ def objects(path: Path) -> list[dict[str, Any]]:
 
 
 def substitute(value: Any, variables: dict[str, str]) -> Any:
-    """`value` with `${NAME}` replaced in every string; an unknown name is an error."""
+    """Returns `value` with `${NAME}` replaced in every string; an unknown name is an error."""
     if isinstance(value, str):
 
         def known(found: re.Match[str]) -> str:
@@ -125,26 +132,21 @@ def substitute(value: Any, variables: dict[str, str]) -> Any:
 
 
 def filled(step: Step, variables: dict[str, str]) -> Step:
-    """The step with its variables replaced."""
-    raw = step.model_dump(by_alias=True, exclude_unset=True)
-    remember = raw.pop("remember", {})
-    for unit in ("within", "minute_left"):
-        raw.pop(unit, None)
-    done = substitute(raw, variables)
-    return Step.model_validate({**done, "remember": remember}).model_copy(
-        update={"within": step.within, "minute_left": step.minute_left}
-    )
+    """Returns the step with its variables replaced."""
+    kept = {name: getattr(step, name) for name in ("remember", "within", "minute_left")}
+    raw = step.model_dump(by_alias=True, exclude_unset=True, exclude=set(kept))
+    return Step.model_validate(substitute(raw, variables)).model_copy(update=kept)
 
 
 def _files_of_command(lesson: Lesson, step: Step) -> Iterator[str]:
-    """The exercise's own files in a command; those of elsewhere are only looked at."""
+    """Yields the exercise's own files in a command; those of elsewhere are only looked at."""
     for word in (step.command or "").split():
         if "/" not in word and (lesson.folder / word).is_file():
             yield word
 
 
 def _problems(lesson: Lesson) -> Iterator[str]:
-    """What the models can't see: files that are missing, variables without a value."""
+    """Yields what the models can't see: missing files, variables without a value."""
     known = {"run"}
     for step in (*lesson.exercise.steps, *lesson.exercise.lastly):
         for name in (*step.apply, *step.delete):

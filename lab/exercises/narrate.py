@@ -1,4 +1,4 @@
-"""Tell a person how an exercise goes: the very commands, what was seen, what was expected."""
+"""The transcript of a run: the very commands, what was seen, what was expected."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from rich.status import Status
 from rich.text import Text
 
 from lab.exercises.load import Lesson
-from lab.exercises.runner import Result, StepResult
+from lab.exercises.result import Result, StepResult
 
 
 class Transcript:
-    """Writes a transcript; on a terminal with colours and a sign of life."""
+    """Writes a transcript; on a terminal with colours and a spinner."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -70,15 +70,3 @@ class Transcript:
         if self._status:
             self._status.stop()
             self._status = None
-
-
-class Silence:
-    """Says nothing: for `--quiet`, and for tests."""
-
-    def begin(self, lesson: Lesson, target: str) -> None: ...
-    def step(self, number: int, of: int, title: str) -> None: ...
-    def command(self, line: str) -> None: ...
-    def note(self, text: str) -> None: ...
-    def seen(self, text: str) -> None: ...
-    def ended(self, result: StepResult) -> None: ...
-    def end(self, result: Result) -> None: ...

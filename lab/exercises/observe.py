@@ -1,4 +1,4 @@
-"""Look at the world beside the answers: pods, logs, Envoy's statistics and endpoints, traces.
+"""Expectations beside the answers: pods, logs, Envoy's statistics and endpoints, traces.
 
 Everything is read with commands a person can type; a proxy's numbers come from its admin API
 through `pilot-agent request`.
@@ -8,29 +8,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
 from lab.exercises.check import Difference, contains, equals
 from lab.exercises.format import Endpoint, Expect, Logs, Metric, Pods, Stats, Traces
-from lab.exercises.target import Target, get_json
+from lab.exercises.target import Target
 
 _SAMPLE = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)$")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Before:
-    """What was there when a step began: lines and numbers to subtract."""
+    """Lines and numbers from before a step, to subtract, by what asks for them."""
 
-    lines: dict[tuple[str, str, str], int] = field(default_factory=dict)
-    numbers: dict[str, float] = field(default_factory=dict)
+    lines: dict[str, dict[tuple[str, str], int]]
+    """The number of log lines by pod."""
+    numbers: dict[str, float]
 
 
 def select(selector: str) -> tuple[str, list[str]]:
-    """`[namespace/]labels` or `[namespace/]pod/NAME` as a namespace and arguments of `get`."""
+    """Returns the namespace, and `get`'s arguments, of `[namespace/]labels` or `[…]pod/NAME`."""
     parts = selector.split("/")
     if "pod" in parts[:-1]:
         return (parts[0] if len(parts) == 3 else "default"), ["pod", parts[-1]]
@@ -40,9 +41,9 @@ def select(selector: str) -> tuple[str, list[str]]:
 
 
 def pods(target: Target, selector: str) -> list[dict[str, Any]]:
-    """The pods of a selector that are not on their way out, by name."""
+    """Returns the pods of a selector that are not being deleted, by name."""
     namespace, arguments = select(selector)
-    found = get_json(target, *arguments, "-n", namespace)
+    found = target.get_json(*arguments, "-n", namespace)
     items = [] if found is None else found.get("items", [found])
     alive = [pod for pod in items if not pod["metadata"].get("deletionTimestamp")]
     return sorted(alive, key=lambda pod: str(pod["metadata"]["name"]))
@@ -54,22 +55,17 @@ def is_ready(pod: dict[str, Any]) -> bool:
 
 
 def before(target: Target, expect: Expect) -> Before:
-    """Remember what the step must not count."""
-    seen = Before()
-    for logs in expect.logs:
-        for namespace, name in _names(target, logs.of):
-            lines = _log(target, namespace, name, logs.container)
-            seen.lines[namespace, name, logs.container or ""] = len(lines)
-    for stats in expect.stats:
-        if not stats.since_start:
-            seen.numbers[repr(stats)] = _stats(target, stats)
-    for metric in expect.metrics:
-        seen.numbers[repr(metric)] = _metric(target, metric)
-    return seen
+    """Returns the lines and numbers that a step must not count."""
+    numbers: list[Stats | Metric] = [s for s in expect.stats if not s.since_start]
+    numbers += expect.metrics
+    return Before(
+        {repr(log): {pod: len(lines) for pod, lines in _logs(target, log)} for log in expect.logs},
+        {repr(look): _number(target, look) for look in numbers},
+    )
 
 
 def differences(target: Target, expect: Expect, seen: Before) -> tuple[list[str], list[Difference]]:
-    """What is as expected, in words, and what isn't."""
+    """Returns what is as expected, in words, and what isn't."""
     good: list[str] = []
     bad: list[Difference] = []
     for text, wrong in _all(target, expect, seen):
@@ -81,18 +77,18 @@ def differences(target: Target, expect: Expect, seen: Before) -> tuple[list[str]
 
 
 def _all(target: Target, expect: Expect, seen: Before) -> Iterator[tuple[str, str | None]]:
-    """Each expectation in words, and what was seen when it doesn't hold."""
+    """Yields each expectation in words, and what was seen when it doesn't hold."""
     for logs in expect.logs:
         lines = _count_lines(target, logs, seen)
         where = f"{logs.of}{f' ({logs.container})' if logs.container else ''}"
         text = f"log of {where}: {logs.words} lines with {logs.line!r}"
         yield _amount(text, logs.allows(lines), lines)
     for stats in expect.stats:
-        number = _stats(target, stats) - seen.numbers.get(repr(stats), 0.0)
+        number = _number(target, stats) - seen.numbers.get(repr(stats), 0.0)
         text = f"statistic {stats.name} of {stats.of}: {stats.words}"
         yield _amount(text, stats.allows(number), number)
     for metric in expect.metrics:
-        number = _metric(target, metric) - seen.numbers.get(repr(metric), 0.0)
+        number = _number(target, metric) - seen.numbers.get(repr(metric), 0.0)
         text = f"metric {metric.name} {metric.labels or ''} of {metric.of}: {metric.words}"
         yield _amount(text, metric.allows(number), number)
     for endpoint in expect.endpoints:
@@ -116,18 +112,23 @@ def _log(target: Target, namespace: str, pod: str, container: str | None) -> lis
     return target.run(argv).output.splitlines()
 
 
+def _logs(target: Target, logs: Logs) -> Iterator[tuple[tuple[str, str], list[str]]]:
+    """Yields each pod with the lines of its log."""
+    for namespace, name in _names(target, logs.of):
+        yield (namespace, name), _log(target, namespace, name, logs.container)
+
+
 def _count_lines(target: Target, logs: Logs, seen: Before) -> int:
     number = 0
-    for namespace, name in _names(target, logs.of):
-        lines = _log(target, namespace, name, logs.container)
-        old = seen.lines.get((namespace, name, logs.container or ""), 0)
+    for pod, lines in _logs(target, logs):
+        old = seen.lines[repr(logs)].get(pod, 0)
         new = lines[old:] if len(lines) >= old else lines  # fewer lines: the log was rotated
         number += sum(contains(logs.line, line) for line in new)
     return number
 
 
-def new_lines(target: Target, selector: str, container: str, number: int) -> list[str]:
-    """The last lines of a container of each pod, for a failure report."""
+def last_lines(target: Target, selector: str, container: str, number: int) -> list[str]:
+    """Returns the last lines of a container of each pod, for a failure report."""
     shown = []
     for namespace, name in _names(target, selector):
         lines = _log(target, namespace, name, container)[-number:]
@@ -136,32 +137,33 @@ def new_lines(target: Target, selector: str, container: str, number: int) -> lis
 
 
 def proxy(target: Target, namespace: str, pod: str, path: str) -> str:
-    """The answer of a proxy's admin API."""
+    """Returns the answer of a proxy's admin API."""
     argv = ["kubectl", "exec", pod, "-n", namespace, "-c", "istio-proxy", "--"]
     return target.run([*argv, "pilot-agent", "request", "GET", path]).output
 
 
-def _stats(target: Target, stats: Stats) -> float:
-    total = 0.0
-    for namespace, name in _names(target, stats.of):
-        for line in proxy(target, namespace, name, "stats").splitlines():
-            stat, _, value = line.rpartition(": ")
-            if re.search(stats.name, stat) and value.isdigit():
-                total += float(value)
-    return total
+def _number(target: Target, look: Stats | Metric) -> float:
+    """Returns the sum of a statistic or a metric over the pods and the names that match."""
+    page = "stats" if isinstance(look, Stats) else "stats/prometheus"
+    return sum(
+        _stat(look, line) if isinstance(look, Stats) else _sample(look, line)
+        for namespace, name in _names(target, look.of)
+        for line in proxy(target, namespace, name, page).splitlines()
+    )
 
 
-def _metric(target: Target, metric: Metric) -> float:
-    total = 0.0
-    for namespace, name in _names(target, metric.of):
-        for line in proxy(target, namespace, name, "stats/prometheus").splitlines():
-            found = _SAMPLE.match(line)
-            if not found or found[1] != metric.name:
-                continue
-            labels = dict(_LABEL.findall(found[2] or ""))
-            if all(equals(value, labels.get(key)) for key, value in metric.labels.items()):
-                total += float(found[3])
-    return total
+def _stat(stats: Stats, line: str) -> float:
+    name, _, value = line.rpartition(": ")
+    return float(value) if re.search(stats.name, name) and value.isdigit() else 0.0
+
+
+def _sample(metric: Metric, line: str) -> float:
+    found = _SAMPLE.match(line)
+    if not found or found[1] != metric.name:
+        return 0.0
+    labels = dict(_LABEL.findall(found[2] or ""))
+    wanted = metric.labels.items()
+    return float(found[3]) if all(equals(v, labels.get(key)) for key, v in wanted) else 0.0
 
 
 def _endpoint(target: Target, endpoint: Endpoint) -> tuple[str, str | None]:
@@ -187,7 +189,7 @@ def _endpoint(target: Target, endpoint: Endpoint) -> tuple[str, str | None]:
 
 
 def ready_column(pod: dict[str, Any]) -> str:
-    """READY as `kubectl get pods` shows it: native sidecars count, other init containers don't."""
+    """Returns READY as in `kubectl get pods`: of init containers only native sidecars count."""
     spec, status = pod["spec"], pod.get("status", {})
     sidecars = {
         c["name"] for c in spec.get("initContainers", []) if c.get("restartPolicy") == "Always"

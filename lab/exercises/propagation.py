@@ -1,12 +1,11 @@
-"""The wait until a change has reached the proxies of a cluster.
+"""Waits until a change has reached the proxies of a cluster.
 
 `kubectl apply` returns when the API server has stored an object. istiod learns of it a moment
-later, collects changes for a tenth of a second and more, and sends each proxy what concerns it. A
-look that comes too early sees the old state, and what was true before passes for what the change
-has done.
+later, collects changes for a tenth of a second and more, and sends each proxy its part. A look that
+comes too early sees the old state and takes it for the effect of the change.
 
-Three questions tell when it is over, each put to every istiod through a port-forward to its port
-for monitoring, which answers whoever comes from the pod itself:
+Every istiod is asked three questions, through a port-forward to its monitoring port, which answers
+clients in the pod itself:
 
 - `/debug/configz`: does istiod hold these objects in the version of the API server?
 - `/metrics`: has it taken in other changes since, that it may still be collecting?
@@ -46,14 +45,14 @@ _TYPES = ("cluster", "endpoint", "listener", "route", "extensionconfig")
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """All that istiod has taken in and sent; when it is the same twice, there was no news."""
+    """The changes that istiod has taken in and sent; the same twice means no news."""
 
     updates: float
     sent: tuple[tuple[str, ...], ...]
 
 
 def wait(target: Target, present: Iterable[restore.Name], absent: Iterable[restore.Name]) -> None:
-    """Wait until every proxy has acknowledged that these objects are there, and those are not.
+    """Waits until every proxy has acknowledged that these objects are there, and those are not.
 
     Does nothing for a target whose commands wait themselves, and without an istiod to ask. Raises
     ExerciseError when it takes too long.
@@ -117,7 +116,7 @@ def _wait(
 
 
 def drain(target: Target) -> None:
-    """Wait until no proxy keeps connections for a configuration that is no more.
+    """Waits until no proxy keeps connections for an earlier configuration.
 
     Does nothing for a target whose commands wait themselves. Raises ExerciseError when it takes too
     long.
@@ -134,7 +133,7 @@ def drain(target: Target) -> None:
 
 
 def _proxies(target: Target) -> Iterator[tuple[str, str]]:
-    """Namespace and name of the pods with a proxy that are ready."""
+    """Yields namespace and name of the pods with a proxy that are ready."""
     for selector in ("default/", "istio-system/"):
         for pod in observe.pods(target, selector):
             spec = pod["spec"]
@@ -163,7 +162,7 @@ def _unknown(
     there: list[restore.Name],
     gone: list[restore.Name],
 ) -> Iterator[str]:
-    """The objects that istiod has in another version than the API server, in words."""
+    """Yields the objects that istiod has in another version than the API server, in words."""
     if not there and not gone:
         return
     held: Mapping[restore.Name, str] = {

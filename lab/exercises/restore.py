@@ -1,4 +1,4 @@
-"""Record what is in the world before an exercise, and put it back afterwards.
+"""The objects that an exercise may change: recorded before it, put back afterwards.
 
 The record is a file that exists from before the first change until everything is back, so that
 `guestbook exercise clean` (and the next run) can finish the work of a run that was killed.
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.exercises.load import ExerciseError, Lesson, files, objects
-from lab.exercises.target import Target, get_json
+from lab.exercises.target import Target
 
 BASELINE = ("02-ingress/gateway.yaml", "02-ingress/virtual-service.yaml")
 """The ingress that every exercise but 01 and 02 begins with."""
@@ -36,17 +36,17 @@ _SET_ASIDE = frozenset(
 """Kinds that another exercise leaves behind and that would disturb this one."""
 
 _FIRST = ("virtualservice",)
-"""A route goes before the subsets it speaks of."""
+"""Kinds that go first: a route goes before the subsets it names."""
 
 _LAST = ("deployment", "pod", "service", "configmap", "serviceaccount", "namespace")
-"""Kinds that go after all others, in this order: rules first, then what they speak of."""
+"""Kinds that go after all others, in this order: rules first, then what they refer to."""
 
 _APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Name:
-    """Which object: its kind as kubectl takes it, its namespace (or ""), its name."""
+    """The name of an object: its kind as kubectl takes it, its namespace (or ""), its name."""
 
     kind: str
     namespace: str
@@ -61,8 +61,12 @@ class Name:
         return ["-n", self.namespace] if self.namespace else []
 
 
+Record = dict[Name, dict[str, Any] | None]
+"""Objects as they are at one moment; None for those that are not there."""
+
+
 def name_of(document: dict[str, Any]) -> Name:
-    """The name of an object of a manifest."""
+    """Returns the name of an object of a manifest."""
     group, _, _ = document["apiVersion"].rpartition("/")
     kind = document["kind"].lower()
     metadata = document["metadata"]
@@ -71,7 +75,7 @@ def name_of(document: dict[str, Any]) -> Name:
 
 
 def touched(lesson: Lesson, istio: Path) -> list[Name]:
-    """Every object an exercise may create, change or delete."""
+    """Returns every object an exercise may create, change or delete."""
     paths = [lesson.folder / file for file in files(lesson)]
     paths += [istio / file for file in BASELINE]
     labelled = {
@@ -79,35 +83,38 @@ def touched(lesson: Lesson, istio: Path) -> list[Name]:
         for step in lesson.exercise.steps
         for namespace in step.label
     }
-    return sorted(labelled | {name_of(item) for path in paths for item in objects(path)})
+    return sorted(labelled | _names_in(paths))
 
 
 def disturbing(lessons: Iterable[Lesson], istio: Path) -> list[Name]:
-    """What any exercise may have left and that must not be there when one begins."""
+    """Returns the objects of any exercise that must not be there when one begins."""
     kinds = {kind.lower() for kind in _SET_ASIDE}
     return [n for n in leftovers(lessons, istio) if n.kind.partition(".")[0] in kinds]
 
 
 def leftovers(lessons: Iterable[Lesson], istio: Path) -> list[Name]:
-    """Everything exercises create, in the order in which it should go; not the baseline."""
-    baseline = {name_of(document) for file in BASELINE for document in objects(istio / file)}
-    names = {
-        name_of(document)
+    """Returns everything exercises create but the baseline, in the order of removal."""
+    paths = [
+        lesson.folder / file
         for lesson in lessons
         for file in files(lesson)
         if "../install/" not in file
-        for document in objects(lesson.folder / file)
-    }
-    return sorted(names - baseline, key=removal_order)
+    ]
+    baseline = _names_in(istio / file for file in BASELINE)
+    return sorted(_names_in(paths) - baseline, key=_removal_order)
 
 
-def record(target: Target, names: Sequence[Name]) -> dict[Name, dict[str, Any] | None]:
-    """The objects of these names as they are now; None for those that are not there."""
-    seen: dict[Name, dict[str, Any] | None] = dict.fromkeys(names)
+def _names_in(paths: Iterable[Path]) -> set[Name]:
+    return {name_of(document) for path in paths for document in objects(path)}
+
+
+def record(target: Target, names: Sequence[Name]) -> Record:
+    """Returns the objects of these names as they are now."""
+    seen: Record = dict.fromkeys(names)
     for namespace in sorted({name.namespace for name in names}):
         kinds = sorted({name.kind for name in names if name.namespace == namespace})
         where = ["-n", namespace] if namespace else []
-        found = get_json(target, ",".join(kinds), *where) or {"items": []}
+        found = target.get_json(",".join(kinds), *where) or {"items": []}
         for item in found["items"]:
             if (name := name_of(item)) in seen:
                 seen[name] = item
@@ -115,7 +122,7 @@ def record(target: Target, names: Sequence[Name]) -> dict[Name, dict[str, Any] |
 
 
 def manifest(item: dict[str, Any]) -> dict[str, Any]:
-    """A recorded object as something that can be applied again."""
+    """Returns a manifest that makes a recorded object again."""
     applied = item["metadata"].get("annotations", {}).get(_APPLIED)
     if applied:
         return dict(json.loads(applied))
@@ -124,8 +131,8 @@ def manifest(item: dict[str, Any]) -> dict[str, Any]:
     return {**{k: v for k, v in item.items() if k != "status"}, "metadata": metadata}
 
 
-def restore(target: Target, before: dict[Name, dict[str, Any] | None]) -> list[str]:
-    """Make it so again; what was done, in words. Objects that are as they were stay untouched."""
+def restore(target: Target, before: Record) -> list[str]:
+    """Puts changed objects back and removes new ones; returns what was done, in words."""
     now = record(target, list(before))
     done = []
     changed = [
@@ -139,26 +146,22 @@ def restore(target: Target, before: dict[Name, dict[str, Any] | None]) -> list[s
         done += [f"put back {i['kind']} {i['metadata']['name']}" for i in changed]
         done += _drop_labels(target, before, now)
     new = [name for name, item in before.items() if item is None and now[name] is not None]
-    for name in sorted(new, key=removal_order):
+    for name in sorted(new, key=_removal_order):
         target.run(["kubectl", "delete", name.argument, *name.where, "--ignore-not-found"])
         done.append(f"removed {name.argument}")
     return done
 
 
-def removal_order(name: Name) -> tuple[int, Name]:
-    """A key to sort by: what speaks of another object goes before it."""
+def _removal_order(name: Name) -> tuple[int, Name]:
+    """Returns a key to sort by: an object that refers to another goes before it."""
     kind = name.kind.partition(".")[0]
     if kind in _FIRST:
         return -1, name
     return (_LAST.index(kind) + 1 if kind in _LAST else 0), name
 
 
-def _drop_labels(
-    target: Target,
-    before: dict[Name, dict[str, Any] | None],
-    now: dict[Name, dict[str, Any] | None],
-) -> list[str]:
-    """Labels that `kubectl label` added are in no manifest, so applying it doesn't drop them."""
+def _drop_labels(target: Target, before: Record, now: Record) -> list[str]:
+    """Removes labels that `kubectl label` added: applying the manifest doesn't drop them."""
     done = []
     for name, item in before.items():
         current = now[name]
@@ -179,14 +182,14 @@ def _essence(item: dict[str, Any] | None) -> Any:
 
 
 class Journal:
-    """The record on disk; one run at a time holds it."""
+    """The record on disk, which one run at a time holds."""
 
     def __init__(self, folder: Path, identity: str) -> None:
-        """`identity` is that of the target: each world has a record of its own."""
+        """`identity` is the target's: each has a record of its own."""
         self._path = folder / f"exercise-{re.sub(r'[^A-Za-z0-9.-]+', '_', identity)}.json"
 
-    def begin(self, before: dict[Name, dict[str, Any] | None]) -> None:
-        """Write the record; it must be there before the first change."""
+    def begin(self, before: Record) -> None:
+        """Writes the record; it must be there before the first change."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         entries = [
             {"kind": n.kind, "namespace": n.namespace, "name": n.name, "object": item}
@@ -197,8 +200,8 @@ class Journal:
         fresh.write_text(json.dumps(data))
         fresh.replace(self._path)
 
-    def unfinished(self) -> dict[Name, dict[str, Any] | None] | None:
-        """The record of a run that never ended; raises when that run is still going."""
+    def unfinished(self) -> Record | None:
+        """Returns the record of a run that never ended; raises when that run is still going."""
         try:
             data = json.loads(self._path.read_text())
         except FileNotFoundError:

@@ -9,7 +9,7 @@ from lab.exercises.format import Exercise
 
 
 def text() -> str:
-    """The schema as it stands in the repository."""
+    """Returns the schema as it stands in the repository."""
     schema = Exercise.model_json_schema(by_alias=True)
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     return json.dumps(schema, indent=2, sort_keys=True) + "\n"

@@ -1,4 +1,4 @@
-"""How many of N answers may be of a kind: exact binomial bounds.
+"""Exact binomial bounds: how many of N answers may be of a kind.
 
 Shares of random choices cannot be asserted exactly. These bounds are chosen so that a correct
 system leaves them with a probability of at most MISS; all checks of all exercises together then
@@ -10,7 +10,7 @@ from __future__ import annotations
 from math import exp, lgamma, log, log1p
 
 MISS = 1e-7
-"""The chance that one check of a correct system fails."""
+"""The probability that one check of a correct system fails."""
 
 
 def _probability(k: int, n: int, p: float) -> float:
@@ -21,9 +21,9 @@ def _probability(k: int, n: int, p: float) -> float:
 
 
 def bounds(n: int, share: float, miss: float = MISS) -> tuple[int, int]:
-    """The fewest and the most of `n` that are believable when each is one with chance `share`.
+    """Returns the fewest and the most of `n` that are believable at a probability of `share`.
 
-    Two-sided: fewer, or more, happen with a chance of at most `miss`/2 each.
+    Two-sided: fewer, or more, have a probability of at most `miss`/2 each.
     """
     if not 0 <= share <= 1:
         raise ValueError("a share is between 0 and 1")
@@ -40,7 +40,7 @@ def bounds(n: int, share: float, miss: float = MISS) -> tuple[int, int]:
 
 
 def most(n: int, share: float, miss: float = MISS) -> int:
-    """The most of `n` that are believable when the chance of each is at most `share`."""
+    """Returns the most of `n` that are believable at a probability of at most `share`."""
     high, above = n, 0.0
     while high > 0 and above + (chance := _probability(high, n, share)) <= miss:
         above += chance

@@ -1,12 +1,12 @@
-"""The two worlds an exercise runs in, behind one grammar: kubectl's.
+"""The two targets of an exercise, a cluster and the lab, behind one grammar: kubectl's.
 
 `KubectlTarget` runs the program `kubectl`; `LabTarget` gives the same arguments to the lab's own
-command. Whatever the runner knows of either world it learns through such commands, so that a
-person can type every one of them.
+command. The runner learns everything through such commands, so that a person can type each.
 """
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import io
 import json
@@ -20,8 +20,9 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
+from lab.exercises.format import TargetName
 from lab.exercises.load import ExerciseError
 
 INTERRUPTED = 130
@@ -29,123 +30,93 @@ INTERRUPTED = 130
 
 _FORWARDING = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+)")
 
+Command = Callable[[list[str]], int]
+"""Runs one `guestbook` command line in this process; returns the exit status."""
+
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """A command that ended: its exit status and what it wrote."""
+    """A command that ended: its exit status and its output."""
 
     status: int
     output: str
     errors: str
 
     @property
-    def said(self) -> str:
+    def text(self) -> str:
         return "\n".join(part for part in (self.output.strip(), self.errors.strip()) if part)
 
 
 class CommandError(ExerciseError):
-    """A command that had to succeed didn't."""
+    """A command failed that had to succeed."""
 
 
-class Target(Protocol):
-    """A world: runs commands and says where its ingress is."""
+class Target(abc.ABC):
+    """Runs commands and knows the URL of its ingress."""
 
-    name: str
-    synchronous: bool
+    name: ClassVar[TargetName]
+    synchronous: ClassVar[bool]
     """Whether a command that changes something returns only when the proxies have the change."""
 
+    def __init__(self, guestbook: Command) -> None:
+        self._guestbook = guestbook
+        self._open = contextlib.ExitStack()
+
+    @abc.abstractmethod
     def line(self, argv: Sequence[str]) -> str:
-        """The command as a person types it here."""
-        ...
+        """Returns the command as a person types it here."""
+
+    @abc.abstractmethod
+    def _run(self, argv: Sequence[str], stdin: str, timeout: float) -> Completed: ...
+
+    @abc.abstractmethod
+    def _program(self, argv: Sequence[str]) -> list[str]:
+        """Returns the command line of a process for a kubectl command."""
 
     def run(
         self, argv: Sequence[str], *, stdin: str = "", timeout: float = 300, check: bool = True
     ) -> Completed:
-        """Run `kubectl …`, `istioctl …` or `guestbook …`; `argv[0]` says which.
+        """Runs `kubectl …`, `istioctl …` or `guestbook …`; `argv[0]` says which.
 
         Raises CommandError when `check` and its exit status isn't 0.
         """
-        ...
+        done = self._run(argv, stdin, timeout)
+        if check and done.status:
+            raise CommandError(
+                f"`{self.line(argv)}` failed ({done.status}): {done.text or 'no output'}"
+            )
+        return done
+
+    def get_json(self, *argv: str) -> Any:
+        """Returns the objects of `kubectl get … -o json`; None when nothing is there."""
+        argv = ("kubectl", "get", *argv, "--ignore-not-found", "-o", "json")
+        text = self.run(argv).output
+        return json.loads(text) if text.strip() else None
 
     def forward(
         self, namespace: str, resource: str, port: int
     ) -> contextlib.AbstractContextManager[int]:
-        """A local port that leads to `port` of `resource` (`svc/zipkin`) while it is open."""
-        ...
+        """Opens a local port that leads to `port` of `resource`, such as `svc/zipkin`."""
+        argv = ["kubectl", "port-forward", "-n", namespace, resource, f":{port}"]
+        return _forwarding(self._program(argv))
 
+    @abc.abstractmethod
     def ingress(self) -> str:
-        """The URL of the ingress gateway, without a slash at the end."""
-        ...
+        """Returns the URL of the ingress gateway, without a slash at the end."""
 
+    @abc.abstractmethod
     def identity(self) -> str:
-        """Which world this is, so that the record of one is never put back into another."""
-        ...
+        """Returns a name of the lab or cluster: what was recorded in one stays out of another."""
 
-    def lacks(self, need: str) -> str | None:
-        """Why this world has no `need` (`mysql`), or None when it has."""
-        ...
+    def lacks(self, need: str) -> str | None:  # noqa: ARG002 - a cluster has what k8s/ asks for
+        """Returns why there is no `need` (`mysql`) here; None when there is."""
+        return None
 
-    def close(self) -> None: ...
-
-
-def get_json(target: Target, *argv: str) -> Any:
-    """`kubectl get … -o json`; None when nothing is there."""
-    said = target.run(["kubectl", "get", *argv, "--ignore-not-found", "-o", "json"]).output
-    return json.loads(said) if said.strip() else None
+    def close(self) -> None:
+        self._open.close()
 
 
-def checked(target: Target, argv: Sequence[str], done: Completed) -> Completed:
-    if done.status:
-        raise CommandError(
-            f"`{target.line(argv)}` failed ({done.status}): {done.said or 'no output'}"
-        )
-    return done
-
-
-def run_program(argv: Sequence[str], stdin: str, timeout: float) -> Completed:
-    """Run a program to its end, or until `timeout` seconds are over."""
-    try:
-        done = subprocess.run(  # a list, never a shell
-            argv,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout,
-            check=False,
-        )
-    except FileNotFoundError:
-        raise CommandError(f"the program {argv[0]} is not installed, or not on PATH") from None
-    except subprocess.TimeoutExpired:
-        raise CommandError(f"`{shlex.join(argv)}` took longer than {timeout:.0f} s") from None
-    return Completed(done.returncode, done.stdout, done.stderr)
-
-
-@contextlib.contextmanager
-def forwarding(argv: Sequence[str]) -> Iterator[int]:
-    """Run a `port-forward` command and give its local port; it ends with the context."""
-    with subprocess.Popen(
-        argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    ) as process:
-        try:
-            assert process.stdout is not None  # noqa: S101 - Popen was told to make the pipe
-            said = ""
-            for line in process.stdout:
-                said += line
-                if found := _FORWARDING.search(line):
-                    yield int(found[1])
-                    return
-            raise CommandError(f"`{shlex.join(argv)}` failed: {said.strip()}")
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
-
-
-Command = Callable[[list[str]], int]
-"""Runs one `guestbook` command line in this process; returns the exit status."""
-
-
-class KubectlTarget:
+class KubectlTarget(Target):
     """A cluster, through the programs kubectl and istioctl."""
 
     name = "kubectl"
@@ -154,42 +125,31 @@ class KubectlTarget:
     def __init__(
         self, guestbook: Command, context: str | None = None, ingress: str | None = None
     ) -> None:
-        self._guestbook = guestbook
+        super().__init__(guestbook)
         self._context = context
         self._ingress = ingress
-        self._open = contextlib.ExitStack()
 
     def line(self, argv: Sequence[str]) -> str:
-        return shlex.join(self._argv(argv))
+        return shlex.join(self._program(argv))
 
-    def _argv(self, argv: Sequence[str]) -> list[str]:
+    def _program(self, argv: Sequence[str]) -> list[str]:
         if self._context and argv[0] in ("kubectl", "istioctl"):
             return [argv[0], "--context", self._context, *argv[1:]]
         return list(argv)
 
-    def run(
-        self, argv: Sequence[str], *, stdin: str = "", timeout: float = 300, check: bool = True
-    ) -> Completed:
+    def _run(self, argv: Sequence[str], stdin: str, timeout: float) -> Completed:
         if argv[0] == "guestbook":
-            done = run_here(self._guestbook, argv[1:], stdin)
-        else:
-            done = run_program(self._argv(argv), stdin, timeout)
-        return checked(self, argv, done) if check else done
-
-    def forward(
-        self, namespace: str, resource: str, port: int
-    ) -> contextlib.AbstractContextManager[int]:
-        argv = ["kubectl", "port-forward", "-n", namespace, resource, f":{port}"]
-        return forwarding(self._argv(argv))
+            return _run_here(self._guestbook, argv[1:], stdin)
+        return _run_program(self._program(argv), stdin, timeout)
 
     def ingress(self) -> str:
-        """The load balancer's address; on kind the mapped port; else a port-forward."""
+        """Returns the load balancer's URL; on kind the mapped port's; else a port-forward's."""
         if self._ingress is None:
             self._ingress = self._find_ingress()
         return self._ingress
 
     def _find_ingress(self) -> str:
-        service = get_json(self, "service", "istio-ingressgateway", "-n", "istio-system")
+        service = self.get_json("service", "istio-ingressgateway", "-n", "istio-system")
         if service is None:
             raise ExerciseError(
                 "there is no Service istio-ingressgateway in istio-system; "
@@ -208,19 +168,13 @@ class KubectlTarget:
         return f"http://localhost:{port}"
 
     def identity(self) -> str:
-        """The name of kubectl's context."""
+        """Returns the name of kubectl's context."""
         if self._context is None:
             self._context = self.run(["kubectl", "config", "current-context"]).output.strip()
         return self._context
 
-    def lacks(self, need: str) -> str | None:  # noqa: ARG002 - a cluster has what k8s/ asks for
-        return None
 
-    def close(self) -> None:
-        self._open.close()
-
-
-class LabTarget:
+class LabTarget(Target):
     """The lab on this machine, through its own command."""
 
     name = "lab"
@@ -228,57 +182,81 @@ class LabTarget:
 
     def __init__(self, guestbook: Command, state: Path | None = None) -> None:
         """`state` is the lab's folder when it isn't the usual one."""
-        self._guestbook = guestbook
+        super().__init__(guestbook)
         self._options = ["--state", str(state)] if state else []
 
     def line(self, argv: Sequence[str]) -> str:
         words = ["guestbook", *argv[1:]] if argv[0] in ("kubectl", "istioctl") else list(argv)
         return shlex.join(words)
 
-    def run(
-        self,
-        argv: Sequence[str],
-        *,
-        stdin: str = "",
-        timeout: float = 300,  # noqa: ARG002 - the lab's own commands carry their own deadline
-        check: bool = True,
-    ) -> Completed:
-        done = run_here(self._guestbook, [*self._options, *argv[1:]], stdin)
-        return checked(self, argv, done) if check else done
+    def _program(self, argv: Sequence[str]) -> list[str]:
+        return [sys.executable, "-m", "lab.cli", *self._options, *argv[1:]]
 
-    def forward(
-        self, namespace: str, resource: str, port: int
-    ) -> contextlib.AbstractContextManager[int]:
-        command = [sys.executable, "-m", "lab.cli", *self._options]
-        return forwarding([*command, "port-forward", "-n", namespace, resource, f":{port}"])
+    def _run(self, argv: Sequence[str], stdin: str, timeout: float) -> Completed:  # noqa: ARG002 - the lab's own commands carry their own deadline
+        return _run_here(self._guestbook, [*self._options, *argv[1:]], stdin)
 
-    def _state(self) -> dict[str, Any]:
-        done = run_here(self._guestbook, [*self._options, "status", "-o", "json"], "")
+    def _status(self) -> dict[str, Any]:
+        done = self._run(["guestbook", "status", "-o", "json"], "", 0)
         if done.status:
-            said = done.errors.strip().removeprefix("Error: ")
-            raise ExerciseError(f"{said} (in another terminal), or use --target kubectl")
-        state = json.loads(done.output)
-        if not state.get("ingress"):
+            reason = done.errors.strip().removeprefix("Error: ")
+            raise ExerciseError(f"{reason} (in another terminal), or use --target kubectl")
+        status: dict[str, Any] = json.loads(done.output)
+        if not status.get("ingress"):
             raise ExerciseError("this lab has no ingress gateway (yet)")
-        return dict(state)
+        return status
 
     def ingress(self) -> str:
-        return str(self._state()["ingress"]).rstrip("/")
+        return str(self._status()["ingress"]).rstrip("/")
 
     def identity(self) -> str:
         return "lab"
 
     def lacks(self, need: str) -> str | None:
-        database = self._state().get("database")
-        if need == "mysql" and database == "sqlite":
+        if need == "mysql" and self._status().get("database") == "sqlite":
             return "this lab keeps the messages in SQLite, as no mysqld or mariadbd is installed"
         return None
 
-    def close(self) -> None:
-        """Nothing stays open."""
+
+def _run_program(argv: Sequence[str], stdin: str, timeout: float) -> Completed:
+    """Runs a program to its end, or until `timeout` seconds are over."""
+    try:
+        done = subprocess.run(  # a list, never a shell
+            argv,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise CommandError(f"the program {argv[0]} is not installed, or not on PATH") from None
+    except subprocess.TimeoutExpired:
+        raise CommandError(f"`{shlex.join(argv)}` took longer than {timeout:.0f} s") from None
+    return Completed(done.returncode, done.stdout, done.stderr)
 
 
-def run_here(guestbook: Command, argv: Sequence[str], stdin: str) -> Completed:
+@contextlib.contextmanager
+def _forwarding(argv: Sequence[str]) -> Iterator[int]:
+    """Runs a `port-forward` command and gives its local port; it ends with the context."""
+    with subprocess.Popen(
+        argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as process:
+        try:
+            assert process.stdout is not None  # noqa: S101 - Popen was told to make the pipe
+            output = ""
+            for line in process.stdout:
+                output += line
+                if found := _FORWARDING.search(line):
+                    yield int(found[1])
+                    return
+            raise CommandError(f"`{shlex.join(argv)}` failed: {output.strip()}")
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+
+
+def _run_here(guestbook: Command, argv: Sequence[str], stdin: str) -> Completed:
     """Runs `guestbook ARGV…` in this process and captures its output.
 
     Raises KeyboardInterrupt when a signal came while it ran.

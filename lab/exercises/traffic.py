@@ -1,4 +1,4 @@
-"""Send what a step sends, from outside or from a pod, and say what came back."""
+"""The traffic of a step: sent from outside or from a pod, and its answers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _USAGES = {
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """The leaf certificate a server showed."""
+    """A server's leaf certificate."""
 
     uris: tuple[str, ...]
     issuer: str
@@ -41,10 +41,10 @@ class Certificate:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back from one request, or from one command."""
+    """The answer to one request, or the result of one command."""
 
     exit: int = 0
-    """curl's exit status: 0, or why there was no answer."""
+    """curl's exit status: 0, or the reason that there was no answer."""
     status: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     """By name in lower case."""
@@ -62,7 +62,7 @@ class Answer:
 
     @property
     def words(self) -> str:
-        """Short, for a transcript."""
+        """Returns a summary for a transcript."""
         if self.certificate:
             return f"certificate of {', '.join(self.certificate.uris) or 'nobody'}"
         if self.status is None:
@@ -72,10 +72,10 @@ class Answer:
 
 
 def send(spec: Send, target: Target, visitor: httpx.Client) -> list[Answer]:
-    """Send it `spec.times`; the answers in order of their requests."""
+    """Sends it `spec.times`; returns the answers in the order of the requests."""
     if spec.certificate_of:
         return [_certificate(spec, target)]
-    token = mint(spec.token, target) if spec.token else None
+    token = _mint(spec.token, target) if spec.token else None
     if spec.origin != "ingress":
         return [_from_pod(spec, target, token) for _ in range(spec.times)]
     if spec.parallel == 1:
@@ -86,19 +86,19 @@ def send(spec: Send, target: Target, visitor: httpx.Client) -> list[Answer]:
 
 
 def visitor(base_url: str) -> httpx.Client:
-    """A browser of our own: it keeps its cookies and knows no proxy."""
+    """Returns an HTTP client that keeps its cookies and uses no proxy."""
     limits = httpx.Limits(max_keepalive_connections=0)
     return httpx.Client(base_url=base_url, trust_env=False, limits=limits)
 
 
-def mint(token: Token, target: Target) -> str:
-    """The token as text, made by `guestbook token`."""
+def _mint(token: Token, target: Target) -> str:
+    """Returns the token, made by `guestbook token`."""
     if token.literal is not None:
         return token.literal
-    return target.run(token_command(token)).output.strip()
+    return target.run(_token_command(token)).output.strip()
 
 
-def token_command(token: Token) -> list[str]:
+def _token_command(token: Token) -> list[str]:
     argv = ["guestbook", "token"]
     if token.issuer:
         argv += ["--issuer", token.issuer]
@@ -112,13 +112,13 @@ def token_command(token: Token) -> list[str]:
 
 
 def pod_of(origin: str) -> tuple[str, str]:
-    """`noistio/curl` as (namespace, pod); the namespace default may be left out."""
+    """Returns namespace and pod of `noistio/curl`; the namespace default may be left out."""
     namespace, _, pod = origin.rpartition("/")
     return namespace or "default", pod
 
 
-def command(spec: Send, base_url: str) -> list[str]:
-    """The command that does what `spec` says, as a person would type it."""
+def _command(spec: Send, base_url: str) -> list[str]:
+    """Returns the command that a person would type to send `spec`."""
     if spec.origin == "ingress":
         argv = ["curl", "-sS", "-i"]
         if spec.form:
@@ -128,11 +128,11 @@ def command(spec: Send, base_url: str) -> list[str]:
 
 
 def line(spec: Send, target: Target, base_url: str) -> str:
-    """`command` in one line, with how often."""
-    argv = command(spec, base_url)
+    """Returns the command in one line, with the number of times."""
+    argv = _command(spec, base_url)
     typed = target.line(argv) if argv[0] == "kubectl" else shlex.join(argv)
     if spec.token and spec.token.literal is None:
-        minted = target.line(token_command(spec.token))
+        minted = target.line(_token_command(spec.token))
         typed = f"TOKEN=$({minted}); " + typed.replace(
             "'Authorization: Bearer $TOKEN'", '"Authorization: Bearer $TOKEN"'
         )
@@ -163,7 +163,7 @@ def _curl_options(spec: Send, token: str | None) -> list[str]:
 
 
 def _exec(spec: Send, token: str | None, *, report: bool = True) -> list[str]:
-    """Arguments of kubectl; with `report` curl adds the line that `_REPORT` reads."""
+    """Returns arguments of kubectl; with `report` curl adds the line that `_REPORT` reads."""
     namespace, pod = pod_of(spec.origin)
     if spec.certificate_of:
         inside = ["openssl", "s_client", "-showcerts", "-alpn", "istio"]
@@ -188,7 +188,7 @@ def _from_pod(spec: Send, target: Target, token: str | None) -> Answer:
         return Answer(exit=done.status, body=done.output, seconds=took, error=_error(done))
     found = _REPORT.search(done.output)
     if not found:
-        raise CommandError(f"`{target.line(argv)}` failed ({done.status}): {done.said}")
+        raise CommandError(f"`{target.line(argv)}` failed ({done.status}): {done.text}")
     headers, body = _split(done.output[: found.start()])
     status = int(found[1])
     return Answer(
@@ -207,7 +207,7 @@ def _error(done: Completed) -> str:
 
 
 def _split(response: str) -> tuple[dict[str, str], str]:
-    """Headers and body of the last response that `curl -i` printed."""
+    """Returns headers and body of the last response that `curl -i` printed."""
     headers: dict[str, str] = {}
     body = response.replace("\r\n", "\n")
     while body.startswith("HTTP/"):
@@ -245,7 +245,7 @@ def _from_outside(spec: Send, visitor: httpx.Client, token: str | None) -> Answe
 
 
 def _curl_exit(error: httpx.HTTPError) -> tuple[int, str]:
-    """The exit status curl would have, and its words."""
+    """Returns the exit status of curl, and its message."""
     if isinstance(error, httpx.TimeoutException):
         return 28, "curl: (28) timed out"
     if isinstance(error, httpx.ConnectError):
@@ -266,7 +266,7 @@ def _certificate(spec: Send, target: Target) -> Answer:
 
 
 def parse_certificate(text: str) -> Certificate | None:
-    """The first certificate in what `openssl s_client -showcerts` printed."""
+    """Returns the first certificate in the output of `openssl s_client -showcerts`."""
     found = _PEM.search(text)
     if not found:
         return None

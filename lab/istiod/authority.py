@@ -1,8 +1,8 @@
-"""The lab's certificate authority (istiod's part): a root, and a certificate a service account.
+"""The certificate authority: a root certificate, and one for each service account.
 
-Everything secret stays in the folder it is given (part of the lab's state), readable by the owner
-alone. Proxies read their certificates as SDS files, which are replaced by an atomic rename: Envoy
-takes the new one without a restart.
+Private keys stay in the lab's state folder, readable by the owner alone. Proxies read their
+certificates as SDS files, which are replaced by an atomic rename: Envoy takes the new one without a
+restart.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from lab.envoy.tls import ROOT_FILE, ROOT_SECRET, WORKLOAD_SECRET, secret_file, spiffe_id
@@ -41,7 +41,7 @@ class Authority:
 
 
 def load(folder: Path, now: datetime, trust_domain: str = "cluster.local") -> Authority:
-    """The authority whose root is kept in `folder`; made there when missing, broken or expiring.
+    """Returns the authority with the root in `folder`; a new one if missing, broken or expiring.
 
     Raises OSError when the folder can't be written.
     """
@@ -54,27 +54,21 @@ def load(folder: Path, now: datetime, trust_domain: str = "cluster.local") -> Au
             return Authority(certificate, key, trust_domain)
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = _root(key, now, trust_domain)
-    write_atomically(file, (_pem(key) + _pem_certificate(certificate)).encode())
+    write_atomically(file, private_pem(key) + _pem(certificate).encode())
     return Authority(certificate, key, trust_domain)
 
 
 def issue(
     authority: Authority, folder: Path, accounts: Iterable[tuple[str, str]], now: datetime
 ) -> datetime:
-    """Bring `folder` to one valid SDS file for each (namespace, service account), and the root's.
+    """Brings `folder` to one valid SDS file for each (namespace, service account), and the root's.
 
     Files of other accounts are removed. Returns when it must be called again for renewal.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    root = _pem_certificate(authority.certificate)
-    _write_secret(
-        folder / ROOT_FILE,
-        typed(
-            "extensions.transport_sockets.tls.v3.Secret",
-            name=ROOT_SECRET,
-            validation_context={"trusted_ca": {"inline_string": root}},
-        ),
-    )
+    root = _pem(authority.certificate)
+    trusted = {"trusted_ca": {"inline_string": root}}
+    _write_secret(folder / ROOT_FILE, ROOT_SECRET, validation_context=trusted)
     wanted = {folder / secret_file(*account): account for account in accounts}
     renewal = now + RENEW_BEFORE
     for file, (namespace, name) in wanted.items():
@@ -83,17 +77,11 @@ def issue(
         if leaf is None or leaf.not_valid_after_utc - now < RENEW_BEFORE:
             leaf, key = _leaf(authority, identity, now)
             file.parent.mkdir(exist_ok=True, mode=0o700)
-            _write_secret(
-                file,
-                typed(
-                    "extensions.transport_sockets.tls.v3.Secret",
-                    name=WORKLOAD_SECRET,
-                    tls_certificate={
-                        "certificate_chain": {"inline_string": _pem_certificate(leaf) + root},
-                        "private_key": {"inline_string": _pem(key)},
-                    },
-                ),
-            )
+            pair = {
+                "certificate_chain": {"inline_string": _pem(leaf) + root},
+                "private_key": {"inline_string": private_pem(key).decode()},
+            }
+            _write_secret(file, WORKLOAD_SECRET, tls_certificate=pair)
         renewal = min(renewal, leaf.not_valid_after_utc - RENEW_BEFORE)
     for file in folder.glob("*/*.json"):
         if file not in wanted:
@@ -119,6 +107,8 @@ def _leaf(
     authority: Authority, identity: str, now: datetime
 ) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
     key = ec.generate_private_key(ec.SECP256R1())
+    both = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+    issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key())
     certificate = (
         _builder(now, LEAF_LIFETIME)
         .subject_name(x509.Name([]))
@@ -131,16 +121,8 @@ def _leaf(
         )
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signing=False), critical=True)
-        .add_extension(
-            x509.ExtendedKeyUsage(
-                [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-            ),
-            critical=False,
-        )
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key()),
-            critical=False,
-        )
+        .add_extension(x509.ExtendedKeyUsage(both), critical=False)
+        .add_extension(issuer, critical=False)
         .sign(authority.key, hashes.SHA256())
     )
     return certificate, key
@@ -182,7 +164,7 @@ def _read_root(file: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey
 
 
 def _current(authority: Authority, file: Path) -> x509.Certificate | None:
-    """The certificate in an SDS file, if this authority has issued it."""
+    """Returns the certificate in an SDS file, if this authority has issued it."""
     try:
         secret = json.loads(file.read_text())["resources"][0]["tls_certificate"]
         chain = secret["certificate_chain"]["inline_string"]
@@ -193,19 +175,21 @@ def _current(authority: Authority, file: Path) -> x509.Certificate | None:
     return leaf
 
 
-def _pem(key: ec.EllipticCurvePrivateKey) -> str:
+def private_pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> bytes:
+    """Returns a private key as unencrypted PEM."""
     return key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
-    ).decode()
+    )
 
 
-def _pem_certificate(certificate: x509.Certificate) -> str:
+def _pem(certificate: x509.Certificate) -> str:
     return certificate.public_bytes(serialization.Encoding.PEM).decode()
 
 
-def _write_secret(file: Path, secret: Json) -> None:
+def _write_secret(file: Path, name: str, **fields: Json) -> None:
+    secret = typed("extensions.transport_sockets.tls.v3.Secret", name=name, **fields)
     text = json.dumps({"resources": [secret]})
     if not file.exists() or file.read_text() != text:
         write_atomically(file, text.encode())

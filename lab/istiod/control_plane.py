@@ -1,10 +1,10 @@
-"""istiod's part in a running lab: keeps every proxy at the configuration of the latest snapshot."""
+"""istiod in a running lab: from a snapshot to a push to each proxy, to the result of each push."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -12,7 +12,9 @@ from typing import Protocol
 import httpx
 
 from lab.envoy.translate import generated, proxy_config
-from lab.istiod import authority, jwks, process
+from lab.istiod import authority, process, proxy_files
+from lab.istiod.jwks import KeySets, blocked_networks
+from lab.istiod.push import RejectedError, push
 from lab.kinds import services
 from lab.kinds.envoy_filter import becomes as envoy_filter
 from lab.kinds.kubernetes.pod_spec import HTTPGetAction, Probe
@@ -20,8 +22,12 @@ from lab.kinds.visible import view
 from lab.model import Pod, ProxyConfig, Snapshot
 from lab.resources.resource import Resource
 
-KEYS_PATIENCE = 1.0
-"""Seconds a push waits for key sets; when they come later they are pushed then."""
+READINESS = Probe(
+    httpGet=HTTPGetAction(path="/healthz/ready", port=15021),
+    periodSeconds=1,
+    timeoutSeconds=3,
+    failureThreshold=60,
+)
 
 Key = tuple[str, str]
 """Namespace and name of a pod."""
@@ -34,104 +40,60 @@ class Proxy(Protocol):
     def model(self) -> Pod: ...
 
     @property
-    def proxy_folder(self) -> Path:
-        """Where the proxy's files are."""
-        ...
+    def proxy_folder(self) -> Path: ...
 
     @property
     def proxy_running(self) -> bool: ...
 
 
-@dataclass(slots=True)
 class ControlPlane:
-    """Certificates and configuration for the proxies of one lab."""
+    """Certificates, key sets and configuration for the proxies of one lab."""
 
-    authority_folder: Path
-    snapshot: Callable[[], Snapshot]
-    report: Callable[[Pod, str], None]
-    """Told when Envoy refuses a configuration."""
-    changed: Callable[[], None]
-    """Asks for a push: keys have arrived, or something is due."""
-    client: httpx.AsyncClient
-    readiness: Probe = field(init=False)
-    pending: set[Key] = field(default_factory=set)
-    """Pods whose proxy has yet to take the configuration it was given."""
-    _given: dict[Key, ProxyConfig] = field(default_factory=dict)
-    _refused: dict[Key, tuple[ProxyConfig, str]] = field(default_factory=dict)
-    _accounts: frozenset[Key] = frozenset()
-    _renewal: datetime = field(default_factory=lambda: datetime.min.replace(tzinfo=UTC))
-    _keys: dict[str, str] = field(default_factory=dict)
-    """JSON Web Key Sets by the URL they came from."""
-    _keys_due: dict[str, datetime] = field(default_factory=dict)
-    _fetching: asyncio.Task[None] | None = None
-    _alarm: asyncio.TimerHandle | None = None
+    readiness = READINESS
 
-    def __post_init__(self) -> None:
-        self.readiness = Probe(
-            httpGet=HTTPGetAction(path="/healthz/ready", port=15021),
-            periodSeconds=1,
-            timeoutSeconds=3,
-            failureThreshold=60,
-        )
+    def __init__(
+        self,
+        authority_folder: Path,
+        snapshot: Callable[[], Snapshot],
+        operators: Callable[[], Sequence[Resource]],
+        report: Callable[[Pod, str], None],
+        changed: Callable[[], None],
+        client: httpx.AsyncClient,
+    ) -> None:
+        """`operators` returns the applied IstioOperators.
+
+        `report` is called when Envoy refuses a configuration, `changed` when a push is due: keys
+        have arrived, or a certificate or a key set is to be renewed.
+        """
+        self._authority_folder = authority_folder
+        self._snapshot = snapshot
+        self._operators = operators
+        self._report = report
+        self._changed = changed
+        self._keys = KeySets(client, changed)
+        self.pending: set[Key] = set()
+        """Pods whose proxy has yet to take the configuration it was given."""
+        self._given: dict[Key, ProxyConfig] = {}
+        self._refused: dict[Key, tuple[ProxyConfig, str]] = {}
+        self._accounts: frozenset[Key] = frozenset()
+        self._renewal = datetime.min.replace(tzinfo=UTC)
+        self._alarm: asyncio.TimerHandle | None = None
 
     def command(self, pod: Pod, folder: Path) -> tuple[list[str], dict[str, str]]:
-        """Write a proxy's files and return how it is started."""
-        snapshot = replace(self.snapshot(), jwks=self._keys)
+        """Writes a new proxy's files; returns its command line and environment."""
+        snapshot = self._with_keys(self._snapshot())
         self._issue(snapshot)
         known = {(item.namespace, item.name): item for item in snapshot.pods}
         pod = known.get((pod.namespace, pod.name), pod)
         config = proxy_config(snapshot, pod)
-        process.prepare(folder, pod, config)
+        proxy_files.prepare(folder, pod, config)
         self._given[pod.namespace, pod.name] = config
         return process.command(folder), {}
 
-    def _issue(self, snapshot: Snapshot) -> None:
-        accounts = frozenset(
-            (pod.namespace, pod.service_account) for pod in snapshot.pods if pod.proxy != "none"
-        )
-        now = datetime.now(UTC)
-        if accounts == self._accounts and now < self._renewal:
-            return
-        trust_domain = snapshot.trust_domain
-        root = authority.load(self.authority_folder, now, trust_domain)
-        self._renewal = authority.issue(root, Path(snapshot.certificates), accounts, now)
-        self._accounts = accounts
-
-    async def _refresh_keys(self, snapshot: Snapshot) -> None:
-        """Fetch what RequestAuthentications need; an issuer that is slow holds nothing up."""
-        wanted = jwks.sources(snapshot)
-        self._keys = {url: keys for url, keys in self._keys.items() if url in wanted}
-        self._keys_due = {url: due for url, due in self._keys_due.items() if url in wanted}
-        now = datetime.now(UTC)
-        due = [url for url in wanted if self._keys_due.get(url, now) <= now]
-        if due and self._fetching is None:
-            self._fetching = asyncio.create_task(self._fetch_keys(due, snapshot))
-        if self._fetching is not None:
-            await asyncio.wait({self._fetching}, timeout=KEYS_PATIENCE)
-
-    async def _fetch_keys(self, due: list[str], snapshot: Snapshot) -> None:
-        try:
-            found, failed = await jwks.fetch(self.client, due, snapshot.services)
-        finally:
-            self._fetching = None
-        now = datetime.now(UTC)
-        self._keys |= found
-        self._keys_due |= dict.fromkeys(found, now + jwks.REFRESH)
-        self._keys_due |= dict.fromkeys(failed, now + jwks.RETRY)
-        self.changed()
-
-    def _set_alarm(self) -> None:
-        """Have the next push when a certificate or a set of keys is due."""
-        if self._alarm is not None:
-            self._alarm.cancel()
-        due = min([self._renewal, *self._keys_due.values()])
-        delay = max(1.0, (due - datetime.now(UTC)).total_seconds())
-        self._alarm = asyncio.get_running_loop().call_later(delay, self.changed)
-
     def warnings(self, resources: Sequence[Resource]) -> list[str]:
-        """What would happen in silence: patches of EnvoyFilters that match nothing, and TCP ports
+        """Returns warnings about patches of EnvoyFilters that match nothing, and about TCP ports
         that sidecars listen on for another Service."""
-        snapshot = replace(self.snapshot(), jwks=self._keys)
+        snapshot = self._with_keys(self._snapshot())
         return [
             resource.describe(problem.path, problem.reason)
             for resource in resources
@@ -146,15 +108,20 @@ class ControlPlane:
             )
         ]
 
+    def key_warnings(self, resources: Sequence[Resource]) -> list[str]:
+        """Returns a warning for each RequestAuthentication's key set that could not be fetched."""
+        policies = (item for item in resources if item.kind == "RequestAuthentication")
+        return list(self._keys.warnings(policies))
+
     async def push(self, snapshot: Snapshot, proxies: Mapping[Key, Proxy]) -> list[str]:
-        """Give each proxy what the snapshot makes of it; returns what Envoy refused.
+        """Gives each proxy its configuration; returns why Envoys refused theirs.
 
         A proxy that refuses keeps the configuration it had.
         """
         self._issue(snapshot)
-        await self._refresh_keys(snapshot)
+        await self._keys.refresh(snapshot, blocked_networks(self._operators()))
         self._set_alarm()
-        snapshot = replace(snapshot, jwks=dict(self._keys))
+        snapshot = self._with_keys(snapshot)
         for key in [key for key in self._given if key not in proxies]:
             self._given.pop(key)
             self._refused.pop(key, None)
@@ -164,8 +131,7 @@ class ControlPlane:
         for key, proxy in proxies.items():
             if key not in self._given:
                 continue
-            pod = pods.get(key, proxy.model)
-            config = proxy_config(snapshot, pod)
+            config = proxy_config(snapshot, pods.get(key, proxy.model))
             refused, reason = self._refused.get(key, (None, ""))
             if config == refused:
                 problems.append(reason)
@@ -176,22 +142,23 @@ class ControlPlane:
         return problems + [problem for problem in await asyncio.gather(*jobs) if problem]
 
     async def _push(self, key: Key, proxy: Proxy, config: ProxyConfig) -> str:
+        """Returns why Envoy refused the configuration; empty when it did not."""
         before = self._given[key]
         self._given[key] = config
         self._refused.pop(key, None)
         self.pending.add(key)
+        folder = proxy.proxy_folder
         try:
-            await asyncio.to_thread(
-                process.push, proxy.proxy_folder, proxy.model, config, running=proxy.proxy_running
-            )
-        except process.RejectedError as error:
+            if proxy.proxy_running:
+                await asyncio.to_thread(push, folder, proxy.model, config)
+            else:
+                await asyncio.to_thread(proxy_files.put_back, folder, config)
+        except RejectedError as error:
             self._given[key] = before
-            await asyncio.to_thread(
-                process.push, proxy.proxy_folder, proxy.model, before, running=False
-            )
+            await asyncio.to_thread(proxy_files.put_back, folder, before)
             reason = f"Envoy of pod {proxy.model.name} refused the configuration: {error}"
             self._refused[key] = (config, reason)
-            self.report(proxy.model, reason)
+            self._report(proxy.model, reason)
             return reason
         except (OSError, httpx.HTTPError):
             # It has ended or is ending; when it starts again it gets the newest configuration.
@@ -199,3 +166,26 @@ class ControlPlane:
         finally:
             self.pending.discard(key)
         return ""
+
+    def _with_keys(self, snapshot: Snapshot) -> Snapshot:
+        return replace(snapshot, jwks=dict(self._keys.keys))
+
+    def _issue(self, snapshot: Snapshot) -> None:
+        """Issues certificates when there are other service accounts, or renewal is due."""
+        accounts = frozenset(
+            (pod.namespace, pod.service_account) for pod in snapshot.pods if pod.proxy != "none"
+        )
+        now = datetime.now(UTC)
+        if accounts == self._accounts and now < self._renewal:
+            return
+        root = authority.load(self._authority_folder, now, snapshot.trust_domain)
+        self._renewal = authority.issue(root, Path(snapshot.certificates), accounts, now)
+        self._accounts = accounts
+
+    def _set_alarm(self) -> None:
+        """Asks for the next push when a certificate or a key set is due."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        due = min([self._renewal, *self._keys.next_due()])
+        delay = max(1.0, (due - datetime.now(UTC)).total_seconds())
+        self._alarm = asyncio.get_running_loop().call_later(delay, self._changed)

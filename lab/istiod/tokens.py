@@ -1,4 +1,4 @@
-"""JSON Web Tokens for the exercises, signed with a key that is made for each user of the lab.
+"""JSON Web Tokens for the exercises, signed with a key of each lab's own.
 
 The private key stays in the lab's state folder. A manifest in the repository has an empty key set,
 which `filled` replaces by the public half, so that no key is ever committed.
@@ -6,6 +6,7 @@ which `filled` replaces by the public half, so that no key is ever committed.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -14,10 +15,11 @@ from typing import Any
 
 import jwt
 import yaml
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from lab.files import write_atomically
+from lab.istiod.authority import private_pem
 
 ISSUER = "testing@secure.istio.io"
 """The issuer and the subject of Istio's own samples; the exercises use them too."""
@@ -31,7 +33,7 @@ class NoPlaceError(Exception):
 
 
 def key(folder: Path) -> rsa.RSAPrivateKey:
-    """The signing key that is kept in `folder`; made on first use, or when it is unreadable.
+    """Returns the signing key kept in `folder`; made on first use, or when it is unreadable.
 
     Raises OSError when the folder can't be written.
     """
@@ -45,12 +47,7 @@ def key(folder: Path) -> rsa.RSAPrivateKey:
     made = new_key()
     for one in (folder.parent, folder):
         one.mkdir(parents=True, exist_ok=True, mode=0o700)
-    pem = made.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    write_atomically(file, pem)
+    write_atomically(file, private_pem(made))
     return made
 
 
@@ -59,17 +56,15 @@ def new_key() -> rsa.RSAPrivateKey:
 
 
 def key_id(signer: rsa.RSAPrivateKey) -> str:
-    """A name for the key that follows from it."""
+    """Returns the key's name, a digest of its public half."""
     public = signer.public_key().public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
-    digest = hashes.Hash(hashes.SHA256())
-    digest.update(public)
-    return digest.finalize().hex()[:16]
+    return hashlib.sha256(public).hexdigest()[:16]
 
 
 def key_set(signer: rsa.RSAPrivateKey) -> str:
-    """The JSON Web Key Set with the public half, on one line."""
+    """Returns the JSON Web Key Set with the public half, on one line."""
     public = jwt.algorithms.RSAAlgorithm.to_jwk(signer.public_key(), as_dict=True)
     named = {**public, "kid": key_id(signer), "use": "sig", "alg": ALGORITHM}
     return json.dumps({"keys": [named]}, separators=(",", ":"))
@@ -84,24 +79,24 @@ def mint(
     audiences: Sequence[str] = (),
     lifetime: timedelta = LIFETIME,
     claims: Mapping[str, Any] | None = None,
-    named: str | None = None,
+    kid: str | None = None,
 ) -> str:
-    """A signed token. `named` is the key it says it is signed with; the signer's own by default."""
-    said: dict[str, Any] = {
+    """Returns a signed token. `kid` names the key in its header; by default the signer."""
+    payload: dict[str, Any] = {
         "iss": issuer,
         "sub": subject,
         "iat": int(now.timestamp()),
         "exp": int((now + lifetime).timestamp()),
     }
     if audiences:
-        said["aud"] = audiences[0] if len(audiences) == 1 else list(audiences)
-    said.update(claims or {})
-    headers = {"kid": named or key_id(signer)}
-    return jwt.encode(said, signer, algorithm=ALGORITHM, headers=headers)
+        payload["aud"] = audiences[0] if len(audiences) == 1 else list(audiences)
+    payload.update(claims or {})
+    headers = {"kid": kid or key_id(signer)}
+    return jwt.encode(payload, signer, algorithm=ALGORITHM, headers=headers)
 
 
 def filled(manifest: str, keys: str) -> str:
-    """A manifest with every empty `jwks` of a RequestAuthentication replaced; the rest stays.
+    """Returns a manifest with the empty `jwks` of RequestAuthentications replaced; the rest stays.
 
     Raises NoPlaceError when there is none, yaml.YAMLError when it can't be read.
     """

@@ -1,4 +1,4 @@
-"""Who calls whom, from the statistics that each caller's proxy keeps about its clusters."""
+"""The calls between workloads, from the statistics of each caller's proxy about its clusters."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STATS = (
 _NAME = re.compile(r"^(cluster|http)\.(.+?);?\.((?:up|down)stream_\w+|ssl\.handshake)$")
 
 Bins = Counter[tuple[float, float]]
-"""How often a latency was in a bin, by its lower bound and its width in milliseconds."""
+"""Numbers of latencies by the lower bound and the width of their bin, in milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Edge:
 
     @property
     def calls(self) -> int:
-        """Requests, or connections where there are no requests to see."""
+        """Requests, or connections where there are no requests."""
         return self.requests or self.connections
 
     @property
@@ -51,7 +51,7 @@ class Edge:
         return 1 - self.errors / self.requests if self.requests else None
 
     def latency(self, quantile: float) -> float | None:
-        """A quantile (0 to 1) of the time to the complete answer, in milliseconds."""
+        """Returns a quantile (0 to 1) of the time to the complete answer, in milliseconds."""
         total = sum(self.latencies.values())
         if not total:
             return None
@@ -72,7 +72,7 @@ def key(edge: Edge) -> Key:
 
 
 def workload(labels: Mapping[str, str], name: str, namespace: str) -> str:
-    """The name of a caller: its app, with the namespace unless that is `default`."""
+    """Returns the name of a caller: its app, with the namespace unless that is `default`."""
     app = labels.get("service.istio.io/canonical-name") or labels.get("app") or name
     return app if namespace == "default" else f"{app}.{namespace}"
 
@@ -87,7 +87,7 @@ def _destination(cluster: str) -> tuple[str, int]:
 
 
 def edges(source: str, stats: Mapping[str, Any], *, gateway: bool) -> list[Edge]:
-    """The edges from one proxy's `/stats?format=json&histogram_buckets=detailed`."""
+    """Returns the edges in one proxy's `/stats?format=json&histogram_buckets=detailed`."""
     found: dict[Key, dict[str, Any]] = {}
     for name, value in _values(stats):
         match = _NAME.match(name)
@@ -133,7 +133,7 @@ def _values(stats: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
 
 
 def merged(found: Iterable[Edge]) -> list[Edge]:
-    """The same edge from several pods is one; the gateway's side of the world comes first."""
+    """Adds up the same edge of several pods; calls from outside come first."""
     result: dict[Key, Edge] = {}
     for edge in found:
         other = result.get(key(edge))
@@ -156,7 +156,7 @@ def _sum(one: Edge, other: Edge) -> Edge:
 
 
 def rates(before: Iterable[Edge], after: Iterable[Edge], seconds: float) -> dict[Key, float]:
-    """Calls a second of each edge between two looks."""
+    """Returns the calls a second of each edge between two times."""
     earlier = {key(edge): edge.calls for edge in before}
     return {
         # Never negative: a proxy that has restarted counts from zero.
@@ -166,7 +166,7 @@ def rates(before: Iterable[Edge], after: Iterable[Edge], seconds: float) -> dict
 
 
 def as_json(found: Iterable[Edge], rate: Mapping[Key, float]) -> list[dict[str, Any]]:
-    """For `-o json`: latencies in milliseconds, the rate in calls a second."""
+    """Returns the edges for `-o json`: latencies in milliseconds, the rate in calls a second."""
     return [
         {
             "source": edge.source,
@@ -192,7 +192,7 @@ HEADER = (
 
 
 def rows(found: Iterable[Edge], rate: Mapping[Key, float]) -> list[list[str]]:
-    """The cells of the terminal's table."""
+    """Returns the cells of the terminal's table."""
     return [
         [
             edge.source,

@@ -1,4 +1,4 @@
-"""The picture of who calls whom, as SVG."""
+"""The graph of calls as SVG."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ text { font: 14px system-ui, sans-serif; fill: #1f2933; }
 
 
 def picture(found: Sequence[Edge], rate: Mapping[Key, float]) -> str:
-    """Workloads as boxes from left to right, an arrow for each edge with what it carries."""
+    """Returns workloads as boxes from left to right, with an arrow and a label for each edge."""
     places = _places(found)
     height = max((y for _, y in places.values()), default=0) + _HEIGHT + 2 * _MARGIN
     width = max((x for x, _ in places.values()), default=0) + _WIDTH + 2 * _MARGIN
@@ -36,7 +36,7 @@ def picture(found: Sequence[Edge], rate: Mapping[Key, float]) -> str:
 
 
 def _places(found: Sequence[Edge]) -> dict[str, tuple[int, int]]:
-    """Where each box is: a column is one call further from the start than the one before."""
+    """Returns the place of each box: each column is one call further from the start."""
     nodes = list(dict.fromkeys(name for edge in found for name in (edge.source, edge.destination)))
     depth = dict.fromkeys(nodes, 0)
     for _ in nodes:  # As often as the longest path may be; a circle just stops.

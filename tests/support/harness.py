@@ -23,8 +23,9 @@ import httpx
 
 from lab import names
 from lab.envoy import translate
-from lab.istiod import authority
+from lab.istiod import authority, proxy_files
 from lab.istiod import process as envoy
+from lab.istiod.push import push
 from lab.manifests import load
 from lab.model import Pod, PortProtocol, Service, ServicePort, Snapshot
 from lab.resources.resource import Resource, Source
@@ -107,6 +108,32 @@ class Handler(BaseHTTPRequestHandler):
         """Tests read `received`."""
 
 
+@dataclass(frozen=True)
+class Admin:
+    """A proxy's admin interface."""
+
+    url: str
+
+    def get(self, path: str, **params: str) -> str:
+        """The text of an admin page."""
+        answer = httpx.get(f"{self.url}{path}", params=params, timeout=5.0)
+        answer.raise_for_status()
+        return answer.text
+
+    def ready(self) -> bool:
+        """Whether the proxy has its first configuration and serves."""
+        try:
+            return httpx.get(f"{self.url}/ready", timeout=5.0).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def stats(self, pattern: str) -> dict[str, int]:
+        """Counters and gauges whose name matches a regular expression."""
+        lines = self.get("/stats", filter=pattern).splitlines()
+        pairs = (line.rsplit(": ", 1) for line in lines if ": " in line)
+        return {name: int(value) for name, value in pairs if value.isdecimal()}
+
+
 @dataclass
 class Running:
     """A pod of the test mesh with its server and, if it has one, its proxy."""
@@ -122,8 +149,8 @@ class Running:
         return (self.folder / "envoy.log").read_text()
 
     @property
-    def admin(self) -> envoy.Admin:
-        return envoy.Admin(envoy.admin_url(self.pod))
+    def admin(self) -> Admin:
+        return Admin(envoy.admin_url(self.pod))
 
 
 @dataclass
@@ -228,7 +255,7 @@ class Mesh:
             if only and running.pod.name not in only:
                 continue
             config = translate.proxy_config(self.snapshot(), running.pod)
-            envoy.prepare(running.folder, running.pod, config)
+            proxy_files.prepare(running.folder, running.pod, config)
             log = (running.folder / "envoy.log").open("ab")
             running.process = subprocess.Popen(
                 envoy.command(running.folder), cwd=running.folder, stdout=log, stderr=log
@@ -253,7 +280,7 @@ class Mesh:
         for running in self.pods.values():
             if running.process is not None:
                 config = translate.proxy_config(snapshot, running.pod)
-                envoy.push(running.folder, running.pod, config)
+                push(running.folder, running.pod, config)
 
     def set_ready(self, name: str, ready: bool) -> None:
         running = self.pods[name]

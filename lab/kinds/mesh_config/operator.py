@@ -6,6 +6,7 @@ A cluster has no such kind since Istio 1.24; the lab reads the file in istioctl'
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import ip_network
 from typing import Any, Literal
 
 from lab.kinds.mesh_config import checks as mesh_config
@@ -80,10 +81,16 @@ PILOT_ENVIRONMENT = ("BLOCKED_CIDRS_IN_JWKS_URIS",)
 
 def _known(environment: dict[str, object]) -> Iterator[Problem]:
     known = ", ".join(PILOT_ENVIRONMENT)
-    for name in environment:
+    for name, value in environment.items():
         if name not in PILOT_ENVIRONMENT:
             reason = f"not supported by the lab: of istiod's variables it knows {known}"
             yield Problem((name,), reason)
+            continue
+        for network in filter(None, str(value).split(",")):
+            try:
+                ip_network(network.strip(), strict=False)
+            except ValueError as error:
+                yield Problem((name,), str(error))
 
 
 CHECKS = (

@@ -280,3 +280,18 @@ def test_status_and_events(lab: Lab) -> None:
     assert "Scheduled" in lab.ok("get", "events")
     described = lab.ok("describe", "pod", "curl")
     assert "Started container istio-proxy" in described
+
+
+def test_keys_that_can_not_be_fetched_are_a_warning(lab: Lab) -> None:
+    policy = (
+        "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: keyless}\n"
+        "spec:\n  selector: {matchLabels: {app: curl}}\n"
+        "  jwtRules: [{issuer: a@b, jwksUri: 'https://127.0.0.1:9/keys'}]\n"
+    )
+    applied = lab.run("apply", "-f", "-", stdin=policy)
+    reason = "spec.jwtRules[0].jwksUri: keys not fetched: https://127.0.0.1:9/keys: "
+    assert applied.status == 0
+    assert applied.err.startswith(f"Warning: -:6: RequestAuthentication keyless: {reason}")
+    assert reason in lab.ok("status").partition("Warning     ")[2]
+    lab.ok("delete", "requestauthentication", "keyless")
+    assert "Warning" not in lab.ok("status")

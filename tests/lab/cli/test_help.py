@@ -15,8 +15,6 @@ from lab.cli import app as application
 from lab.cli import main
 from tests.support.lab import COMMAND
 
-application._mount_exercises([])
-
 
 def _paths(command: object, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """The words of every command that does something."""
@@ -39,6 +37,12 @@ def test_the_verbs_are_kubectls_and_the_labs_own() -> None:
         *("label", "annotate", "port-forward", "token", "proxy-config", "graph", "route"),
         *("rollout", "scale", "wait", "create", "kube-inject", "exercise", "install"),
     }
+
+
+def test_a_command_is_in_the_file_of_its_name() -> None:
+    together = {"install": "apply", "annotate": "label"}
+    for name, command in application.COMMANDS.items():
+        assert command.__module__ == f"lab.cli.{together.get(name, name).replace('-', '_')}"
 
 
 @pytest.mark.parametrize("words", EVERY, ids=" ".join)

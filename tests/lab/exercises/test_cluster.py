@@ -17,14 +17,15 @@ import pytest
 from lab.cli import main
 from lab.exercises import load
 from lab.exercises.format import Expect
-from lab.exercises.narrate import Silence
-from lab.exercises.runner import Change, Result, Runner, StepResult
+from lab.exercises.result import Result, StepResult
+from lab.exercises.runner import Runner
+from lab.exercises.steps import Change
 from lab.exercises.target import Command, CommandError, KubectlTarget
 from tests.support.cluster import Cluster, exercise, running
+from tests.support.lab import COMMAND
 from tests.support.repository import ISTIO, LESSONS, ROOT
+from tests.support.silence import Silence
 from tests.support.wait import wait
-
-CLI = "from lab.cli.exercise import app; app(prog_name='guestbook exercise')"
 
 
 @pytest.fixture
@@ -288,7 +289,7 @@ def _guestbook(argv: list[str]) -> int:
 
 def cli(cluster: Cluster, folder: Path, *argv: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", CLI, *argv, "--target", "kubectl", "--ingress", cluster.url],
+        [*COMMAND, "exercise", *argv, "--target", "kubectl", "--ingress", cluster.url],
         cwd=folder,
         env={**cluster.environment, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,

@@ -10,7 +10,8 @@ import jsonschema
 import pytest
 import yaml
 
-from lab.exercises import load, mutate, schema
+from lab.exercises import load, schema
+from lab.exercises.counterproof import mutated
 from lab.exercises.format import Exercise
 from lab.exercises.statistics import MISS
 from tests.support.repository import ISTIO, LESSONS, ROOT
@@ -50,7 +51,7 @@ def test_every_counterproof_changes_a_manifest_the_exercise_applies(lesson: load
     applied |= {word for s in lesson.exercise.steps for word in (s.command or "").split()}
     for proof in lesson.exercise.counterproof:
         assert proof.file in applied
-        assert mutate.mutated(lesson, proof)
+        assert mutated(lesson, proof)
 
 
 def test_all_shares_together_fail_a_correct_system_less_than_once_in_a_million_runs() -> None:
@@ -92,7 +93,7 @@ def write(folder: Path, text: str) -> None:
         ({"steps": [{"step": "one", "send": {"url": "ui"}}]}, "url is a path"),
         ({"steps": [{"step": "one", "send": {"from": "curl", "url": "/"}}]}, "whole URL"),
         ({"steps": [{"step": "one", "send": {"url": "/", "tcp": "a:1"}}]}, "exactly one of"),
-        ({"steps": [{"step": "one", "within": "5"}]}, "no duration"),
+        ({"steps": [{"step": "one", "within": "5"}]}, "not a duration"),
         ({"steps": [{"step": "one", "expect": {"answer": {"status": 200}}}]}, "something to send"),
         ({"steps": [{"step": "one", "command": "rm -r /"}]}, "kubectl, istioctl or guestbook"),
         ({"counterproof": []}, "at least 1 item"),

@@ -18,7 +18,8 @@ from lab.exercises import load
 from lab.exercises.counterproof import obstacle, run_changed, shortcoming
 from lab.exercises.format import CounterProof
 from lab.exercises.narrate import Transcript
-from lab.exercises.runner import Result, Runner
+from lab.exercises.result import Result
+from lab.exercises.runner import Runner
 from lab.exercises.target import LabTarget
 from tests.support.lab import COMMAND, Lab, picture
 from tests.support.repository import ISTIO, LESSONS, ROOT

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from lab import versions as lab_versions
-from lab.cli.lifecycle import MESH_BASELINE
+from lab.cli.up import MESH_BASELINE
 from lab.exercises import load
 from tests.support.fields import ENTRIES
 from tests.support.repository import ISTIO, LESSONS, ROOT

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from lab.cluster import offline
 from lab.envoy import translate
-from lab.istiod import authority, process
+from lab.istiod import authority, proxy_files
+from lab.istiod.push import validate
 from lab.manifests import load
 from lab.model import Pod, ProxyConfig, Snapshot
 from tests.support import sample
@@ -81,8 +82,8 @@ def refusals(snapshot: Snapshot, pods: Iterable[Pod], folder: Path) -> list[str]
     for pod in pods:
         config = translate.proxy_config(snapshot, pod)
         place = folder / pod.name
-        process.prepare(place, pod, config)
-        if (reason := process.validate(place)) is not None:
+        proxy_files.prepare(place, pod, config)
+        if (reason := validate(place)) is not None:
             found.append(f"{pod.name}: {reason}")
     return found
 
@@ -125,8 +126,8 @@ def test_a_refusal_would_be_seen(certificates: Path, tmp_path: Path) -> None:
     pod = proxies(snapshot)[0]
     config = translate.proxy_config(snapshot, pod)
     config.clusters[0]["lb_policy"] = "NONE_SUCH"
-    process.prepare(tmp_path, pod, config)
-    assert "NONE_SUCH" in str(process.validate(tmp_path))
+    proxy_files.prepare(tmp_path, pod, config)
+    assert "NONE_SUCH" in str(validate(tmp_path))
 
 
 # --- any resource ---------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What a proxy was given, from its own config dump, in the columns of `istioctl proxy-config`."""
+"""The columns of `istioctl proxy-config`, from the config dump of a proxy."""
 
 from __future__ import annotations
 
@@ -16,16 +16,27 @@ Rows = list[list[str]]
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What the user wants to see; an empty field is no restriction."""
+    """The resources to show; an empty field is no restriction."""
 
     port: int = 0
     fqdn: str = ""
     name: str = ""
 
+    def has_name(self, item: Json) -> bool:
+        return self.name in ("", item.get("name"))
+
+    def has_cluster(self, item: Json) -> bool:
+        _, port, _, host = _parts(item["name"])
+        return (
+            self.has_name(item)
+            and self.fqdn in ("", host)
+            and (not self.port or str(self.port) == port)
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One kind of resource: the admin page it is on, its columns, and how to get them."""
+    """One kind of resource: its admin page, its columns and the functions that fill them."""
 
     page: str
     header: tuple[str, ...]
@@ -34,24 +45,24 @@ class Table:
     rows: Callable[[list[Json]], Rows]
 
 
-def _configs(dump: Json, kind: str) -> Json:
+def _configs(dump: Json, kind: str, *groups: str) -> Iterator[Json]:
+    """Yields the items in some groups of one part of a config dump."""
     wanted = f"type.googleapis.com/envoy.admin.v3.{kind}"
-    return next((item for item in dump.get("configs", []) if item.get("@type") == wanted), {})
+    for part in dump.get("configs", []):
+        if part.get("@type") == wanted:
+            yield from (item for group in groups for item in part.get(group, []))
 
 
 # --- listeners ------------------------------------------------------------------------------------
 
 
 def listeners(dump: Json, wanted: Filter) -> list[Json]:
-    found = [
-        item["active_state"]["listener"]
-        for item in _configs(dump, "ListenersConfigDump").get("dynamic_listeners", [])
-        if "active_state" in item
-    ]
+    states = _configs(dump, "ListenersConfigDump", "dynamic_listeners")
+    found = (item["active_state"]["listener"] for item in states if "active_state" in item)
     return [
         listener
         for listener in found
-        if (not wanted.name or listener["name"] == wanted.name)
+        if wanted.has_name(listener)
         and (not wanted.port or wanted.port in {port for _, port in _addresses(listener)})
     ]
 
@@ -64,16 +75,15 @@ def _addresses(listener: Json) -> Iterator[tuple[str, int]]:
 
 
 def listener_rows(items: list[Json]) -> Rows:
-    rows = []
+    rows: Rows = []
     for listener in items:
         places = list(_addresses(listener))
         address = ",".join(dict.fromkeys(where for where, _ in places)) or listener["name"]
         ports = ",".join(str(port) for port in dict.fromkeys(port for _, port in places)) or "-"
         default = listener.get("default_filter_chain")
         chains = [*listener.get("filter_chains", []), *([default] if default else [])]
-        lines = [[_match(chain), _destination(chain)] for chain in chains]
-        for match, destination in dict.fromkeys((one, other) for one, other in lines):
-            rows.append([address, ports, match, destination])
+        lines = dict.fromkeys((_match(chain), _destination(chain)) for chain in chains)
+        rows += [[address, ports, match, destination] for match, destination in lines]
     return rows
 
 
@@ -103,51 +113,34 @@ def _destination(chain: Json) -> str:
         if "cluster" in config:
             return f"Cluster: {config['cluster']}"
         if "weighted_clusters" in config:
-            return f"Cluster: {_weighted(config['weighted_clusters'])}"
+            weighted = config["weighted_clusters"]["clusters"]
+            parts = (f"{one['name']}={one.get('weight', 0)}" for one in weighted)
+            return f"Cluster: {', '.join(parts)}"
     return "Non-HTTP/Non-TCP"
-
-
-def _weighted(weighted: Json) -> str:
-    parts = (f"{one['name']}={one.get('weight', 0)}" for one in weighted["clusters"])
-    return ", ".join(parts)
 
 
 # --- clusters and endpoints -----------------------------------------------------------------------
 
 
 def clusters(dump: Json, wanted: Filter) -> list[Json]:
-    config = _configs(dump, "ClustersConfigDump")
-    found = [
-        item["cluster"]
-        for group in ("static_clusters", "dynamic_active_clusters")
-        for item in config.get(group, [])
-    ]
-    chosen = (cluster for cluster in found if _wanted_cluster(cluster["name"], wanted))
+    items = _configs(dump, "ClustersConfigDump", "static_clusters", "dynamic_active_clusters")
+    found = (item["cluster"] for item in items)
+    chosen = filter(wanted.has_cluster, found)
     return sorted(chosen, key=lambda cluster: _parts(cluster["name"])[::-1])
 
 
 def _parts(name: str) -> tuple[str, str, str, str]:
-    """Direction, port, subset and host in `outbound|80|v1|ui.default.svc.cluster.local`."""
+    """Returns direction, port, subset and host of `outbound|80|v1|ui.default.svc.cluster.local`."""
     parts = name.split("|")
     if len(parts) == 4:
         return parts[0], parts[1], parts[2], parts[3]
     return "", "", "", name
 
 
-def _wanted_cluster(name: str, wanted: Filter) -> bool:
-    _, port, _, host = _parts(name)
-    return (
-        (not wanted.name or wanted.name == name)
-        and (not wanted.fqdn or wanted.fqdn == host)
-        and (not wanted.port or str(wanted.port) == port)
-    )
-
-
 def cluster_rows(items: list[Json]) -> Rows:
     rows = []
     for cluster in items:
         direction, port, subset, host = _parts(cluster["name"])
-        istio = cluster.get("metadata", {}).get("filter_metadata", {}).get("istio", {})
         rows.append(
             [
                 host,
@@ -155,24 +148,21 @@ def cluster_rows(items: list[Json]) -> Rows:
                 subset or "-",
                 direction or "-",
                 cluster.get("type") or cluster.get("cluster_type", {}).get("name", "STATIC"),
-                _owner(istio.get("config", "")),
+                _owner(cluster),
             ]
         )
     return rows
 
 
-def _owner(config: str) -> str:
-    """`ui.default` for `/apis/.../namespaces/default/virtual-service/ui`."""
-    parts = config.strip("/").split("/")
+def _owner(item: Json) -> str:
+    """Returns `ui.default` for `/apis/.../namespaces/default/virtual-service/ui`."""
+    istio = item.get("metadata", {}).get("filter_metadata", {}).get("istio", {})
+    parts = istio.get("config", "").strip("/").split("/")
     return f"{parts[-1]}.{parts[-3]}" if len(parts) >= 3 else ""
 
 
 def endpoints(dump: Json, wanted: Filter) -> list[Json]:
-    return [
-        status
-        for status in dump.get("cluster_statuses", [])
-        if _wanted_cluster(status["name"], wanted)
-    ]
+    return list(filter(wanted.has_cluster, dump.get("cluster_statuses", [])))
 
 
 def endpoint_rows(items: list[Json]) -> Rows:
@@ -185,14 +175,9 @@ def endpoint_rows(items: list[Json]) -> Rows:
             if "envoy_internal_address" in address:
                 place = f"envoy://{address['envoy_internal_address']['server_listener_name']}"
             health = host.get("health_status", {})
-            failed = bool(health.get("failed_outlier_check"))
+            outlier = "FAILED" if health.get("failed_outlier_check") else "OK"
             rows.append(
-                [
-                    place,
-                    health.get("eds_health_status", "HEALTHY"),
-                    "FAILED" if failed else "OK",
-                    status["name"],
-                ]
+                [place, health.get("eds_health_status", "HEALTHY"), outlier, status["name"]]
             )
     return sorted(rows, key=lambda row: (row[3], row[0]))
 
@@ -201,31 +186,24 @@ def endpoint_rows(items: list[Json]) -> Rows:
 
 
 def routes(dump: Json, wanted: Filter) -> list[Json]:
-    config = _configs(dump, "RoutesConfigDump")
-    found = [
-        item["route_config"]
-        for group in ("dynamic_route_configs", "static_route_configs")
-        for item in config.get(group, [])
-    ]
-    named = (one for one in found if not wanted.name or one.get("name") == wanted.name)
-    return sorted(named, key=lambda one: str(one.get("name", "")))
+    items = _configs(dump, "RoutesConfigDump", "dynamic_route_configs", "static_route_configs")
+    found = filter(wanted.has_name, (item["route_config"] for item in items))
+    return sorted(found, key=lambda one: str(one.get("name", "")))
 
 
 def route_rows(items: list[Json]) -> Rows:
-    rows: Rows = []
+    rows: dict[tuple[str, ...], None] = {}
     for configuration in items:
         for host in configuration.get("virtual_hosts", []):
             domains = host.get("domains", [])
             shown = ", ".join(domains[:2])
             if len(domains) > 2:
                 shown += f" + {len(domains) - 2} more..."
-            lines = host.get("routes") or [{}]
-            for route in lines:
-                istio = route.get("metadata", {}).get("filter_metadata", {}).get("istio", {})
+            for route in host.get("routes") or [{}]:
                 match = _route_match(route) if route else "404"
-                name, owner = configuration.get("name", ""), _owner(istio.get("config", ""))
-                rows.append([name, host["name"], shown, match, owner])
-    return [list(row) for row in dict.fromkeys(tuple(row) for row in rows)]
+                name = configuration.get("name", "")
+                rows[name, host["name"], shown, match, _owner(route)] = None
+    return list(map(list, rows))
 
 
 def _route_match(route: Json) -> str:
@@ -246,17 +224,15 @@ def _route_match(route: Json) -> str:
 
 
 def secrets(dump: Json, wanted: Filter) -> list[Json]:
-    config = _configs(dump, "SecretsConfigDump")
     found = [
         {**item, "state": state}
-        for group, state in (
-            ("dynamic_active_secrets", "ACTIVE"),
-            ("static_secrets", "ACTIVE"),
-            ("dynamic_warming_secrets", "WARMING"),
+        for state, groups in (
+            ("ACTIVE", ("dynamic_active_secrets", "static_secrets")),
+            ("WARMING", ("dynamic_warming_secrets",)),
         )
-        for item in config.get(group, [])
+        for item in _configs(dump, "SecretsConfigDump", *groups)
     ]
-    return [item for item in found if not wanted.name or item.get("name") == wanted.name]
+    return list(filter(wanted.has_name, found))
 
 
 def secret_rows(items: list[Json]) -> Rows:
@@ -272,16 +248,13 @@ def secret_rows(items: list[Json]) -> Rows:
     return rows
 
 
-def certificate_pem(source: Json) -> bytes:
-    """The text in Envoy's DataSource, which a config dump has as base64."""
-    if "inline_bytes" in source:
-        return base64.b64decode(source["inline_bytes"])
-    return str(source.get("inline_string", "")).encode()
-
-
 def _certificate(source: Json) -> list[str]:
+    """Returns the cells of Envoy's DataSource, whose text a config dump has as base64."""
+    text = source.get("inline_string", "").encode()
+    if "inline_bytes" in source:
+        text = base64.b64decode(source["inline_bytes"])
     try:
-        found = x509.load_pem_x509_certificate(certificate_pem(source))
+        found = x509.load_pem_x509_certificate(text)
     except ValueError:
         return ["false", "-", "-", "-"]
     now = datetime.now(UTC)
@@ -314,27 +287,22 @@ TABLES: dict[str, Table] = {
     "secret": Table(
         _DUMP,
         (
-            "RESOURCE NAME",
-            "TYPE",
-            "STATUS",
-            "VALID CERT",
-            "SERIAL NUMBER",
-            "NOT AFTER",
-            "NOT BEFORE",
+            *("RESOURCE NAME", "TYPE", "STATUS", "VALID CERT"),
+            *("SERIAL NUMBER", "NOT AFTER", "NOT BEFORE"),
         ),
         secrets,
         secret_rows,
     ),
 }
-ALIASES = {
-    "listener": "listeners",
-    "l": "listeners",
-    "route": "routes",
-    "r": "routes",
-    "cluster": "clusters",
-    "c": "clusters",
-    "endpoint": "endpoints",
-    "ep": "endpoints",
-    "secrets": "secret",
-    "s": "secret",
+_ALIASES = {
+    "listeners": ("listener", "l"),
+    "routes": ("route", "r"),
+    "clusters": ("cluster", "c"),
+    "endpoints": ("endpoint", "ep"),
+    "secret": ("secrets", "s"),
 }
+
+
+def named(word: str) -> str:
+    """Returns the name in TABLES of an alias; any other word stays."""
+    return next((kind for kind, aliases in _ALIASES.items() if word in aliases), word)

@@ -1,0 +1,56 @@
+"""apply and install."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lab.cli.client import FailureError
+from lab.cli.context import Files, Kustomize, Namespace, asked_namespace, client
+from lab.cli.manifests import Texts, texts
+from lab.cli.output import warn, write
+
+
+def apply(
+    context: typer.Context,
+    filename: Files = None,
+    kustomize: Kustomize = None,
+    namespace_: Namespace = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the manifests and change nothing.")
+    ] = False,
+) -> None:
+    """Create or change objects from manifests.
+
+    All manifests are checked first: when one has a problem, nothing is changed.
+
+    Examples:
+      guestbook apply -f istio/05-retries/virtual-service.yaml
+      guestbook apply -k k8s/base
+      cat pod.yaml | guestbook apply -f -
+    """
+    _apply(context, texts(filename, kustomize), asked_namespace(context, namespace_), dry_run)
+
+
+def install(context: typer.Context, filename: Files = None) -> None:
+    """Set the mesh's configuration, as `istioctl install -f` does with an IstioOperator.
+
+    Example:
+      guestbook install -f istio/install/istio.yaml
+    """
+    _apply(context, texts(filename), None)
+
+
+def _apply(
+    context: typer.Context, files: Texts, namespace: str | None, dry_run: bool = False
+) -> None:
+    answer = client(context).call("apply", files=files, namespace=namespace, dry_run=dry_run)
+    if not answer["results"]:
+        raise FailureError("no objects passed to apply")
+    for line in answer["warnings"]:
+        warn(line)
+    for reference, verb in answer["results"]:
+        write(f"{reference} {verb}")
+    if rejected := answer.get("rejected"):
+        raise FailureError(*rejected)

@@ -1,0 +1,66 @@
+"""Words that name objects (`pods a b`, `deploy/ui`), and the pods behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from lab.cli.client import Client, FailureError
+from lab.cli.output import reference
+
+
+def split(words: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Returns `pods a b`, `pod/a deploy/b` or `pods,svc` as kinds with their names."""
+    if words and all("/" in word for word in words):
+        grouped: dict[str, list[str]] = {}
+        for word in words:
+            kind, _, name = word.partition("/")
+            grouped.setdefault(kind, []).append(name)
+        return list(grouped.items())
+    return [(words[0], list(words[1:]))] if words else []
+
+
+def each(words: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yields the kind and the name of each object."""
+    for kind, names in split(words):
+        for name in names:
+            yield kind, name
+
+
+def full(lab: Client, kind: str, namespace: str, name: str) -> str:
+    """Returns `deployment.apps/ui` for `deploy` and `ui`."""
+    answer = lab.call("objects", kinds=[kind], namespace=namespace, names=[name])
+    return reference(answer["items"][0])
+
+
+def require_names(names: Sequence[str], selector: str, every: bool) -> None:
+    """Raises FailureError when it takes a name, a selector or --all to say which objects."""
+    if not names and not selector and not every:
+        raise FailureError("resource(s) were provided, but no name: use -l or --all")
+
+
+def chosen_pods(lab: Client, namespace: str, target: str, labels: str = "") -> list[dict[str, Any]]:
+    """Returns the pods behind `NAME`, `pod/NAME`, `deploy/NAME`, `svc/NAME` or a selector.
+
+    Ready ones come first. Raises FailureError when the named object isn't there.
+    """
+    kind, _, name = target.rpartition("/")
+    if kind and kind not in ("pod", "pods", "po"):
+        owner = lab.call("objects", kinds=[kind], namespace=namespace, names=[name])
+        spec = owner["items"][0]["spec"]
+        selector = spec["selector"].get("matchLabels", spec["selector"])
+        labels = ",".join(f"{key}={value}" for key, value in selector.items())
+        name = ""
+    found: list[dict[str, Any]] = lab.call(
+        "objects",
+        kinds=["pods"],
+        namespace=namespace,
+        names=[name] if name else [],
+        selector=labels,
+    )["items"]
+    return sorted(found, key=lambda pod: (not _serves(pod), pod["metadata"]["name"]))
+
+
+def _serves(pod: dict[str, Any]) -> bool:
+    ready = [c for c in pod["status"]["conditions"] if c["type"] == "Ready"]
+    return ready[0]["status"] == "True" and "deletionTimestamp" not in pod["metadata"]

@@ -1,0 +1,185 @@
+"""up: a lab that runs until Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lab.cli.client import FailureError
+from lab.cli.context import client, settings
+from lab.cli.manifests import errors
+from lab.cli.output import short_path, write_now
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from lab.cluster.running import Cluster, Mesh
+    from lab.cluster.state import State
+
+PLAIN_ENVIRONMENT = "GUESTBOOK_NO_MESH"
+
+BASELINE = ("k8s/base",)
+"""Manifests that a new lab applies."""
+
+MESH_BASELINE = (
+    "istio/install/istio.yaml",
+    "istio/02-ingress/gateway.yaml",
+    "istio/02-ingress/virtual-service.yaml",
+)
+"""Manifests that a new lab with a mesh applies as well."""
+MESH_PODS = 9
+"""The number of pods that makes, each with an Envoy."""
+
+
+def up(
+    context: typer.Context,
+    port: Annotated[
+        int,
+        typer.Option(
+            help="Port of the ingress on localhost; 0 takes a free one.", min=0, max=65535
+        ),
+    ] = 8080,
+    filename: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--filename", "-f", help="Manifests that a new lab applies instead of its own."
+        ),
+    ] = None,
+    mesh: Annotated[
+        bool, typer.Option("--mesh/--plain", help="With or without an Envoy beside each pod.")
+    ] = True,
+    embedded: Annotated[
+        bool,
+        typer.Option(
+            "--embedded", help="Use SQLite and the embedded Redis even where servers are installed."
+        ),
+    ] = False,
+) -> None:
+    """Start the lab here and keep it running until Ctrl-C.
+
+    The first start applies k8s/base and Istio's baseline; later ones restore
+    what was applied last. DATABASE_URL and REDIS_HOST in the environment
+    select your own servers.
+
+    Examples:
+      guestbook up
+      guestbook up --port 0
+      DATABASE_URL=mysql+pymysql://me:secret@db/guestbook guestbook up
+    """
+    import asyncio
+
+    from lab.cluster import supervisor
+    from lab.cluster.addresses import NoAddressesError
+    from lab.cluster.state import AlreadyRunningError, State, locked, repository
+    from lab.standins import EMBEDDED
+
+    if embedded:
+        os.environ[EMBEDDED] = "1"
+    state = State(settings(context).state_folder())
+    root = repository()
+    reason = _why_no_mesh(mesh)
+    if reason:
+        write_now(reason)
+    else:
+        _require_watches()
+    plan = supervisor.Plan(
+        state=state,
+        port=port,
+        baseline=tuple(map(Path, filename or ())) or _existing(root, BASELINE),
+        mesh_baseline=() if filename else _existing(root, MESH_BASELINE),
+        mesh=None if reason else lambda cluster: _control_plane(state, cluster),
+        no_mesh_reason=reason,
+    )
+    try:
+        with errors(), locked(state), _bar() as bar:
+            task = bar.add_task("Pods ready", total=None)
+
+            def progress(ready: int, wanted: int) -> None:
+                bar.update(task, completed=ready, total=wanted)
+
+            def ready(cluster: Cluster) -> None:
+                bar.stop()
+                write_now(f"The guestbook is ready: {supervisor.address(cluster)}")
+                write_now(
+                    "Ctrl-C stops it. In another terminal: guestbook get pods, guestbook --help"
+                )
+
+            write_now(f"Starting the lab in {short_path(state.folder)}")
+            asyncio.run(supervisor.run(plan, os.environ, write_now, progress, ready))
+    except AlreadyRunningError as error:
+        raise FailureError(*_already(context, str(error))) from None
+    except supervisor.PortTakenError as error:
+        raise FailureError(f"{error}; choose another with --port") from None
+    except NoAddressesError as error:
+        raise FailureError(str(error)) from None
+    write_now("Stopped")
+
+
+def _why_no_mesh(wanted: bool) -> str:
+    """Returns why the lab has no mesh; empty when it has one."""
+    if not wanted or os.environ.get(PLAIN_ENVIRONMENT):
+        return "Without a mesh, as asked: the services run without Envoy"
+    from lab.istiod.process import EnvoyMissingError, binary
+
+    try:
+        binary()
+    except EnvoyMissingError as error:
+        return f"Without a mesh: {error}"
+    return ""
+
+
+def _require_watches() -> None:
+    from lab.istiod.process import require_watches
+
+    try:
+        require_watches(MESH_PODS)
+    except OSError as error:
+        raise FailureError(f"{error}; or guestbook up --plain, without a mesh") from None
+
+
+def _existing(root: Path, names: Iterable[str]) -> tuple[Path, ...]:
+    return tuple(root / name for name in names if (root / name).exists())
+
+
+def _bar() -> Progress:
+    """Returns a progress bar of ready pods: shown on a terminal only, and erased at the end."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    return Progress(*columns, transient=True, disable=not sys.stdout.isatty())
+
+
+def _already(context: typer.Context, reason: str) -> list[str]:
+    try:
+        found = client(context).call("status")
+    except FailureError:
+        return [reason]
+    return [f"{reason}, serving {found['ingress']}", "stop it with: guestbook down"]
+
+
+def _control_plane(state: State, cluster: Cluster) -> Mesh:
+    from lab.cluster.events import Event
+    from lab.istiod.control_plane import ControlPlane
+    from lab.model import Pod
+    from lab.resources.resource import Resource
+
+    def report(pod: Pod, message: str) -> None:
+        event = Event("Pod", pod.namespace, pod.name, "Warning", "ProxyConfigRejected", message)
+        cluster.events.add(event)
+
+    def operators() -> list[Resource]:
+        return [record.resource for record in cluster.store.of("IstioOperator")]
+
+    return ControlPlane(
+        state.folder / "authority",
+        cluster.snapshot,
+        operators,
+        report,
+        cluster.changed,
+        cluster.client,
+    )

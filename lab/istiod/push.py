@@ -1,0 +1,144 @@
+"""Pushes: a new configuration for a running Envoy, and why Envoy refuses one."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import httpx
+
+from lab.envoy.bootstrap import CDS_FILE, LDS_FILE
+from lab.istiod.process import admin_url, binary
+from lab.istiod.proxy_files import (
+    BOOTSTRAP_FILE,
+    changing,
+    clusters,
+    files,
+    read,
+    remove_stale,
+    resources,
+    write,
+)
+from lab.model import Json, Pod, ProxyConfig
+
+TIMEOUT = 10.0
+"""Seconds a proxy gets to take an update."""
+
+_REASON = re.compile(r"error initializing configuration '[^']*': (.*)", re.DOTALL)
+"""The reason in the output of `envoy --mode validate`."""
+
+
+class RejectedError(RuntimeError):
+    """Envoy refused a configuration; the one before is still in force."""
+
+
+def push(folder: Path, pod: Pod, config: ProxyConfig) -> None:
+    """Gives a running proxy a new configuration.
+
+    Makes before it breaks, so that no request meets a route to a missing cluster: first new
+    clusters, then routes and listeners; unused clusters are removed last. Raises RejectedError
+    when Envoy refuses any of it or does not take it in time, and leaves the files as they are.
+    """
+    wanted = files(config)
+    kept = {item["name"] for item in config.clusters}
+    leaving = [item for item in resources(read(folder / CDS_FILE)) if item["name"] not in kept]
+    both = {CDS_FILE: clusters([*resources(wanted[CDS_FILE]), *leaving])}
+    others = {name: text for name, text in wanted.items() if name != CDS_FILE}
+    for stage in (both, others, {CDS_FILE: wanted[CDS_FILE]}):
+        _write_and_wait(folder, pod, stage)
+    remove_stale(folder, wanted)
+
+
+def _write_and_wait(folder: Path, pod: Pod, stage: Mapping[str, str]) -> None:
+    changed = changing(folder, stage)
+    if not changed:
+        return
+    listeners = stage.get(LDS_FILE, "")
+    watched = [
+        name
+        for name in changed
+        if name in (CDS_FILE, LDS_FILE) or json.dumps(f"./{name}") in listeners
+    ]
+    with httpx.Client(base_url=admin_url(pod), timeout=TIMEOUT, verify=False) as admin:  # noqa: S501 - plain HTTP, and no time for a trust store
+        rejected = _rejections(admin)
+        write(folder, stage)
+        versions = [json.loads(stage[name])["version_info"] for name in watched]
+        _wait(admin, versions, rejected, folder)
+
+
+def _wait(admin: httpx.Client, versions: list[str], rejected: int, folder: Path) -> None:
+    """Waits until a proxy reports the versions as its own."""
+    deadline = time.monotonic() + TIMEOUT
+    while time.monotonic() < deadline:
+        if _rejections(admin) > rejected:
+            raise RejectedError(validate(folder) or "Envoy refused an update; see its log")
+        report = _stats(admin, "version_text", type="TextReadouts")
+        if all(f'"{version}"' in report for version in versions) and not _warming(admin):
+            return
+        time.sleep(0.01)
+    raise RejectedError(f"Envoy did not take the update within {TIMEOUT:.0f} s; see its log")
+
+
+def _stats(admin: httpx.Client, pattern: str, **options: str) -> str:
+    return admin.get("/stats", params={"filter": pattern, **options}).text
+
+
+def _rejections(admin: httpx.Client) -> int:
+    """Returns how many updates the proxy has refused since it started."""
+    lines = _stats(admin, "update_rejected$").splitlines()
+    return sum(int(line.rsplit(": ", 1)[1]) for line in lines if ": " in line)
+
+
+def _warming(admin: httpx.Client) -> bool:
+    lines = _stats(admin, "(warming_clusters|total_listeners_warming)$").splitlines()
+    return any(not line.endswith(": 0") for line in lines)
+
+
+def validate(folder: Path) -> str | None:
+    """Returns why `envoy --mode validate` refuses the files in a folder; None when it does not.
+
+    The resources become static, because Envoy does not open discovery files while validating.
+    """
+    start = json.loads((folder / BOOTSTRAP_FILE).read_text())
+    del start["dynamic_resources"]
+    static = start["static_resources"]
+    for path, key in ((CDS_FILE, "clusters"), (LDS_FILE, "listeners")):
+        static[key] += resources(read(folder / path))
+    route_configs = {
+        item["name"]: item
+        for path in (folder / "rds").glob("*.json")
+        for item in resources(read(path))
+    }
+    for listener in static["listeners"]:
+        _inline_routes(listener, route_configs)
+    with tempfile.NamedTemporaryFile("w", suffix=".json", dir=folder) as file:
+        json.dump(start, file)
+        file.flush()
+        outcome = subprocess.run(
+            [str(binary()), "--mode", "validate", "-c", file.name, "--log-level", "error"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    if outcome.returncode == 0:
+        return None
+    output = outcome.stderr.strip()
+    if (found := _REASON.search(output)) is not None:
+        output = found[1]
+    return " ".join(output.split()) or f"envoy --mode validate ended with {outcome.returncode}"
+
+
+def _inline_routes(listener: Json, route_configs: Mapping[str, Json]) -> None:
+    chains = [*listener.get("filter_chains", ()), listener.get("default_filter_chain") or {}]
+    for chain in chains:
+        for item in chain.get("filters", ()):
+            config = item.get("typed_config", {})
+            if (rds := config.pop("rds", None)) is not None:
+                config["route_config"] = route_configs[rds["route_config_name"]]
