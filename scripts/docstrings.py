@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("bench", "scripts", "services", "tests")
+FOLDERS = ("lab", "bench", "scripts", "services", "tests")
 REFUSED = re.compile(r"(How|That|What|Where|Which|Who|Whose)\b")
 
 
