@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Callable
@@ -107,12 +108,14 @@ def options(
     context.obj = Settings(run, namespace, folder)
 
 
+_command = functools.cache(functools.partial(typer.main.get_command, app))
+"""The tree of commands, built once: the exercises run many commands in one process."""
+
+
 def run(argv: list[str]) -> int:
     """Runs one command line; returns the exit status."""
     try:
-        status = typer.main.get_command(app).main(
-            args=argv, prog_name="guestbook", standalone_mode=False
-        )
+        status = _command().main(args=argv, prog_name="guestbook", standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader has seen enough. Without this, Python would say so when it ends.
