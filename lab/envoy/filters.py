@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from lab.envoy import clusters, routes
 from lab.kinds.authorization_policy import becomes as authorization
+from lab.kinds.destination_rule.becomes import Policy
 from lab.kinds.request_authentication import becomes as request_authentication
 from lab.kinds.telemetry import becomes as telemetry
 from lab.kinds.telemetry.becomes import Direction
 from lab.kinds.visible import View
 from lab.model import Json
-from lab.xds import ROUTER, extension, given
+from lab.xds import ROUTER, duration, extension, given
 
 CLIENT_CERTIFICATE_DETAILS: dict[Direction, Json] = {
     "inbound": {
@@ -66,7 +70,8 @@ def http_filters(view: View, direction: Direction) -> list[Json]:
     filters: list[Json] = []
     if direction != "outbound":
         filters += request_authentication.http_filters(view.snapshot, view.pod)
-        filters += authorization.http_filters(view.snapshot, view.pod)
+        rbac = authorization.http_filters(view.snapshot, view.pod)
+        filters += [_with_published_ports(one, view.pod.published) for one in rbac]
     filters += [
         extension(
             "envoy.filters.http.grpc_stats",
@@ -91,14 +96,37 @@ def http_filters(view: View, direction: Direction) -> list[Json]:
     return [*filters, ROUTER]
 
 
+def _with_published_ports(value: Any, published: Mapping[int, Sequence[tuple[str, int]]]) -> Any:
+    """Returns RBAC rules in which a container port of a gateway stands for its published ports too.
+
+    A cluster's load balancer leads to the container port; here clients connect to the proxy itself.
+    """
+    if isinstance(value, list):
+        return [_with_published_ports(item, published) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if places := published.get(value.get("destination_port", 0)):
+        ports = dict.fromkeys((value["destination_port"], *(number for _, number in places)))
+        return {"or_rules": {"rules": [{"destination_port": port} for port in ports]}}
+    return {key: _with_published_ports(item, published) for key, item in value.items()}
+
+
 def tcp_proxy(view: View, direction: Direction, cluster: str) -> Json:
     """Returns the filter that forwards bytes to one cluster."""
+    policy = Policy()
+    if cluster.startswith("outbound|"):
+        _, port, subset, host = cluster.split("|")
+        policy = view.policy(host, int(port), subset)
+    pool, balancer = policy.connection_pool, policy.load_balancer
+    hashing = balancer.consistent_hash if balancer else None
     return extension(
         "envoy.filters.network.tcp_proxy",
         "extensions.filters.network.tcp_proxy.v3.TcpProxy",
         **given(
             stat_prefix=cluster,
             cluster=cluster,
+            idle_timeout=duration(pool.tcp.idle_timeout) if pool and pool.tcp else None,
+            hash_policy=[{"source_ip": {}}] if hashing and hashing.use_source_ip else None,
             access_log=telemetry.access_log(view, direction) or None,
         ),
     )

@@ -88,7 +88,7 @@ def virtual_hosts(view: View, found: list[BoundServer]) -> list[VirtualHost]:
         for resource in view.virtual_services:
             if not virtual_service.applies(resource, bound.gateway):
                 continue
-            attachment = Attachment(bound.gateway, bound.server.port.number)
+            attachment = Attachment(bound.gateway, bound.server.port.number, bound.secure)
             added = tuple(virtual_service.routes(view, resource, attachment))
             for host in gateway.common_hosts(bound, resource):
                 known = hosts.get(host) or _virtual_host(host, bound)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from lab import names
 from lab.kinds.destination_rule import becomes as destination_rule
@@ -68,78 +69,78 @@ def sidecar_configuration(view: View) -> Json:
 
 def sidecar_hosts(view: View) -> list[VirtualHost]:
     """Returns a virtual host for each host and HTTP port, by name, then that for all others."""
-    owners = _owners(view)
-    taken: set[str] = set()
-    result = [
-        _virtual_host(host.name, domains(view, host), port.port, found)
-        for host in view.hosts.values()
-        for port in host.ports
-        if port.protocol in HTTP_PROTOCOLS
-        and (found := _host_routes(view, host, port, owners.get(host.name)))
-    ]
-    result.extend(_unregistered(view))
-    result.sort(key=lambda found: found.name)
-    kept = [unique for found in result if (unique := _without(found, taken)).domains]
-    return [*kept, catch_all(view)]
+    ports = {port.port for host in view.hosts.values() for port in host.ports if is_http(port)}
+    hosts = [host for port in sorted({80, *ports}) for host in _of_port(view, port)]
+    return [*sorted(hosts, key=lambda host: host.name), catch_all(view)]
 
 
-def _virtual_host(name: str, found: list[str], port: int, routes: list[Route]) -> VirtualHost:
-    return VirtualHost(names.virtual_host(name, port), _with_port(found, port), tuple(routes))
+def is_http(port: ServicePort) -> bool:
+    return port.protocol in HTTP_PROTOCOLS
 
 
-def _without(host: VirtualHost, taken: set[str]) -> VirtualHost:
-    own = tuple(domain for domain in host.domains if domain not in taken)
-    taken.update(own)
-    return replace(host, domains=own)
+def _of_port(view: View, number: int) -> Iterator[VirtualHost]:
+    """Yields the virtual hosts of one port; the first of two with one domain keeps it.
 
-
-def _owners(view: View) -> dict[str, Resource]:
-    """Returns the VirtualService that owns each host at the sidecars.
-
-    This is the oldest with exactly that host, else the oldest of the most specific wildcard.
+    Those of VirtualServices come first: of each that has a host with this port, one for every host
+    of such a name, and one for each other of its hosts. On port 80 any VirtualService has its own.
     """
-    result: dict[str, Resource] = {}
-    bound = [vs for vs in view.virtual_services if virtual_service.applies(vs, names.MESH)]
-    for host in view.hosts:
-        best: tuple[bool, int] | None = None
-        for resource in bound:
-            for pattern in virtual_service.hosts(resource):
-                if not names.matches(pattern, host):
-                    continue
-                rank = (pattern == host, len(pattern))
-                if best is None or rank > best:
-                    best = rank
-                    result[host] = resource
-    return result
-
-
-def _host_routes(view: View, host: Host, port: ServicePort, owner: Resource | None) -> list[Route]:
-    """Returns no route when the owning VirtualService has none for this proxy."""
-    if owner is None:
-        return [default_route(view, host, port)]
-    return virtual_service.routes(view, owner, Attachment(names.MESH, port.port))
-
-
-def _unregistered(view: View) -> list[VirtualHost]:
-    """Returns the virtual hosts, on port 80, of VirtualServices for hosts in no registry."""
-    result: list[VirtualHost] = []
+    known = {host.name: port for host in view.hosts.values() if (port := host.port(number))}
+    found: dict[str, list[Route]] = {}
+    bound: list[tuple[Resource, list[str]]] = []
     for resource in view.virtual_services:
-        if not virtual_service.applies(resource, names.MESH):
-            continue
-        for name in virtual_service.hosts(resource):
-            if any(names.matches(name, host) for host in view.hosts):
-                continue
-            found = virtual_service.routes(view, resource, Attachment(names.MESH, 80))
-            if found:
-                result.append(_virtual_host(name, [name], 80, found))
-    return result
+        hosts = virtual_service.hosts(resource)
+        covers = any(names.matches(pattern, name) for pattern in hosts for name in known)
+        if virtual_service.applies(resource, names.MESH) and (covers or number == 80):
+            routes = virtual_service.routes(view, resource, Attachment(names.MESH, number))
+            if routes:
+                found[f"{resource.namespace}/{resource.name}"] = routes
+                bound.append((resource, hosts))
+    owners = {name: _owner(name, bound) for name in known}
+    taken: set[str] = set()
+    for resource, hosts in bound:
+        routes = found[f"{resource.namespace}/{resource.name}"]
+        for pattern in hosts:
+            covered = [name for name in known if names.matches(pattern, name)]
+            for name in [name for name in covered if owners[name] is resource]:
+                yield from _unique(name, domains(view, view.hosts[name]), number, routes, taken)
+            if not covered:
+                yield from _unique(pattern, [pattern], number, routes, taken)
+    for name, port in known.items():
+        if owners[name] is None and is_http(port):
+            host = view.hosts[name]
+            routes = [default_route(view, host, port)]
+            yield from _unique(name, domains(view, host), number, routes, taken)
+
+
+def _unique(
+    name: str, found: list[str], port: int, routes: list[Route], taken: set[str]
+) -> Iterator[VirtualHost]:
+    """Yields the virtual host with those of its domains that no other has taken, if any."""
+    own = tuple(domain for domain in _with_port(found, port) if domain not in taken)
+    taken.update(own)
+    if own:
+        yield VirtualHost(names.virtual_host(name, port), own, tuple(routes))
+
+
+def _owner(host: str, bound: list[tuple[Resource, list[str]]]) -> Resource | None:
+    """Returns the first VirtualService with exactly this host, else with the longest wildcard."""
+    best: tuple[bool, int] = (False, 0)
+    owner = None
+    for resource, hosts in bound:
+        for pattern in hosts:
+            rank = (pattern == host, len(pattern))
+            if names.matches(pattern, host) and rank > best:
+                best, owner = rank, resource
+    return owner
 
 
 def default_route(view: View, host: Host, port: ServicePort) -> Route:
     """Returns the route of a host without a VirtualService."""
     balancer = view.policy(host.name, port.port).load_balancer
     destination = {"cluster": names.cluster(port.port, host.name)}
-    action = virtual_service.forward(destination, destination_rule.hash_policy(balancer))
+    action = virtual_service.forward(destination, [])
+    if hashing := destination_rule.hash_policy(balancer):
+        action["hash_policy"] = hashing  # Its retries still avoid the host that failed.
     config: Json = {
         "name": "default",
         "match": {"prefix": "/"},
@@ -152,7 +153,7 @@ def default_route(view: View, host: Host, port: ServicePort) -> Route:
 def domains(view: View, host: Host) -> list[str]:
     """Returns the names of a host for a client in the view's namespace."""
     if host.service is None:
-        return [host.name, *(a for a in host.addresses if "/" not in a)]
+        return [host.name, f"{host.name}.", *(a for a in host.addresses if "/" not in a)]
     service = host.service
     short, namespace = service.name, service.namespace
     result = [host.name, f"{host.name}."]

@@ -76,7 +76,7 @@ def speaks_mtls(view: View, host: Host, port: ServicePort, subset: str, endpoint
         return False
     if endpoint.pod is None:
         return endpoint.labels.get("security.istio.io/tlsMode") == "istio"
-    if endpoint.pod.proxy == "none":
+    if endpoint.pod.proxy != "sidecar":  # Only the sidecar's injection sets `tlsMode`.
         return False
     mode, _ = peer_authentication.mode(view.snapshot, endpoint.pod, endpoint.port)
     return mode != "DISABLE"

@@ -149,7 +149,7 @@ def _routed(
     origin = _origin(hosts.get(host["name"]), chosen)
     found.add("route", _route_text(chosen, origin), origin)
     found.steps += route.rate_limits(http.get("http_filters", ()), host, chosen, request)
-    if not route.add(chosen, origin, found):
+    if not route.add(chosen, origin, request, found):
         return found
     targets, mirrors = route.clusters(chosen.get("route", {}))
     found.targets = [target(view, config, forwarded, *cluster) for cluster in targets]

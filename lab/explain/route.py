@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from lab.envoy import routes
+from lab.explain.interpret import matchers
 from lab.explain.interpret.matchers import Request
 from lab.explain.steps import Explanation, Step
 from lab.kinds.virtual_service.becomes import CORS, FAULT
@@ -15,7 +16,7 @@ from lab.resources.resource import Origin
 RATE_LIMIT = "envoy.filters.http.ratelimit"
 
 
-def add(route: Json, origin: Origin, found: Explanation) -> bool:
+def add(route: Json, origin: Origin, request: Request, found: Explanation) -> bool:
     """Adds the steps of a route; returns whether it forwards the request."""
     rule = replace(origin, path=origin.path[:3])  # spec.http[i]
     filters = route.get("typed_per_filter_config", {})
@@ -23,6 +24,8 @@ def add(route: Json, origin: Origin, found: Explanation) -> bool:
         found.add("CORS", "answers preflights, adds headers", rule.at("corsPolicy"))
     if (status := _fault(filters.get(FAULT, {}), rule, found)) is not None:
         found.answer("fault filter abort", rule.at("fault", "abort"), status=status)
+    elif (answer := _preflight(filters.get(CORS), request)) is not None:
+        found.answer(answer, rule.at("corsPolicy"), status=200)
     elif (redirect := route.get("redirect")) is not None:
         status = _REDIRECTS.get(redirect.get("response_code", ""), 301)
         found.answer(_redirect(redirect), rule.at("redirect"), status=status)
@@ -38,6 +41,19 @@ def add(route: Json, origin: Origin, found: Explanation) -> bool:
             found.add(what, says, rule.at(key) if explicit else "")
         return True
     return False
+
+
+def _preflight(policy: Json | None, request: Request) -> str | None:
+    """Returns the answer of the CORS filter to a preflight; None when the request goes on."""
+    origin = request.header("origin")
+    asks = request.header("access-control-request-method") is not None
+    if policy is None or request.method != "OPTIONS" or origin is None or not asks:
+        return None
+    if any(matchers.string(one, origin) for one in policy.get("allow_origin_string_match", ())):
+        return f"to a preflight, with access-control-allow-origin: {origin}"
+    if policy.get("forward_not_matching_preflights", True):
+        return None
+    return "to a preflight, without access-control-allow-origin"
 
 
 _REDIRECTS = {"FOUND": 302, "SEE_OTHER": 303, "TEMPORARY_REDIRECT": 307, "PERMANENT_REDIRECT": 308}

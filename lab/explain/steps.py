@@ -65,13 +65,16 @@ class Explanation:
         return self
 
     def settle(self) -> Explanation:
-        """Makes the first answer the outcome when every destination answers by itself."""
+        """Makes the first answer the outcome when a destination's share answers by itself."""
         answers = [
-            next((step.says for step in target.steps if step.what == "answer"), None)
+            step.says
             for target in self.targets
+            if target.share
+            for step in target.steps
+            if step.what == "answer"
         ]
-        if answers and all(answers):
-            first = str(answers[0])[:3]
+        if answers:
+            first = answers[0][:3]
             self.outcome = "answered" if first.isdecimal() else "refused"
             self.status = int(first) if first.isdecimal() else None
         return self

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from lab import names
@@ -43,9 +43,23 @@ class Host:
     service: Service | None = None
     entry: Resource | None = None
     subject_alt_names: tuple[str, ...] = field(default=())
+    parts: tuple[Host, ...] = ()
+    """The definitions that are merged in this one; none when there is one alone."""
 
     def port(self, number: int) -> ServicePort | None:
         return next((port for port in self.ports if port.port == number), None)
+
+
+def merged(first: Host, second: Host) -> Host:
+    """Returns two definitions of one host as istiod merges them; the first where they differ."""
+    if (first.namespace, first.resolution) != (second.namespace, second.resolution):
+        return first
+    return replace(
+        first,
+        ports=(*first.ports, *(port for port in second.ports if not first.port(port.port))),
+        addresses=tuple(dict.fromkeys((*first.addresses, *second.addresses))),
+        parts=(*(first.parts or (first,)), second),
+    )
 
 
 EXPORT_TO = "networking.istio.io/exportTo"

@@ -26,7 +26,7 @@ class View:
     rules: Mapping[str, Rule]
     """The DestinationRule of each host that has one."""
     virtual_services: tuple[Resource, ...]
-    """Oldest first."""
+    """Private ones, then those exported to this namespace, then public ones; the oldest first."""
     outbound_mode: sidecar.OutboundMode
     outbound_origin: Origin
     sidecar: Resource | None
@@ -39,14 +39,16 @@ class View:
         return ["", *(subset.name for subset, _, _ in rule.subsets)] if rule else [""]
 
     def endpoints(self, host: Host, port: int) -> list[Endpoint]:
-        found = host.port(port)
-        if found is None:
-            return []
-        if host.service is not None:
-            return services.endpoints(host.service, found, self.snapshot.pods)
-        if host.entry is not None:
-            return service_entry.endpoints(self.snapshot, host.entry, found)
-        return []
+        """Returns the endpoints of a host's port, of all definitions of the host."""
+        result: list[Endpoint] = []
+        for part in host.parts or (host,):
+            if (found := part.port(port)) is None:
+                continue
+            if part.service is not None:
+                result += services.endpoints(part.service, found, self.snapshot.pods)
+            elif part.entry is not None:
+                result += service_entry.endpoints(self.snapshot, part.entry, found)
+        return result
 
     def tunnel_ports(self) -> list[int]:
         """Returns the ports of hosts with TLS or, outside the cluster, TCP."""
@@ -75,8 +77,8 @@ def view(snapshot: Snapshot, pod: Pod) -> View:
             continue
         if not sidecar.imports(scope, host.namespace, host.name):
             continue
-        # Of two definitions of one name Kubernetes' counts, else the older one.
-        hosts.setdefault(host.name, host)
+        known = hosts.get(host.name)
+        hosts[host.name] = services.merged(known, host) if known else host
     rules = {
         name: rule
         for name, host in hosts.items()
@@ -88,15 +90,22 @@ def view(snapshot: Snapshot, pod: Pod) -> View:
         hosts=hosts,
         rules=rules,
         virtual_services=tuple(
-            found
-            for found in snapshot.of("VirtualService")
-            if services.exported(found.spec.export_to, found.namespace, pod.namespace)
-            and (
-                pod.proxy == "gateway"
-                or any(
-                    sidecar.imports(scope, found.namespace, names.expand(host, found.namespace))
-                    for host in found.spec.hosts
-                )
+            sorted(
+                (
+                    found
+                    for found in snapshot.of("VirtualService")
+                    if services.exported(found.spec.export_to, found.namespace, pod.namespace)
+                    and (
+                        pod.proxy == "gateway"
+                        or any(
+                            sidecar.imports(
+                                scope, found.namespace, names.expand(host, found.namespace)
+                            )
+                            for host in found.spec.hosts
+                        )
+                    )
+                ),
+                key=_publicity,
             )
         ),
         outbound_mode=outbound_mode,
@@ -104,6 +113,12 @@ def view(snapshot: Snapshot, pod: Pod) -> View:
         sidecar=scope,
         mesh=mesh_config.defaults(snapshot.mesh),
     )
+
+
+def _publicity(virtual_service: Resource) -> int:
+    """Returns the place of a VirtualService by its exportTo, as istiod sorts them."""
+    targets = virtual_service.spec.export_to or ("*",)
+    return 2 if "*" in targets else 0 if "." in targets else 1
 
 
 def _all_hosts(snapshot: Snapshot) -> list[Host]:

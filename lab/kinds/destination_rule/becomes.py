@@ -353,7 +353,12 @@ def hash_policy(balancer: LoadBalancer | None) -> list[Json]:
 
 def originated_tls(settings: ClientTLSSettings, *, http2: bool) -> Json:
     """Returns the transport socket of TLS towards a server outside the mesh (SIMPLE, MUTUAL)."""
-    common: Json = {}
+    common: Json = {
+        "tls_params": {  # Envoy's own maximum for clients is TLS 1.2.
+            "tls_minimum_protocol_version": "TLSv1_2",
+            "tls_maximum_protocol_version": "TLSv1_3",
+        }
+    }
     if settings.mode == "MUTUAL":
         certificate = {
             "certificate_chain": {"filename": settings.client_certificate},

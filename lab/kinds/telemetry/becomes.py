@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -106,19 +108,21 @@ def _loggers(view: View, direction: Direction, conditions: list[Json]) -> list[J
 
 def _log_providers(view: View, direction: Direction) -> dict[str, str] | None:
     """Returns the providers that log, each with its filter; None without any Telemetry."""
+    standard = view.mesh.default_providers.access_logging
     blocks = [
-        block
+        (names, block)
         for policy in _policies(view)
         for block in policy.spec.access_logging
         if _concerns(block.match, direction)
+        # Without a provider there is none to disable: the mesh's `accessLogFile` stays.
+        if (names := [one.name for one in block.providers]) or standard or not block.disabled
     ]
-    standard = view.mesh.default_providers.access_logging
     if not blocks and not standard:
         return None
     chosen: dict[str, str] = dict.fromkeys(standard, "")
     current = list(standard) or ["envoy"]
-    for block in blocks:
-        current = [provider.name for provider in block.providers] or current
+    for names, block in blocks:
+        current = names or current
         for name in current:
             if block.disabled:
                 chosen.pop(name, None)
@@ -131,8 +135,16 @@ def _log_providers(view: View, direction: Direction) -> dict[str, str] | None:
 
 def _mesh_log(mesh: MeshConfig, path: str) -> Json:
     if mesh.access_log_encoding == "JSON":
-        return {"path": path, "log_format": {"json_format": dict(JSON_FORMAT)}}
+        return {"path": path, "log_format": {"json_format": _labels(mesh.access_log_format)}}
     return {"path": path, "log_format": _text(mesh.access_log_format)}
+
+
+def _labels(layout: str) -> Json:
+    """Returns the labels of a JSON log: those of `accessLogFormat`, else Istio's."""
+    with contextlib.suppress(ValueError):
+        if isinstance(own := json.loads(layout), dict):
+            return own
+    return dict(JSON_FORMAT)
 
 
 def _provider_log(provider: FileAccessLogProvider) -> Json:

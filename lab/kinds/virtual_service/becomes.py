@@ -61,6 +61,8 @@ class Attachment:
 
     gateway: str
     port: int
+    secure: bool = False
+    """Whether clients use TLS there."""
 
 
 def applies(resource: Resource, gateway: str) -> bool:
@@ -105,8 +107,6 @@ def _concerns(view: View, resource: Resource, match: HTTPMatchRequest, place: At
     if match.gateways:
         bound = (names.gateway(name, resource.namespace) for name in match.gateways)
         return place.gateway in bound
-    if place.gateway != names.MESH:
-        return True
     if match.source_namespace and match.source_namespace != view.pod.namespace:
         return False
     return names.selects(match.source_labels, view.pod.labels)
@@ -131,7 +131,7 @@ def _route(
         stat_prefix=(match.stat_prefix if match else None) or None,
     )
     if http.redirect:
-        route["redirect"] = _redirect(http.redirect, attachment.port)
+        route["redirect"] = _redirect(http.redirect, attachment)
     elif http.direct_response:
         route["direct_response"] = _direct_response(http.direct_response)
     else:
@@ -260,7 +260,7 @@ def forward(
 
 def _action(view: View, resource: Resource, http: HTTPRoute, attachment: Attachment) -> Json:
     def cluster_of(destination: Destination) -> str:
-        return destination_cluster(view, destination, resource.namespace, attachment.port)
+        return destination_cluster(view, destination, resource.namespace, attachment)
 
     if len(http.route) == 1:
         destination: Json = {"cluster": cluster_of(http.route[0].destination)}
@@ -280,14 +280,21 @@ def _action(view: View, resource: Resource, http: HTTPRoute, attachment: Attachm
     )
 
 
-def destination_cluster(view: View, destination: Destination, namespace: str, port: int) -> str:
-    """Returns the cluster of a destination: at its port, the host's only one, or the listener's."""
+def destination_cluster(
+    view: View, destination: Destination, namespace: str, place: Attachment
+) -> str:
+    """Returns the cluster of a destination.
+
+    Without a port of its own it has that of the listener; at a gateway, where istiod knows all
+    ports of a host, the host's only one.
+    """
     host = names.expand(destination.host, namespace)
+    number = place.port
     if destination.port is not None:
         number = destination.port.number
-    else:
+    elif place.gateway != names.MESH:
         known = view.hosts.get(host)
-        number = known.ports[0].port if known and len(known.ports) == 1 else port
+        number = known.ports[0].port if known and len(known.ports) == 1 else place.port
     return names.cluster(number, host, destination.subset or "")
 
 
@@ -416,11 +423,12 @@ _REDIRECT_CODES = {
 }
 
 
-def _redirect(redirect: HTTPRedirect, listener_port: int) -> Json:
-    port = redirect.port
-    if redirect.derive_port == "FROM_REQUEST_PORT":
-        default = (redirect.scheme, listener_port) in (("http", 80), ("https", 443))
-        port = None if default else listener_port
+def _redirect(redirect: HTTPRedirect, place: Attachment) -> Json:
+    """Returns a redirect; `location` never names the default port of its scheme."""
+    port = place.port if redirect.derive_port == "FROM_REQUEST_PORT" else redirect.port
+    scheme = redirect.scheme or ("https" if place.secure else "http")
+    if (scheme, port) in (("http", 80), ("https", 443)):
+        port = None
     return given(
         path_redirect=redirect.uri or "",
         host_redirect=redirect.authority or None,

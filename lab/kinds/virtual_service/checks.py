@@ -181,7 +181,7 @@ def claim_path(name: str) -> list[str] | None:
 
 def _string_match(match: StringMatch, path: Path, name: str) -> Iterator[Problem]:
     for key, value in match.model_dump(exclude_none=True).items():
-        if not value and (*path, key) != ("uri", "prefix"):
+        if not value and key != "exact" and (*path, key) != ("uri", "prefix"):
             reason = f'"{name}" must not be empty: {key} match has no value'
             yield Problem((*path, key), reason)
     plain = match.regex == "*" and name not in ("uri", "scheme", "method", "authority")
