@@ -108,6 +108,8 @@ up() {
     step "Installing Istio $found"
     istioctl install --context "$CONTEXT" -y -f istio/install/istio.yaml -f istio/install/kind.yaml
     kube label namespace default istio-injection=enabled --overwrite
+    # Where `guestbook exercise run` finds the page; nothing in the cluster knows the port of this machine.
+    kube -n istio-system annotate --overwrite service istio-ingressgateway "guestbook-url=$url"
 
     step "Deploying the guestbook"
     if ! kube get secret mysql-credentials >/dev/null 2>&1; then
@@ -147,7 +149,7 @@ up() {
     echo "kubectl's context is $CONTEXT. The exercises, one by one (istio/README.md), after:"
     echo "  export INGRESS=$url"
     echo "or all at once:"
-    echo "  make setup && INGRESS_URL=$url .venv/bin/guestbook exercise run --all --target kubectl --context $CONTEXT"
+    echo "  make setup && .venv/bin/guestbook exercise run --all --target kubectl --context $CONTEXT"
     echo "To remove the cluster: make kind-down"
 }
 

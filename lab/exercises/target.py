@@ -14,7 +14,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -143,7 +142,7 @@ class KubectlTarget(Target):
         return _run_program(self._program(argv), stdin, timeout)
 
     def ingress(self) -> str:
-        """Returns the load balancer's URL; on kind the mapped port's; else a port-forward's."""
+        """Returns the URL noted by scripts/kind.sh, else the load balancer's or a port-forward's."""
         if self._ingress is None:
             self._ingress = self._find_ingress()
         return self._ingress
@@ -155,13 +154,12 @@ class KubectlTarget(Target):
                 "there is no Service istio-ingressgateway in istio-system; "
                 "istio/install/README.md says how to install Istio"
             )
+        if noted := service["metadata"].get("annotations", {}).get("guestbook-url"):
+            return str(noted)
         addresses = service.get("status", {}).get("loadBalancer", {}).get("ingress") or [{}]
         host = addresses[0].get("ip") or addresses[0].get("hostname")
         if host:
             return f"http://{host}"
-        node_ports = [p.get("nodePort") for p in service["spec"]["ports"] if p.get("port") == 80]
-        if 30080 in node_ports and _listens("localhost", 8080):
-            return "http://localhost:8080"
         port = self._open.enter_context(
             self.forward("istio-system", "svc/istio-ingressgateway", 80)
         )
@@ -287,9 +285,3 @@ class _Captured(io.TextIOWrapper):
 
     def text(self) -> str:
         return self._bytes.getvalue().decode(errors="replace")
-
-
-def _listens(host: str, port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=2):
-        return True
-    return False

@@ -35,6 +35,7 @@ MAINTENANCE_TIMEOUT = 300  # The same for statements that take as long as the ta
 LOCK_TIMEOUT = 2  # For a row that another transaction holds.
 IDLE_BEFORE_PING = 1  # A pooled connection is tried before it is used.
 RECYCLE = 1800  # A connection is replaced before Envoy drops it, which is after an hour.
+PREPARING = 0.6  # A probe waits so long for the tables, and gets its answer in 0.8.
 TRY_AGAIN_WITHIN = 1.0  # A failure after that is answered: somebody is waiting.
 ATTEMPTS = 5
 
@@ -103,7 +104,12 @@ class Database:
         self._requests.dispose()
 
     def probe(self) -> None:
-        """Returns when the database answers requests: one just now, else a statement."""
+        """Returns when the database answers requests: one just now, else a statement.
+
+        The first probe comes while the tables are being prepared, the next one a period later.
+        """
+        if not self._prepared and self._maintaining.acquire(timeout=PREPARING):
+            self._maintaining.release()
         if monotonic() - self._answered > IDLE_BEFORE_PING:
             self.read(lambda connection: connection.exec_driver_sql("SELECT 1"))
 

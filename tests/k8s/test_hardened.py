@@ -14,6 +14,7 @@ from tests.k8s.pod_security import violations
 from tests.support.repository import ISTIO, LESSONS
 
 NAMES = {"ui", "message-service", "guestbook-service", "redis", "mysql"}
+RESOURCES = {"cpu", "memory", "ephemeral-storage"}
 
 
 def hardened() -> list[Manifest]:
@@ -39,11 +40,25 @@ def lesson_pods() -> Iterator[tuple[str, dict[str, Any]]]:
                 yield f"{path.parent.name}/{path.name}", document["spec"]["template"]["spec"]
 
 
-@pytest.mark.parametrize(
+each_lesson_pod = pytest.mark.parametrize(
     ("name", "spec"), list(lesson_pods()), ids=lambda value: value if isinstance(value, str) else ""
 )
+
+
+@each_lesson_pod
 def test_the_pods_of_the_lessons_are_taken_too(name: str, spec: dict[str, Any]) -> None:
     assert list(violations(spec)) == [], name
+
+
+@each_lesson_pod
+def test_the_pods_of_the_lessons_are_bounded_and_are_no_user_of_the_node(
+    name: str, spec: dict[str, Any]
+) -> None:
+    for container in spec["containers"]:
+        for bound in ("requests", "limits"):
+            assert set(container["resources"][bound]) == RESOURCES, name
+    user = spec["securityContext"]
+    assert user["runAsUser"] == user["runAsGroup"] > 10_000, name
 
 
 def test_the_mesh_needs_no_privileged_init_container() -> None:

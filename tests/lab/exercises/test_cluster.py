@@ -439,22 +439,25 @@ def _running(home: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("status", "ports", "url"),
+    ("more", "url"),
     [
-        ({"loadBalancer": {"ingress": [{"ip": "10.1.2.3"}]}}, [], "http://10.1.2.3"),
-        ({"loadBalancer": {"ingress": [{"hostname": "lb.example"}]}}, [], "http://lb.example"),
-        ({}, [{"port": 80}], "http://localhost:"),
+        ({"status": {"loadBalancer": {"ingress": [{"ip": "10.1.2.3"}]}}}, "http://10.1.2.3"),
+        ({"status": {"loadBalancer": {"ingress": [{"hostname": "lb.x"}]}}}, "http://lb.x"),
+        ({"metadata": {"annotations": {"guestbook-url": "http://here:8081"}}}, "http://here:8081"),
+        ({}, "http://localhost:"),
     ],
 )
-def test_the_ingress_is_found(
-    cluster: Cluster, status: dict[str, Any], ports: list[dict[str, Any]], url: str
-) -> None:
+def test_the_ingress_is_found(cluster: Cluster, more: dict[str, Any], url: str) -> None:
     service = {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {"name": "istio-ingressgateway", "namespace": "istio-system"},
-        "spec": {"ports": ports},
-        "status": status,
+        "spec": {"ports": [{"port": 80}]},
+        **more,
+        "metadata": {
+            "name": "istio-ingressgateway",
+            "namespace": "istio-system",
+            **more.get("metadata", {}),
+        },
     }
     world = KubectlTarget(main)
     world.run(["kubectl", "apply", "-f", "-"], stdin=json.dumps(service))

@@ -24,7 +24,7 @@ ENDLESS = re.compile(r"^while |port-forward")
 REFUSED = {
     # Under STRICT the server shows its certificate, and then asks for one that openssl has not.
     "kubectl exec curl -c istio-proxy -- openssl s_client -showcerts -alpn istio "
-    "-connect message-service.default:80 > chain.txt",
+    "-connect message-service.default:80 > /tmp/chain.txt",
     "curl -sS $INGRESS",
     "kubectl exec curl -n noistio -- curl -sS "
     "http://message-service.default.svc.cluster.local/hello/test",
@@ -59,7 +59,7 @@ class Shell:
         """The exit status of a line, and what it printed."""
         assert self._bash.stdin is not None
         assert self._bash.stdout is not None
-        line = line.replace("/tmp/cookies", "$cookies").replace("chain.txt", "$cookies.chain")
+        line = line.replace("/tmp/cookies", "$cookies").replace("/tmp/chain.txt", "$cookies.chain")
         self._bash.stdin.write(f"{{ :\n{line}\n}} </dev/null\nprintf '\\n\\001%s\\n' $?\n")
         self._bash.stdin.flush()
         printed = ""

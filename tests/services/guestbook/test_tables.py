@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import create_engine
 
 from tests.services.guestbook.sql import execute, rows
 from tests.support.client import PATH, Client, until_ready
@@ -41,6 +42,28 @@ def test_replicas_that_start_together_share_one_set_of_tables(
         for word in ("WARNING", "ERROR", "Traceback"):
             assert word not in client.service.text
         client.http.close()
+
+
+def test_a_probe_that_comes_while_the_tables_are_prepared_waits_for_them(
+    start_service: StartService, new_database: str
+) -> None:
+    """Kubernetes asks right after the start, and again only a period of ten seconds later."""
+    with Client(start_service("guestbook", DATABASE_URL=new_database)) as client:
+        until_ready(client)
+    engine = create_engine(new_database)
+    with engine.connect() as other, ThreadPoolExecutor() as threads:
+        if engine.dialect.name == "sqlite":
+            hold, release = "BEGIN IMMEDIATE", "ROLLBACK"
+        else:
+            hold, release = "SELECT GET_LOCK('guestbook-tables', 0)", "DO RELEASE_ALL_LOCKS()"
+        other.exec_driver_sql(hold)
+        with Client(start_service("guestbook", DATABASE_URL=new_database)) as client:
+            assert client.get().status_code == 503
+            probe = threads.submit(client.readiness)
+            assert not wait({probe}, timeout=0.1).done
+            other.exec_driver_sql(release)
+            assert probe.result().status_code == 200
+    engine.dispose()
 
 
 def test_messages_survive_a_restart(start_service: StartService, new_database: str) -> None:
