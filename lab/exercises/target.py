@@ -142,7 +142,7 @@ class KubectlTarget(Target):
         return _run_program(self._program(argv), stdin, timeout)
 
     def ingress(self) -> str:
-        """Returns the URL noted by scripts/kind.sh, else the load balancer's or a port-forward's."""
+        """Returns the URL noted by scripts/kind.sh, a load balancer's, else a port-forward's."""
         if self._ingress is None:
             self._ingress = self._find_ingress()
         return self._ingress

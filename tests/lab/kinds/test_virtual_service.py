@@ -134,14 +134,12 @@ def test_who_asks_chooses_the_route(mesh: Mesh) -> None:
     assert version(mesh, "/y") == "404"
 
 
-def test_a_virtual_service_with_no_route_for_the_client_hides_the_host(mesh: Mesh) -> None:
-    """As on a cluster the request falls to the catch-all, not to the service's default."""
-    mesh.mesh_config["outboundTrafficPolicy"] = {"mode": "REGISTRY_ONLY"}
-    try:
-        mesh.apply(routed(f"- match: [{{sourceNamespace: elsewhere}}]\n  {V1}"))
-        assert version(mesh) == "502"
-    finally:
-        del mesh.mesh_config["outboundTrafficPolicy"]
+def test_a_virtual_service_with_no_route_for_the_client_leaves_the_host_its_own(mesh: Mesh) -> None:
+    elsewhere = f"- match: [{{sourceNamespace: elsewhere}}]\n  {V1}"
+    mesh.apply(routed(elsewhere))
+    assert {version(mesh) for _ in range(20)} == {"1.0", "2.0"}
+    mesh.apply(routed(elsewhere) + routed(f"- {V2}", name="younger"))
+    assert {version(mesh) for _ in range(20)} == {"2.0"}
 
 
 def test_of_two_virtual_services_for_a_host_the_older_counts(mesh: Mesh) -> None:
@@ -222,7 +220,7 @@ def test_rewrite_changes_the_authority(mesh: Mesh) -> None:
         (
             "{derivePort: FROM_REQUEST_PORT, uri: /new, redirectCode: 303}",
             303,
-            "http://server:80/new?q=1",
+            "http://server/new?q=1",
         ),
     ],
 )
