@@ -12,6 +12,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from lab.cli.client import Client
 from tests.support.lab import Lab, alive, condition, process_of
 from tests.support.wait import wait
@@ -436,3 +438,31 @@ def test_port_forward_reaches_the_pod(lab: Lab) -> None:
         finally:
             process.terminate()
         process.wait(10)
+
+
+def test_a_policy_about_the_port_of_the_gateway_holds_on_localhost(lab: Lab) -> None:
+    """The container's port is 8080, whatever port of localhost the lab publishes it on."""
+    lab.apply(
+        "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: open}\nspec:\n"
+        "  selector: {istio: ingressgateway}\n"
+        '  servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ["*"]}]\n'
+        "---\n"
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n"
+        "metadata: {name: no-admin, namespace: istio-system}\nspec:\n"
+        "  selector: {matchLabels: {istio: ingressgateway}}\n  action: DENY\n"
+        '  rules: [{to: [{operation: {ports: ["8080"], paths: ["/admin*"]}}]}]\n'
+    )
+    try:
+        wait(lambda: status_of(f"{lab.url()}/admin") == 403, "the gateway refuses /admin", 30)
+        assert status_of(f"{lab.url()}/other") == 404
+    finally:
+        lab.ok("delete", "authorizationpolicy", "no-admin", "-n", "istio-system")
+        lab.ok("delete", "gateway.networking.istio.io", "open")
+
+
+def status_of(url: str) -> int:
+    """Returns the status of an answer; 0 while nobody answers."""
+    try:
+        return httpx.get(url, timeout=5).status_code
+    except httpx.TransportError:
+        return 0

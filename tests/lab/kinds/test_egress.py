@@ -53,6 +53,7 @@ def secure(server: Server, folder: Path) -> None:
     ]
     subprocess.run([*command.split(), *names_of, *files], check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3  # Envoy's clients stop at 1.2 by default.
     context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
     server.socket = context.wrap_socket(server.socket, server_side=True)
 
