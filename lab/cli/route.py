@@ -49,7 +49,7 @@ def route(
     Nothing is sent, and with -f no lab has to run: a mesh configuration can
     be tested like code. Each step names the file and the line that it comes
     from. The exit status is 0 when the request would be forwarded, and 1 when
-    a proxy would answer it or refuse it.
+    a proxy would answer it or refuse it, also for a share of a split.
 
     Examples:
       guestbook route GET http://localhost/ -H 'user-agent: Chrome/140'
