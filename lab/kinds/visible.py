@@ -70,7 +70,8 @@ class View:
 def view(snapshot: Snapshot, pod: Pod) -> View:
     """Returns everything that exportTo and its Sidecar let a pod's proxy see."""
     scope = sidecar.applicable(snapshot, pod)
-    outbound_mode, outbound_origin = sidecar.outbound_mode(scope, snapshot)
+    mesh = mesh_config.defaults(snapshot.mesh)
+    outbound_mode, outbound_origin = sidecar.outbound_mode(scope, mesh, snapshot)
     hosts: dict[str, Host] = {}
     for host in _all_hosts(snapshot):
         if not services.exported(host.export_to, host.namespace, pod.namespace):
@@ -111,7 +112,7 @@ def view(snapshot: Snapshot, pod: Pod) -> View:
         outbound_mode=outbound_mode,
         outbound_origin=outbound_origin,
         sidecar=scope,
-        mesh=mesh_config.defaults(snapshot.mesh),
+        mesh=mesh,
     )
 
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 from lab import names
 from lab.kinds import selection
+from lab.kinds.mesh_config.checks import MeshConfig
 from lab.kinds.sidecar.types import SidecarSpec
 from lab.model import Pod, Snapshot
 from lab.resources.resource import Origin, Path, Resource
@@ -25,7 +26,9 @@ def applicable(snapshot: Snapshot, pod: Pod) -> Resource | None:
     )
 
 
-def outbound_mode(sidecar: Resource | None, snapshot: Snapshot) -> tuple[OutboundMode, Origin]:
+def outbound_mode(
+    sidecar: Resource | None, mesh: MeshConfig, snapshot: Snapshot
+) -> tuple[OutboundMode, Origin]:
     """Returns the mode for hosts outside the registry, and its origin.
 
     The Sidecar's policy comes before the mesh's.
@@ -33,8 +36,7 @@ def outbound_mode(sidecar: Resource | None, snapshot: Snapshot) -> tuple[Outboun
     if sidecar is not None and sidecar.spec.outbound_traffic_policy is not None:
         path: Path = ("spec", "outboundTrafficPolicy")
         return sidecar.spec.outbound_traffic_policy.mode, Origin(sidecar.source, path, sidecar)
-    policy = snapshot.mesh.get("outboundTrafficPolicy") or {}
-    mode: OutboundMode = "REGISTRY_ONLY" if policy.get("mode") == "REGISTRY_ONLY" else "ALLOW_ANY"
+    mode = mesh.outbound_traffic_policy.mode
     path = ("spec", "meshConfig", "outboundTrafficPolicy")
     for operator in reversed(snapshot.of("IstioOperator")):
         if path in operator.source.lines:
