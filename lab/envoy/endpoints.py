@@ -26,6 +26,8 @@ def assignment(view: View, host: Host, port: ServicePort, subset: str) -> Json:
     found = members(view, host, port, subset)
     if not found and host.resolution in ("DNS", "DNS_ROUND_ROBIN"):
         found = [Endpoint(address=host.name, port=int(port.target_port), labels={})]
+    if host.resolution == "DNS_ROUND_ROBIN":
+        found = found[:1]  # Envoy takes no more for LOGICAL_DNS.
     locality = {
         "lb_endpoints": [_endpoint(view, host, port, subset, item) for item in found],
         "load_balancing_weight": sum(item.weight for item in found),

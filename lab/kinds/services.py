@@ -54,6 +54,8 @@ def merged(first: Host, second: Host) -> Host:
     """Returns two definitions of one host as istiod merges them; the first where they differ."""
     if (first.namespace, first.resolution) != (second.namespace, second.resolution):
         return first
+    if first.resolution == "DNS_ROUND_ROBIN":
+        return first  # Envoy resolves one name for such a cluster.
     return replace(
         first,
         ports=(*first.ports, *(port for port in second.ports if not first.port(port.port))),

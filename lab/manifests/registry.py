@@ -69,5 +69,7 @@ def of(api_version: str, kind: str) -> Kind | str:
     if same_name:
         group = same_name[0].group
         known = ", ".join(f"{group}/{name}".lstrip("/") for name in same_name[0].versions)
+        if api_version.startswith("gateway.networking.k8s.io/"):
+            return f"the lab has no Gateway API ({api_version}); {kind} is here that of {group}"
         return f"{kind} exists as {known}, not {api_version}"
     return f"the lab has no {kind} ({api_version}); `guestbook api-resources` lists what it has"

@@ -79,6 +79,10 @@ def documents(text: str) -> Iterator[Document]:
         loader.dispose()
 
 
+_LETTERS = {"y": True, "Y": True, "n": False, "N": False}
+"""Booleans of YAML 1.1 that kubectl knows and PyYAML does not."""
+
+
 class _Builder:
     """Constructs one document; holds what the recursion shares."""
 
@@ -127,6 +131,8 @@ class _Builder:
         text = str(node.value)
         self._document.spelled[path] = text
         kind = node.tag.removeprefix(_TAG)
+        if kind == "str" and not node.style and text in _LETTERS:
+            return _LETTERS[text]
         if kind == "str" or kind == "timestamp" or (kind in ("int", "float") and ":" in text):
             # Kubernetes reads dates and `1:30` as strings; YAML 1.1 as a date and as base 60.
             return text

@@ -6,6 +6,7 @@ the message is first named.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import pkgutil
@@ -14,6 +15,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from google.protobuf import descriptor_pool, json_format, message, message_factory
+
+from lab import durations
 
 Json = dict[str, Any]
 
@@ -76,10 +79,47 @@ def parse(name: str, value: Json, *, strict: bool = False) -> message.Message:
         message_type(inner)
     parsed = message_type(name)()
     try:
-        json_format.ParseDict(value, parsed, ignore_unknown_fields=not strict)
+        plain = _with_durations(parsed.DESCRIPTOR, value)
+        json_format.ParseDict(plain, parsed, ignore_unknown_fields=not strict)
     except (json_format.ParseError, TypeError, ValueError) as error:
         raise InvalidError(str(error)) from error
     return parsed
+
+
+_DURATION = "google.protobuf.Duration"
+_ANY = "google.protobuf.Any"
+
+
+def _with_durations(kind: Any, value: Any) -> Any:
+    """Returns a message's value with Go's durations (`500ms`) as protobuf's: istiod takes both."""
+    if kind.full_name == _DURATION and isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return f"{durations.parse(value).total_seconds():.9f}s"
+        return value
+    if not isinstance(value, dict):
+        return value
+    if kind.full_name == _ANY and isinstance(value.get("@type"), str):
+        kind = message_type(value["@type"].rpartition("/")[2]).DESCRIPTOR
+    fields = {name: field for field in kind.fields for name in (field.name, field.json_name)}
+    result = {}
+    for key, item in value.items():
+        inner = fields[key].message_type if key in fields else None
+        if inner is None:
+            result[key] = item
+        elif inner.GetOptions().map_entry:
+            result[key] = _map_with_durations(inner, item)
+        elif isinstance(item, list):
+            result[key] = [_with_durations(inner, one) for one in item]
+        else:
+            result[key] = _with_durations(inner, item)
+    return result
+
+
+def _map_with_durations(entry: Any, value: Any) -> Any:
+    kind = entry.fields_by_name["value"].message_type
+    if kind is None or not isinstance(value, dict):
+        return value
+    return {key: _with_durations(kind, item) for key, item in value.items()}
 
 
 def to_json(parsed: message.Message) -> Json:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import re
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
@@ -29,6 +31,8 @@ def _positive(value: object) -> timedelta:
     duration = parse_duration(value)
     if duration < MILLISECOND:
         raise ValueError("duration must be greater than 1ms")
+    if duration % MILLISECOND:
+        raise ValueError("only durations to ms precision are supported")
     return duration
 
 
@@ -75,10 +79,32 @@ def host_problem(host: str, *, wildcard: bool = True) -> str | None:
     pattern = _WILDCARD_LABEL if wildcard else _LABEL
     if not pattern.fullmatch(first):
         return f'domain name "{host}" invalid (label "{first}" invalid)'
+    if rest and rest[-1].isdecimal():
+        reason = f'top level domain "{rest[-1]}" cannot be all-numeric'
+        return f'domain name "{host}" invalid ({reason})'
     for label in rest:
         if not _LABEL.fullmatch(label):
             return f'domain name "{host}" invalid (label "{label}" invalid)'
     return None
+
+
+def is_ip(host: str) -> bool:
+    """Returns whether a host is an address, of IPv4 or IPv6."""
+    with contextlib.suppress(ValueError):
+        return bool(ipaddress.ip_address(host))
+    return False
+
+
+def listed_host_problems(host: str) -> Iterator[str]:
+    """Yields why istiod refuses a host that a Gateway or a Sidecar lists: "*", or with a dot."""
+    if host == "*":
+        return
+    if "." not in host:
+        yield "short names (non FQDN) are not allowed"
+    if problem := host_problem(host):
+        yield problem
+    if "*" in host and not host.startswith("*."):
+        yield f'partial wildcard "{host}" not allowed'
 
 
 def port_problem(port: int) -> str | None:
@@ -93,11 +119,16 @@ def percent_problem(percent: float) -> str | None:
     return f"percentage {percent:g} is neither 0.0, nor in range [0.0001, 100.0]"
 
 
-def export_to(names: list[str]) -> Iterator[Problem]:
-    """Checks `exportTo`: ".", "*", "~" and namespace names; "*" and "~" only alone."""
+def export_to(names: list[str], *, nobody: bool = False) -> Iterator[Problem]:
+    """Checks `exportTo`: ".", "*" and namespaces; for a ServiceEntry also "~", to nobody.
+
+    "*" and "~" are only allowed alone.
+    """
+    signs = (".", "*", "~") if nobody else (".", "*")
     for index, name in enumerate(names):
-        if name not in (".", "*", "~") and not is_dns_label(name):
-            yield Problem((index,), f'"{name}" is no namespace, ".", "*" or "~"')
+        if name not in signs and not is_dns_label(name):
+            listed = " or ".join(f'"{sign}"' for sign in signs)
+            yield Problem((index,), f'"{name}" is no namespace, {listed}')
     for alone in ("*", "~"):
         if alone in names and len(names) > 1:
             yield Problem((), f'when "{alone}" is present, exportTo can have no other value')

@@ -7,7 +7,13 @@ from collections.abc import Iterator
 from lab.kinds.gateway.types import Server, kind
 from lab.resources.checks import refused
 from lab.resources.resource import Check, Problem
-from lab.resources.values import duplicates, host_problem, is_dns_label, port_problem
+from lab.resources.values import (
+    duplicates,
+    is_dns_label,
+    is_ip,
+    listed_host_problems,
+    port_problem,
+)
 
 _HTTP = ("HTTP", "HTTP2", "GRPC", "GRPC-WEB")
 _PROTOCOLS = (*_HTTP, "HTTPS", "TLS", "TCP", "MONGO")
@@ -33,10 +39,8 @@ def _host(host: str) -> Iterator[Problem]:
     namespace, slash, name = host.rpartition("/")
     if slash and namespace not in ("*", ".") and not is_dns_label(namespace):
         yield Problem((), f'invalid namespace "{namespace}" in host "{host}"')
-    if slash and not name:
-        yield Problem((), f'short names (non FQDN) are not allowed: "{host}"')
-    elif name != "*" and (problem := host_problem(name)):
-        yield Problem((), problem)
+    if not is_ip(name):
+        yield from (Problem((), problem) for problem in listed_host_problems(name))
 
 
 def _tls(server: Server) -> Iterator[Problem]:

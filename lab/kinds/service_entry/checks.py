@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Iterator
 
@@ -114,7 +115,7 @@ def _address(spec: ServiceEntrySpec, endpoint: WorkloadEntry) -> str | None:
 CHECKS = (
     refused("**.endpoints[].network", "the lab is one network"),
     refused("**.endpoints[].locality", "the lab is one locality"),
-    Check("spec.exportTo", export_to),
+    Check("spec.exportTo", functools.partial(export_to, nobody=True)),
     Check("spec.hosts[]", lambda host: "invalid host *" if host == "*" else host_problem(host)),
     Check("spec", _names),
     Check("spec.ports", bool, "service entry must have at least one port"),

@@ -8,7 +8,7 @@ from lab.kinds.destination_rule.checks import CONNECTION_POOL
 from lab.kinds.sidecar.types import kind
 from lab.resources.checks import never, refused
 from lab.resources.resource import Check, Problem
-from lab.resources.values import host_problem, is_dns_label
+from lab.resources.values import is_dns_label, listed_host_problems
 
 
 def _host(host: str) -> Iterator[Problem]:
@@ -18,8 +18,7 @@ def _host(host: str) -> Iterator[Problem]:
         return
     if namespace not in ("*", ".", "~") and not is_dns_label(namespace):
         yield Problem((), f'namespace "{namespace}" in host "{host}" is invalid')
-    if name != "*" and (problem := host_problem(name)):
-        yield Problem((), problem)
+    yield from (Problem((), problem) for problem in listed_host_problems(name))
 
 
 CHECKS = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from http import HTTPStatus
 from itertools import combinations
 
 from lab.kinds.virtual_service.types import (
@@ -25,6 +26,7 @@ from lab.resources.values import (
     export_to,
     host_problem,
     is_dns_label,
+    is_ip,
     percent_problem,
     port_problem,
     regex_problem,
@@ -86,16 +88,12 @@ def _hosts(spec: VirtualServiceSpec) -> Iterator[Problem]:
                 ("hosts", index),
                 "wildcard host * is not allowed for virtual services bound to the mesh gateway",
             )
-        elif host != "*" and (problem := host_problem(host)) and not _is_ip(host):
+        elif host != "*" and (problem := host_problem(host)) and not is_ip(host):
             yield Problem(("hosts", index), problem)
     for first, second in combinations(spec.hosts, 2):
         if _overlap(first, second):
             reason = f"duplicate hosts in virtual service: {first} & {second}"
             yield Problem(("hosts",), reason)
-
-
-def _is_ip(host: str) -> bool:
-    return re.fullmatch(r"[0-9.]+|[0-9a-f:]+", host) is not None
 
 
 def _overlap(first: str, second: str) -> bool:
@@ -240,8 +238,8 @@ def _retries(retries: HTTPRetry) -> bool:
 
 def _retry_on(conditions: str) -> Iterator[Problem]:
     for token in conditions.split(",") if conditions else ():
-        status = token.strip().isdecimal() and 100 <= int(token) <= 599
-        if token.strip() not in RETRY_POLICIES and not status:
+        status = token.isdecimal() and int(token) in {code.value for code in HTTPStatus}
+        if token not in RETRY_POLICIES and not status:
             yield Problem((), f"{token or 'an empty value'} is not a valid retryOn policy")
 
 

@@ -66,3 +66,58 @@ def test_a_field_that_istio_ignores() -> None:
 def test_a_field_of_another_world() -> None:
     with pytest.raises(ManifestError, match=r"x:6: .*k8s: not supported by the lab: istioctl's"):
         parse([("x", OPERATOR)])
+
+
+def resource(kind: str, spec: str, version: str = "networking.istio.io/v1") -> str:
+    return f"apiVersion: {version}\nkind: {kind}\nmetadata: {{name: a}}\nspec: {{{spec}}}\n"
+
+
+SERVER = "servers: [{hosts: [HOST], port: {number: 80, name: http, protocol: HTTP}}]"
+ROUTE = "hosts: [a], http: [{route: [{destination: {host: a}}], FIELD}]"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (resource("Gateway", SERVER.replace("HOST", "guestbook")), "short names (non FQDN)"),
+        (resource("Gateway", SERVER.replace("HOST", "'*a.com'")), 'partial wildcard "*a.com"'),
+        (resource("Sidecar", "egress: [{hosts: [./ui]}]"), "short names (non FQDN)"),
+        (resource("DestinationRule", "host: 10.0.0.1"), "cannot be all-numeric"),
+        (resource("VirtualService", ROUTE.replace("FIELD", "timeout: 1500us")), "ms precision"),
+        (
+            resource("VirtualService", ROUTE.replace("FIELD", "retries: {retryOn: '5xx, reset'}")),
+            "reset is not a valid retryOn policy",
+        ),
+        (
+            resource("VirtualService", ROUTE.replace("FIELD", "retries: {retryOn: '520'}")),
+            "520 is not a valid retryOn policy",
+        ),
+        (
+            resource("VirtualService", ROUTE.replace("FIELD", "name: a") + ", exportTo: ['~']"),
+            '"~" is no namespace',
+        ),
+        (
+            resource("Gateway", "gatewayClassName: istio", "gateway.networking.k8s.io/v1"),
+            "the lab has no Gateway API",
+        ),
+        (resource("DestinationRule", "host: a, subsets: [{name: y}]"), "name"),
+    ],
+)
+def test_istio_refuses_it_too(text: str, reason: str) -> None:
+    with pytest.raises(ManifestError) as error:
+        parse([("x", text)])
+    assert reason in str(error.value)
+
+
+@pytest.mark.parametrize("host", ["'*'", "'*.a.com'", "a.com", "./a.com", "10.0.0.1"])
+def test_hosts_of_a_gateway(host: str) -> None:
+    assert parse([("x", resource("Gateway", SERVER.replace("HOST", host)))]).resources
+
+
+def test_an_envoy_filter_takes_durations_of_go() -> None:
+    bucket = "token_bucket: {max_tokens: 1, tokens_per_fill: 1, fill_interval: 500ms}"
+    kind = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
+    value = f"'@type': type.googleapis.com/{kind}, stat_prefix: a, {bucket}"
+    patch = f"operation: INSERT_FIRST, value: {{name: a, typed_config: {{{value}}}}}"
+    text = resource("EnvoyFilter", f"configPatches: [{{applyTo: HTTP_FILTER, patch: {{{patch}}}}}]")
+    assert parse([("x", text.replace("/v1\n", "/v1alpha3\n"))]).resources

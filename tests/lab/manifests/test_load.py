@@ -97,7 +97,7 @@ def test_the_namespace_asked_for() -> None:
 
 
 def test_what_a_server_adds_may_be_applied_again() -> None:
-    text = POD.replace("name: a", "name: a\n  uid: x\n  creationTimestamp: y") + "status: {}\n"
+    text = POD.replace("name: a", "name: a\n  uid: x\n  creationTimestamp: z") + "status: {}\n"
     assert parse([("x.yaml", text)]).resources[0].name == "a"
 
 
