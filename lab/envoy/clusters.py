@@ -42,7 +42,7 @@ def outbound(view: View) -> list[Json]:
     """Returns every cluster that a proxy's routes may name."""
     result = [
         _outbound(view, host, port, subset)
-        for host in view.hosts.values()
+        for host in view.destinations.values()
         for port in host.ports
         for subset in view.subsets(host)
     ]

@@ -14,7 +14,7 @@ def assignments(view: View) -> list[Json]:
     """Returns the ClusterLoadAssignment of every cluster that discovers its endpoints."""
     return [
         assignment(view, host, port, subset)
-        for host in view.hosts.values()
+        for host in view.destinations.values()
         if host.resolution == "STATIC"
         for port in host.ports
         for subset in view.subsets(host)

@@ -48,6 +48,12 @@ def connection_manager(
     }
     if direction != "outbound":
         config["server_name"] = "istio-envoy"
+    if direction == "gateway":
+        topology = view.mesh.default_config.gateway_topology
+        config |= given(
+            xff_num_trusted_hops=topology.num_trusted_proxies or None,
+            forward_client_cert_details=topology.forward_client_cert_details,
+        )
     config |= given(
         access_log=telemetry.access_log(view, direction) or None,
         tracing=telemetry.tracing(view, direction),

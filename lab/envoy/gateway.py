@@ -90,6 +90,8 @@ def virtual_hosts(view: View, found: list[BoundServer]) -> list[VirtualHost]:
                 continue
             attachment = Attachment(bound.gateway, bound.server.port.number, bound.secure)
             added = tuple(virtual_service.routes(view, resource, attachment))
+            if not added:
+                continue
             for host in gateway.common_hosts(bound, resource):
                 known = hosts.get(host) or _virtual_host(host, bound)
                 together = [*known.routes, *added]

@@ -29,7 +29,7 @@ def target(view: View, config: ProxyConfig, request: Request, cluster: str, shar
         return Target(cluster, share, (), (step,))
     parts = cluster.split("|")
     number, subset, name = parts[1:] if len(parts) == 4 else ("0", "", "")
-    host = view.hosts.get(name)
+    host = view.destinations.get(name)
     port = host.port(int(number)) if host else None
     if host is None or port is None:
         return Target(cluster, share, ())

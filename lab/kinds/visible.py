@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from lab import names
@@ -23,6 +23,9 @@ class View:
     snapshot: Snapshot
     pod: Pod
     hosts: Mapping[str, Host]
+    """The hosts that the proxy has virtual hosts and listeners for."""
+    destinations: Mapping[str, Host]
+    """The hosts that it has clusters for: also those that its VirtualServices route to."""
     rules: Mapping[str, Rule]
     """The DestinationRule of each host that has one."""
     virtual_services: tuple[Resource, ...]
@@ -72,48 +75,65 @@ def view(snapshot: Snapshot, pod: Pod) -> View:
     scope = sidecar.applicable(snapshot, pod)
     mesh = mesh_config.defaults(snapshot.mesh)
     outbound_mode, outbound_origin = sidecar.outbound_mode(scope, mesh, snapshot)
-    hosts: dict[str, Host] = {}
-    for host in _all_hosts(snapshot):
-        if not services.exported(host.export_to, host.namespace, pod.namespace):
-            continue
-        if not sidecar.imports(scope, host.namespace, host.name):
-            continue
-        known = hosts.get(host.name)
-        hosts[host.name] = services.merged(known, host) if known else host
+    exported = [
+        host
+        for host in _all_hosts(snapshot)
+        if services.exported(host.export_to, host.namespace, pod.namespace)
+    ]
+    hosts = _merged(host for host in exported if sidecar.imports(scope, host.namespace, host.name))
+    virtual_services = _virtual_services(snapshot, pod, scope)
+    wanted = {*hosts, *(name for found in virtual_services for name in _destinations(found))}
+    destinations = {
+        name: hosts.get(name, host) for name, host in _merged(exported).items() if name in wanted
+    }
     rules = {
         name: rule
-        for name, host in hosts.items()
+        for name, host in destinations.items()
         if (rule := destination_rule.applicable(snapshot, pod, name, host.namespace))
     }
     return View(
         snapshot=snapshot,
         pod=pod,
         hosts=hosts,
+        destinations=destinations,
         rules=rules,
-        virtual_services=tuple(
-            sorted(
-                (
-                    found
-                    for found in snapshot.of("VirtualService")
-                    if services.exported(found.spec.export_to, found.namespace, pod.namespace)
-                    and (
-                        pod.proxy == "gateway"
-                        or any(
-                            sidecar.imports(
-                                scope, found.namespace, names.expand(host, found.namespace)
-                            )
-                            for host in found.spec.hosts
-                        )
-                    )
-                ),
-                key=_publicity,
-            )
-        ),
+        virtual_services=virtual_services,
         outbound_mode=outbound_mode,
         outbound_origin=outbound_origin,
         sidecar=scope,
         mesh=mesh,
     )
+
+
+def _merged(found: Iterable[Host]) -> dict[str, Host]:
+    hosts: dict[str, Host] = {}
+    for host in found:
+        known = hosts.get(host.name)
+        hosts[host.name] = services.merged(known, host) if known else host
+    return hosts
+
+
+def _virtual_services(snapshot: Snapshot, pod: Pod, scope: Resource | None) -> tuple[Resource, ...]:
+    visible = (
+        found
+        for found in snapshot.of("VirtualService")
+        if services.exported(found.spec.export_to, found.namespace, pod.namespace)
+        and any(
+            sidecar.imports(scope, found.namespace, names.expand(host, found.namespace))
+            for host in found.spec.hosts
+        )
+    )
+    return tuple(sorted(visible, key=_publicity))
+
+
+def _destinations(virtual_service: Resource) -> Iterator[str]:
+    """Yields the hosts that a VirtualService routes or mirrors to."""
+    for http in virtual_service.spec.http:
+        found = [entry.destination for entry in http.route]
+        found += [http.mirror] if http.mirror else []
+        found += [mirror.destination for mirror in http.mirrors]
+        for destination in found:
+            yield names.expand(destination.host, virtual_service.namespace)
 
 
 def _publicity(virtual_service: Resource) -> int:

@@ -91,6 +91,13 @@ kind: ServiceEntry
 metadata: {name: resolved, namespace: default}
 spec: {hosts: [resolved.example], resolution: DNS, ports: [{number: 80, name: a, protocol: HTTP}]}
 ---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: public, namespace: ingress}
+spec:
+  selector: {istio: ingressgateway}
+  servers: [{hosts: ["*"], port: {number: 80, name: http, protocol: HTTP}}]
+---
 """,
     "destination_rule": """
 apiVersion: networking.istio.io/v1

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -98,7 +98,17 @@ class ProxyTracing(Model):
     custom_tags: dict[str, Any] | None = refused("tags for all proxies; put them into a Telemetry")
 
 
+class GatewayTopology(Model):
+    num_trusted_proxies: Annotated[int, Field(ge=0)] = 0
+    forward_client_cert_details: (
+        Literal["SANITIZE", "FORWARD_ONLY", "APPEND_FORWARD", "SANITIZE_SET", "ALWAYS_FORWARD_ONLY"]
+        | None
+    ) = None
+    proxy_protocol: dict[str, Any] | None = refused("the PROXY protocol from a load balancer")
+
+
 class ProxyConfig(Model):
+    gateway_topology: GatewayTopology = GatewayTopology()
     tracing: ProxyTracing = ProxyTracing()
     hold_application_until_proxy_starts: bool | None = ignored(
         "in the lab an application always starts after its proxy"

@@ -9,7 +9,14 @@ from collections.abc import Iterator
 from lab.kinds.service_entry.types import ServiceEntryPort, ServiceEntrySpec, WorkloadEntry, kind
 from lab.resources.checks import refused
 from lab.resources.resource import Check, Problem
-from lab.resources.values import duplicates, export_to, host_problem, is_dns_label, port_problem
+from lab.resources.values import (
+    duplicates,
+    export_to,
+    host_problem,
+    is_dns_label,
+    is_ip,
+    port_problem,
+)
 
 PROTOCOLS = ("HTTP", "HTTP2", "GRPC", "GRPC-WEB", "HTTPS", "TLS", "TCP", "MONGO", "REDIS", "MYSQL")
 
@@ -104,12 +111,8 @@ def _address(spec: ServiceEntrySpec, endpoint: WorkloadEntry) -> str | None:
     if address.startswith("unix://"):
         return "not supported by the lab: unix domain sockets"
     if spec.resolution != "STATIC":
-        return host_problem(address, wildcard=False)
-    try:
-        ipaddress.ip_address(address)
-    except ValueError:
-        return f"{address} is no IP address, and resolution is STATIC"
-    return None
+        return None if is_ip(address) else host_problem(address, wildcard=False)
+    return None if is_ip(address) else f"{address} is no IP address, and resolution is STATIC"
 
 
 CHECKS = (

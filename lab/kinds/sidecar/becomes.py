@@ -51,14 +51,14 @@ def imports(sidecar: Resource | None, namespace: str, host: str) -> bool:
     spec: SidecarSpec = sidecar.spec
     if not spec.egress:
         return True
-    for listener in spec.egress:
-        for entry in listener.hosts:
-            where, _, pattern = entry.partition("/")
-            if where == "~":
-                continue
-            where = sidecar.namespace if where == "." else where
-            if where in ("*", namespace) and (
-                names.matches(pattern, host) or names.matches(host, pattern)
-            ):
-                return True
+    entries = [entry for listener in spec.egress for entry in listener.hosts]
+    if any(entry.startswith("~") for entry in entries):
+        return False
+    for entry in entries:
+        where, _, pattern = entry.partition("/")
+        where = sidecar.namespace if where == "." else where
+        if where in ("*", namespace) and (
+            names.matches(pattern, host) or names.matches(host, pattern)
+        ):
+            return True
     return False

@@ -252,7 +252,7 @@ def forward(
         **destination,
         timeout=timeout or NO_TIMEOUT,
         max_grpc_timeout=timeout or NO_TIMEOUT,
-        retry_policy=retry_policy(retries, hashing=bool(hashing)),
+        retry_policy=retry_policy(retries, hashing=bool(hashing) and "cluster" in destination),
         hash_policy=hashing or None,
         **fields,
     )
@@ -293,7 +293,7 @@ def destination_cluster(
     if destination.port is not None:
         number = destination.port.number
     elif place.gateway != names.MESH:
-        known = view.hosts.get(host)
+        known = view.destinations.get(host)
         number = known.ports[0].port if known and len(known.ports) == 1 else place.port
     return names.cluster(number, host, destination.subset or "")
 
@@ -330,7 +330,9 @@ def retry_policy(retries: HTTPRetry | None, *, hashing: bool = False) -> Json | 
         return None
     retry_on, codes = retry_conditions(retries.retry_on)
     backoff = duration(retries.backoff)
-    other_hosts = not hashing and retries.retry_ignore_previous_hosts is not False
+    other_hosts = retries.retry_ignore_previous_hosts
+    if other_hosts is None:
+        other_hosts = not hashing
     return given(
         retry_on=retry_on,
         num_retries=retries.attempts,
