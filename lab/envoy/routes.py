@@ -138,7 +138,8 @@ def default_route(view: View, host: Host, port: ServicePort) -> Route:
     """Returns the route of a host without a VirtualService."""
     balancer = view.policy(host.name, port.port).load_balancer
     destination = {"cluster": names.cluster(port.port, host.name)}
-    action = virtual_service.forward(destination, [])
+    retries = view.mesh.default_http_retry_policy
+    action = virtual_service.forward(destination, [], retries)
     if hashing := destination_rule.hash_policy(balancer):
         action["hash_policy"] = hashing  # Its retries still avoid the host that failed.
     config: Json = {

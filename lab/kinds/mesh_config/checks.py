@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from lab.kinds.virtual_service.checks import retry_on_problems
+from lab.kinds.virtual_service.types import HTTPRetry
 from lab.resources.fields import ignored, refused
 from lab.resources.resource import Check, Model, Problem
 from lab.resources.values import Duration, duplicates, within
@@ -144,9 +146,7 @@ class MeshConfig(Model):
     trust_domain: Literal["cluster.local"] = "cluster.local"
     root_namespace: Literal["istio-system"] = "istio-system"
     trust_domain_aliases: list[str] | None = refused(_ONE_MESH)
-    default_http_retry_policy: dict[str, Any] | None = refused(
-        "retries for all; give each VirtualService its own"
-    )
+    default_http_retry_policy: HTTPRetry | None = None
     inbound_traffic_policy: dict[str, Any] | None = refused(
         "ports that no Service names are always served, as by default"
     )
@@ -167,6 +167,7 @@ def _provider_names(providers: list[ExtensionProvider]) -> Iterator[Problem]:
 
 
 CHECKS = (
+    Check("spec.meshConfig.defaultHttpRetryPolicy.retryOn", retry_on_problems),
     Check("**.meshConfig.extensionProviders", _provider_names),
     Check(
         "**.meshConfig.extensionProviders[]",

@@ -271,7 +271,7 @@ def _action(view: View, resource: Resource, http: HTTPRoute, attachment: Attachm
     return forward(
         destination,
         _hash_policy(view, [cluster_of(entry.destination) for entry in http.route]),
-        http.retries,
+        http.retries or view.mesh.default_http_retry_policy,
         duration(http.timeout),
         regex_rewrite=regex and {"pattern": {"regex": regex.match}, "substitution": regex.rewrite},
         prefix_rewrite=(rewrite.uri or None) if rewrite and regex is None else None,
@@ -320,7 +320,7 @@ def _hash_policy(view: View, clusters: list[str]) -> list[Json]:
 
 
 def retry_policy(retries: HTTPRetry | None, *, hashing: bool = False) -> Json | None:
-    """Returns a route's retries: its own, else Istio's default.
+    """Returns a route's retries: its own or the mesh's, else Istio's default.
 
     By default there are two more attempts when there was no connection or the answer was a gRPC
     status `unavailable` or `cancelled`; no other status is retried.

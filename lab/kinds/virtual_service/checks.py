@@ -236,7 +236,7 @@ def _retries(retries: HTTPRetry) -> bool:
     return retries.attempts != 0 or not (others[0] is not None or any(others[1:]))
 
 
-def _retry_on(conditions: str) -> Iterator[Problem]:
+def retry_on_problems(conditions: str) -> Iterator[Problem]:
     for token in conditions.split(",") if conditions else ():
         status = token.isdecimal() and int(token) in {code.value for code in HTTPStatus}
         if token not in RETRY_POLICIES and not status:
@@ -440,7 +440,7 @@ CHECKS = (
         _retries,
         "http retry policy configured when attempts are set to 0 (disabled)",
     ),
-    Check("**.retries.retryOn", _retry_on),
+    Check("**.retries.retryOn", retry_on_problems),
     # CORS.
     Check("**.corsPolicy.allowOrigins[]", _origin),
     Check(

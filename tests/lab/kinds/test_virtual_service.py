@@ -350,6 +350,17 @@ def test_per_try_timeout_is_retried_only_with_the_right_condition(mesh: Mesh) ->
     assert attempts(mesh) == 3
 
 
+def test_the_meshs_default_retry_policy(mesh: Mesh) -> None:
+    mesh.pods["server-v1"].server.status = 503  # type: ignore[union-attr]
+    mesh.mesh_config["defaultHttpRetryPolicy"] = {"attempts": 1, "retryOn": "5xx"}
+    try:
+        mesh.apply(routed(f"- {V1}"))
+        assert version(mesh) == "503"
+        assert attempts(mesh) == 2
+    finally:
+        del mesh.mesh_config["defaultHttpRetryPolicy"]
+
+
 def test_fault_abort_answers_in_the_services_place(mesh: Mesh) -> None:
     mesh.apply(
         routed(
