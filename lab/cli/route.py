@@ -57,7 +57,7 @@ def route(
       guestbook route --from ui http://message-service/hello/x -f k8s/base -f istio/05-retries
       guestbook route --from ui tcp://redis:6379 -o json
     """
-    from lab.cluster import offline
+    from lab.cluster import snapshots
     from lab.explain import request as explain
     from lab.explain.interpret.matchers import NoAnswerError
 
@@ -65,11 +65,11 @@ def route(
         raise FailureError(f"unknown output {output}: text or json")
     method, url = _request(request)
     if filename:
-        snapshot = offline.snapshot(_from_files(filename))
+        snapshot = snapshots.snapshot(_from_files(filename))
     else:
         lab = settings(context)
         running = _pods(lab.client())
-        snapshot = offline.snapshot(_from_lab(lab.state_folder()), running=running)
+        snapshot = snapshots.snapshot(_from_lab(lab.state_folder()), running=running)
         if running is not None:
             snapshot = _published(snapshot, lab.client())
     pod = caller(snapshot, source, asked_namespace(context, namespace))

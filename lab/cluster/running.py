@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import httpx
 
-from lab.cluster import offline
+from lab.cluster import snapshots
 from lab.cluster.addresses import Slice
 from lab.cluster.events import Events, now
 from lab.cluster.pod import PodRunner, Proxies
@@ -135,7 +135,7 @@ class Cluster:
     def snapshot(self) -> Snapshot:
         """Returns what the mesh's configuration is made of."""
         resources = [record.resource for record in self.store.all()]
-        return offline.assemble(
+        return snapshots.assemble(
             resources, self.services.all(), self.pods(), str(self.state.certificates)
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -161,6 +162,8 @@ def test_the_version_of_istio_is_written_once() -> None:
     for path in [*others, ISTIO / "README.md", *lab]:
         assert not any_patch.search(path.read_text()), path
     assert lab_versions.istio() == version
+    schema = json.loads((ROOT / "lab/resources/istio.json").read_text())["istio"]
+    assert schema.rpartition(".")[0] == version.rpartition(".")[0]
 
 
 def test_helm_and_istioctl_install_the_same() -> None:

@@ -16,7 +16,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.cluster import offline
+from lab.cluster import snapshots
 from lab.envoy import translate
 from lab.istiod import authority, proxy_files
 from lab.istiod.push import validate
@@ -66,7 +66,7 @@ FOR_THE_LAB = [path for path in EVERY_FILE if not for_clusters(path)]
 
 def guestbook(*files: Path, certificates: Path | None = None) -> Snapshot:
     """The guestbook as it is installed, and some more."""
-    found = offline.snapshot(load.load([str(file) for file in (*BASE, *files)]).resources)
+    found = snapshots.snapshot(load.load([str(file) for file in (*BASE, *files)]).resources)
     return found if certificates is None else replace(found, certificates=str(certificates))
 
 
