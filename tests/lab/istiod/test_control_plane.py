@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -87,7 +88,9 @@ def warned(
             assert await plane.push(snapshot, {}) == []
             return plane.key_warnings(policies)
 
-    return asyncio.run(push())
+    # In a thread of its own: a browser test may have left a running event loop in this one.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(lambda: asyncio.run(push())).result()
 
 
 def test_keys_that_arrive_are_no_news(issuer: str, tmp_path: Path) -> None:
