@@ -14,7 +14,7 @@ Texts = list[tuple[str, str]]
 @contextlib.contextmanager
 def errors() -> Iterator[None]:
     """Turns a ManifestError into a FailureError."""
-    from lab.manifests.load import ManifestError
+    from lab.manifests.read import ManifestError
 
     try:
         yield
@@ -25,7 +25,7 @@ def errors() -> Iterator[None]:
 def texts(files: list[str] | None, kustomize: str | None = None) -> Texts:
     """Reads files, or a kustomization. Raises FailureError."""
     from lab.manifests.kustomize import kustomization
-    from lab.manifests.load import read
+    from lab.manifests.read import read
 
     if bool(files) == bool(kustomize):
         raise FailureError("must specify one of -f and -k")

@@ -118,10 +118,11 @@ def _claims(values: Sequence[str] | None) -> list[tuple[str, object]]:
 def _from_files(names: Sequence[str]) -> list[Resource]:
     """The resources of manifests, and Istio's ingress gateway unless they have one."""
     from lab.manifests import load
+    from lab.manifests.read import ManifestError
 
     try:
         resources = list(load.load(names).resources)
-    except load.ManifestError as error:
+    except ManifestError as error:
         raise FailureError(*error.lines) from None
     if not any(r.kind == "Deployment" and r.labels.get("istio") for r in resources):
         builtin = Path(__file__).parents[1] / "cluster" / "gateway.yaml"

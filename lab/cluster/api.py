@@ -19,6 +19,7 @@ from lab.cluster.running import Cluster
 from lab.cluster.selector import parse as parse_selector
 from lab.cluster.store import Record, content, document, key
 from lab.manifests import load, registry
+from lab.manifests.read import ManifestError
 from lab.resources.metadata import label_problems
 from lab.resources.resource import Kind, Resource
 
@@ -88,7 +89,7 @@ def apply(
         elif old is not None:
             errors.extend(_immutable(old.resource, resource))
     if errors:
-        raise load.ManifestError(errors)
+        raise ManifestError(errors)
     if dry_run:
         return Applied(
             tuple((reference(r), "checked (dry run)") for r in loaded.resources), loaded.warnings

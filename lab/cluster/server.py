@@ -26,7 +26,7 @@ from starlette.routing import Route
 
 from lab.cluster import api, exec, logs
 from lab.cluster.running import Cluster
-from lab.manifests.load import ManifestError
+from lab.manifests.read import ManifestError
 
 SETTLE = 5.0
 """Seconds an answer waits for the proxies to take a change."""

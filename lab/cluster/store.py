@@ -14,6 +14,7 @@ import yaml
 from lab.cluster.events import now
 from lab.files import write_atomically
 from lab.manifests import load
+from lab.manifests.read import ManifestError
 from lab.resources.resource import Resource
 
 Key = tuple[str, str, str]
@@ -137,7 +138,7 @@ class Store:
         for file in sorted(self._folder.glob("*.yaml")):
             try:
                 record = _read(file)
-            except (load.ManifestError, ValueError, KeyError) as error:
+            except (ManifestError, ValueError, KeyError) as error:
                 problems.append(f"{file}: {error}")
                 continue
             self._records[key(record.resource)] = record

@@ -24,7 +24,7 @@ from lab.cluster.running import Cluster, Mesh
 from lab.cluster.services import Services
 from lab.cluster.state import State
 from lab.cluster.store import Store
-from lab.manifests import load
+from lab.manifests.read import read
 
 STOP_GRACE = 5.0
 """Seconds that pods get to end when the lab stops."""
@@ -154,7 +154,7 @@ def _apply(
     """Applies a file of this package, `texts` and the manifests at `baseline`."""
     text = (Path(__file__).parent / builtin).read_text()
     own = (f"(built in) {builtin}", text.replace("$ISTIO_VERSION", versions.istio()))
-    files = [text for path in baseline for text in load.read(_shown(path))]
+    files = [text for path in baseline for text in read(_shown(path))]
     applied = api.apply(cluster, [own, *texts, *files])
     shown = ", ".join(map(_shown, baseline)) or builtin
     say(f"Applied {len(applied.results)} resources of {shown}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lab.manifests.load import ManifestError, read
+from lab.manifests.read import ManifestError, read
 from lab.resources.document import DocumentError, documents
 
 NAMES = ("kustomization.yaml", "kustomization.yml", "Kustomization")

@@ -8,30 +8,19 @@ from __future__ import annotations
 
 import functools
 import json
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path as FilePath
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from lab.manifests import registry
+from lab.manifests.read import ManifestError, read
 from lab.resources import checks
 from lab.resources.document import Document, DocumentError, documents
 from lab.resources.metadata import Metadata, metadata_problems
 from lab.resources.resource import Kind, Path, Problem, Resource, Source
-
-SUFFIXES = (".yaml", ".yml", ".json")
-
-
-class ManifestError(Exception):
-    """Raised for faulty manifests: one line a problem, each with file and line."""
-
-    def __init__(self, lines: Sequence[str]) -> None:
-        super().__init__("\n".join(lines))
-        self.lines = tuple(lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,44 +29,6 @@ class Loaded:
 
     resources: tuple[Resource, ...]
     warnings: tuple[str, ...] = ()
-
-
-def read(name: str) -> list[tuple[str, str]]:
-    """Returns the texts behind one `-f` argument (a file, a folder or `-`), with their names.
-
-    Raises ManifestError when there is nothing to read.
-    """
-    if name == "-":
-        return [("-", _standard_input())]
-    path = FilePath(name)
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
-        files = [file for file in files if file.name != "kustomization.yaml"]
-        if not files:
-            raise ManifestError([f"{name}: no .yaml, .yml or .json file in this folder"])
-    else:
-        files = [path]
-    texts = []
-    for file in files:
-        try:
-            texts.append((str(file), file.read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            raise ManifestError([f"{file}: no such file"]) from None
-        except OSError as error:
-            raise ManifestError([f"{file}: {error.strerror}"]) from None
-        except UnicodeDecodeError:
-            raise ManifestError([f"{file}: not UTF-8 text"]) from None
-    return texts
-
-
-def _standard_input() -> str:
-    try:
-        text = sys.stdin.read()
-        # In the C locale Python lets other bytes through, as lone surrogates.
-        text.encode()
-    except UnicodeError:
-        raise ManifestError(["-: not UTF-8 text"]) from None
-    return text
 
 
 def load(names: Iterable[str], namespace: str | None = None) -> Loaded:

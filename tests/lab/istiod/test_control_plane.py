@@ -15,6 +15,7 @@ import pytest
 from lab.istiod import tokens
 from lab.istiod.control_plane import ControlPlane
 from lab.manifests import load
+from lab.manifests.read import ManifestError
 from lab.model import Snapshot
 from lab.resources.resource import Resource
 
@@ -135,7 +136,5 @@ def test_the_last_operator_that_blocks_holds(issuer: str, tmp_path: Path) -> Non
 
 
 def test_what_is_no_network_is_refused() -> None:
-    with pytest.raises(
-        load.ManifestError, match=r"BLOCKED_CIDRS.*'10\.0\.0\.0/99' does not appear"
-    ):
+    with pytest.raises(ManifestError, match=r"BLOCKED_CIDRS.*'10\.0\.0\.0/99' does not appear"):
         blocking("10.0.0.0/99")

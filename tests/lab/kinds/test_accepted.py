@@ -21,6 +21,7 @@ from lab.envoy import translate
 from lab.istiod import authority, proxy_files
 from lab.istiod.push import validate
 from lab.manifests import load
+from lab.manifests.read import ManifestError
 from lab.model import Pod, ProxyConfig, Snapshot
 from tests.support import sample
 from tests.support.fields import COMPANIONS, DOCUMENTS, SCHEMAS
@@ -90,7 +91,7 @@ def refusals(snapshot: Snapshot, pods: Iterable[Pod], folder: Path) -> list[str]
 
 @pytest.mark.parametrize("file", FOR_CLUSTERS, ids=name_of)
 def test_a_manifest_for_clusters_is_refused(file: Path) -> None:
-    with pytest.raises(load.ManifestError, match="not supported by the lab"):
+    with pytest.raises(ManifestError, match="not supported by the lab"):
         load.load([str(file)])
 
 
@@ -241,7 +242,7 @@ def test_accepted_by_envoy_or_refused_with_a_reason(
     text = companion + yaml.safe_dump(document)
     try:
         snapshot = sample.with_manifests(text, str(certificates))
-    except load.ManifestError as error:
+    except ManifestError as error:
         for line in error.lines:
             assert re.match(rf"test\.yaml:\d+: {document['kind']} \S+: \S+.*: .+", line), line
         return

@@ -258,7 +258,7 @@ def test_an_envoy_filter_that_extends_a_policy_decides(secured: harness.Mesh) ->
     ],
 )
 def test_what_istio_rejects_is_rejected(spec: str, problem: str) -> None:
-    from lab.manifests.load import ManifestError
+    from lab.manifests.read import ManifestError
 
     with pytest.raises(ManifestError) as raised:
         harness.resources(policy(spec))

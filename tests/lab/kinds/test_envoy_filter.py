@@ -12,7 +12,8 @@ import pytest
 from lab.envoy import translate
 from lab.kinds.envoy_filter import becomes as envoy_filter
 from lab.kinds.visible import view
-from lab.manifests.load import ManifestError, parse
+from lab.manifests.load import parse
+from lab.manifests.read import ManifestError
 from lab.model import Json, Pod, ProxyConfig
 from lab.resources import protobuf
 from lab.resources.resource import Problem

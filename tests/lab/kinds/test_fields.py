@@ -21,6 +21,7 @@ from lab.envoy import translate
 from lab.kinds.mesh_config import becomes as mesh_config
 from lab.kinds.mesh_config.checks import MeshConfig
 from lab.manifests import load, registry
+from lab.manifests.read import ManifestError
 from lab.resources.checks import fields, matches
 from lab.resources.fields import model_in
 from lab.resources.resource import Kind
@@ -99,7 +100,7 @@ def translated(companion: str, document: Any) -> str:
     """The configuration of every proxy; "refused" when the lab does not take the document."""
     try:
         snapshot = sample.with_manifests(companion + yaml.safe_dump(document))
-    except load.ManifestError:
+    except ManifestError:
         return "refused"
     if document["kind"] == "IstioOperator":
         snapshot = replace(snapshot, mesh=mesh_config.installed(snapshot.of("IstioOperator")))
@@ -207,7 +208,7 @@ def test_every_refusal_is_of_a_field_that_istio_has(kind: str) -> None:
 @pytest.mark.parametrize(("kind", "spec"), [(k, spec) for k in REFUSED for spec in REFUSED[k]])
 def test_what_is_refused_by_its_value(kind: str, spec: str) -> None:
     head = f"apiVersion: networking.istio.io/v1\nkind: {kind}\nmetadata: {{name: a}}\n"
-    with pytest.raises(load.ManifestError, match="not supported"):
+    with pytest.raises(ManifestError, match="not supported"):
         load.parse([("x", f"{head}spec: {{{spec}}}")])
 
 

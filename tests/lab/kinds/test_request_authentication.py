@@ -184,7 +184,7 @@ def test_an_empty_key_set_is_a_warning_and_refuses_every_token(secured: harness.
     ],
 )
 def test_what_istio_rejects_is_rejected(old: str, new: str, problem: str) -> None:
-    from lab.manifests.load import ManifestError
+    from lab.manifests.read import ManifestError
 
     with pytest.raises(ManifestError) as raised:
         harness.resources(authentication().replace(old, new))

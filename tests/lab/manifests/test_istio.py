@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lab.manifests.load import ManifestError, parse
+from lab.manifests.load import parse
+from lab.manifests.read import ManifestError
 
 GATEWAY = """\
 apiVersion: networking.istio.io/v1

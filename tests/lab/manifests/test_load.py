@@ -8,7 +8,8 @@ import pytest
 
 from lab.cluster.state import repository
 from lab.manifests.kustomize import kustomization
-from lab.manifests.load import ManifestError, load, parse
+from lab.manifests.load import load, parse
+from lab.manifests.read import ManifestError
 
 POD = """\
 apiVersion: v1
