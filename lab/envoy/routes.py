@@ -78,6 +78,10 @@ def is_http(port: ServicePort) -> bool:
     return port.protocol in HTTP_PROTOCOLS
 
 
+_Bound = tuple[Resource, list[str], list[Route]]
+"""A VirtualService, its hosts and its routes for one proxy and port."""
+
+
 def _of_port(view: View, number: int) -> Iterator[VirtualHost]:
     """Yields the virtual hosts of one port; the first of two with one domain keeps it.
 
@@ -85,20 +89,17 @@ def _of_port(view: View, number: int) -> Iterator[VirtualHost]:
     of such a name, and one for each other of its hosts. On port 80 any VirtualService has its own.
     """
     known = {host.name: port for host in view.hosts.values() if (port := host.port(number))}
-    found: dict[str, list[Route]] = {}
-    bound: list[tuple[Resource, list[str]]] = []
+    bound: list[_Bound] = []
     for resource in view.virtual_services:
         hosts = virtual_service.hosts(resource)
         covers = any(names.matches(pattern, name) for pattern in hosts for name in known)
-        if virtual_service.applies(resource, names.MESH) and (covers or number == 80):
-            routes = virtual_service.routes(view, resource, Attachment(names.MESH, number))
-            if routes:
-                found[f"{resource.namespace}/{resource.name}"] = routes
-                bound.append((resource, hosts))
+        if not virtual_service.applies(resource, names.MESH) or not (covers or number == 80):
+            continue
+        if found := virtual_service.routes(view, resource, Attachment(names.MESH, number)):
+            bound.append((resource, hosts, found))
     owners = {name: _owner(name, bound) for name in known}
     taken: set[str] = set()
-    for resource, hosts in bound:
-        routes = found[f"{resource.namespace}/{resource.name}"]
+    for resource, hosts, routes in bound:
         for pattern in hosts:
             covered = [name for name in known if names.matches(pattern, name)]
             for name in [name for name in covered if owners[name] is resource]:
@@ -122,11 +123,11 @@ def _unique(
         yield VirtualHost(names.virtual_host(name, port), own, tuple(routes))
 
 
-def _owner(host: str, bound: list[tuple[Resource, list[str]]]) -> Resource | None:
+def _owner(host: str, bound: list[_Bound]) -> Resource | None:
     """Returns the first VirtualService with exactly this host, else with the longest wildcard."""
     best: tuple[bool, int] = (False, 0)
     owner = None
-    for resource, hosts in bound:
+    for resource, hosts, _ in bound:
         for pattern in hosts:
             rank = (pattern == host, len(pattern))
             if names.matches(pattern, host) and rank > best:

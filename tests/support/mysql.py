@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -15,6 +14,7 @@ import pymysql
 import pytest
 
 from tests.support.ports import free_port
+from tests.support.server import ServerProcess
 from tests.support.wait import wait
 
 DATABASE = "guestbook"
@@ -31,7 +31,7 @@ def server_program() -> str:
     return program
 
 
-class MySQL:
+class MySQL(ServerProcess):
     """A server with its own data folder, socket and port; `url` is the empty database in it.
 
     `options` are more options of the server's command line.
@@ -43,7 +43,6 @@ class MySQL:
         self._folder = folder
         self._data = folder / "data"
         self._log = folder / "log"
-        self._process: subprocess.Popen[bytes] | None = None
         self.port = free_port()
         self._initialize()
 
@@ -136,30 +135,6 @@ class MySQL:
                 stderr=log,
             )
         wait(self._answers, f"the database server; see {self._log}", 60)
-
-    def stop(self) -> None:
-        self._end(signal.SIGTERM)
-
-    def kill(self) -> None:
-        self._end(signal.SIGKILL)
-
-    def freeze(self) -> None:
-        """It takes connections, and says nothing."""
-        self._signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        self._signal(signal.SIGCONT)
-
-    def _signal(self, number: signal.Signals) -> None:
-        if self._process is not None:
-            self._process.send_signal(number)
-
-    def _end(self, number: signal.Signals) -> None:
-        if self._process is not None:
-            self.thaw()
-            self._signal(number)
-            self._process.wait(60)
-            self._process = None
 
     def _answers(self) -> bool:
         try:

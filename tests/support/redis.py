@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import socket
 import ssl
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.ports import free_port
+from tests.support.server import ServerProcess
 from tests.support.wait import wait
 
 
@@ -23,7 +23,7 @@ def redis_program() -> str:
     return program
 
 
-class RedisServer:
+class RedisServer(ServerProcess):
     """A real redis-server on a free port; it can be stopped and started again, and forgets.
 
     With a password it asks for one; with the files of a certificate it speaks TLS.
@@ -35,7 +35,6 @@ class RedisServer:
         self._folder = folder
         self._password = password
         self._certificate = certificate
-        self._process: subprocess.Popen[bytes] | None = None
         self.port = free_port()
 
     def start(self) -> None:
@@ -50,19 +49,6 @@ class RedisServer:
             command += ["--tls-cert-file", certificate, "--tls-key-file", key]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         wait(self._answers, "Redis listening")
-
-    def stop(self) -> None:
-        self._end(signal.SIGTERM)
-
-    def kill(self) -> None:
-        self._end(signal.SIGKILL)
-
-    def freeze(self) -> None:
-        """It takes connections, and says nothing."""
-        self._signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        self._signal(signal.SIGCONT)
 
     def ask(self, *words: str) -> str:
         """Send one command; returns the first line of the answer."""
@@ -80,17 +66,6 @@ class RedisServer:
         context = ssl.create_default_context(cafile=str(self._certificate[0]))
         context.check_hostname = False
         return context.wrap_socket(connection)
-
-    def _signal(self, number: signal.Signals) -> None:
-        if self._process is not None:
-            self._process.send_signal(number)
-
-    def _end(self, number: signal.Signals) -> None:
-        if self._process is not None:
-            self.thaw()
-            self._signal(number)
-            self._process.wait(60)
-            self._process = None
 
     def _answers(self) -> bool:
         try:

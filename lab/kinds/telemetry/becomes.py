@@ -110,19 +110,17 @@ def _log_providers(view: View, direction: Direction) -> dict[str, str] | None:
     """Returns the providers that log, each with its filter; None without any Telemetry."""
     standard = view.mesh.default_providers.access_logging
     blocks = [
-        (names, block)
+        block
         for policy in _policies(view)
         for block in policy.spec.access_logging
         if _concerns(block.match, direction)
-        # Without a provider there is none to disable: the mesh's `accessLogFile` stays.
-        if (names := [one.name for one in block.providers]) or standard or not block.disabled
     ]
-    if not blocks and not standard:
-        return None
     chosen: dict[str, str] = dict.fromkeys(standard, "")
-    current = list(standard) or ["envoy"]
-    for names, block in blocks:
-        current = names or current
+    current = list(standard)
+    for block in blocks:
+        current = [provider.name for provider in block.providers] or current
+        if not current and not block.disabled:
+            current = ["envoy"]
         for name in current:
             if block.disabled:
                 chosen.pop(name, None)
@@ -130,7 +128,8 @@ def _log_providers(view: View, direction: Direction) -> dict[str, str] | None:
                 chosen[name] = block.filter.expression
             else:
                 chosen.setdefault(name, "")
-    return chosen
+    # Without a provider there is none to disable: the mesh's `accessLogFile` stays.
+    return chosen if current else None
 
 
 def _mesh_log(mesh: MeshConfig, path: str) -> Json:
