@@ -165,7 +165,6 @@ def circuit_breakers(pool: ConnectionPoolSettings | None, budget: RetryBudget | 
         "max_retries": http.max_retries if http else 0,
     }
     threshold: Json = {name: _positive(value) or UNLIMITED for name, value in limits.items()}
-    threshold["track_remaining"] = True
     if budget is not None:
         threshold["retry_budget"] = given(
             budget_percent={"value": 20.0 if budget.percent is None else budget.percent},
