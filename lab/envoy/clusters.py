@@ -66,7 +66,7 @@ def _outbound(view: View, host: Host, port: ServicePort, subset: str) -> Json:
         "circuit_breakers": destination_rule.circuit_breakers(pool, policy.retry_budget),
         "metadata": {"filter_metadata": {"istio": _metadata(view, host, subset)}},
         **destination_rule.upstream_connection_options(pool),
-        **destination_rule.outlier_detection(policy.outlier_detection),
+        **destination_rule.endpoint_health(policy.outlier_detection, policy.load_balancer),
         **_discovery(view, host, port, subset, policy),
     }
     if host.service is not None:
