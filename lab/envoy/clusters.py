@@ -57,7 +57,7 @@ def _outbound(view: View, host: Host, port: ServicePort, subset: str) -> Json:
         "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
         "metadata": {"filter_metadata": {"istio": _metadata(view, host, subset)}},
         **destination_rule.upstream_connection_options(pool),
-        **destination_rule.outlier_detection(policy.outlier_detection),
+        **destination_rule.endpoint_health(policy.outlier_detection, policy.load_balancer),
         **_discovery(view, host, port, subset, policy),
         **_transport(view, host, port, subset, policy),
         **destination_rule.protocol_options(port, policy),

@@ -22,6 +22,9 @@ from lab.model import Json, Pod, ProxyConfig, Snapshot
 from lab.resources.resource import Problem, Resource
 
 _INSERTIONS = ("INSERT_BEFORE", "INSERT_AFTER", "INSERT_FIRST")
+_MERGES = ("MERGE", "MERGE_AND_REPLACE_LIST")
+"""The merges of whole objects; filters in a list know the first alone."""
+
 _LISTS = ("HTTP_FILTER", "NETWORK_FILTER", "LISTENER_FILTER", "HTTP_ROUTE")
 """The parts with insertions; elsewhere an insertion counts as ADD."""
 
@@ -177,7 +180,7 @@ def _changed(
     """Returns an item after the patches that fit it; None when one of them removes it."""
     for patch in patches:
         replaces = patch.operation == "REPLACE" and patch.config.apply_to == "VIRTUAL_HOST"
-        changes = replaces or patch.operation in ("MERGE", "REMOVE")
+        changes = replaces or patch.operation in (*_MERGES, "REMOVE")
         if not changes or not fits(item, patch.match):
             continue
         patching.mark_applied(patch)
@@ -197,7 +200,8 @@ def _merged(item: Json, patch: PatchOf) -> Json:
     socket = value.get("transport_socket") if apply_to in ("FILTER_CHAIN", "CLUSTER") else None
     plain = not matches and "transport_socket" not in item
     if socket is None or (apply_to == "FILTER_CHAIN" and plain):
-        return protobuf.merge(MESSAGES[apply_to], item, value)
+        replaced = patch.operation == "MERGE_AND_REPLACE_LIST"
+        return protobuf.merge(MESSAGES[apply_to], item, value, replace_lists=replaced)
     for owner in matches or [item]:
         own = owner.get("transport_socket", {})
         if own.get("name") == socket["name"] and "typed_config" in own and "typed_config" in socket:
@@ -362,7 +366,7 @@ def _routes(patching: Patching, routes: Json, context: Context) -> Json:
     def here(routes: Json, match: Match) -> bool:
         return matching.route_configuration(routes, match, context, ports)
 
-    merging = [p for p in patching.each("ROUTE_CONFIGURATION", context) if p.operation == "MERGE"]
+    merging = [p for p in patching.each("ROUTE_CONFIGURATION", context) if p.operation in _MERGES]
     routes = _changed(patching, merging, routes, here) or routes
 
     def fits(host: Json, match: Match) -> bool:

@@ -171,6 +171,16 @@ def test_a_virtual_host_of_the_gateway(filtered: harness.Mesh) -> None:
         assert ("x-patched" in ingress(filtered).headers) is there, port
 
 
+def test_a_merge_may_replace_lists(filtered: harness.Mesh) -> None:
+    match = '{context: GATEWAY, routeConfiguration: {vhost: {name: "*:80"}}}'
+    value = "{domains: [only.example]}"
+    for operation, found in (("MERGE", 200), ("MERGE_AND_REPLACE_LIST", 404)):
+        apply(filtered, ROUTES, gateway_patch("VIRTUAL_HOST", operation, value, match))
+        assert ingress(filtered).status_code == found, operation
+    removed = patch("HTTP_FILTER", "MERGE_AND_REPLACE_LIST", LUA % "x", INBOUND_ROUTER)
+    assert len(unmatched(filtered, removed)) == 1, "a filter of a list knows MERGE alone"
+
+
 def test_routes_are_merged_inserted_and_removed(filtered: harness.Mesh) -> None:
     everything = "{context: GATEWAY, routeConfiguration: {vhost: {route: {name: everything}}}}"
     direct = "{name: mine, match: {prefix: /mine}, direct_response: {status: 201}}"
