@@ -7,7 +7,7 @@ from typing import Any
 
 from lab.kinds.destination_rule.types import ClientTLSSettings, ConsistentHash, Maglev, kind
 from lab.kinds.selection import selector
-from lab.resources.checks import refused
+from lab.resources.checks import newer, refused, warned
 from lab.resources.resource import Check, Problem, Resource
 from lab.resources.values import (
     duplicates,
@@ -111,6 +111,16 @@ CONNECTION_POOL = (
         lambda http: not (http.h2_upgrade_policy == "UPGRADE" and http.use_client_protocol),
         "use client protocol must not be true when H2UpgradePolicy is UPGRADE",
     ),
+    Check(
+        "**.http2KeepAlive",
+        lambda keepalive: keepalive.interval is not None,
+        "http2 keepalive interval is required",
+    ),
+    Check(
+        "**.http2KeepAlive",
+        lambda keepalive: keepalive.timeout is not None,
+        "http2 keepalive timeout is required",
+    ),
     Check("**.tcp.idleTimeout", idle_timeout_problem),
 )
 """Also of Sidecar's inboundConnectionPool."""
@@ -118,6 +128,8 @@ CONNECTION_POOL = (
 CHECKS = (
     # What the lab leaves out, and what Istio has deprecated.
     refused("**.localityLbSetting.distribute|failover|failoverPriority", ONE_LOCALITY),
+    refused("**.zoneAwareLbSetting.failover|failoverPriority", ONE_LOCALITY),
+    newer("**.loadBalancer.backendUtilization", "1.32"),
     refused(
         "**.tls.credentialName",
         "Secrets for clients; Istio ignores it on sidecars without a workloadSelector",
@@ -131,6 +143,10 @@ CHECKS = (
         _CONSECUTIVE_ERRORS,
         "warning",
         _CONSECUTIVE_ERRORS,
+    ),
+    warned(
+        "**.outlierDetection.outlierDetectionHttpErrorCodes",
+        "the lab remarks: Istio 1.31 makes nothing of it; 5xx are the errors",
     ),
     Check(
         "spec.trafficPolicy.loadBalancer.consistentHash.minimumRingSize",
@@ -196,6 +212,11 @@ CHECKS = (
         "**.localityLbSetting",
         lambda locality: locality.enabled is False,
         "not supported by the lab: it is one locality (enabled: false is accepted)",
+    ),
+    Check(
+        "**.loadBalancer",
+        lambda balancer: not (balancer.locality_lb_setting and balancer.zone_aware_lb_setting),
+        "only one of localityLbSetting and zoneAwareLbSetting can be set",
     ),
     Check("**.warmup.aggression", lambda value: value > 0, "aggression should be greater than 0"),
     Check("**.consistentHash.httpCookie.name", bool, "name required for HttpCookie"),

@@ -7,7 +7,7 @@ from typing import Any
 
 from lab.kinds.envoy_filter.types import ConfigPatch, Match, kind
 from lab.kinds.selection import TARGET_REFS, selector
-from lab.resources.checks import never, refused, warned
+from lab.resources.checks import never, newer, refused, warned
 from lab.resources.resource import Check, Path, Problem
 from lab.resources.values import regex_problem
 
@@ -92,7 +92,7 @@ def _match(match: Match, applied: str) -> Iterator[Problem]:
     for classes, wanted, what in _CLASSES:
         if applied in classes and wanted not in given and given:
             yield Problem(("match",), f"Envoy filter: applyTo for {what}")
-    listener = match.listener
+    listener = match.listener if applied in _CLASSES[0][0] else None
     if listener is None or listener.filter_chain is None or listener.filter_chain.filter is None:
         return
     chosen = listener.filter_chain.filter
@@ -156,6 +156,7 @@ CHECKS = (
     TARGET_REFS,
     warned("**.listener.portName", "Istio does not look at portName here; use portNumber"),
     refused("**.proxy.metadata", "the metadata of a proxy; select pods by labels"),
+    newer("**.filterChain.transportSocket", "1.32"),
     refused("**.match.waypoint", "waypoints (ambient mode); the lab has sidecars"),
     refused("**.patch.filterClass", "filterClass; say the place with INSERT_BEFORE and a match"),
     Check(

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterator
 
 from lab.kinds.gateway.types import Server, kind
-from lab.resources.checks import refused
+from lab.resources.checks import newer, refused, warned
 from lab.resources.resource import Check, Problem, Resource
 from lab.resources.values import (
     PROTOCOLS,
@@ -84,6 +84,11 @@ CHECKS = (
     refused(
         "**.tls.caCertCredentialName|subjectAltNames|verifyCertificateSpki|verifyCertificateHash",
         "client certificates at the gateway",
+    ),
+    newer("**.tls.ecdhCurves", "1.32"),
+    warned(
+        "**.tls.insecureSkipVerify",
+        "the lab remarks: Istio looks at it for client certificates alone",
     ),
     refused("**.tls.cipherSuites", "the choice of cipher suites"),
     refused("**.servers[].bind", "the gateway's addresses are the lab's to choose"),

@@ -205,7 +205,7 @@ CHECKS = (
     Check("", _addresses),
     Check(
         "spec",
-        lambda spec: not (spec.workload_selector and spec.endpoints),
+        lambda spec: not spec.model_fields_set >= {"workload_selector", "endpoints"},
         "only one of WorkloadSelector or Endpoints is allowed in Service Entry",
     ),
     Check("", _resolution),

@@ -164,6 +164,13 @@ def _action(route: HTTPRoute) -> Iterator[Problem]:
         yield Problem(("route",), "total destination weight = 0")
 
 
+def _rewritten_prefixes(route: HTTPRoute) -> Iterator[Problem]:
+    others = any(match.uri is not None and match.uri.prefix is None for match in route.match)
+    if others and route.redirect is not None and route.redirect.prefix_rewrite:
+        reason = "redirect prefix_rewrite requires all URI matches to use prefix match type"
+        yield Problem(("redirect", "prefixRewrite"), reason)
+
+
 def _claims(spec: VirtualServiceSpec) -> Iterator[Problem]:
     if spec.gateways and "mesh" not in spec.gateways:
         return
@@ -258,7 +265,9 @@ def _origin(origin: StringMatch) -> Iterator[Problem]:
 
 
 def _redirect(redirect: HTTPRedirect) -> Iterator[Problem]:
-    given = (redirect.uri, redirect.authority, redirect.scheme)
+    given = (redirect.uri, redirect.prefix_rewrite, redirect.authority, redirect.scheme)
+    if redirect.uri and redirect.prefix_rewrite:
+        yield Problem((), "redirect may only specify one of uri or prefix_rewrite")
     if not any(given) and redirect.port is None and redirect.derive_port is None:
         yield Problem((), "redirect must specify URI, authority, scheme, or port")
 
@@ -521,6 +530,7 @@ CHECKS = (
         "sourceNamespace match {value} is invalid",
     ),
     Check("spec.http[].redirect", _redirect),
+    Check("spec.http[]", _rewritten_prefixes),
     Check(
         "spec.http[].redirect.scheme",
         lambda scheme: scheme in ("", "http", "https"),
@@ -543,7 +553,12 @@ CHECKS = (
         "the lab refuses it: a percentage is in the range 0..100",
     ),
     Check("**.abort.http2Error", never, "HTTP/2 abort fault injection not supported yet"),
-    Check("**.abort", exactly_one, "abort configured, but error type not set", "warning"),
+    Check(
+        "**.abort",
+        exactly_one,
+        "the lab remarks: abort configured, but error type not set",
+        "warning",
+    ),
     Check(
         "**.abort.grpcStatus",
         lambda status: status in GRPC_STATUSES,
