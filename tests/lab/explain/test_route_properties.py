@@ -52,10 +52,10 @@ def maybe(name: str, strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[dict
 
 
 presence = st.one_of(st.just({}), string_matches(VALUES, PATTERNS))
-names = st.sampled_from(["x-a", "x-b"])
-headers = st.dictionaries(names, presence, min_size=1, max_size=2)
+header_names = st.sampled_from(["x-a", "x-b"])
+headers = st.dictionaries(header_names, presence, min_size=1, max_size=2)
 without_headers = st.dictionaries(
-    names, st.one_of(st.just({"regex": "*"}), presence), min_size=1, max_size=2
+    header_names, st.one_of(st.just({"regex": "*"}), presence), min_size=1, max_size=2
 )
 queries = st.dictionaries(
     st.sampled_from(["q", "r"]),
