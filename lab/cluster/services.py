@@ -127,6 +127,7 @@ class Services:
                 for item in ports
                 if service is not None and item.port == port
                 for endpoint in endpoints(service, item, pods())
+                if endpoint.ready
             ]
 
         return ready

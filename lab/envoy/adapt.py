@@ -179,6 +179,7 @@ def _internal(listener: Json, name: str, port: int, forwarding: set[str]) -> Jso
         for manager in _managers(chain):
             state = {"name": _STATE, "typed_config": _state(to=f"%REQ({ORIGINAL_DESTINATION})%")}
             manager["http_filters"][-1:-1] = [state, _forward_proxy_filter()]
+        chain["filters"] = [one for one in chain["filters"] if not _resolves(one)]
         last = chain["filters"][-1].get("typed_config", {}) if chain.get("filters") else {}
         if last.get("cluster") in forwarding:
             chain["filters"][-1:-1] = [_name_resolver(443 if port == names.OUTBOUND_PORT else port)]
@@ -202,6 +203,10 @@ def _name_resolver(port: int) -> Json:
         dns_cache_config=_DNS_CACHE,
         port_value=port,
     )
+
+
+def _resolves(item: Json) -> bool:
+    return str(item.get("name", "")).endswith("sni_dynamic_forward_proxy")
 
 
 def _state(**values: str) -> Json:

@@ -39,7 +39,14 @@ def outbound(view: View) -> list[Json]:
         for subset in view.subsets(host)
     ]
     timeout = duration(view.mesh.connect_timeout)
-    result.append({"name": names.BLACK_HOLE, "type": "STATIC", "connect_timeout": timeout})
+    result.append(
+        {
+            "name": names.BLACK_HOLE,
+            "alt_stat_name": f"{names.BLACK_HOLE};",
+            "type": "STATIC",
+            "connect_timeout": timeout,
+        }
+    )
     if view.pod.proxy == "sidecar":
         result.append(_passthrough(names.PASSTHROUGH, timeout))
     return result
@@ -54,13 +61,16 @@ def _outbound(view: View, host: Host, port: ServicePort, subset: str) -> Json:
         "alt_stat_name": f"{name};",
         "connect_timeout": destination_rule.connect_timeout(pool, view.mesh.connect_timeout),
         "circuit_breakers": destination_rule.circuit_breakers(pool, policy.retry_budget),
-        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
         "metadata": {"filter_metadata": {"istio": _metadata(view, host, subset)}},
         **destination_rule.upstream_connection_options(pool),
-        **destination_rule.endpoint_health(policy.outlier_detection, policy.load_balancer),
+        **destination_rule.endpoint_health(
+            policy.outlier_detection,
+            policy.load_balancer,
+            resolved=host.resolution != "DYNAMIC_DNS",
+        ),
         **_discovery(view, host, port, subset, policy),
         **_transport(view, host, port, subset, policy),
-        **destination_rule.protocol_options(port, policy),
+        **destination_rule.protocol_options(port, policy, sniffed=view.pod.proxy == "sidecar"),
     }
 
 
@@ -100,7 +110,13 @@ def _discovery(view: View, host: Host, port: ServicePort, subset: str, policy: P
                 "type": "STRICT_DNS" if host.resolution == "DNS" else "LOGICAL_DNS",
                 "dns_lookup_family": "V4_ONLY",
                 "dns_refresh_rate": duration(view.mesh.dns_refresh_rate),
+                "dns_jitter": "0.1s",
                 "respect_dns_ttl": True,
+                "typed_dns_resolver_config": extension(
+                    "envoy.network.dns_resolver.cares",
+                    "extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
+                    udp_max_queries=100,
+                ),
                 "load_assignment": endpoints.assignment(view, host, port, subset),
                 **balancing,
             }
