@@ -49,7 +49,9 @@ def outbound(view: View) -> list[Json]:
     timeout = duration(view.mesh.connect_timeout)
     result.append({"name": names.BLACK_HOLE, "type": "STATIC", "connect_timeout": timeout})
     if view.pod.proxy == "sidecar":
-        result.append(_passthrough(timeout))
+        result.append(_passthrough(view, names.PASSTHROUGH))
+        if view.outbound_mode == "ALLOW_ANY_DYNAMIC_DNS":
+            result.append(_passthrough(view, names.DYNAMIC_DNS))
         tunnels = [names.tunnel(port) for port in view.tunnel_ports()]
         result.extend(_internal(listener, timeout) for listener in (*tunnels, names.TUNNEL))
     return result
@@ -160,17 +162,19 @@ def _mesh_tls(view: View, host: Host, port: ServicePort, subset: str, policy: Po
     return socket
 
 
-def _passthrough(timeout: str) -> Json:
+def _passthrough(view: View, name: str) -> Json:
     """Returns Istio's cluster for destinations outside the registry.
 
     On a cluster it connects to the original destination; here to the address the client gave, or
     else to the host it asked for.
     """
+    default = view.mesh.default_traffic_policy
+    pool = default.connection_pool if default and name == names.PASSTHROUGH else None
     return {
-        "name": names.PASSTHROUGH,
-        "connect_timeout": timeout,
+        "name": name,
+        "connect_timeout": destination_rule.connect_timeout(pool, view.mesh.connect_timeout),
         **FORWARD_PROXY,
-        "circuit_breakers": destination_rule.circuit_breakers(None, None),
+        "circuit_breakers": destination_rule.circuit_breakers(pool, None),
         "typed_extension_protocol_options": http_protocol_options(
             use_downstream_protocol_config={
                 "http_protocol_options": {},
@@ -224,11 +228,13 @@ def inbound_ports(snapshot: Snapshot, pod: Pod) -> dict[int, tuple[Host, Service
 def _inbound(view: View, target: int, owner: tuple[Host, ServicePort] | None) -> Json:
     name = names.inbound_cluster(target)
     pool = view.sidecar.spec.inbound_connection_pool if view.sidecar is not None else None
+    default = view.default_policy()
     port = ServicePort("", target, target, "AUTO")
     if owner is not None:
         host, port = owner
         rule = destination_rule.applicable(view.snapshot, view.pod, host.name, host.namespace)
-        pool = destination_rule.effective(rule, port.port).connection_pool or pool
+        own = destination_rule.effective(rule, port.port, default=default)
+        pool = pool or own.connection_pool
     of_server = Policy(connection_pool=destination_rule.server_pool(pool))
     return {
         "name": name,

@@ -22,7 +22,7 @@ ORIGINAL_DESTINATION = "x-envoy-original-dst-host"
 """The header with the address that the client meant to connect to; iptables would keep it."""
 
 
-CATCH_ALLS = ("allow_any", "block_all")
+CATCH_ALLS = ("allow_any", "allow_any_dynamic_dns", "block_all")
 """The names of the virtual host for unknown hosts, by outboundTrafficPolicy."""
 
 
@@ -187,9 +187,15 @@ def catch_all(view: View) -> VirtualHost:
         name = "block_all"
         rest: Json = {"direct_response": {"status": 502}}
     else:
-        name = "allow_any"
-        forward = {"cluster": names.PASSTHROUGH, "timeout": NO_TIMEOUT}
-        rest = {"route": {**forward, "max_grpc_timeout": NO_TIMEOUT}}
+        name, cluster = "allow_any", names.PASSTHROUGH
+        if view.outbound_mode == "ALLOW_ANY_DYNAMIC_DNS":
+            name, cluster = "allow_any_dynamic_dns", names.DYNAMIC_DNS
+        forward = {"cluster": cluster, "timeout": NO_TIMEOUT, "max_grpc_timeout": NO_TIMEOUT}
+        rest = {"route": forward}
+        if cluster == names.DYNAMIC_DNS:  # The host decides, not the address that the client gave.
+            off = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig"}
+            filters = {"envoy.filters.http.set_filter_state": {**off, "disabled": True}}
+            rest["typed_per_filter_config"] = filters
     routes = [*tunnels, {"name": name, "match": {"prefix": "/"}, **rest}]
     return VirtualHost(name, ("*",), tuple(Route(one, view.outbound_origin) for one in routes))
 

@@ -10,7 +10,7 @@ from lab.kinds import services
 from lab.kinds.destination_rule import becomes as destination_rule
 from lab.kinds.destination_rule.becomes import Policy, Rule
 from lab.kinds.mesh_config import becomes as mesh_config
-from lab.kinds.mesh_config.checks import MeshConfig
+from lab.kinds.mesh_config.checks import DefaultTrafficPolicy, MeshConfig, OutboundMode
 from lab.kinds.service_entry import becomes as service_entry
 from lab.kinds.services import Endpoint, Host
 from lab.kinds.sidecar import becomes as sidecar
@@ -30,7 +30,7 @@ class View:
     """The DestinationRule of each host that has one."""
     virtual_services: tuple[Resource, ...]
     """Private ones, then those exported to this namespace, then public ones; the oldest first."""
-    outbound_mode: sidecar.OutboundMode
+    outbound_mode: OutboundMode
     outbound_origin: Origin
     sidecar: Resource | None
     mesh: MeshConfig
@@ -67,7 +67,15 @@ class View:
 
     def policy(self, host: str, port: int, subset: str | None = None) -> Policy:
         """Returns the effective traffic policy towards a destination."""
-        return destination_rule.effective(self.rules.get(host), port, subset)
+        default = self.default_policy()
+        return destination_rule.effective(self.rules.get(host), port, subset, default)
+
+    def default_policy(self) -> tuple[DefaultTrafficPolicy, Origin] | None:
+        """Returns the mesh's traffic policy for what no DestinationRule sets."""
+        found = self.mesh.default_traffic_policy
+        if found is None:
+            return None
+        return found, mesh_config.origin(self.snapshot, "defaultTrafficPolicy")
 
 
 def view(snapshot: Snapshot, pod: Pod) -> View:
