@@ -14,6 +14,7 @@ from lab.kinds.mesh_config.checks import DefaultTrafficPolicy, MeshConfig, Outbo
 from lab.kinds.service_entry import becomes as service_entry
 from lab.kinds.services import Endpoint, Host
 from lab.kinds.sidecar import becomes as sidecar
+from lab.kinds.virtual_service import delegate
 from lab.model import Pod, Snapshot
 from lab.resources.resource import Origin, Resource
 
@@ -90,7 +91,10 @@ def view(snapshot: Snapshot, pod: Pod) -> View:
     ]
     hosts = _merged(host for host in exported if sidecar.imports(scope, host.namespace, host.name))
     virtual_services = _virtual_services(snapshot, pod, scope)
-    wanted = {*hosts, *(name for found in virtual_services for name in _destinations(found))}
+    wanted = {
+        *hosts,
+        *(name for found in virtual_services for name in _destinations(snapshot, found)),
+    }
     destinations = {
         name: hosts.get(name, host) for name, host in _merged(exported).items() if name in wanted
     }
@@ -134,9 +138,10 @@ def _virtual_services(snapshot: Snapshot, pod: Pod, scope: Resource | None) -> t
     return tuple(sorted(visible, key=_publicity))
 
 
-def _destinations(virtual_service: Resource) -> Iterator[str]:
-    """Yields the hosts that a VirtualService routes or mirrors to."""
-    for http in virtual_service.spec.http:
+def _destinations(snapshot: Snapshot, virtual_service: Resource) -> Iterator[str]:
+    """Yields the hosts that a VirtualService, or a delegate of it, routes or mirrors to."""
+    for rule in delegate.rules(snapshot, virtual_service):
+        http = rule.http
         found = [entry.destination for entry in http.route]
         found += [http.mirror] if http.mirror else []
         found += [mirror.destination for mirror in http.mirrors]
