@@ -178,7 +178,6 @@ def circuit_breakers(pool: ConnectionPoolSettings | None, budget: RetryBudget | 
         "max_retries": http.max_retries if http else 0,
     }
     threshold: Json = {name: _positive(value) or UNLIMITED for name, value in limits.items()}
-    threshold["track_remaining"] = True
     if budget is not None:
         threshold["retry_budget"] = given(
             budget_percent={"value": 20.0 if budget.percent is None else budget.percent},
@@ -278,12 +277,13 @@ def _common_http_options(pool: ConnectionPoolSettings | None) -> Json:
 
 
 def endpoint_health(outlier: OutlierDetection | None, balancer: LoadBalancer | None) -> Json:
-    """Returns a cluster's fields for outlier detection, and for the choice of a zone."""
-    detection = _outlier_detection(outlier)
+    """Returns a cluster's fields for outlier detection, and for the choice among endpoints."""
+    panic = {"value": (outlier.min_health_percent or 0) if outlier else 0}
     zones = _zone_aware(balancer.zone_aware_lb_setting if balancer else None)
-    if zones:
-        detection["common_lb_config"] = detection.get("common_lb_config", {}) | zones
-    return detection
+    return given(
+        outlier_detection=_outlier_detection(outlier) if outlier else None,
+        common_lb_config={"healthy_panic_threshold": panic, **zones},
+    )
 
 
 def _zone_aware(setting: ZoneAwareLbSetting | None) -> Json:
@@ -294,13 +294,11 @@ def _zone_aware(setting: ZoneAwareLbSetting | None) -> Json:
     return {"zone_aware_lb_config": given(routing_enabled=off, min_cluster_size=size)}
 
 
-def _outlier_detection(outlier: OutlierDetection | None) -> Json:
-    """Returns a cluster's fields for outlier detection, with Envoy's defaults for what is unset.
+def _outlier_detection(outlier: OutlierDetection) -> Json:
+    """Returns a cluster's outlier detection, with Envoy's defaults for what is unset.
 
     These are 5 errors in a row, 10 s, 30 s and at most 10 %.
     """
-    if outlier is None:
-        return {}
     result: Json = {
         "enforcing_success_rate": 0,
         **_errors("consecutive_5xx", outlier.consecutive_5xx_errors),
@@ -318,8 +316,7 @@ def _outlier_detection(outlier: OutlierDetection | None) -> Json:
             **_errors("consecutive_local_origin_failure", own),
             "enforcing_local_origin_success_rate": 0,
         }
-    panic = {"healthy_panic_threshold": {"value": outlier.min_health_percent or 0}}
-    return {"outlier_detection": result, "common_lb_config": panic}
+    return result
 
 
 def _errors(field: str, number: int | None) -> Json:

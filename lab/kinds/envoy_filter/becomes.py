@@ -163,10 +163,11 @@ def _patched(patching: Patching, config: ProxyConfig) -> ProxyConfig:
     )
     context: Context = "GATEWAY" if patching.pod.proxy == "gateway" else "SIDECAR_OUTBOUND"
     return ProxyConfig(
-        listeners=_listeners(patching, listeners, matching.outbound_ports(routes)),
+        listeners=_listeners(patching, listeners),
         clusters=_clusters(patching, clusters),
         routes=[_routes(patching, one, context) for one in routes],
         endpoints=config.endpoints,
+        addresses=config.addresses,
     )
 
 
@@ -212,7 +213,7 @@ def _merged(item: Json, patch: PatchOf) -> Json:
 # --- listeners ------------------------------------------------------------------------------------
 
 
-def _listeners(patching: Patching, listeners: list[Json], ports: set[int]) -> list[Json]:
+def _listeners(patching: Patching, listeners: list[Json]) -> list[Json]:
     result = []
     for original in listeners:
         context = matching.listener_context(patching.pod, original)
@@ -220,10 +221,10 @@ def _listeners(patching: Patching, listeners: list[Json], ports: set[int]) -> li
             patching,
             patching.each("LISTENER", context),
             original,
-            lambda item, match: matching.listener(item, match, ports, whole=True),
+            lambda item, match: matching.listener(item, match, whole=True),
         )
         if listener is not None:
-            _patch_inside(patching, listener, context, ports)
+            _patch_inside(patching, listener, context)
             result.append(listener)
     for patch in patching.each_added("LISTENER"):
         patching.mark_applied(patch)
@@ -231,10 +232,10 @@ def _listeners(patching: Patching, listeners: list[Json], ports: set[int]) -> li
     return result
 
 
-def _patch_inside(patching: Patching, listener: Json, context: Context, ports: set[int]) -> None:
+def _patch_inside(patching: Patching, listener: Json, context: Context) -> None:
     """Patches a listener's filters and filter chains in place."""
     for patch in patching.each("LISTENER_FILTER", context):
-        if matching.listener(listener, patch.match, ports):
+        if matching.listener(listener, patch.match):
             wanted = patch.match.listener.listener_filter if patch.match.listener else ""
             filters = listener.setdefault("listener_filters", [])
             _edit(patching, filters, patch, wanted)
@@ -243,15 +244,15 @@ def _patch_inside(patching: Patching, listener: Json, context: Context, ports: s
     chains = [
         patched
         for chain in listener.get("filter_chains", [])
-        if (patched := _chain(patching, listener, chain, context, ports)) is not None
+        if (patched := _chain(patching, listener, chain, context)) is not None
     ]
     default = listener.get("default_filter_chain")
-    if default and (default := _chain(patching, listener, default, context, ports)) is None:
+    if default and (default := _chain(patching, listener, default, context)) is None:
         del listener["default_filter_chain"]
     elif default:
         listener["default_filter_chain"] = default
     for patch in patching.each("FILTER_CHAIN", context):
-        if patch.operation == "ADD" and matching.listener(listener, patch.match, ports):
+        if patch.operation == "ADD" and matching.listener(listener, patch.match):
             patching.mark_applied(patch)
             chains.append(patch.value())
     listener["filter_chains"] = chains
@@ -259,15 +260,11 @@ def _patch_inside(patching: Patching, listener: Json, context: Context, ports: s
         del listener["filter_chains"]
 
 
-def _chain(
-    patching: Patching, listener: Json, original: Json, context: Context, ports: set[int]
-) -> Json | None:
+def _chain(patching: Patching, listener: Json, original: Json, context: Context) -> Json | None:
     """Returns a filter chain after its patches; None when it is removed."""
 
     def fits(chain: Json, match: Match) -> bool:
-        return matching.listener(listener, match, ports) and matching.chain(
-            listener, chain, match, ports
-        )
+        return matching.listener(listener, match) and matching.chain(listener, chain, match)
 
     if not original.get("filters"):
         return original
@@ -373,7 +370,7 @@ def _routes(patching: Patching, routes: Json, context: Context) -> Json:
     routes = _changed(patching, merging, routes, here) or routes
 
     def fits(host: Json, match: Match) -> bool:
-        return here(routes, match) and matching.virtual_host(host, match, context)
+        return here(routes, match) and matching.virtual_host(host, match)
 
     hosts: list[Json] = []
     for original in routes.get("virtual_hosts", []):
