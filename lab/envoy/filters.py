@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lab.envoy import routes
 from lab.kinds.authorization_policy import becomes as authorization
 from lab.kinds.destination_rule import becomes as destination_rule
 from lab.kinds.request_authentication import becomes as request_authentication
@@ -84,6 +85,14 @@ def http_filters(view: View, direction: Direction) -> list[Json]:
         extension("envoy.filters.http.fault", "extensions.filters.http.fault.v3.HTTPFault"),
         extension("envoy.filters.http.cors", "extensions.filters.http.cors.v3.Cors"),
     ]
+    if direction == "outbound" and view.outbound_mode == "ALLOW_ANY_DYNAMIC_DNS":
+        filters.append(
+            extension(
+                "envoy.filters.http.dynamic_forward_proxy",
+                "extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig",
+                dns_cache_config=routes.ANY_NAME_CACHE,
+            )
+        )
     return [*filters, ROUTER]
 
 

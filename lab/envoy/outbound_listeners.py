@@ -12,7 +12,7 @@ from typing import Literal
 
 from lab import names
 from lab.envoy.filters import access_log, connection_manager, tcp_proxy
-from lab.envoy.routes import dns_cache
+from lab.envoy.routes import catch_all, configuration, dns_cache
 from lab.kinds.services import Host
 from lab.kinds.visible import View
 from lab.model import Json, ServicePort
@@ -58,18 +58,35 @@ def _virtual_outbound(view: View) -> Json:
         "filter_chain_match": {"destination_port": names.OUTBOUND_PORT},
         "filters": [tcp_proxy(view, "outbound", names.BLACK_HOLE, log=False)],
     }
-    catch_all = {
+    others = {
         "name": f"{names.OUTBOUND_LISTENER}-catchall-tcp",
         "filters": [_unknown(view)],
     }
+    chains, inspectors = [blackhole, others], {}
+    if view.outbound_mode == "ALLOW_ANY_DYNAMIC_DNS":
+        chains.insert(1, _unknown_http(view))
+        inspectors = {"listener_filters": [HTTP_INSPECTOR]}
     return {
         "name": names.OUTBOUND_LISTENER,
         "address": socket_address(names.ANY_ADDRESS, names.OUTBOUND_PORT),
         "use_original_dst": True,
         "traffic_direction": "OUTBOUND",
-        "filter_chains": [blackhole, catch_all],
+        **inspectors,
+        "filter_chains": chains,
         **BOUND,
         **access_log(view, "outbound"),
+    }
+
+
+def _unknown_http(view: View) -> Json:
+    """Returns the chain of HTTP that no Service's listener takes, when the proxy resolves names."""
+    unknown = catch_all(view)
+    found = configuration(unknown.name, [unknown], ignore_port_in_host_matching=True)
+    prefix = f"outbound_{names.OUTBOUND_LISTENER}_{unknown.name};"
+    return {
+        "name": f"{names.OUTBOUND_LISTENER}-catchall-tcp-http",
+        "filter_chain_match": {"application_protocols": HTTP_MATCH["application_protocols"]},
+        "filters": [connection_manager(view, "outbound", prefix, route_config=found)],
     }
 
 

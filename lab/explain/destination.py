@@ -21,7 +21,7 @@ ANY_ADDRESS = "whatever address the host name resolves to"
 
 def target(view: View, config: ProxyConfig, request: Request, cluster: str, share: float) -> Target:
     """Returns a destination of a client's route: a cluster of its proxy, with its steps."""
-    if cluster == names.PASSTHROUGH:
+    if cluster in (names.PASSTHROUGH, names.DYNAMIC_DNS):
         return Target(cluster, share, (), (Step("endpoints", f"{ANY_ADDRESS}, as it is sent"),))
     known = by_name(config.clusters, cluster)
     if known is None:
