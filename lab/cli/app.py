@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from lab.cli import complete
+from lab.cli.analyze import analyze
 from lab.cli.api_resources import api_resources
 from lab.cli.apply import apply, install
 from lab.cli.client import FailureError
@@ -68,6 +69,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "proxy-config": proxy_config,
     "graph": graph,
     "route": route,
+    "analyze": analyze,
 }
 """Commands in the order of `--help`. A module imports the rest of the lab when its command runs."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -59,8 +59,9 @@ class ControlPlane:
         report: Callable[[Pod, str], None],
         changed: Callable[[], None],
         client: httpx.AsyncClient,
+        analyze: Callable[[Snapshot, Sequence[Resource]], Iterable[str]],
     ) -> None:
-        """`operators` returns the applied IstioOperators.
+        """`operators` returns the applied IstioOperators, `analyze` warnings about resources.
 
         `report` is called when Envoy refuses a configuration, `changed` when a push is due: keys
         have arrived, or a certificate or a key set is to be renewed.
@@ -70,6 +71,7 @@ class ControlPlane:
         self._operators = operators
         self._report = report
         self._changed = changed
+        self._analyze = analyze
         self._keys = KeySets(client, changed)
         self.pending: set[Key] = set()
         """Pods whose proxy has yet to take the configuration it was given."""
@@ -91,22 +93,26 @@ class ControlPlane:
         return process.command(folder), {}
 
     def warnings(self, resources: Sequence[Resource]) -> list[str]:
-        """Returns warnings about patches of EnvoyFilters that match nothing, and about TCP ports
-        that sidecars listen on for another Service."""
+        """Returns warnings about references that lead nowhere, about patches of EnvoyFilters that
+        match nothing, and about TCP ports that sidecars listen on for another Service."""
         snapshot = self._with_keys(self._snapshot())
-        return [
-            resource.describe(problem.path, problem.reason)
-            for resource in resources
-            if resource.kind == "Service"
-            for problem in services.taken_ports(resource, snapshot)
-        ] + [
-            resource.describe(problem.path, problem.reason)
-            for resource in resources
-            if resource.kind == "EnvoyFilter"
-            for problem in envoy_filter.without_effect(
-                resource, snapshot, lambda pod: generated(view(snapshot, pod))
-            )
-        ]
+        return (
+            [*self._analyze(snapshot, resources)]
+            + [
+                resource.describe(problem.path, problem.reason)
+                for resource in resources
+                if resource.kind == "Service"
+                for problem in services.taken_ports(resource, snapshot)
+            ]
+            + [
+                resource.describe(problem.path, problem.reason)
+                for resource in resources
+                if resource.kind == "EnvoyFilter"
+                for problem in envoy_filter.without_effect(
+                    resource, snapshot, lambda pod: generated(view(snapshot, pod))
+                )
+            ]
+        )
 
     def key_warnings(self, resources: Sequence[Resource]) -> list[str]:
         """Returns a warning for each RequestAuthentication's key set that could not be fetched."""
