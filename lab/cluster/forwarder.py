@@ -1,47 +1,59 @@
-"""TCP forwarding to one of several endpoints, as kube-proxy does for a Service."""
+"""TCP forwarding: to one of several endpoints, as kube-proxy does for a Service, and to a pod."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
-Endpoints = Callable[[], Sequence[tuple[str, int]]]
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+Connect = Callable[[str, int], Awaitable[Streams]]
+
+Far = Callable[[], Awaitable[Streams]]
+"""Opens the far end of a connection. Raises OSError."""
 
 
-async def listen(address: str, port: int, endpoints: Endpoints) -> asyncio.Server:
-    """Forwards connections to `address:port`; without a ready endpoint they are reset.
+async def listen(address: str, port: int, far: Far) -> asyncio.Server:
+    """Forwards connections to `address:port`; without a far end they are reset.
 
     Raises OSError when the port can't be bound.
     """
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.CancelledError):
-            await _forward(reader, writer, endpoints)
+        await join(reader, writer, far)
 
     return await asyncio.start_server(serve, address, port, backlog=1024)
 
 
-async def _forward(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, endpoints: Endpoints
-) -> None:
-    choices = list(endpoints())
-    random.shuffle(choices)
-    for host, port in choices:
+def one_of(endpoints: Callable[[], Sequence[tuple[str, int]]], connect: Connect) -> Far:
+    """Returns the far end at one endpoint, at random; the next one where it is refused."""
+
+    async def far() -> Streams:
+        choices = list(endpoints())
+        random.shuffle(choices)
+        for host, port in choices:
+            with contextlib.suppress(OSError):
+                return await connect(host, port)
+        raise ConnectionRefusedError("no endpoint")
+
+    return far
+
+
+async def join(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, far: Far) -> None:
+    """Copies between a connection and its far end until both have ended."""
+    with contextlib.suppress(OSError, asyncio.CancelledError):
         try:
-            far_reader, far_writer = await asyncio.open_connection(host, port)
-            break
+            far_reader, far_writer = await far()
         except OSError:
-            continue
-    else:
-        writer.transport.abort()
-        return
-    try:
-        await asyncio.gather(_copy(reader, far_writer), _copy(far_reader, writer))
-    finally:
-        far_writer.transport.abort()
-        writer.transport.abort()
+            writer.transport.abort()
+            return
+        try:
+            await asyncio.gather(_copy(reader, far_writer), _copy(far_reader, writer))
+        finally:
+            far_writer.transport.abort()
+            writer.transport.abort()
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
