@@ -27,9 +27,9 @@ def port_forward(
     """
     import asyncio
 
-    from lab.cluster.forwarder import Far, Streams, listen
     from lab.cluster.state import State
     from lab.manifests.registry import find
+    from lab.net.streams import Far, Streams, listen
 
     word, _, name = target.rpartition("/")
     kind = find(word or "pod")

@@ -7,12 +7,12 @@ from asyncio import StreamReader, StreamWriter
 from collections.abc import Sequence
 from typing import Any
 
-from lab.cluster import forwarder
 from lab.cluster.api import RefusedError
 from lab.cluster.controllers import WORKLOADS
 from lab.cluster.pod import PodRunner
 from lab.cluster.running import Cluster
 from lab.kinds.services import resolve_port, selected
+from lab.net import streams
 
 
 def _runner(cluster: Cluster, namespace: str, name: str) -> PodRunner:
@@ -88,11 +88,11 @@ def _inside(runner: PodRunner, port: int) -> dict[str, Any]:
 async def forward(cluster: Cluster, reader: StreamReader, writer: StreamWriter) -> None:
     """Serves one forwarded connection: a line of JSON with namespace, pod and port, then bytes."""
 
-    async def far() -> forwarder.Streams:
+    async def far() -> streams.Streams:
         to = json.loads(await reader.readline() or b"{}")
         runner = cluster.runners.get((to.get("namespace"), to.get("pod")))
         if runner is None:
             raise ConnectionRefusedError("no such pod")
         return await cluster.network.connect(runner.model, int(to["port"]), past_proxy=True)
 
-    await forwarder.join(reader, writer, far)
+    await streams.join(reader, writer, far)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from lab.cluster.forwarder import Streams
 from lab.cluster.process import Command
 from lab.kinds.kubernetes.pod_spec import Container
 from lab.model import Pod, Service
+from lab.net.streams import Streams
 
 Name = tuple[str, str]
 """Namespace and name."""

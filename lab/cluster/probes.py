@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from lab.cluster import process
-from lab.cluster.forwarder import Streams
 from lab.cluster.process import TIMED_OUT, Command
 from lab.kinds.kubernetes.pod_spec import HTTPGetAction, Probe
 from lab.model import Pod
+from lab.net.streams import Streams
 
 REWRITE = "sidecar.istio.io/rewriteAppHTTPProbers"
 

@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from lab.cluster import container_commands, environment, forwarder, programs, volumes
+from lab.cluster import container_commands, environment, programs, volumes
 from lab.cluster.addresses import Slice, bindable
-from lab.cluster.forwarder import Streams
 from lab.cluster.network import Address, Name, Start
 from lab.cluster.process import Command
 from lab.kinds.kubernetes import service as service_kind
@@ -21,6 +20,8 @@ from lab.kinds.kubernetes.pod_spec import Container
 from lab.kinds.services import endpoints
 from lab.model import Pod, Service
 from lab.names import HEALTH_PORT, OUTBOUND_PORT, PROXY
+from lab.net import streams
+from lab.net.streams import Streams
 
 ROOT = "GUESTBOOK_ROOT"
 """The variable with the folder that stands for a container's root."""
@@ -74,8 +75,8 @@ class ProxyNetwork:
             self._listeners.pop(place).close()
         for place, (name, number) in wanted.items():
             if place not in self._listeners:
-                far = forwarder.one_of(self._endpoints(name, number), asyncio.open_connection)
-                self._listeners[place] = await forwarder.listen(*place, far)
+                far = streams.one_of(self._endpoints(name, number), asyncio.open_connection)
+                self._listeners[place] = await streams.listen(*place, far)
 
     def _endpoints(self, name: Name, port: int) -> Callable[[], list[Address]]:
         def ready() -> list[Address]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import socket
+import struct
 from collections.abc import Awaitable, Callable, Sequence
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -47,13 +49,20 @@ async def join(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, far: 
         try:
             far_reader, far_writer = await far()
         except OSError:
-            writer.transport.abort()
+            _reset(writer)
             return
         try:
             await asyncio.gather(_copy(reader, far_writer), _copy(far_reader, writer))
         finally:
             far_writer.transport.abort()
             writer.transport.abort()
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """Ends a connection as one that is refused too late: with a reset."""
+    if (sock := writer.get_extra_info("socket")) is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
