@@ -101,3 +101,5 @@ class ProxyConfig:
     clusters: list[Json]
     routes: list[Json]
     endpoints: list[Json]
+    addresses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The addresses of each host: Istio's name table, which answers a pod's DNS queries."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lab import names
-from lab.envoy import endpoints, tls
+from lab.envoy import endpoints, routes, tls
 from lab.kinds import services
 from lab.kinds.destination_rule import becomes as destination_rule
 from lab.kinds.destination_rule.becomes import Policy
@@ -16,26 +16,18 @@ from lab.xds import (
     extension,
     http_protocol_options,
     resource_source,
-    socket_address,
-    static_assignment,
 )
 
-DNS_CACHE: Json = {"name": "outbound", "dns_lookup_family": "V4_ONLY"}
-"""The one cache that all dynamic forward proxy clusters and filters of a proxy share."""
+_ORIGINAL_DST: Json = {"type": "ORIGINAL_DST", "lb_policy": "CLUSTER_PROVIDED"}
+"""A cluster that connects to the original destination of each connection."""
 
-FORWARD_PROXY: Json = {
-    "lb_policy": "CLUSTER_PROVIDED",
-    "cluster_type": extension(
-        "envoy.clusters.dynamic_forward_proxy",
-        "extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig",
-        dns_cache_config=DNS_CACHE,
-        allow_insecure_cluster_options=True,
-    ),
+_TO_APPLICATION: Json = {
+    "upstream_bind_config": {"source_address": {"address": "127.0.0.6", "port_value": 0}}
 }
-"""A cluster that connects to the address of each connection, as ORIGINAL_DST does on a cluster.
+"""The source address by which the packet rules know the proxy's own connections to its pod."""
 
-TLS, if any, is the application's own, so there is no name for Envoy to check.
-"""
+_NEVER = "9223372035s"
+"""Istio keeps the hosts of such a cluster: it has one, the pod itself."""
 
 
 def outbound(view: View) -> list[Json]:
@@ -49,9 +41,7 @@ def outbound(view: View) -> list[Json]:
     timeout = duration(view.mesh.connect_timeout)
     result.append({"name": names.BLACK_HOLE, "type": "STATIC", "connect_timeout": timeout})
     if view.pod.proxy == "sidecar":
-        result.append(_passthrough(timeout))
-        tunnels = [names.tunnel(port) for port in view.tunnel_ports()]
-        result.extend(_internal(listener, timeout) for listener in (*tunnels, names.TUNNEL))
+        result.append(_passthrough(names.PASSTHROUGH, timeout))
     return result
 
 
@@ -59,33 +49,23 @@ def _outbound(view: View, host: Host, port: ServicePort, subset: str) -> Json:
     name = names.cluster(port.port, host.name, subset)
     policy = view.policy(host.name, port.port, subset)
     pool = policy.connection_pool
-    cluster: Json = {
+    return {
         "name": name,
         "alt_stat_name": f"{name};",
         "connect_timeout": destination_rule.connect_timeout(pool, view.mesh.connect_timeout),
         "circuit_breakers": destination_rule.circuit_breakers(pool, policy.retry_budget),
+        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
         "metadata": {"filter_metadata": {"istio": _metadata(view, host, subset)}},
         **destination_rule.upstream_connection_options(pool),
-        **destination_rule.outlier_detection(policy.outlier_detection),
+        **destination_rule.endpoint_health(policy.outlier_detection, policy.load_balancer),
         **_discovery(view, host, port, subset, policy),
-    }
-    if host.service is not None:
-        # By their source address other pods see which pod calls.
-        source = {"address": view.pod.address, "port_value": 0}
-        cluster["upstream_bind_config"] = {"source_address": source}
-    return {
-        **cluster,
         **_transport(view, host, port, subset, policy),
         **destination_rule.protocol_options(port, policy),
     }
 
 
 def _metadata(view: View, host: Host, subset: str) -> Json:
-    metadata: Json = {
-        "services": [
-            {"host": host.name, "name": host.name.split(".", 1)[0], "namespace": host.namespace}
-        ]
-    }
+    metadata: Json = {"services": [_service(host)]}
     if rule := view.rules.get(host.name):
         config = rule.resources[0]
         metadata["config"] = (
@@ -97,16 +77,24 @@ def _metadata(view: View, host: Host, subset: str) -> Json:
     return metadata
 
 
+def _service(host: Host) -> Json:
+    name = host.service.name if host.service else host.name
+    return {"host": host.name, "name": name, "namespace": host.namespace}
+
+
 def _discovery(view: View, host: Host, port: ServicePort, subset: str, policy: Policy) -> Json:
     """Returns the fields about a cluster's endpoints and the choice among them."""
     name = names.cluster(port.port, host.name, subset)
     balancing = destination_rule.load_balancing(policy.load_balancer)
+    sidecar = view.pod.proxy == "sidecar"
+    if sidecar and endpoints.discovers_none(host):
+        return dict(_ORIGINAL_DST)
     match host.resolution:
-        case "STATIC":
+        case "STATIC" | "NONE":
             source = {"eds_config": resource_source("eds", name), "service_name": name}
             return {"type": "EDS", "eds_cluster_config": source, **balancing}
-        case "NONE" | "DYNAMIC_DNS":
-            return dict(FORWARD_PROXY)
+        case "DYNAMIC_DNS":
+            return _forward_proxy(host)
         case "DNS" | "DNS_ROUND_ROBIN":
             return {
                 "type": "STRICT_DNS" if host.resolution == "DNS" else "LOGICAL_DNS",
@@ -132,6 +120,8 @@ def _transport(view: View, host: Host, port: ServicePort, subset: str, policy: P
                 return {"transport_socket": socket}
     if not tls.auto_mtls(view, host):
         return {}
+    if host.headless and view.pod.proxy == "sidecar":
+        return {"transport_socket": _mesh_tls(view, host, port, subset, policy)}
     return {
         "transport_socket_matches": [
             {
@@ -147,29 +137,22 @@ def _transport(view: View, host: Host, port: ServicePort, subset: str, policy: P
 def _mesh_tls(view: View, host: Host, port: ServicePort, subset: str, policy: Policy) -> Json:
     own = policy.tls
     accounts = {found.service_account for found in view.endpoints(host, port.port)} - {""}
-    socket = tls.upstream_context(
+    return tls.upstream_context(
         view.snapshot,
         view.pod,
         (own and own.subject_alt_names) or sorted({*host.subject_alt_names, *accounts}),
         (own and own.sni) or names.server_name(port.port, host.name, subset),
         destination_rule.is_http2(port, policy),
     )
-    if port.protocol == "AUTO":
-        # Istio's own Envoy has a filter for this; without it the server would take HTTP for TCP.
-        socket["typed_config"]["common_tls_context"]["alpn_protocols"] = ["istio-http/1.1", "istio"]
-    return socket
 
 
-def _passthrough(timeout: str) -> Json:
-    """Returns Istio's cluster for destinations outside the registry.
-
-    On a cluster it connects to the original destination; here to the address the client gave, or
-    else to the host it asked for.
-    """
+def _passthrough(name: str, timeout: str) -> Json:
+    """Returns Istio's cluster for addresses that no Service has."""
     return {
-        "name": names.PASSTHROUGH,
+        "name": name,
+        "alt_stat_name": f"{names.PASSTHROUGH};",
         "connect_timeout": timeout,
-        **FORWARD_PROXY,
+        **_ORIGINAL_DST,
         "circuit_breakers": destination_rule.circuit_breakers(None, None),
         "typed_extension_protocol_options": http_protocol_options(
             use_downstream_protocol_config={
@@ -181,33 +164,28 @@ def _passthrough(timeout: str) -> Json:
     }
 
 
-def _internal(listener: str, timeout: str) -> Json:
-    """Returns the cluster of an internal listener; connections keep their filter state."""
+def _forward_proxy(host: Host) -> Json:
+    """Returns the fields of a cluster that resolves the name of each request (DYNAMIC_DNS)."""
     return {
-        "name": listener,
-        "type": "STATIC",
-        "connect_timeout": timeout,
-        "transport_socket": extension(
-            "envoy.transport_sockets.internal_upstream",
-            "extensions.transport_sockets.internal_upstream.v3.InternalUpstreamTransport",
-            transport_socket=RAW_BUFFER,
-        ),
-        "load_assignment": static_assignment(
-            listener, {"envoy_internal_address": {"server_listener_name": listener}}
+        "lb_policy": "CLUSTER_PROVIDED",
+        "cluster_type": extension(
+            "envoy.clusters.dynamic_forward_proxy",
+            "extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig",
+            dns_cache_config=routes.dns_cache(host),
         ),
     }
 
 
 def inbound(view: View) -> list[Json]:
-    """Returns a sidecar's clusters towards its own application, one for each container port.
+    """Returns a sidecar's clusters towards its own application.
 
-    Of the Service's DestinationRule they take the connection pool, and only that.
+    There is one for each container port of a Service and one for all others. Of the Service's
+    DestinationRule they take the connection pool, and only that.
     """
     owners = inbound_ports(view.snapshot, view.pod)
-    return [
-        _inbound(view, target, owners.get(target))
-        for target in sorted({*owners, *view.pod.ports.values()})
-    ]
+    timeout = duration(view.mesh.connect_timeout)
+    others = {**_passthrough(names.INBOUND_PASSTHROUGH, timeout), **_TO_APPLICATION}
+    return [*(_inbound(view, target, *owner) for target, owner in sorted(owners.items())), others]
 
 
 def inbound_ports(snapshot: Snapshot, pod: Pod) -> dict[int, tuple[Host, ServicePort]]:
@@ -221,22 +199,24 @@ def inbound_ports(snapshot: Snapshot, pod: Pod) -> dict[int, tuple[Host, Service
     return result
 
 
-def _inbound(view: View, target: int, owner: tuple[Host, ServicePort] | None) -> Json:
+def _inbound(view: View, target: int, host: Host, port: ServicePort) -> Json:
     name = names.inbound_cluster(target)
-    pool = view.sidecar.spec.inbound_connection_pool if view.sidecar is not None else None
-    port = ServicePort("", target, target, "AUTO")
-    if owner is not None:
-        host, port = owner
-        rule = destination_rule.applicable(view.snapshot, view.pod, host.name, host.namespace)
-        pool = destination_rule.effective(rule, port.port).connection_pool or pool
+    rule = destination_rule.applicable(view.snapshot, view.pod, host.name, host.namespace)
+    policy = destination_rule.effective(rule, port.port)
+    pool = policy.connection_pool
+    if pool is None and view.sidecar is not None:
+        pool = view.sidecar.spec.inbound_connection_pool
     of_server = Policy(connection_pool=destination_rule.server_pool(pool))
     return {
         "name": name,
         "alt_stat_name": f"{name};",
-        "type": "STATIC",
+        **_ORIGINAL_DST,
+        "cleanup_interval": _NEVER,
         "connect_timeout": destination_rule.connect_timeout(pool, view.mesh.connect_timeout),
-        "circuit_breakers": destination_rule.circuit_breakers(pool, None),
-        "load_assignment": static_assignment(name, socket_address(view.pod.inside_address, target)),
+        "circuit_breakers": destination_rule.circuit_breakers(pool, policy.retry_budget),
+        "common_lb_config": {},
+        "metadata": {"filter_metadata": {"istio": {"services": [_service(host)]}}},
+        **_TO_APPLICATION,
         **destination_rule.upstream_connection_options(pool),
         **destination_rule.protocol_options(port, of_server),
     }

@@ -12,13 +12,32 @@ from lab.xds import socket_address
 
 def assignments(view: View) -> list[Json]:
     """Returns the ClusterLoadAssignment of every cluster that discovers its endpoints."""
+    sidecar = view.pod.proxy == "sidecar"
     return [
         assignment(view, host, port, subset)
         for host in view.destinations.values()
-        if host.resolution == "STATIC"
+        if host.resolution in ("STATIC", "NONE") and not (sidecar and discovers_none(host))
         for port in host.ports
         for subset in view.subsets(host)
     ]
+
+
+def discovers_none(host: Host) -> bool:
+    """Returns whether sidecars connect to the original destination of a host's connections."""
+    return host.headless or host.resolution == "NONE"
+
+
+def addresses(view: View) -> dict[str, tuple[str, ...]]:
+    """Returns the addresses of each host: its own, of a headless Service those of its pods."""
+    found: dict[str, tuple[str, ...]] = {}
+    for host in view.destinations.values():
+        own = host.addresses
+        if host.headless:
+            pods = (end.address for port in host.ports for end in view.endpoints(host, port.port))
+            own = tuple(dict.fromkeys(pods))
+        if own:
+            found[host.name] = own
+    return found
 
 
 def assignment(view: View, host: Host, port: ServicePort, subset: str) -> Json:

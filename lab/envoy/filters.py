@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-from lab.envoy import clusters, routes
 from lab.kinds.authorization_policy import becomes as authorization
 from lab.kinds.destination_rule.becomes import Policy
 from lab.kinds.request_authentication import becomes as request_authentication
@@ -76,8 +72,7 @@ def http_filters(view: View, direction: Direction) -> list[Json]:
     filters: list[Json] = []
     if direction != "outbound":
         filters += request_authentication.http_filters(view.snapshot, view.pod)
-        rbac = authorization.http_filters(view.snapshot, view.pod)
-        filters += [_with_published_ports(one, view.pod.published) for one in rbac]
+        filters += authorization.http_filters(view.snapshot, view.pod)
     filters += [
         extension(
             "envoy.filters.http.grpc_stats",
@@ -88,36 +83,10 @@ def http_filters(view: View, direction: Direction) -> list[Json]:
         extension("envoy.filters.http.fault", "extensions.filters.http.fault.v3.HTTPFault"),
         extension("envoy.filters.http.cors", "extensions.filters.http.cors.v3.Cors"),
     ]
-    if direction == "outbound":
-        state = routes.destination_state(f"%REQ({routes.ORIGINAL_DESTINATION})%", shared="NONE")
-        filters += [
-            {"name": "envoy.filters.http.set_filter_state", "typed_config": state},
-            extension(
-                "envoy.filters.http.dynamic_forward_proxy",
-                "extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig",
-                dns_cache_config=clusters.DNS_CACHE,
-                allow_dynamic_host_from_filter_state=True,
-            ),
-        ]
     return [*filters, ROUTER]
 
 
-def _with_published_ports(value: Any, published: Mapping[int, Sequence[tuple[str, int]]]) -> Any:
-    """Returns RBAC rules in which a container port of a gateway stands for its published ports too.
-
-    A cluster's load balancer leads to the container port; here clients connect to the proxy itself.
-    """
-    if isinstance(value, list):
-        return [_with_published_ports(item, published) for item in value]
-    if not isinstance(value, dict):
-        return value
-    if places := published.get(value.get("destination_port", 0)):
-        ports = dict.fromkeys((value["destination_port"], *(number for _, number in places)))
-        return {"or_rules": {"rules": [{"destination_port": port} for port in ports]}}
-    return {key: _with_published_ports(item, published) for key, item in value.items()}
-
-
-def tcp_proxy(view: View, direction: Direction, cluster: str) -> Json:
+def tcp_proxy(view: View, direction: Direction, cluster: str, *, log: bool = True) -> Json:
     """Returns the filter that forwards bytes to one cluster."""
     policy = Policy()
     if cluster.startswith("outbound|"):
@@ -133,6 +102,6 @@ def tcp_proxy(view: View, direction: Direction, cluster: str) -> Json:
             cluster=cluster,
             idle_timeout=duration(pool.tcp.idle_timeout) if pool and pool.tcp else None,
             hash_policy=[{"source_ip": {}}] if hashing and hashing.use_source_ip else None,
-            access_log=telemetry.access_log(view, direction) or None,
+            access_log=(telemetry.access_log(view, direction) if log else None) or None,
         ),
     )

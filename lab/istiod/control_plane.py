@@ -11,6 +11,7 @@ from typing import Protocol
 
 import httpx
 
+from lab.envoy.adapt import adapt
 from lab.envoy.translate import generated, proxy_config
 from lab.istiod import authority, process, proxy_files
 from lab.istiod.jwks import KeySets, blocked_networks
@@ -85,7 +86,7 @@ class ControlPlane:
         self._issue(snapshot)
         known = {(item.namespace, item.name): item for item in snapshot.pods}
         pod = known.get((pod.namespace, pod.name), pod)
-        config = proxy_config(snapshot, pod)
+        config = adapt(proxy_config(snapshot, pod), pod)
         proxy_files.prepare(folder, pod, config)
         self._given[pod.namespace, pod.name] = config
         return process.command(folder), {}
@@ -131,7 +132,8 @@ class ControlPlane:
         for key, proxy in proxies.items():
             if key not in self._given:
                 continue
-            config = proxy_config(snapshot, pods.get(key, proxy.model))
+            pod = pods.get(key, proxy.model)
+            config = adapt(proxy_config(snapshot, pod), pod)
             refused, reason = self._refused.get(key, (None, ""))
             if config == refused:
                 problems.append(reason)

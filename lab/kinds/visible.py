@@ -53,18 +53,6 @@ class View:
                 result += service_entry.endpoints(self.snapshot, part.entry, found)
         return result
 
-    def tunnel_ports(self) -> list[int]:
-        """Returns the ports of hosts with TLS or, outside the cluster, TCP."""
-        return sorted(
-            {
-                port.port
-                for host in self.hosts.values()
-                for port in host.ports
-                if port.protocol in ("TLS", "HTTPS")
-                or (port.protocol == "TCP" and host.service is None)
-            }
-        )
-
     def policy(self, host: str, port: int, subset: str | None = None) -> Policy:
         """Returns the effective traffic policy towards a destination."""
         return destination_rule.effective(self.rules.get(host), port, subset)

@@ -145,14 +145,14 @@ def normalize(name: str, value: Json) -> Json:
     return to_json(parse(name, value))
 
 
-def merge(name: str, target: Json, patch: Json) -> Json:
+def merge(name: str, target: Json, patch: Json, *, replace_lists: bool = False) -> Json:
     """Merges two values of one message as istiod does.
 
-    Fields that the patch sets win, messages merge, lists grow, a map's keys and durations are
-    replaced. A zero value counts as not set.
+    Fields that the patch sets win, messages merge, lists grow or are replaced, a map's keys and
+    durations are replaced. A zero value counts as not set.
     """
     merged = parse(name, target, strict=True)
-    _merge(merged, parse(name, patch))
+    _merge(merged, parse(name, patch), replace_lists=replace_lists)
     return to_json(merged)
 
 
@@ -165,7 +165,7 @@ def merge_any(target: Json, patch: Json) -> Json:
     return {"@type": kind, **merge(kind.rpartition("/")[2], *bare)}
 
 
-def _merge(target: message.Message, patch: message.Message) -> None:
+def _merge(target: message.Message, patch: message.Message, *, replace_lists: bool) -> None:
     for field, value in patch.ListFields():
         into = getattr(target, field.name)
         if field.message_type is not None and field.message_type.GetOptions().map_entry:
@@ -176,6 +176,8 @@ def _merge(target: message.Message, patch: message.Message) -> None:
                 else:
                     into[key] = value[key]
         elif field.is_repeated:
+            if replace_lists:
+                del into[:]
             into.extend(value)
         elif field.message_type is None:
             setattr(target, field.name, value)
@@ -183,4 +185,4 @@ def _merge(target: message.Message, patch: message.Message) -> None:
             into.CopyFrom(value)
         else:
             into.SetInParent()
-            _merge(into, value)
+            _merge(into, value, replace_lists=replace_lists)

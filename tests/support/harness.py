@@ -23,6 +23,7 @@ import httpx
 
 from lab import names
 from lab.envoy import translate
+from lab.envoy.adapt import adapt
 from lab.istiod import authority, proxy_files
 from lab.istiod import process as envoy
 from lab.istiod.push import push
@@ -254,7 +255,7 @@ class Mesh:
         for running in chosen:
             if only and running.pod.name not in only:
                 continue
-            config = translate.proxy_config(self.snapshot(), running.pod)
+            config = adapt(translate.proxy_config(self.snapshot(), running.pod), running.pod)
             proxy_files.prepare(running.folder, running.pod, config)
             log = (running.folder / "envoy.log").open("ab")
             running.process = subprocess.Popen(
@@ -279,7 +280,7 @@ class Mesh:
         snapshot = self.snapshot()
         for running in self.pods.values():
             if running.process is not None:
-                config = translate.proxy_config(snapshot, running.pod)
+                config = adapt(translate.proxy_config(snapshot, running.pod), running.pod)
                 push(running.folder, running.pod, config)
 
     def set_ready(self, name: str, ready: bool) -> None:

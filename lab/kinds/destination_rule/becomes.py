@@ -13,12 +13,14 @@ from lab.kinds.destination_rule.types import (
     ClientTLSSettings,
     ConnectionPoolSettings,
     ConsistentHash,
+    HTTPSettings,
     LoadBalancer,
     OutlierDetection,
     PortTrafficPolicy,
     RetryBudget,
     Subset,
     TrafficPolicy,
+    ZoneAwareLbSetting,
 )
 from lab.kinds.services import exported
 from lab.model import Json, Pod, ServicePort, Snapshot
@@ -165,11 +167,11 @@ def circuit_breakers(pool: ConnectionPoolSettings | None, budget: RetryBudget | 
         "max_retries": http.max_retries if http else 0,
     }
     threshold: Json = {name: _positive(value) or UNLIMITED for name, value in limits.items()}
-    threshold["track_remaining"] = True
     if budget is not None:
         threshold["retry_budget"] = given(
             budget_percent={"value": 20.0 if budget.percent is None else budget.percent},
-            min_retry_concurrency=budget.min_retry_concurrency,
+            budget_interval=duration(budget.budget_interval),
+            min_retry_concurrency=budget.min_retry_concurrency or 3,
         )
     return {"thresholds": [threshold]}
 
@@ -220,15 +222,14 @@ def protocol_options(port: ServicePort, policy: Policy) -> Json:
     """Returns a cluster's HTTP options: its protocol, limits of its connections, SNI."""
     pool, tls = policy.connection_pool, policy.tls
     http = pool.http if pool else None
-    http2 = given(max_concurrent_streams=_positive(http.max_concurrent_streams if http else 0))
     options = given(common_http_protocol_options=_common_http_options(pool) or None)
     if (http and http.use_client_protocol) or port.protocol == "AUTO":
         options["use_downstream_protocol_config"] = {
             "http_protocol_options": {},
-            "http2_protocol_options": http2,
+            "http2_protocol_options": {},
         }
     elif is_http2(port, policy):
-        options["explicit_http_config"] = {"http2_protocol_options": http2}
+        options["explicit_http_config"] = {"http2_protocol_options": _http2_options(http)}
     if tls and tls.mode in ("SIMPLE", "MUTUAL") and not tls.sni:
         options["upstream_http_protocol_options"] = {
             "auto_sni": True,
@@ -239,6 +240,18 @@ def protocol_options(port: ServicePort, policy: Policy) -> Json:
     if not ({"use_downstream_protocol_config", "explicit_http_config"} & set(options)):
         options["explicit_http_config"] = {"http_protocol_options": {}}
     return {"typed_extension_protocol_options": http_protocol_options(**options)}
+
+
+def _http2_options(http: HTTPSettings | None) -> Json:
+    """Returns the options of a cluster that speaks HTTP/2 whatever the client speaks."""
+    if http is None:
+        return {}
+    ping = http.http2_keep_alive
+    return given(
+        max_concurrent_streams=_positive(http.max_concurrent_streams),
+        connection_keepalive=ping
+        and {"interval": duration(ping.interval), "timeout": duration(ping.timeout)},
+    )
 
 
 def _common_http_options(pool: ConnectionPoolSettings | None) -> Json:
@@ -252,7 +265,24 @@ def _common_http_options(pool: ConnectionPoolSettings | None) -> Json:
     )
 
 
-def outlier_detection(outlier: OutlierDetection | None) -> Json:
+def endpoint_health(outlier: OutlierDetection | None, balancer: LoadBalancer | None) -> Json:
+    """Returns a cluster's fields for outlier detection, and for the choice of a zone."""
+    detection = _outlier_detection(outlier)
+    zones = _zone_aware(balancer.zone_aware_lb_setting if balancer else None)
+    if zones:
+        detection["common_lb_config"] = detection.get("common_lb_config", {}) | zones
+    return detection
+
+
+def _zone_aware(setting: ZoneAwareLbSetting | None) -> Json:
+    if setting is None:
+        return {}
+    off = {"value": 0} if setting.enabled is False else None
+    size = None if setting.min_cluster_size is None else str(setting.min_cluster_size)
+    return {"zone_aware_lb_config": given(routing_enabled=off, min_cluster_size=size)}
+
+
+def _outlier_detection(outlier: OutlierDetection | None) -> Json:
     """Returns a cluster's fields for outlier detection, with Envoy's defaults for what is unset.
 
     These are 5 errors in a row, 10 s, 30 s and at most 10 %.

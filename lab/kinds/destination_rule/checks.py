@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from lab.kinds.destination_rule.types import ConsistentHash, kind
-from lab.resources.checks import exactly_one, refused, warned
+from lab.resources.checks import exactly_one, newer, refused, warned
 from lab.resources.resource import Check, Problem
 from lab.resources.values import (
     duplicates,
@@ -69,6 +69,16 @@ CONNECTION_POOL = (
         "use client protocol must not be true when H2UpgradePolicy is UPGRADE",
     ),
     Check(
+        "**.http2KeepAlive",
+        lambda keepalive: keepalive.interval is not None,
+        "http2 keepalive interval is required",
+    ),
+    Check(
+        "**.http2KeepAlive",
+        lambda keepalive: keepalive.timeout is not None,
+        "http2 keepalive timeout is required",
+    ),
+    Check(
         "**.tcp.maxConnections",
         lambda number: number >= 0,
         "max connections must be non-negative",
@@ -79,6 +89,8 @@ CONNECTION_POOL = (
 CHECKS = (
     # What the lab leaves out, and what Istio has deprecated.
     refused("**.localityLbSetting.distribute|failover|failoverPriority", ONE_LOCALITY),
+    refused("**.zoneAwareLbSetting.failover|failoverPriority", ONE_LOCALITY),
+    newer("**.loadBalancer.backendUtilization", "1.32"),
     refused(
         "**.tls.credentialName",
         "Secrets for clients; Istio ignores it on sidecars without a workloadSelector",
@@ -91,6 +103,10 @@ CHECKS = (
         "outlier detection consecutive errors is deprecated and ignored; use "
         "consecutiveGatewayErrors or consecutive5xxErrors instead (Envoy's default, 5 in a row, "
         "applies)",
+    ),
+    warned(
+        "**.outlierDetection.outlierDetectionHttpErrorCodes",
+        "Istio 1.31 accepts this and makes nothing of it; 5xx are the errors",
     ),
     warned(
         "**.consistentHash.minimumRingSize",
@@ -153,7 +169,12 @@ CHECKS = (
         lambda locality: locality.enabled is False,
         "not supported by the lab: it is one locality (enabled: false is accepted)",
     ),
-    Check("**.warmup.aggression", lambda value: value >= 1, "should be greater than or equal to 1"),
+    Check(
+        "**.loadBalancer",
+        lambda balancer: not (balancer.locality_lb_setting and balancer.zone_aware_lb_setting),
+        "only one of localityLbSetting and zoneAwareLbSetting can be set",
+    ),
+    Check("**.warmup.aggression", lambda value: value > 0, "aggression should be greater than 0"),
     Check(
         "**.loadBalancer",
         lambda balancer: (

@@ -7,7 +7,7 @@ from typing import Any
 
 from lab.kinds.envoy_filter.types import ConfigPatch, Match, kind
 from lab.kinds.selection import TARGET_REFS
-from lab.resources.checks import never, refused, warned
+from lab.resources.checks import never, newer, refused, warned
 from lab.resources.resource import Check, Path, Problem
 from lab.resources.values import regex_problem
 
@@ -150,6 +150,7 @@ CHECKS = (
     TARGET_REFS,
     warned("**.listener.portName", "Istio does not look at portName here; use portNumber"),
     refused("**.proxy.metadata", "the metadata of a proxy; select pods by labels"),
+    newer("**.filterChain.transportSocket", "1.32"),
     refused("**.match.waypoint", "waypoints (ambient mode); the lab has sidecars"),
     refused("**.patch.filterClass", "filterClass; say the place with INSERT_BEFORE and a match"),
     Check(

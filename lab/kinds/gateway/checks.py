@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lab.kinds.gateway.types import Server, kind
-from lab.resources.checks import refused
+from lab.resources.checks import newer, refused, warned
 from lab.resources.resource import Check, Problem
 from lab.resources.values import (
     duplicates,
@@ -70,6 +70,8 @@ CHECKS = (
         "**.tls.caCertCredentialName|subjectAltNames|verifyCertificateSpki|verifyCertificateHash",
         "client certificates at the gateway",
     ),
+    newer("**.tls.ecdhCurves", "1.32"),
+    warned("**.tls.insecureSkipVerify", "Istio looks at it for client certificates alone"),
     refused("**.tls.cipherSuites", "the choice of cipher suites"),
     refused("**.servers[].bind", "the gateway's addresses are the lab's to choose"),
     refused("**.servers[].defaultEndpoint", "Istio does not implement it for gateways"),

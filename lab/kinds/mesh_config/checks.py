@@ -13,6 +13,7 @@ from pydantic import Field
 
 from lab.kinds.virtual_service.checks import retry_on_problems
 from lab.kinds.virtual_service.types import HTTPRetry
+from lab.resources.checks import newer
 from lab.resources.fields import ignored, refused
 from lab.resources.resource import Check, Model, Problem
 from lab.resources.values import Duration, duplicates, within
@@ -167,6 +168,7 @@ def _provider_names(providers: list[ExtensionProvider]) -> Iterator[Problem]:
 
 
 CHECKS = (
+    newer("spec.meshConfig.defaultInboundHttpRetryPolicy", "1.32"),
     Check("spec.meshConfig.defaultHttpRetryPolicy.retryOn", retry_on_problems),
     Check("**.meshConfig.extensionProviders", _provider_names),
     Check(

@@ -11,7 +11,7 @@ import jwt
 
 from lab.kinds.request_authentication.types import kind
 from lab.kinds.selection import SELECTION
-from lab.resources.checks import warned
+from lab.resources.checks import newer, warned
 from lab.resources.resource import Check, Problem
 
 _PRIVATE = ("d", "k")
@@ -72,6 +72,7 @@ def _scheme(uri: str) -> str | None:
 
 CHECKS = (
     warned("**.timeout", "the lab waits 5 s at most for a set of keys, as by default"),
+    newer("spec.jwtRules[].presence", "1.32"),
     *SELECTION,
     Check(
         "spec.jwtRules[]",

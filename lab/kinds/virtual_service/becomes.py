@@ -432,7 +432,8 @@ def _redirect(redirect: HTTPRedirect, place: Attachment) -> Json:
     if (scheme, port) in (("http", 80), ("https", 443)):
         port = None
     return given(
-        path_redirect=redirect.uri or "",
+        path_redirect=None if redirect.prefix_rewrite else redirect.uri or "",
+        prefix_rewrite=redirect.prefix_rewrite or None,
         host_redirect=redirect.authority or None,
         scheme_redirect=redirect.scheme or None,
         port_redirect=port or None,

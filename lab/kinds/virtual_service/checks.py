@@ -126,6 +126,13 @@ def _action(route: HTTPRoute) -> Iterator[Problem]:
         yield Problem(("route",), "total destination weight = 0")
 
 
+def _rewritten_prefixes(route: HTTPRoute) -> Iterator[Problem]:
+    others = any(match.uri is not None and match.uri.prefix is None for match in route.match)
+    if others and route.redirect is not None and route.redirect.prefix_rewrite:
+        reason = "redirect prefix_rewrite requires all URI matches to use prefix match type"
+        yield Problem(("redirect", "prefixRewrite"), reason)
+
+
 def _matches(spec: VirtualServiceSpec) -> Iterator[Problem]:
     on_gateway = any(gateway != "mesh" for gateway in spec.gateways)
     for index, route in enumerate(spec.http):
@@ -194,8 +201,10 @@ def _origin(origin: StringMatch) -> Iterator[Problem]:
 
 
 def _redirect(redirect: HTTPRedirect) -> Iterator[Problem]:
-    given = (redirect.uri, redirect.authority, redirect.scheme, redirect.port)
-    if not any((*given, redirect.derive_port)):
+    given = (redirect.uri, redirect.prefix_rewrite, redirect.authority, redirect.scheme)
+    if redirect.uri and redirect.prefix_rewrite:
+        yield Problem((), "redirect may only specify one of uri or prefix_rewrite")
+    if not any((*given, redirect.port, redirect.derive_port)):
         yield Problem((), "redirect must specify URI, authority, scheme, or port")
 
 
@@ -383,6 +392,7 @@ CHECKS = (
     Check("spec", _matches),
     Check("spec.http[].match[].port", port_problem),
     Check("spec.http[].redirect", _redirect),
+    Check("spec.http[]", _rewritten_prefixes),
     Check("spec.http[].redirect.port", port_problem),
     Check(
         "spec.http[].redirect.scheme",

@@ -115,6 +115,7 @@ class HTTPRedirect(Model):
     authority: str | None = None
     derive_port: Literal["FROM_PROTOCOL_DEFAULT", "FROM_REQUEST_PORT"] | None = None
     port: Unsigned | None = None
+    prefix_rewrite: str | None = None
     redirect_code: Unsigned | None = None
     scheme: str | None = None
     uri: str | None = None

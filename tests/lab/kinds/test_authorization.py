@@ -45,7 +45,7 @@ def said(
 ) -> list[tuple[str, str]]:
     """The authorization steps of `route`, each with its place."""
     pod = secured.pods[client].pod
-    url = "tcp://store:80" if tcp else "http://message/"
+    url = "tcp://store:7000" if tcp else "http://message/"
     (target,) = request.explain(secured.snapshot(), pod, method, url).targets
     return [(step.says, step.place) for step in target.steps if step.what == "authorization"]
 

@@ -251,7 +251,7 @@ def configuration(snapshots: list[Snapshot], folder: Path, host: str) -> Json:
         {
             "filter_chain_match": {"transport_protocol": "tls"},
             "filters": [manager],
-            "transport_socket": tls.downstream_context(base, POD),
+            "transport_socket": tls.downstream_context(base, POD, tcp=False),
         },
     ]
     inspector = extension(

@@ -215,6 +215,7 @@ def test_rewrite_changes_the_authority(mesh: Mesh) -> None:
             302,
             "http://other.example/new?q=1",
         ),
+        ("{prefixRewrite: /new, scheme: https}", 301, "https://server/newold?q=1"),
         ("{scheme: https, redirectCode: 308}", 308, "https://server/old?q=1"),
         ("{port: 8443, scheme: https, redirectCode: 307}", 307, "https://server:8443/old?q=1"),
         (
