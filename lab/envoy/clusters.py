@@ -137,7 +137,7 @@ def _transport(view: View, host: Host, port: ServicePort, subset: str, policy: P
                 http2 = destination_rule.is_http2(port, policy)
                 socket = destination_rule.originated_tls(policy.tls, http2=http2)
                 return {"transport_socket": socket}
-    if not tls.auto_mtls(view, host):
+    if not tls.auto_mtls(view, host, port):
         return {}
     if host.headless and view.pod.proxy == "sidecar":
         return {"transport_socket": _mesh_tls(view, host, port, subset, policy)}
@@ -236,7 +236,7 @@ def inbound_ports(snapshot: Snapshot, pod: Pod) -> dict[int, tuple[Host, Service
 def _inbound(view: View, target: int, host: Host, port: ServicePort) -> Json:
     name = names.inbound_cluster(target)
     rule = destination_rule.applicable(view.snapshot, view.pod, host.name, host.namespace)
-    policy = destination_rule.effective(rule, port.port, default=view.default_policy())
+    policy = destination_rule.effective(rule, port.port)
     pool = view.sidecar.spec.inbound_connection_pool if view.sidecar is not None else None
     pool = pool or policy.connection_pool
     of_server = Policy(connection_pool=destination_rule.server_pool(pool))
