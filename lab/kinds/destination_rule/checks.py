@@ -123,7 +123,36 @@ CONNECTION_POOL = (
     ),
     Check("**.tcp.idleTimeout", idle_timeout_problem),
 )
-"""Also of Sidecar's inboundConnectionPool."""
+"""Also of Sidecar's inboundConnectionPool and of the mesh's default."""
+
+OUTLIER_DETECTION = (
+    Check(
+        "**.outlierDetection.consecutiveErrors",
+        lambda count: count == 0,
+        _CONSECUTIVE_ERRORS,
+        "warning",
+        _CONSECUTIVE_ERRORS,
+    ),
+    warned(
+        "**.outlierDetection.outlierDetectionHttpErrorCodes",
+        "the lab remarks: Istio 1.31 makes nothing of it; 5xx are the errors",
+    ),
+    Check(
+        "**.outlierDetection.maxEjectionPercent|minHealthPercent",
+        within(0, 100),
+        "percentage {value} is not in range 0..100",
+    ),
+    Check(
+        "**.outlierDetection",
+        lambda outlier: (
+            not outlier.consecutive_local_origin_failures
+            or outlier.split_external_local_origin_errors
+        ),
+        "outlier detection consecutive local origin failures is specified, "
+        "but split external local origin errors is set to false",
+    ),
+)
+"""Also of the mesh's default."""
 
 CHECKS = (
     # What the lab leaves out, and what Istio has deprecated.
@@ -137,17 +166,6 @@ CHECKS = (
     refused("**.tls.caCrl", "revocation lists"),
     refused("**.trafficPolicy.tunnel", "tunnelling through an HTTP proxy"),
     refused("**.trafficPolicy.proxyProtocol", "the PROXY protocol to upstreams"),
-    Check(
-        "**.outlierDetection.consecutiveErrors",
-        lambda count: count == 0,
-        _CONSECUTIVE_ERRORS,
-        "warning",
-        _CONSECUTIVE_ERRORS,
-    ),
-    warned(
-        "**.outlierDetection.outlierDetectionHttpErrorCodes",
-        "the lab remarks: Istio 1.31 makes nothing of it; 5xx are the errors",
-    ),
     Check(
         "spec.trafficPolicy.loadBalancer.consistentHash.minimumRingSize",
         lambda size: size == 0,
@@ -187,20 +205,7 @@ CHECKS = (
         "port traffic policy must have at least one field",
     ),
     *CONNECTION_POOL,
-    Check(
-        "**.outlierDetection.maxEjectionPercent|minHealthPercent",
-        within(0, 100),
-        "percentage {value} is not in range 0..100",
-    ),
-    Check(
-        "**.outlierDetection",
-        lambda outlier: (
-            not outlier.consecutive_local_origin_failures
-            or outlier.split_external_local_origin_errors
-        ),
-        "outlier detection consecutive local origin failures is specified, "
-        "but split external local origin errors is set to false",
-    ),
+    *OUTLIER_DETECTION,
     # Load balancing.
     Check(
         "**.loadBalancer.simple",

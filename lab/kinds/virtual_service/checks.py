@@ -100,9 +100,6 @@ def _hosts(spec: VirtualServiceSpec) -> Iterator[Problem]:
         if _overlap(first, second):
             reason = f"duplicate hosts in virtual service: {first} & {second}"
             yield Problem(("hosts",), reason)
-    if not spec.hosts and spec.gateways:
-        reason = "delegate virtual service must have no gateways specified"
-        yield Problem(("gateways",), reason)
 
 
 def _gateways(names: list[str]) -> Iterator[Problem]:
@@ -138,13 +135,24 @@ def _overlap(first: str, second: str) -> bool:
     return second.startswith("*") and first.endswith(second[1:])
 
 
+def _delegation(spec: VirtualServiceSpec) -> Iterator[Problem]:
+    """Checks the action of each rule: a root's rule delegates, a delegate's doesn't again."""
+    for index, route in enumerate(spec.http):
+        found = _root(route) if spec.hosts and route.delegate else _action(route)
+        for problem in found:
+            yield Problem(("http", index, *problem.path), problem.reason)
+        if route.delegate and not spec.hosts:
+            reason = "delegate HTTP route cannot contain delegate"
+            yield Problem(("http", index, "delegate"), reason)
+
+
+def _root(route: HTTPRoute) -> Iterator[Problem]:
+    for field in ("redirect", "route"):
+        if getattr(route, field):
+            yield Problem((field,), f"root HTTP route {route.name or ''} must not specify {field}")
+
+
 def _action(route: HTTPRoute) -> Iterator[Problem]:
-    if route.delegate is not None:
-        for name, given in (("redirect", route.redirect), ("route", route.route)):
-            if given:
-                reason = f"root HTTP route {route.name or ''} must not specify {name}"
-                yield Problem((name,), reason)
-        return
     actions = (("redirect", route.redirect), ("direct_response", route.direct_response))
     action = next((name for name, value in actions if value is not None), None)
     others = {
@@ -503,7 +511,6 @@ CHECKS = (
         "tls routes; HTTPS leaves the lab by the SNI of a ServiceEntry, without a VirtualService",
     ),
     refused("spec.tcp", "tcp routes; a TCP service has its one default route"),
-    refused("spec.http[].delegate", "route delegation; write the routes into this VirtualService"),
     refused("**.exponentialDelay", "Istio hides this field and does not implement it"),
     warned(
         "**.mirrorPercent|mirror_percent",
@@ -511,6 +518,12 @@ CHECKS = (
     ),
     # Hosts and gateways.
     Check("spec", _hosts),
+    Check(
+        "spec",
+        lambda spec: bool(spec.hosts or not spec.gateways),
+        "delegate virtual service must have no gateways specified",
+    ),
+    Check("spec", _delegation),
     Check("**.gateways", _gateways),
     Check("", export_to),
     Check(
@@ -519,7 +532,6 @@ CHECKS = (
         "http, tcp or tls must be provided in virtual service",
     ),
     # Routes.
-    Check("spec.http[]", _action),
     Check("spec", _claims),
     Check("spec.http[].match[]", _match),
     Check("spec.http[].match[]|redirect.port", lambda port: port_problem(port) if port else None),

@@ -51,7 +51,9 @@ def maybe(name: str, strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[dict
     return st.one_of(st.just({}), st.just({}), strategy.map(lambda value: {name: value}))
 
 
-presence = st.one_of(st.just({}), string_matches(VALUES, PATTERNS))
+presence: st.SearchStrategy[dict[str, str]] = st.one_of(
+    st.just({}), string_matches(VALUES, PATTERNS)
+)
 header_names = st.sampled_from(["x-a", "x-b"])
 headers = st.dictionaries(header_names, presence, min_size=1, max_size=2)
 without_headers = st.dictionaries(
