@@ -35,6 +35,9 @@ LEFT_OUT: tuple[LeftOut, ...] = (
     LeftOut("**.filter_metadata.istio", "It names the workload for Istio's telemetry filters."),
     LeftOut("**.config_source", "A cluster's proxy asks istiod for routes, the lab's reads files."),
     LeftOut("**.eds_config", "A cluster's proxy asks istiod for endpoints, the lab's reads files."),
+    LeftOut(
+        "**.local_jwks", "A key set that nobody has fetched: the lab's is valid, and nobody's key."
+    ),
     LeftOut("**.runtime_key", "Istio writes a character by mistake; nobody reads it."),
     LeftOut("**.filters[envoy.filters.network.mongo_proxy]", "It counts; it changes nothing."),
     LeftOut(
