@@ -17,7 +17,7 @@ from lab.resources.resource import Origin, Resource
 HTTP_PROTOCOLS = ("HTTP", "HTTP2", "GRPC", "AUTO")
 """The protocols of ports with HTTP traffic; here also AUTO, which Istio would detect."""
 
-CATCH_ALLS = ("allow_any", "block_all")
+CATCH_ALLS = ("allow_any", "allow_any_dynamic_dns", "block_all")
 """The names of the virtual host for unknown hosts, by outboundTrafficPolicy."""
 
 
@@ -32,7 +32,7 @@ class VirtualHost:
         return {
             "name": self.name,
             "domains": list(self.domains),
-            "include_request_attempt_count": True,
+            **({"include_request_attempt_count": True} if self.routes else {}),
             "routes": [route.config for route in self.routes],
             **self.extra,
         }
@@ -180,13 +180,23 @@ def catch_all(view: View) -> VirtualHost:
         name = "block_all"
         action: Json = {"direct_response": {"status": 502}}
     else:
-        name = "allow_any"
-        forward = {"cluster": names.PASSTHROUGH, "timeout": NO_TIMEOUT}
+        name, cluster = "allow_any", names.PASSTHROUGH
+        if view.outbound_mode == "ALLOW_ANY_DYNAMIC_DNS":
+            name, cluster = "allow_any_dynamic_dns", names.DYNAMIC_DNS
+        forward = {"cluster": cluster, "timeout": NO_TIMEOUT}
         action = {"route": {**forward, "max_grpc_timeout": NO_TIMEOUT}}
     route = Route({"name": name, "match": {"prefix": "/"}, **action}, view.outbound_origin)
     return VirtualHost(name, ("*",), (route,))
 
 
+ANY_NAME_CACHE: Json = {
+    "name": "allow_any_dfp_dns_cache",
+    "dns_lookup_family": "V4_ONLY",
+    "max_hosts": 1024,
+}
+"""The DNS cache of hosts that no Service has (ALLOW_ANY_DYNAMIC_DNS)."""
+
+
 def dns_cache(host: Host) -> Json:
     """Returns the DNS cache of a host whose name is resolved for each request (DYNAMIC_DNS)."""
-    return {"name": f"{host.name}_dns_cache", "dns_lookup_family": "V4_ONLY"}
+    return {"name": f"{host.name}_dfp_dns_cache", "dns_lookup_family": "V4_ONLY"}
