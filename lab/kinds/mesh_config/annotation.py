@@ -50,7 +50,10 @@ def problems(annotations: Mapping[str, str]) -> Iterator[Problem]:
         if found.get(check.where) is True and check.where == "holdApplicationUntilProxyStarts":
             continue  # The lab does so in any case.
         if _has(found, check.where.split(".")):
-            yield Problem((KEY,), f"{check.where}: {check.text}", check.severity)
+            text = check.text
+            if check.severity == "warning":
+                text = f"no effect in the lab: {text}"
+            yield Problem((KEY,), f"{check.where}: {text}", check.severity)
 
 
 @functools.lru_cache(maxsize=64)

@@ -71,5 +71,5 @@ def test_what_has_no_effect_is_a_warning_by_name(kind: str) -> None:
     said = parse([("x", manifest(kind, annotation))]).warnings
     assert len(said) == 3
     assert all(KEY in line for line in said)
-    for name in ("nonsense: Istio passes over", "concurrency: an Envoy", "proxyMetadata: the"):
+    for name in ("nonsense: Istio passes", "concurrency: no effect", "proxyMetadata: no effect"):
         assert any(name in line for line in said)
