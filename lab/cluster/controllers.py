@@ -44,7 +44,7 @@ async def stop_pod(cluster: Cluster, runner: PodRunner, grace: float | None = No
     await runner.stop(grace=grace)
     if cluster.runners.get(runner.key) is runner:
         del cluster.runners[runner.key]
-        cluster.addresses.release_pod(runner.model.address)
+        cluster.network.detach(runner.model)
         runner.remove_logs()
     cluster.changed()
 
@@ -77,7 +77,7 @@ def _create(cluster: Cluster, resource: Resource, owner: Owner | None, template:
         message = f'serviceaccount "{account}" not found in namespace "{namespace}"'
         cluster.events.add(Event(kind, namespace, name, "Warning", "FailedCreate", message))
         return
-    address, inside_address = cluster.addresses.take_pod()
+    address, inside_address = cluster.network.attach(namespace, resource.name)
     model = Pod(
         namespace=namespace,
         name=resource.name,

@@ -62,8 +62,18 @@ class State:
         return self.folder / "certificates"
 
     @property
+    def commands(self) -> Path:
+        """Programs for shells; kept when the lab is new, so that no shell finds others."""
+        return self.folder / "bin"
+
+    @property
     def socket(self) -> Path:
         return self.folder / "control.sock"
+
+    @property
+    def forwarding(self) -> Path:
+        """The socket of `port-forward`."""
+        return self.folder / "forward.sock"
 
     def create(self) -> None:
         """Makes the folder, readable by its owner alone (it holds Secrets)."""

@@ -186,6 +186,7 @@ def _internal(listener: Json, name: str, port: int, forwarding: set[str]) -> Jso
             kept = [item for item in manager["http_filters"] if item["name"] != _FORWARD_PROXY]
             manager["http_filters"] = [*kept[:-1], state, _forward_proxy_filter(), kept[-1]]
             _by_name(manager.get("route_config", {}))
+        chain["filters"] = [one for one in chain["filters"] if not _resolves(one)]
         last = chain["filters"][-1].get("typed_config", {}) if chain.get("filters") else {}
         if last.get("cluster") in forwarding:
             chain["filters"][-1:-1] = [_name_resolver(443 if port == names.OUTBOUND_PORT else port)]
@@ -218,6 +219,10 @@ def _name_resolver(port: int) -> Json:
         dns_cache_config=_DNS_CACHE,
         port_value=port,
     )
+
+
+def _resolves(item: Json) -> bool:
+    return str(item.get("name", "")).endswith("sni_dynamic_forward_proxy")
 
 
 def _state(**values: str) -> Json:

@@ -40,7 +40,14 @@ def outbound(view: View) -> list[Json]:
         for subset in view.subsets(host)
     ]
     timeout = duration(view.mesh.connect_timeout)
-    result.append({"name": names.BLACK_HOLE, "type": "STATIC", "connect_timeout": timeout})
+    result.append(
+        {
+            "name": names.BLACK_HOLE,
+            "alt_stat_name": f"{names.BLACK_HOLE};",
+            "type": "STATIC",
+            "connect_timeout": timeout,
+        }
+    )
     if view.pod.proxy == "sidecar":
         result.append(_passthrough(names.PASSTHROUGH, timeout, _default_pool(view)))
         if view.outbound_mode == "ALLOW_ANY_DYNAMIC_DNS":
@@ -59,10 +66,14 @@ def _outbound(view: View, host: Host, port: ServicePort, subset: str) -> Json:
         "circuit_breakers": destination_rule.circuit_breakers(pool, policy.retry_budget),
         "metadata": {"filter_metadata": {"istio": _metadata(view, host, subset)}},
         **destination_rule.upstream_connection_options(pool),
-        **destination_rule.endpoint_health(policy.outlier_detection, policy.load_balancer),
+        **destination_rule.endpoint_health(
+            policy.outlier_detection,
+            policy.load_balancer,
+            resolved=host.resolution != "DYNAMIC_DNS",
+        ),
         **_discovery(view, host, port, subset, policy),
         **_transport(view, host, port, subset, policy),
-        **destination_rule.protocol_options(port, policy),
+        **destination_rule.protocol_options(port, policy, sniffed=view.pod.proxy == "sidecar"),
     }
 
 
@@ -102,7 +113,13 @@ def _discovery(view: View, host: Host, port: ServicePort, subset: str, policy: P
                 "type": "STRICT_DNS" if host.resolution == "DNS" else "LOGICAL_DNS",
                 "dns_lookup_family": "V4_ONLY",
                 "dns_refresh_rate": duration(view.mesh.dns_refresh_rate),
+                "dns_jitter": "0.1s",
                 "respect_dns_ttl": True,
+                "typed_dns_resolver_config": extension(
+                    "envoy.network.dns_resolver.cares",
+                    "extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
+                    udp_max_queries=100,
+                ),
                 "load_assignment": endpoints.assignment(view, host, port, subset),
                 **balancing,
             }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lab.envoy import routes
 from lab.kinds.authorization_policy import becomes as authorization
-from lab.kinds.destination_rule.becomes import Policy
+from lab.kinds.destination_rule import becomes as destination_rule
 from lab.kinds.request_authentication import becomes as request_authentication
 from lab.kinds.telemetry import becomes as telemetry
 from lab.kinds.telemetry.becomes import Direction
@@ -46,6 +46,7 @@ def connection_manager(
     if direction != "outbound":
         config["server_name"] = "istio-envoy"
     if direction == "gateway":
+        config["http_protocol_options"] = {}
         topology = view.mesh.default_config.gateway_topology
         config |= given(
             xff_num_trusted_hops=topology.num_trusted_proxies or None,
@@ -97,11 +98,12 @@ def http_filters(view: View, direction: Direction) -> list[Json]:
 
 def tcp_proxy(view: View, direction: Direction, cluster: str, *, log: bool = True) -> Json:
     """Returns the filter that forwards bytes to one cluster."""
-    policy = Policy()
+    pool, balancer = None, None
     if cluster.startswith("outbound|"):
-        _, port, subset, host = cluster.split("|")
-        policy = view.policy(host, int(port), subset)
-    pool, balancer = policy.connection_pool, policy.load_balancer
+        _, _, subset, host = cluster.split("|")
+        rule = view.rules.get(host)  # Istio does not look at the settings of ports here.
+        pool = destination_rule.effective(rule, 0).connection_pool
+        balancer = destination_rule.effective(rule, 0, subset).load_balancer
     hashing = balancer.consistent_hash if balancer else None
     return extension(
         "envoy.filters.network.tcp_proxy",
@@ -110,6 +112,9 @@ def tcp_proxy(view: View, direction: Direction, cluster: str, *, log: bool = Tru
             stat_prefix=cluster,
             cluster=cluster,
             idle_timeout=duration(pool.tcp.idle_timeout) if pool and pool.tcp else None,
+            max_downstream_connection_duration=duration(pool.tcp.max_connection_duration)
+            if pool and pool.tcp
+            else None,
             hash_policy=[{"source_ip": {}}] if hashing and hashing.use_source_ip else None,
             access_log=(telemetry.access_log(view, direction) if log else None) or None,
         ),

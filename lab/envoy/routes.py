@@ -32,7 +32,7 @@ class VirtualHost:
         return {
             "name": self.name,
             "domains": list(self.domains),
-            "include_request_attempt_count": True,
+            **({"include_request_attempt_count": True} if self.routes else {}),
             "routes": [route.config for route in self.routes],
             **self.extra,
         }
@@ -199,4 +199,4 @@ ANY_NAME_CACHE: Json = {
 
 def dns_cache(host: Host) -> Json:
     """Returns the DNS cache of a host whose name is resolved for each request (DYNAMIC_DNS)."""
-    return {"name": f"{host.name}_dns_cache", "dns_lookup_family": "V4_ONLY"}
+    return {"name": f"{host.name}_dfp_dns_cache", "dns_lookup_family": "V4_ONLY"}

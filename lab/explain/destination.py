@@ -35,7 +35,7 @@ def target(view: View, config: ProxyConfig, request: Request, cluster: str, shar
         return Target(cluster, share, ())
     steps = [*_policies(view, host, int(number), subset)]
     steps += envoy_filters.of_cluster(view, known)
-    found = endpoints.members(view, host, port, subset)
+    found = [one for one in endpoints.members(view, host, port, subset) if one.ready]
     if host.resolution in ("NONE", "DYNAMIC_DNS"):
         steps.append(Step("endpoints", ANY_ADDRESS, host.source.at()))
     elif host.resolution in ("DNS", "DNS_ROUND_ROBIN"):

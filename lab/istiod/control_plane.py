@@ -61,8 +61,9 @@ class ControlPlane:
         report: Callable[[Pod, str], None],
         changed: Callable[[], None],
         client: httpx.AsyncClient,
+        analyze: Callable[[Snapshot, Sequence[Resource]], Iterable[str]],
     ) -> None:
-        """`operators` returns the applied IstioOperators.
+        """`operators` returns the applied IstioOperators, `analyze` warnings about resources.
 
         `report` is called when Envoy refuses a configuration, `changed` when a push is due: keys
         have arrived, or a certificate or a key set is to be renewed.
@@ -72,6 +73,7 @@ class ControlPlane:
         self._operators = operators
         self._report = report
         self._changed = changed
+        self._analyze = analyze
         self._keys = KeySets(client, changed)
         self.pending: set[Key] = set()
         """Pods whose proxy has yet to take the configuration it was given."""
@@ -93,16 +95,19 @@ class ControlPlane:
         return process.command(folder), {}
 
     def warnings(self, resources: Sequence[Resource]) -> list[str]:
-        """Returns warnings about what has no effect in this mesh.
+        """Returns warnings about references that lead nowhere, and about what has no effect.
 
         These are patches of EnvoyFilters that match nothing, TCP ports that sidecars listen on for
         another Service, and rules of VirtualServices that delegate in vain.
         """
         snapshot = self._with_keys(self._snapshot())
         return [
-            resource.describe(problem.path, problem.reason)
-            for resource in resources
-            for problem in _without_effect(resource, snapshot)
+            *self._analyze(snapshot, resources),
+            *(
+                resource.describe(problem.path, problem.reason)
+                for resource in resources
+                for problem in _without_effect(resource, snapshot)
+            ),
         ]
 
     def key_warnings(self, resources: Sequence[Resource]) -> list[str]:

@@ -229,12 +229,17 @@ def server_pool(pool: ConnectionPoolSettings | None) -> ConnectionPoolSettings |
     return pool.model_copy(update={"http": http})
 
 
-def protocol_options(port: ServicePort, policy: Policy) -> Json:
-    """Returns a cluster's HTTP options: its protocol, limits of its connections, SNI."""
+def protocol_options(port: ServicePort, policy: Policy, *, sniffed: bool = True) -> Json:
+    """Returns a cluster's HTTP options: its protocol, limits of its connections, SNI.
+
+    `sniffed`: on a port without a protocol, the client's listener finds it out.
+    """
     pool, tls = policy.connection_pool, policy.tls
     http = pool.http if pool else None
-    options = given(common_http_protocol_options=_common_http_options(pool) or None)
-    if (http and http.use_client_protocol) or port.protocol == "AUTO":
+    common = _common_http_options(pool)
+    own = http is not None and (http.max_concurrent_streams > 0 or http.http2_keep_alive)
+    options: Json = {"common_http_protocol_options": common} if common or own else {}
+    if (http and http.use_client_protocol) or (port.protocol == "AUTO" and sniffed):
         options["use_downstream_protocol_config"] = {
             "http_protocol_options": {},
             "http2_protocol_options": {},
@@ -276,8 +281,16 @@ def _common_http_options(pool: ConnectionPoolSettings | None) -> Json:
     )
 
 
-def endpoint_health(outlier: OutlierDetection | None, balancer: LoadBalancer | None) -> Json:
-    """Returns a cluster's fields for outlier detection, and for the choice among endpoints."""
+def endpoint_health(
+    outlier: OutlierDetection | None, balancer: LoadBalancer | None, *, resolved: bool = True
+) -> Json:
+    """Returns a cluster's fields for outlier detection, and for the choice among endpoints.
+
+    Without a share of healthy endpoints there is no panic, in which Envoy would use others too.
+    A cluster whose names are not `resolved` before requests has none of this unless asked for.
+    """
+    if outlier is None and not resolved:
+        return {}
     panic = {"value": (outlier.min_health_percent or 0) if outlier else 0}
     zones = _zone_aware(balancer.zone_aware_lb_setting if balancer else None)
     return given(
@@ -323,7 +336,7 @@ def _errors(field: str, number: int | None) -> Json:
     """Returns the errors in a row that eject an endpoint; 0 switches this off."""
     if number is None:
         return {}
-    return {f"enforcing_{field}": 100 if number else 0, **given(**{field: number or None})}
+    return {f"enforcing_{field}": 100 if number else 0, field: number}
 
 
 def load_balancing(balancer: LoadBalancer | None) -> Json:

@@ -206,10 +206,8 @@ def tracing(view: View, direction: Direction) -> Json | None:
             return None
         # Without a provider nothing is exported; istiod writes it all the same.
         return _sampled(proxy.sampling, _tags(view.pod, TracingSpec()), proxy.max_path_tag_length)
-    if spec.disabled or spec.provider is None:
-        return None
-    exporter = _exporter(view, spec.provider)
-    if exporter is None:
+    exporter = None if spec.disabled else _exporter(view, spec.provider)
+    if spec.provider is None or exporter is None:
         return None
     own = spec.provider.zipkin or spec.provider.opentelemetry
     length = (own.max_tag_length if own is not None else None) or proxy.max_path_tag_length
@@ -256,7 +254,9 @@ def request_id_extension(view: View, direction: Direction) -> Json:
     return {
         "typed_config": typed(
             "extensions.request_id.uuid.v3.UuidRequestIdConfig",
-            use_request_id_for_trace_sampling=spec is None or spec.request_id_sampling,
+            use_request_id_for_trace_sampling=spec is None
+            or spec.request_id_sampling
+            or tracing(view, direction) is None,
         )
     }
 
@@ -332,9 +332,9 @@ def _dry_run_tag(action: str, kind: str, key: str) -> Json:
     }
 
 
-def _exporter(view: View, provider: ExtensionProvider) -> Json | None:
-    target = provider.zipkin or provider.opentelemetry
-    if target is None:
+def _exporter(view: View, provider: ExtensionProvider | None) -> Json | None:
+    target = provider.zipkin or provider.opentelemetry if provider is not None else None
+    if provider is None or target is None:
         return None
     host = _registered(view.snapshot, target.service)
     if host is None:

@@ -85,6 +85,7 @@ def warned(
                 lambda _pod, _reason: None,
                 lambda: None,
                 client,
+                lambda _snapshot, _applied: (),
             )
             assert await plane.push(snapshot, {}) == []
             return plane.key_warnings(policies)
