@@ -137,7 +137,7 @@ def _transport(view: View, host: Host, port: ServicePort, subset: str, policy: P
                 http2 = destination_rule.is_http2(port, policy)
                 socket = destination_rule.originated_tls(policy.tls, http2=http2)
                 return {"transport_socket": socket}
-    if not tls.auto_mtls(view, host):
+    if not tls.auto_mtls(view, host, port):
         return {}
     if host.headless and view.pod.proxy == "sidecar":
         return {"transport_socket": _mesh_tls(view, host, port, subset, policy)}

@@ -9,6 +9,7 @@ from lab import names
 from lab.kinds import services
 from lab.kinds.destination_rule import becomes as destination_rule
 from lab.kinds.destination_rule.becomes import Policy, Rule
+from lab.kinds.destination_rule.types import LoadBalancer
 from lab.kinds.mesh_config import annotation
 from lab.kinds.mesh_config import becomes as mesh_config
 from lab.kinds.mesh_config.checks import DefaultTrafficPolicy, MeshConfig, OutboundMode
@@ -59,6 +60,14 @@ class View:
         """Returns the effective traffic policy towards a destination."""
         default = self.default_policy()
         return destination_rule.effective(self.rules.get(host), port, subset, default)
+
+    def hashing(self, host: str, port: int, subset: str | None = None) -> LoadBalancer | None:
+        """Returns the load balancer whose hash a route to a destination has.
+
+        Settings of a port without a load balancer leave the cluster without a hash, not the route.
+        """
+        own = self.policy(host, port, subset).load_balancer
+        return own or destination_rule.effective(self.rules.get(host), 0, subset).load_balancer
 
     def default_policy(self) -> tuple[DefaultTrafficPolicy, Origin] | None:
         """Returns the mesh's traffic policy for what no DestinationRule sets."""
@@ -118,7 +127,8 @@ def _virtual_services(snapshot: Snapshot, pod: Pod, scope: Resource | None) -> t
     visible = (
         found
         for found in snapshot.of("VirtualService")
-        if services.exported(found.spec.export_to, found.namespace, pod.namespace)
+        if (pod.proxy == "gateway" or names.MESH in (found.spec.gateways or (names.MESH,)))
+        and services.exported(found.spec.export_to, found.namespace, pod.namespace)
         and any(
             sidecar.imports(scope, found.namespace, names.expand(host, found.namespace))
             for host in found.spec.hosts

@@ -62,28 +62,27 @@ def applicable(snapshot: Snapshot, pod: Pod, host: str, namespace: str) -> Rule 
 
     Searched are the client's namespace, the host's, then the root namespace; the first with any
     rule for the host wins. There an exact host beats a wildcard and a longer one a shorter, and
-    rules of different hosts never merge.
+    rules of different hosts never merge. Of its rules, those that select the pod come before those
+    that select all; a rule for other pods hides less specific ones.
     """
     rules = [
         rule
         for rule in snapshot.of("DestinationRule")
-        if exported(rule.spec.export_to, rule.namespace, pod.namespace) and _meant_for(rule, pod)
+        if exported(rule.spec.export_to, rule.namespace, pod.namespace)
     ]
     searched = [namespace, snapshot.root_namespace]
     if pod.namespace != snapshot.root_namespace:
         searched.insert(0, pod.namespace)
     for place in dict.fromkeys(searched):
-        found = [rule for rule in rules if rule.namespace == place]
-        for own in (True, False):  # a rule with a workloadSelector comes before one without
-            candidates = [rule for rule in found if bool(rule.spec.workload_selector) is own]
-            if best := _most_specific(candidates, host):
-                return _merge(best)
+        best = _most_specific([rule for rule in rules if rule.namespace == place], host)
+        if best:
+            own = [rule for rule in best if rule.spec.workload_selector and _selects(rule, pod)]
+            others = [rule for rule in best if not rule.spec.workload_selector]
+            return _merge(own or others) if own or others else None
     return None
 
 
-def _meant_for(rule: Resource, pod: Pod) -> bool:
-    if rule.spec.workload_selector is None:
-        return True
+def _selects(rule: Resource, pod: Pod) -> bool:
     return rule.namespace == pod.namespace and names.selects(selection.labels(rule), pod.labels)
 
 

@@ -230,7 +230,7 @@ def _header(name: str, match: StringMatch, *, invert: bool) -> Json:
 def _claim(name: str, match: StringMatch, *, invert: bool) -> Json:
     value = _matched(match)
     if not is_presence(match):
-        value = {"or_match": {"value_matchers": [value, {"list_match": {"one_of": value}}]}}
+        value = {"or_match": {"value_matchers": [{"list_match": {"one_of": value}}, value]}}
     return given(
         filter="envoy.filters.http.jwt_authn",
         path=[{"key": "payload"}, *({"key": part} for part in claim_path(name) or ())],
@@ -313,7 +313,7 @@ def _hash_policy(view: View, clusters: list[str]) -> list[Json]:
     policies: list[Json] = []
     for cluster in clusters:
         _, port, subset, host = cluster.split("|")
-        balancer = view.policy(host, int(port), subset).load_balancer
+        balancer = view.hashing(host, int(port), subset)
         policies += [one for one in destination_rule.hash_policy(balancer) if one not in policies]
     return policies
 
