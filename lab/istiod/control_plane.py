@@ -11,10 +11,10 @@ from typing import Protocol
 
 import httpx
 
-from lab.envoy.adapt import adapt
 from lab.envoy.translate import generated, proxy_config
 from lab.istiod import authority, process, proxy_files
 from lab.istiod.jwks import KeySets, blocked_networks
+from lab.istiod.placement import LOOPBACK, Placement
 from lab.istiod.push import RejectedError, push
 from lab.kinds import services
 from lab.kinds.envoy_filter import becomes as envoy_filter
@@ -60,6 +60,7 @@ class ControlPlane:
         report: Callable[[Pod, str], None],
         changed: Callable[[], None],
         client: httpx.AsyncClient,
+        placement: Placement = LOOPBACK,
     ) -> None:
         """`operators` returns the applied IstioOperators.
 
@@ -71,6 +72,7 @@ class ControlPlane:
         self._operators = operators
         self._report = report
         self._changed = changed
+        self._placement = placement
         self._keys = KeySets(client, changed)
         self.pending: set[Key] = set()
         """Pods whose proxy has yet to take the configuration it was given."""
@@ -86,8 +88,8 @@ class ControlPlane:
         self._issue(snapshot)
         known = {(item.namespace, item.name): item for item in snapshot.pods}
         pod = known.get((pod.namespace, pod.name), pod)
-        config = adapt(proxy_config(snapshot, pod), pod)
-        proxy_files.prepare(folder, pod, config)
+        config = self._placement.config(proxy_config(snapshot, pod), pod)
+        proxy_files.prepare(folder, pod, config, self._placement.bootstrap)
         self._given[pod.namespace, pod.name] = config
         return process.command(folder), {}
 
@@ -133,7 +135,7 @@ class ControlPlane:
             if key not in self._given:
                 continue
             pod = pods.get(key, proxy.model)
-            config = adapt(proxy_config(snapshot, pod), pod)
+            config = self._placement.config(proxy_config(snapshot, pod), pod)
             refused, reason = self._refused.get(key, (None, ""))
             if config == refused:
                 problems.append(reason)
@@ -152,7 +154,7 @@ class ControlPlane:
         folder = proxy.proxy_folder
         try:
             if proxy.proxy_running:
-                await asyncio.to_thread(push, folder, proxy.model, config)
+                await asyncio.to_thread(push, folder, config)
             else:
                 await asyncio.to_thread(proxy_files.put_back, folder, config)
         except RejectedError as error:

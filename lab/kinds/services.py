@@ -99,11 +99,14 @@ def selected(service: Service, pod: Pod) -> bool:
 
 
 def endpoints(service: Service, port: ServicePort, pods: Iterable[Pod]) -> list[Endpoint]:
-    """Returns the endpoints of a Service's port, one a ready pod, in the order of the pods."""
+    """Returns the endpoints of a Service's port, one a ready pod, in the order of the pods.
+
+    With `publishNotReadyAddresses` the others count as ready, too.
+    """
     return [
         pod_endpoint(pod, number)
         for pod in pods
-        if pod.ready
+        if (pod.ready or service.publish_not_ready)
         and selected(service, pod)
         and (number := resolve_port(pod, port.target_port)) is not None
     ]
