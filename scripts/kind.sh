@@ -164,6 +164,7 @@ down() {
     fi
 }
 
+[ -z "${GUESTBOOK_ENV:-}" ] || fail "in this shell kubectl is the lab's; first: eval \"\$(guestbook env --off)\""
 case ${1:-} in
 up) up ;;
 down) down ;;

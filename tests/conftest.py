@@ -17,6 +17,9 @@ settings.register_profile("ci", derandomize=True, print_blob=True)
 if os.environ.get("CI") == "true":
     settings.load_profile("ci")
 
+# Tests may be started in a shell of the lab (`guestbook env`), where commands refuse a cluster.
+os.environ.pop("GUESTBOOK_ENV", None)
+
 # A shell has what it starts with `&` ignore Ctrl-C, and that would be handed down to every command
 # that a test ends with Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from lab.cli import complete
+from lab.cli.analyze import analyze
 from lab.cli.api_resources import api_resources
 from lab.cli.apply import apply, install
 from lab.cli.client import FailureError
@@ -20,6 +21,7 @@ from lab.cli.create import create
 from lab.cli.delete import delete
 from lab.cli.describe import describe
 from lab.cli.down import down
+from lab.cli.env import env
 from lab.cli.exec import exec_
 from lab.cli.exercise import exercise
 from lab.cli.get import get
@@ -33,6 +35,7 @@ from lab.cli.rollout import rollout
 from lab.cli.route import route
 from lab.cli.run import run as run_pod
 from lab.cli.scale import scale
+from lab.cli.shell import shell
 from lab.cli.status import status
 from lab.cli.token import token
 from lab.cli.up import up
@@ -45,6 +48,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "up": up,
     "down": down,
     "status": status,
+    "env": env,
+    "shell": shell,
     "apply": apply,
     "delete": delete,
     "get": get,
@@ -64,6 +69,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "proxy-config": proxy_config,
     "graph": graph,
     "route": route,
+    "analyze": analyze,
 }
 """Commands in the order of `--help`. A module imports the rest of the lab when its command runs."""
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lab.cli.client import FailureError
 from lab.cli.context import client
 from lab.cli.output import short_path, write
+
+if TYPE_CHECKING:
+    from lab.cluster.state import State
 
 
 def down(
@@ -23,8 +26,6 @@ def down(
       guestbook down
       guestbook down --clean
     """
-    import shutil
-
     from lab.cluster.state import AlreadyRunningError, State, locked, wait_until_unlocked
 
     lab = client(context)
@@ -39,7 +40,20 @@ def down(
     if clean:
         try:
             with locked(State(lab.folder)):
-                shutil.rmtree(lab.folder)
+                _empty(State(lab.folder))
         except AlreadyRunningError as error:
             raise FailureError(str(error)) from None
         write(f"Deleted {short_path(lab.folder)}")
+
+
+def _empty(state: State) -> None:
+    """Deletes a state folder, but for the programs of `env`: a shell would find others then."""
+    import shutil
+
+    for path in state.folder.iterdir():
+        if path.is_dir() and path != state.commands:
+            shutil.rmtree(path)
+        elif path != state.commands:
+            path.unlink()
+    if not state.commands.exists():
+        state.folder.rmdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -37,10 +38,22 @@ def exec_(
         raise FailureError(f"no pod for {target}")
     pod = pods[0]["metadata"]["name"]
     spec = lab.call("exec", namespace=where, pod=pod, container=container, argv=command)
+    _say_once(lab.folder)
     status = _execute(spec, stdin=stdin)
     if status:
         sys.stderr.write(f"command terminated with exit code {status}\n")
         raise typer.Exit(status)
+
+
+def _say_once(folder: Path) -> None:
+    """Tells a person, the first time in a lab, on which files the command works."""
+    told = folder / "told-exec"
+    if sys.stderr.isatty() and not told.exists():
+        told.touch()
+        sys.stderr.write(
+            "Note: in the lab a container's files are this machine's, and the command runs as you. "
+            "This is said once.\n"
+        )
 
 
 def _execute(spec: dict[str, Any], *, stdin: bool) -> int:

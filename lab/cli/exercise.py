@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import signal
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from lab.cli.context import settings
+from lab.cli.env import ON, typed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -77,9 +79,11 @@ def show(
       guestbook exercise show 05-retries
     """
     from lab.exercises.load import pick
+    from lab.exercises.target import KubectlTarget
 
     console = _console()
-    with _target(outer, TargetKind.kubectl, None, None) as cluster:
+    with _errors():
+        cluster = KubectlTarget(settings(outer).command)
         (lesson,) = pick(_lessons(), [name])
         about = lesson.exercise
         console.print(f"{lesson.name}: {about.title}", style="bold", markup=False)
@@ -270,6 +274,8 @@ def _target(
 
     command, folder = settings(outer).command, settings(outer).folder
     with _errors():
+        if kind is TargetKind.kubectl and ON in os.environ:
+            raise ExerciseError(f"kubectl is the lab's here; first: {typed(off=True)}")
         if kind is TargetKind.kubectl:
             target: Target = KubectlTarget(command, context, ingress)
         elif context:

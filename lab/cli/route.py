@@ -65,11 +65,11 @@ def route(
         raise FailureError(f"unknown output {output}: text or json")
     method, url = _request(request)
     if filename:
-        snapshot = snapshots.snapshot(_from_files(filename))
+        snapshot = snapshots.snapshot(from_files(filename))
     else:
         lab = settings(context)
-        running = _pods(lab.client())
-        snapshot = snapshots.snapshot(_from_lab(lab.state_folder()), running=running)
+        running = running_pods(lab.client())
+        snapshot = snapshots.snapshot(from_lab(lab.state_folder()), running=running)
         if running is not None:
             snapshot = _published(snapshot, lab.client())
     pod = caller(snapshot, source, asked_namespace(context, namespace))
@@ -115,8 +115,8 @@ def _claims(values: Sequence[str] | None) -> list[tuple[str, object]]:
     return claims
 
 
-def _from_files(names: Sequence[str]) -> list[Resource]:
-    """The resources of manifests, and Istio's ingress gateway unless they have one."""
+def from_files(names: Sequence[str], *, gateway: bool = True) -> list[Resource]:
+    """Returns the resources of manifests; with `gateway` Istio's own unless they have one."""
     from lab.manifests import load
     from lab.manifests.read import ManifestError
 
@@ -124,14 +124,14 @@ def _from_files(names: Sequence[str]) -> list[Resource]:
         resources = list(load.load(names).resources)
     except ManifestError as error:
         raise FailureError(*error.lines) from None
-    if not any(r.kind == "Deployment" and r.labels.get("istio") for r in resources):
+    if gateway and not any(r.kind == "Deployment" and r.labels.get("istio") for r in resources):
         builtin = Path(__file__).parents[1] / "cluster" / "gateway.yaml"
         resources += load.load([str(builtin)]).resources
     return resources
 
 
-def _from_lab(folder: Path) -> list[Resource]:
-    """The resources applied in the lab of a state folder, running or not."""
+def from_lab(folder: Path) -> list[Resource]:
+    """Returns the resources applied in the lab of a state folder, running or not."""
     from lab.cluster.state import State
     from lab.cluster.store import Store
 
@@ -146,8 +146,8 @@ def _from_lab(folder: Path) -> list[Resource]:
     return sorted(resources, key=lambda resource: resource.order)
 
 
-def _pods(lab: Client) -> list[dict[str, Any]] | None:
-    """The pods of a running lab as JSON; None when it does not run."""
+def running_pods(lab: Client) -> list[dict[str, Any]] | None:
+    """Returns the pods of a running lab as JSON; None when it does not run."""
     try:
         items: list[dict[str, Any]] = lab.call("objects", kinds=["pods"], namespace=None)["items"]
     except FailureError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -116,9 +116,8 @@ def up(
             def ready(cluster: Cluster) -> None:
                 bar.stop()
                 write_now(f"The guestbook is ready: {supervisor.address(cluster)}")
-                write_now(
-                    "Ctrl-C stops it. In another terminal: guestbook get pods, guestbook --help"
-                )
+                write_now("Ctrl-C stops it. In another terminal, for kubectl and istioctl:")
+                write_now(f"  {short_path(Path(sys.argv[0]))} shell")
 
             write_now(f"Starting the lab in {short_path(state.folder)}")
             asyncio.run(supervisor.run(plan, os.environ, write_now, progress, ready))
@@ -187,15 +186,24 @@ def _already(context: typer.Context, reason: str) -> list[str]:
 
 
 def _control_plane(state: State, cluster: Cluster) -> Mesh:
+    from dataclasses import replace
+
+    from lab.cluster import snapshots
     from lab.cluster.events import Event
+    from lab.explain.analyze.analyze import at_apply
     from lab.istiod.control_plane import ControlPlane
     from lab.istiod.placement import LOOPBACK, PODS
-    from lab.model import Pod
+    from lab.model import Pod, Snapshot
     from lab.resources.resource import Resource
 
     def report(pod: Pod, message: str) -> None:
         event = Event("Pod", pod.namespace, pod.name, "Warning", "ProxyConfigRejected", message)
         cluster.events.add(event)
+
+    def analyze(snapshot: Snapshot, applied: Sequence[Resource]) -> Iterable[str]:
+        # The pods of what was just applied are yet to come.
+        pods = (*snapshot.pods, *snapshots.snapshot(applied).pods)
+        return at_apply(replace(snapshot, pods=pods), applied)
 
     def operators() -> list[Resource]:
         return [record.resource for record in cluster.store.of("IstioOperator")]
@@ -207,5 +215,6 @@ def _control_plane(state: State, cluster: Cluster) -> Mesh:
         report,
         cluster.changed,
         cluster.client,
+        analyze,
         PODS if cluster.network.name == "pods" else LOOPBACK,
     )

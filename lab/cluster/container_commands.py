@@ -133,7 +133,7 @@ def _place(host: str, port: int, caller: Caller) -> tuple[str, int] | None:
             continue
         if caller.captured and item.protocol in ("TCP", "TLS"):
             return caller.own, port
-        if ready := endpoints(service, item, caller.pods):
+        if ready := [end for end in endpoints(service, item, caller.pods) if end.ready]:
             chosen = random.choice(ready)  # noqa: S311 - load balancing
             return chosen.address, chosen.port
     return caller.own, _NOWHERE

@@ -217,7 +217,8 @@ def _rules(services: Iterable[Service], pods: Sequence[Pod]) -> Iterator[Service
         if service.cluster_ip is None:
             continue
         for port in service.ports:
-            found = tuple((end.address, end.port) for end in endpoints(service, port, pods))
+            ends = endpoints(service, port, pods)
+            found = tuple((end.address, end.port) for end in ends if end.ready)
             yield ServicePort(service.cluster_ip, port.port, found)
 
 
@@ -238,6 +239,7 @@ def _published(
             for port in service.ports
             if port.port == number
             for end in endpoints(service, port, pods)
+            if end.ready
         )
     return found
 

@@ -89,6 +89,7 @@ class ProxyNetwork:
                 for item in service.ports
                 if item.port == port
                 for endpoint in endpoints(service, item, self._pods())
+                if endpoint.ready
             ]
 
         return ready

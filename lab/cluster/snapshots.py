@@ -33,8 +33,8 @@ def assemble(
         config={
             kind: tuple(items)
             for kind, items in by_kind.items()
-            # Gateways take their certificates from Secrets.
-            if kind == "Secret"
+            # Gateways take their certificates from Secrets; policies name Namespaces.
+            if kind in ("Secret", "Namespace")
             or items[0].api_version.split("/")[0].endswith(service_kind.ISTIO_GROUP)
         },
         mesh=mesh_config.installed(by_kind.get("IstioOperator", ())),

@@ -62,6 +62,11 @@ class State:
         return self.folder / "certificates"
 
     @property
+    def commands(self) -> Path:
+        """Programs for shells; kept when the lab is new, so that no shell finds others."""
+        return self.folder / "bin"
+
+    @property
     def socket(self) -> Path:
         return self.folder / "control.sock"
 

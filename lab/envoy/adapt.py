@@ -36,6 +36,7 @@ _DNS_CACHE: Json = {"name": "outbound", "dns_lookup_family": "V4_ONLY"}
 
 _CATCH_ALL_HTTP = f"{names.OUTBOUND_LISTENER}-catchall-http"
 _STATE = "envoy.filters.http.set_filter_state"
+_FORWARD_PROXY = "envoy.filters.http.dynamic_forward_proxy"
 _UNLIMITED = dict.fromkeys(
     ("max_connections", "max_pending_requests", "max_requests", "max_retries"), 4294967295
 )
@@ -56,6 +57,7 @@ def adapt(config: ProxyConfig, pod: Pod) -> ProxyConfig:
         built += [*_internal_clusters(internal), *_unclaimed_clusters(listeners, pod)]
         for item in routes:
             item["request_headers_to_remove"] = [ORIGINAL_DESTINATION]
+            _by_name(item)
     return ProxyConfig(listeners, built, routes, config.endpoints, config.addresses)
 
 
@@ -174,20 +176,35 @@ def _internal(listener: Json, name: str, port: int, forwarding: set[str]) -> Jso
     if name == names.OUTBOUND_LISTENER:
         inspectors.append(TLS_INSPECTOR)  # A tunnel is open before anything is decided.
         own["listener_filters_timeout"] = "0s"
+        for chain in filter(_managers, own["filter_chains"]):
+            # What TLS offers (ALPN), which this inspector reads, is no protocol of the chain.
+            chain["filter_chain_match"]["transport_protocol"] = "raw_buffer"
     own["listener_filters"] = inspectors
     for chain in _chains(own):
         for manager in _managers(chain):
             state = {"name": _STATE, "typed_config": _state(to=f"%REQ({ORIGINAL_DESTINATION})%")}
-            manager["http_filters"][-1:-1] = [state, _forward_proxy_filter()]
+            kept = [item for item in manager["http_filters"] if item["name"] != _FORWARD_PROXY]
+            manager["http_filters"] = [*kept[:-1], state, _forward_proxy_filter(), kept[-1]]
+            _by_name(manager.get("route_config", {}))
+        chain["filters"] = [one for one in chain["filters"] if not _resolves(one)]
         last = chain["filters"][-1].get("typed_config", {}) if chain.get("filters") else {}
         if last.get("cluster") in forwarding:
             chain["filters"][-1:-1] = [_name_resolver(443 if port == names.OUTBOUND_PORT else port)]
     return own
 
 
+def _by_name(routes: Json) -> None:
+    """Lets the host of a request decide, where istiod does so, and not the client's address."""
+    off = typed("config.route.v3.FilterConfig", disabled=True)
+    for host in routes.get("virtual_hosts", ()):
+        for route in host["routes"]:
+            if route.get("route", {}).get("cluster") == names.DYNAMIC_DNS:
+                route["typed_per_filter_config"] = {_STATE: off}
+
+
 def _forward_proxy_filter() -> Json:
     return extension(
-        "envoy.filters.http.dynamic_forward_proxy",
+        _FORWARD_PROXY,
         "extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig",
         dns_cache_config=_DNS_CACHE,
         allow_dynamic_host_from_filter_state=True,
@@ -202,6 +219,10 @@ def _name_resolver(port: int) -> Json:
         dns_cache_config=_DNS_CACHE,
         port_value=port,
     )
+
+
+def _resolves(item: Json) -> bool:
+    return str(item.get("name", "")).endswith("sni_dynamic_forward_proxy")
 
 
 def _state(**values: str) -> Json:
@@ -234,8 +255,11 @@ _SOURCE = "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%:0"
 def _catch_all_http(outbound: Json) -> Json:
     """Returns the listener of plain HTTP to a port that no Service has.
 
-    It goes where `virtualOutbound` sends other bytes.
+    It goes where `virtualOutbound` sends HTTP, if it tells that from other bytes, or all of them.
     """
+    made = {"name": _CATCH_ALL_HTTP, "traffic_direction": "OUTBOUND"}
+    for http in filter(_managers, outbound["filter_chains"]):
+        return made | {"filter_chains": [{"filters": http["filters"]}]}
     unknown = outbound["filter_chains"][-1]["filters"][-1]["typed_config"]
     action = {"cluster": unknown["cluster"], "timeout": "0s", "max_grpc_timeout": "0s"}
     manager = _manager(
@@ -249,8 +273,7 @@ def _catch_all_http(outbound: Json) -> Json:
         ],
         access_log=unknown.get("access_log", []),
     )
-    chain = {"filters": [manager]}
-    return {"name": _CATCH_ALL_HTTP, "traffic_direction": "OUTBOUND", "filter_chains": [chain]}
+    return made | {"filter_chains": [{"filters": [manager]}]}
 
 
 def _manager(stat_prefix: str, hosts: list[Json], **fields: object) -> Json:

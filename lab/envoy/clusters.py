@@ -7,6 +7,7 @@ from lab.envoy import endpoints, routes, tls
 from lab.kinds import services
 from lab.kinds.destination_rule import becomes as destination_rule
 from lab.kinds.destination_rule.becomes import Policy
+from lab.kinds.destination_rule.types import ConnectionPoolSettings
 from lab.kinds.services import Host
 from lab.kinds.visible import View
 from lab.model import Json, Pod, ServicePort, Snapshot
@@ -39,9 +40,18 @@ def outbound(view: View) -> list[Json]:
         for subset in view.subsets(host)
     ]
     timeout = duration(view.mesh.connect_timeout)
-    result.append({"name": names.BLACK_HOLE, "type": "STATIC", "connect_timeout": timeout})
+    result.append(
+        {
+            "name": names.BLACK_HOLE,
+            "alt_stat_name": f"{names.BLACK_HOLE};",
+            "type": "STATIC",
+            "connect_timeout": timeout,
+        }
+    )
     if view.pod.proxy == "sidecar":
-        result.append(_passthrough(names.PASSTHROUGH, timeout))
+        result.append(_passthrough(names.PASSTHROUGH, timeout, _default_pool(view)))
+        if view.outbound_mode == "ALLOW_ANY_DYNAMIC_DNS":
+            result.append(_any_name(timeout))
     return result
 
 
@@ -54,13 +64,16 @@ def _outbound(view: View, host: Host, port: ServicePort, subset: str) -> Json:
         "alt_stat_name": f"{name};",
         "connect_timeout": destination_rule.connect_timeout(pool, view.mesh.connect_timeout),
         "circuit_breakers": destination_rule.circuit_breakers(pool, policy.retry_budget),
-        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
         "metadata": {"filter_metadata": {"istio": _metadata(view, host, subset)}},
         **destination_rule.upstream_connection_options(pool),
-        **destination_rule.endpoint_health(policy.outlier_detection, policy.load_balancer),
+        **destination_rule.endpoint_health(
+            policy.outlier_detection,
+            policy.load_balancer,
+            resolved=host.resolution != "DYNAMIC_DNS",
+        ),
         **_discovery(view, host, port, subset, policy),
         **_transport(view, host, port, subset, policy),
-        **destination_rule.protocol_options(port, policy),
+        **destination_rule.protocol_options(port, policy, sniffed=view.pod.proxy == "sidecar"),
     }
 
 
@@ -94,13 +107,19 @@ def _discovery(view: View, host: Host, port: ServicePort, subset: str, policy: P
             source = {"eds_config": resource_source("eds", name), "service_name": name}
             return {"type": "EDS", "eds_cluster_config": source, **balancing}
         case "DYNAMIC_DNS":
-            return _forward_proxy(host)
+            return _forward_proxy(routes.dns_cache(host))
         case "DNS" | "DNS_ROUND_ROBIN":
             return {
                 "type": "STRICT_DNS" if host.resolution == "DNS" else "LOGICAL_DNS",
                 "dns_lookup_family": "V4_ONLY",
                 "dns_refresh_rate": duration(view.mesh.dns_refresh_rate),
+                "dns_jitter": "0.1s",
                 "respect_dns_ttl": True,
+                "typed_dns_resolver_config": extension(
+                    "envoy.network.dns_resolver.cares",
+                    "extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
+                    udp_max_queries=100,
+                ),
                 "load_assignment": endpoints.assignment(view, host, port, subset),
                 **balancing,
             }
@@ -118,7 +137,7 @@ def _transport(view: View, host: Host, port: ServicePort, subset: str, policy: P
                 http2 = destination_rule.is_http2(port, policy)
                 socket = destination_rule.originated_tls(policy.tls, http2=http2)
                 return {"transport_socket": socket}
-    if not tls.auto_mtls(view, host):
+    if not tls.auto_mtls(view, host, port):
         return {}
     if host.headless and view.pod.proxy == "sidecar":
         return {"transport_socket": _mesh_tls(view, host, port, subset, policy)}
@@ -146,14 +165,19 @@ def _mesh_tls(view: View, host: Host, port: ServicePort, subset: str, policy: Po
     )
 
 
-def _passthrough(name: str, timeout: str) -> Json:
+def _default_pool(view: View) -> ConnectionPoolSettings | None:
+    default = view.mesh.default_traffic_policy
+    return default.connection_pool if default is not None else None
+
+
+def _passthrough(name: str, timeout: str, pool: ConnectionPoolSettings | None = None) -> Json:
     """Returns Istio's cluster for addresses that no Service has."""
     return {
         "name": name,
         "alt_stat_name": f"{names.PASSTHROUGH};",
         "connect_timeout": timeout,
         **_ORIGINAL_DST,
-        "circuit_breakers": destination_rule.circuit_breakers(None, None),
+        "circuit_breakers": destination_rule.circuit_breakers(pool, None),
         "typed_extension_protocol_options": http_protocol_options(
             use_downstream_protocol_config={
                 "http_protocol_options": {},
@@ -164,16 +188,25 @@ def _passthrough(name: str, timeout: str) -> Json:
     }
 
 
-def _forward_proxy(host: Host) -> Json:
-    """Returns the fields of a cluster that resolves the name of each request (DYNAMIC_DNS)."""
+def _forward_proxy(cache: Json, **fields: object) -> Json:
+    """Returns the fields of a cluster that resolves the name of each request."""
     return {
         "lb_policy": "CLUSTER_PROVIDED",
         "cluster_type": extension(
             "envoy.clusters.dynamic_forward_proxy",
             "extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig",
-            dns_cache_config=routes.dns_cache(host),
+            dns_cache_config=cache,
+            **fields,
         ),
     }
+
+
+def _any_name(timeout: str) -> Json:
+    """Returns the cluster that resolves the names of hosts that no Service has."""
+    rest = _passthrough(names.DYNAMIC_DNS, timeout)
+    del rest["type"]
+    own = _forward_proxy(routes.ANY_NAME_CACHE, allow_insecure_cluster_options=True)
+    return rest | own | {"alt_stat_name": f"{names.DYNAMIC_DNS};"}
 
 
 def inbound(view: View) -> list[Json]:
@@ -184,7 +217,8 @@ def inbound(view: View) -> list[Json]:
     """
     owners = inbound_ports(view.snapshot, view.pod)
     timeout = duration(view.mesh.connect_timeout)
-    others = {**_passthrough(names.INBOUND_PASSTHROUGH, timeout), **_TO_APPLICATION}
+    others = _passthrough(names.INBOUND_PASSTHROUGH, timeout, _default_pool(view))
+    others |= _TO_APPLICATION
     return [*(_inbound(view, target, *owner) for target, owner in sorted(owners.items())), others]
 
 
@@ -203,9 +237,8 @@ def _inbound(view: View, target: int, host: Host, port: ServicePort) -> Json:
     name = names.inbound_cluster(target)
     rule = destination_rule.applicable(view.snapshot, view.pod, host.name, host.namespace)
     policy = destination_rule.effective(rule, port.port)
-    pool = policy.connection_pool
-    if pool is None and view.sidecar is not None:
-        pool = view.sidecar.spec.inbound_connection_pool
+    pool = view.sidecar.spec.inbound_connection_pool if view.sidecar is not None else None
+    pool = pool or policy.connection_pool
     of_server = Policy(connection_pool=destination_rule.server_pool(pool))
     return {
         "name": name,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from lab.envoy import routes
 from lab.kinds.authorization_policy import becomes as authorization
-from lab.kinds.destination_rule.becomes import Policy
+from lab.kinds.destination_rule import becomes as destination_rule
 from lab.kinds.request_authentication import becomes as request_authentication
 from lab.kinds.telemetry import becomes as telemetry
 from lab.kinds.telemetry.becomes import Direction
@@ -45,6 +46,7 @@ def connection_manager(
     if direction != "outbound":
         config["server_name"] = "istio-envoy"
     if direction == "gateway":
+        config["http_protocol_options"] = {}
         topology = view.mesh.default_config.gateway_topology
         config |= given(
             xff_num_trusted_hops=topology.num_trusted_proxies or None,
@@ -83,16 +85,25 @@ def http_filters(view: View, direction: Direction) -> list[Json]:
         extension("envoy.filters.http.fault", "extensions.filters.http.fault.v3.HTTPFault"),
         extension("envoy.filters.http.cors", "extensions.filters.http.cors.v3.Cors"),
     ]
+    if direction == "outbound" and view.outbound_mode == "ALLOW_ANY_DYNAMIC_DNS":
+        filters.append(
+            extension(
+                "envoy.filters.http.dynamic_forward_proxy",
+                "extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig",
+                dns_cache_config=routes.ANY_NAME_CACHE,
+            )
+        )
     return [*filters, ROUTER]
 
 
 def tcp_proxy(view: View, direction: Direction, cluster: str, *, log: bool = True) -> Json:
     """Returns the filter that forwards bytes to one cluster."""
-    policy = Policy()
+    pool, balancer = None, None
     if cluster.startswith("outbound|"):
-        _, port, subset, host = cluster.split("|")
-        policy = view.policy(host, int(port), subset)
-    pool, balancer = policy.connection_pool, policy.load_balancer
+        _, _, subset, host = cluster.split("|")
+        rule = view.rules.get(host)  # Istio does not look at the settings of ports here.
+        pool = destination_rule.effective(rule, 0).connection_pool
+        balancer = destination_rule.effective(rule, 0, subset).load_balancer
     hashing = balancer.consistent_hash if balancer else None
     return extension(
         "envoy.filters.network.tcp_proxy",
@@ -101,6 +112,9 @@ def tcp_proxy(view: View, direction: Direction, cluster: str, *, log: bool = Tru
             stat_prefix=cluster,
             cluster=cluster,
             idle_timeout=duration(pool.tcp.idle_timeout) if pool and pool.tcp else None,
+            max_downstream_connection_duration=duration(pool.tcp.max_connection_duration)
+            if pool and pool.tcp
+            else None,
             hash_policy=[{"source_ip": {}}] if hashing and hashing.use_source_ip else None,
             access_log=(telemetry.access_log(view, direction) if log else None) or None,
         ),

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from lab import names
 from lab.envoy import filters, routes
-from lab.envoy.outbound_listeners import CONNECT_TIMEOUT
+from lab.envoy.outbound_listeners import BOUND, CONNECT_TIMEOUT
 from lab.envoy.routes import VirtualHost
 from lab.kinds.gateway import becomes as gateway
 from lab.kinds.gateway.becomes import BoundServer
@@ -32,6 +32,7 @@ def _listener(view: View, port: int, found: list[BoundServer]) -> Json:
         "name": names.listener(names.ANY_ADDRESS, port),
         "address": socket_address(names.ANY_ADDRESS, port),
         "traffic_direction": "OUTBOUND",
+        **BOUND,
         **filters.access_log(view, "gateway"),
     }
     if found[0].secure:

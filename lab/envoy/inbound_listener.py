@@ -11,6 +11,7 @@ from typing import Literal
 from lab import names
 from lab.envoy import clusters, routes, tls
 from lab.envoy.filters import access_log, connection_manager, tcp_proxy
+from lab.envoy.outbound_listeners import BOUND
 from lab.kinds.authorization_policy import becomes as authorization
 from lab.kinds.peer_authentication import becomes as peer_authentication
 from lab.kinds.peer_authentication.becomes import Mode
@@ -48,6 +49,7 @@ def listener(view: View) -> Json:
         "listener_filters_timeout": "0s",
         "listener_filters": [ORIGINAL_DST, *_inspectors(chains)],
         "filter_chains": chains,
+        **BOUND,
         **access_log(view, "inbound"),
     }
 

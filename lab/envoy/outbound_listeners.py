@@ -12,12 +12,16 @@ from typing import Literal
 
 from lab import names
 from lab.envoy.filters import access_log, connection_manager, tcp_proxy
+from lab.envoy.routes import catch_all, configuration, dns_cache
 from lab.kinds.services import Host
 from lab.kinds.visible import View
 from lab.model import Json, ServicePort
-from lab.xds import HTTP_INSPECTOR, TLS_INSPECTOR, given, resource_source, socket_address
+from lab.xds import HTTP_INSPECTOR, TLS_INSPECTOR, extension, given, resource_source, socket_address
 
 CONNECT_TIMEOUT: Json = {"transport_socket_connect_timeout": "15s"}
+BOUND: Json = {"max_connections_to_accept_per_socket_event": 1}
+"""A setting of listeners with a socket of their own."""
+
 HTTP_MATCH: Json = {
     "transport_protocol": "raw_buffer",
     "application_protocols": ["http/1.1", "h2c"],
@@ -54,17 +58,35 @@ def _virtual_outbound(view: View) -> Json:
         "filter_chain_match": {"destination_port": names.OUTBOUND_PORT},
         "filters": [tcp_proxy(view, "outbound", names.BLACK_HOLE, log=False)],
     }
-    catch_all = {
+    others = {
         "name": f"{names.OUTBOUND_LISTENER}-catchall-tcp",
         "filters": [_unknown(view)],
     }
+    chains, inspectors = [blackhole, others], {}
+    if view.outbound_mode == "ALLOW_ANY_DYNAMIC_DNS":
+        chains.insert(1, _unknown_http(view))
+        inspectors = {"listener_filters": [HTTP_INSPECTOR]}
     return {
         "name": names.OUTBOUND_LISTENER,
         "address": socket_address(names.ANY_ADDRESS, names.OUTBOUND_PORT),
         "use_original_dst": True,
         "traffic_direction": "OUTBOUND",
-        "filter_chains": [blackhole, catch_all],
+        **inspectors,
+        "filter_chains": chains,
+        **BOUND,
         **access_log(view, "outbound"),
+    }
+
+
+def _unknown_http(view: View) -> Json:
+    """Returns the chain of HTTP that no Service's listener takes, when the proxy resolves names."""
+    unknown = catch_all(view)
+    found = configuration(unknown.name, [unknown], ignore_port_in_host_matching=True)
+    prefix = f"outbound_{names.OUTBOUND_LISTENER}_{unknown.name};"
+    return {
+        "name": f"{names.OUTBOUND_LISTENER}-catchall-tcp-http",
+        "filter_chain_match": {"application_protocols": HTTP_MATCH["application_protocols"]},
+        "filters": [connection_manager(view, "outbound", prefix, route_config=found)],
     }
 
 
@@ -137,7 +159,18 @@ def _tcp_chain(view: View, host: Host, port: ServicePort, address: str, match: J
     if port.protocol in ("TLS", "HTTPS") and address == names.ANY_ADDRESS:
         match = {"server_names": [host.name], **match}
     proxy = tcp_proxy(view, "outbound", names.cluster(port.port, host.name))
-    return _Chain(match, [proxy])
+    return _Chain(match, [*_name_resolver(host, port), proxy])
+
+
+def _name_resolver(host: Host, port: ServicePort) -> Iterator[Json]:
+    """Yields the filter that resolves the TLS server name for a wildcard host (DYNAMIC_DNS)."""
+    if host.resolution == "DYNAMIC_DNS" and host.name.startswith("*"):
+        yield extension(
+            "envoy.extensions.filters.network.sni_dynamic_forward_proxy",
+            "extensions.filters.network.sni_dynamic_forward_proxy.v3.FilterConfig",
+            dns_cache_config=dns_cache(host),
+            port_value=port.port,
+        )
 
 
 def _http_chain(view: View, routes: str, listener: str) -> _Chain:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from lab import names
@@ -17,7 +17,7 @@ from lab.resources.resource import Origin, Resource
 HTTP_PROTOCOLS = ("HTTP", "HTTP2", "GRPC", "AUTO")
 """The protocols of ports with HTTP traffic; here also AUTO, which Istio would detect."""
 
-CATCH_ALLS = ("allow_any", "block_all")
+CATCH_ALLS = ("allow_any", "allow_any_dynamic_dns", "block_all")
 """The names of the virtual host for unknown hosts, by outboundTrafficPolicy."""
 
 
@@ -32,7 +32,7 @@ class VirtualHost:
         return {
             "name": self.name,
             "domains": list(self.domains),
-            "include_request_attempt_count": True,
+            **({"include_request_attempt_count": True} if self.routes else {}),
             "routes": [route.config for route in self.routes],
             **self.extra,
         }
@@ -49,37 +49,29 @@ def configuration(name: str, hosts: list[VirtualHost], **fields: object) -> Json
     }
 
 
-def sidecar_configurations(view: View) -> list[Json]:
+def sidecar_configurations(view: View, listeners: Iterable[Json]) -> list[Json]:
     """Returns the route configurations that a sidecar's outbound listeners name.
 
     There is one for each port with HTTP, of all its hosts; a port without a protocol at an address
     of its own has one of its host alone (`HOST:PORT`).
     """
-    shared: set[int] = set()
-    own: dict[str, int] = {}
-    for host in view.hosts.values():
-        for port in host.ports:
-            if port.protocol == "AUTO" and not _at_any_address(host):
-                own[names.virtual_host(host.name, port.port)] = port.port
-            elif is_http(port):
-                shared.add(port.port)
-    result = [
-        configuration(str(port), sidecar_hosts(view, port), **_IGNORE_PORT)
-        for port in sorted(shared)
-    ]
-    for name, number in own.items():
-        found = [host for host in of_port(view, number) if host.name == name]
-        hosts = [replace(host, domains=("*",)) for host in found]
-        result.append(configuration(name, hosts, **_IGNORE_PORT))
-    return result
+    wanted = {name for listener in listeners for name in _named(listener)}
+    return [_configuration_of(view, name) for name in sorted(wanted)]
 
 
-_IGNORE_PORT: Json = {"ignore_port_in_host_matching": True}
+def _named(listener: Json) -> Iterator[str]:
+    for chain in listener["filter_chains"]:
+        for item in chain["filters"]:
+            if (rds := item["typed_config"].get("rds")) is not None:
+                yield rds["route_config_name"]
 
 
-def _at_any_address(host: Host) -> bool:
-    """Returns whether connections to a host are told from others by names alone."""
-    return not host.headless and not any("/" not in address for address in host.addresses)
+def _configuration_of(view: View, name: str) -> Json:
+    host, _, port = name.rpartition(":")
+    hosts = sidecar_hosts(view, int(port))
+    if host:
+        hosts = [replace(one, domains=("*",)) for one in hosts if one.name == name]
+    return configuration(name, hosts, ignore_port_in_host_matching=True)
 
 
 def sidecar_hosts(view: View, port: int) -> list[VirtualHost]:
@@ -151,7 +143,7 @@ def _owner(host: str, bound: list[_Bound]) -> Resource | None:
 
 def default_route(view: View, host: Host, port: ServicePort) -> Route:
     """Returns the route of a host without a VirtualService."""
-    balancer = view.policy(host.name, port.port).load_balancer
+    balancer = view.hashing(host.name, port.port)
     destination = {"cluster": names.cluster(port.port, host.name)}
     retries = view.mesh.default_http_retry_policy
     action = virtual_service.forward(destination, [], retries)
@@ -180,13 +172,23 @@ def catch_all(view: View) -> VirtualHost:
         name = "block_all"
         action: Json = {"direct_response": {"status": 502}}
     else:
-        name = "allow_any"
-        forward = {"cluster": names.PASSTHROUGH, "timeout": NO_TIMEOUT}
+        name, cluster = "allow_any", names.PASSTHROUGH
+        if view.outbound_mode == "ALLOW_ANY_DYNAMIC_DNS":
+            name, cluster = "allow_any_dynamic_dns", names.DYNAMIC_DNS
+        forward = {"cluster": cluster, "timeout": NO_TIMEOUT}
         action = {"route": {**forward, "max_grpc_timeout": NO_TIMEOUT}}
     route = Route({"name": name, "match": {"prefix": "/"}, **action}, view.outbound_origin)
     return VirtualHost(name, ("*",), (route,))
 
 
+ANY_NAME_CACHE: Json = {
+    "name": "allow_any_dfp_dns_cache",
+    "dns_lookup_family": "V4_ONLY",
+    "max_hosts": 1024,
+}
+"""The DNS cache of hosts that no Service has (ALLOW_ANY_DYNAMIC_DNS)."""
+
+
 def dns_cache(host: Host) -> Json:
     """Returns the DNS cache of a host whose name is resolved for each request (DYNAMIC_DNS)."""
-    return {"name": f"{host.name}_dns_cache", "dns_lookup_family": "V4_ONLY"}
+    return {"name": f"{host.name}_dfp_dns_cache", "dns_lookup_family": "V4_ONLY"}

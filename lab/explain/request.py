@@ -241,7 +241,7 @@ def _addressed(view: View, name: str, port: int) -> list[Endpoint] | None:
     """The endpoints of a Service's name or of a pod's address; None when it is neither."""
     for host in view.hosts.values():
         if host.service is not None and name in routes.domains(view, host):
-            return view.endpoints(host, port)
+            return [end for end in view.endpoints(host, port) if end.ready]
     for pod in view.snapshot.pods:
         if pod.address == name:
             return [services.pod_endpoint(pod, port)]

@@ -59,7 +59,7 @@ def steps(
     """Yields the answers of the pods behind a destination, equal ones once."""
     told: set[tuple[Step, ...]] = set()
     for endpoint in members(view, host, port, subset):
-        if endpoint.pod is None and host.service is None:
+        if not endpoint.ready or (endpoint.pod is None and host.service is None):
             continue
         transport = _transport(view, host, port, subset, endpoint)
         answers = tuple(at_pod(view.snapshot, view.pod, endpoint, request, transport))

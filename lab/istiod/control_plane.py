@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,9 +19,10 @@ from lab.istiod.push import RejectedError, push
 from lab.kinds import services
 from lab.kinds.envoy_filter import becomes as envoy_filter
 from lab.kinds.kubernetes.pod_spec import HTTPGetAction, Probe
+from lab.kinds.virtual_service import delegate
 from lab.kinds.visible import view
 from lab.model import Pod, ProxyConfig, Snapshot
-from lab.resources.resource import Resource
+from lab.resources.resource import Problem, Resource
 
 READINESS = Probe(
     httpGet=HTTPGetAction(path="/healthz/ready", port=15021),
@@ -60,9 +61,10 @@ class ControlPlane:
         report: Callable[[Pod, str], None],
         changed: Callable[[], None],
         client: httpx.AsyncClient,
+        analyze: Callable[[Snapshot, Sequence[Resource]], Iterable[str]],
         placement: Placement = LOOPBACK,
     ) -> None:
-        """`operators` returns the applied IstioOperators.
+        """`operators` returns the applied IstioOperators, `analyze` warnings about resources.
 
         `report` is called when Envoy refuses a configuration, `changed` when a push is due: keys
         have arrived, or a certificate or a key set is to be renewed.
@@ -72,6 +74,7 @@ class ControlPlane:
         self._operators = operators
         self._report = report
         self._changed = changed
+        self._analyze = analyze
         self._placement = placement
         self._keys = KeySets(client, changed)
         self.pending: set[Key] = set()
@@ -94,21 +97,19 @@ class ControlPlane:
         return process.command(folder), {}
 
     def warnings(self, resources: Sequence[Resource]) -> list[str]:
-        """Returns warnings about patches of EnvoyFilters that match nothing, and about TCP ports
-        that sidecars listen on for another Service."""
+        """Returns warnings about references that lead nowhere, and about what has no effect.
+
+        These are patches of EnvoyFilters that match nothing, TCP ports that sidecars listen on for
+        another Service, and rules of VirtualServices that delegate in vain.
+        """
         snapshot = self._with_keys(self._snapshot())
         return [
-            resource.describe(problem.path, problem.reason)
-            for resource in resources
-            if resource.kind == "Service"
-            for problem in services.taken_ports(resource, snapshot)
-        ] + [
-            resource.describe(problem.path, problem.reason)
-            for resource in resources
-            if resource.kind == "EnvoyFilter"
-            for problem in envoy_filter.without_effect(
-                resource, snapshot, lambda pod: generated(view(snapshot, pod))
-            )
+            *self._analyze(snapshot, resources),
+            *(
+                resource.describe(problem.path, problem.reason)
+                for resource in resources
+                for problem in _without_effect(resource, snapshot)
+            ),
         ]
 
     def key_warnings(self, resources: Sequence[Resource]) -> list[str]:
@@ -193,3 +194,16 @@ class ControlPlane:
         due = min([self._renewal, *self._keys.next_due()])
         delay = max(1.0, (due - datetime.now(UTC)).total_seconds())
         self._alarm = asyncio.get_running_loop().call_later(delay, self._changed)
+
+
+def _without_effect(resource: Resource, snapshot: Snapshot) -> Iterable[Problem]:
+    match resource.kind:
+        case "Service":
+            return services.taken_ports(resource, snapshot)
+        case "VirtualService":
+            return delegate.problems(resource, snapshot)
+        case "EnvoyFilter":
+            return envoy_filter.without_effect(
+                resource, snapshot, lambda pod: generated(view(snapshot, pod))
+            )
+    return ()

@@ -24,6 +24,7 @@ class Endpoint:
     service_account: str = ""
     """`namespace/name`; empty when unknown."""
     pod: Pod | None = None
+    ready: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,16 +100,14 @@ def selected(service: Service, pod: Pod) -> bool:
 
 
 def endpoints(service: Service, port: ServicePort, pods: Iterable[Pod]) -> list[Endpoint]:
-    """Returns the endpoints of a Service's port, one a ready pod, in the order of the pods.
+    """Returns the endpoints of a Service's port, one a pod, in the order of the pods.
 
-    With `publishNotReadyAddresses` the others count as ready, too.
+    With `publishNotReadyAddresses` all count as ready.
     """
     return [
-        pod_endpoint(pod, number)
+        replace(pod_endpoint(pod, number), ready=pod.ready or service.publish_not_ready)
         for pod in pods
-        if (pod.ready or service.publish_not_ready)
-        and selected(service, pod)
-        and (number := resolve_port(pod, port.target_port)) is not None
+        if selected(service, pod) and (number := resolve_port(pod, port.target_port)) is not None
     ]
 
 
@@ -119,6 +118,7 @@ def pod_endpoint(pod: Pod, number: int) -> Endpoint:
         labels=pod.labels,
         service_account=f"{pod.namespace}/{pod.service_account}",
         pod=pod,
+        ready=pod.ready,
     )
 
 

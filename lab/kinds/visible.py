@@ -9,11 +9,13 @@ from lab import names
 from lab.kinds import services
 from lab.kinds.destination_rule import becomes as destination_rule
 from lab.kinds.destination_rule.becomes import Policy, Rule
+from lab.kinds.destination_rule.types import LoadBalancer
 from lab.kinds.mesh_config import becomes as mesh_config
-from lab.kinds.mesh_config.checks import MeshConfig
+from lab.kinds.mesh_config.checks import DefaultTrafficPolicy, MeshConfig, OutboundMode
 from lab.kinds.service_entry import becomes as service_entry
 from lab.kinds.services import Endpoint, Host
 from lab.kinds.sidecar import becomes as sidecar
+from lab.kinds.virtual_service import delegate
 from lab.model import Pod, Snapshot
 from lab.resources.resource import Origin, Resource
 
@@ -30,7 +32,7 @@ class View:
     """The DestinationRule of each host that has one."""
     virtual_services: tuple[Resource, ...]
     """Private ones, then those exported to this namespace, then public ones; the oldest first."""
-    outbound_mode: sidecar.OutboundMode
+    outbound_mode: OutboundMode
     outbound_origin: Origin
     sidecar: Resource | None
     mesh: MeshConfig
@@ -55,7 +57,23 @@ class View:
 
     def policy(self, host: str, port: int, subset: str | None = None) -> Policy:
         """Returns the effective traffic policy towards a destination."""
-        return destination_rule.effective(self.rules.get(host), port, subset)
+        default = self.default_policy()
+        return destination_rule.effective(self.rules.get(host), port, subset, default)
+
+    def hashing(self, host: str, port: int, subset: str | None = None) -> LoadBalancer | None:
+        """Returns the load balancer whose hash a route to a destination has.
+
+        Settings of a port without a load balancer leave the cluster without a hash, not the route.
+        """
+        own = self.policy(host, port, subset).load_balancer
+        return own or destination_rule.effective(self.rules.get(host), 0, subset).load_balancer
+
+    def default_policy(self) -> tuple[DefaultTrafficPolicy, Origin] | None:
+        """Returns the mesh's traffic policy for what no DestinationRule sets."""
+        found = self.mesh.default_traffic_policy
+        if found is None:
+            return None
+        return found, mesh_config.origin(self.snapshot, "defaultTrafficPolicy")
 
 
 def view(snapshot: Snapshot, pod: Pod) -> View:
@@ -70,7 +88,10 @@ def view(snapshot: Snapshot, pod: Pod) -> View:
     ]
     hosts = _merged(host for host in exported if sidecar.imports(scope, host.namespace, host.name))
     virtual_services = _virtual_services(snapshot, pod, scope)
-    wanted = {*hosts, *(name for found in virtual_services for name in _destinations(found))}
+    wanted = {
+        *hosts,
+        *(name for found in virtual_services for name in _destinations(snapshot, found)),
+    }
     destinations = {
         name: hosts.get(name, host) for name, host in _merged(exported).items() if name in wanted
     }
@@ -105,7 +126,8 @@ def _virtual_services(snapshot: Snapshot, pod: Pod, scope: Resource | None) -> t
     visible = (
         found
         for found in snapshot.of("VirtualService")
-        if services.exported(found.spec.export_to, found.namespace, pod.namespace)
+        if (pod.proxy == "gateway" or names.MESH in (found.spec.gateways or (names.MESH,)))
+        and services.exported(found.spec.export_to, found.namespace, pod.namespace)
         and any(
             sidecar.imports(scope, found.namespace, names.expand(host, found.namespace))
             for host in found.spec.hosts
@@ -114,9 +136,10 @@ def _virtual_services(snapshot: Snapshot, pod: Pod, scope: Resource | None) -> t
     return tuple(sorted(visible, key=_publicity))
 
 
-def _destinations(virtual_service: Resource) -> Iterator[str]:
-    """Yields the hosts that a VirtualService routes or mirrors to."""
-    for http in virtual_service.spec.http:
+def _destinations(snapshot: Snapshot, virtual_service: Resource) -> Iterator[str]:
+    """Yields the hosts that a VirtualService, or a delegate of it, routes or mirrors to."""
+    for rule in delegate.rules(snapshot, virtual_service):
+        http = rule.http
         found = [entry.destination for entry in http.route]
         found += [http.mirror] if http.mirror else []
         found += [mirror.destination for mirror in http.mirrors]

@@ -24,6 +24,7 @@ class LeftOut:
 LEFT_OUT: tuple[LeftOut, ...] = (
     LeftOut("**.http_filters[istio.alpn]", "Only Istio's build of Envoy has it."),
     LeftOut("**.http_filters[istio.stats]", "Only Istio's build of Envoy has it."),
+    LeftOut("**.http_filters[istio.metadata_exchange]", "Only Istio's build of Envoy has it."),
     LeftOut("**.filters[istio.stats]", "Only Istio's build of Envoy has it."),
     LeftOut("**.filters[istio.metadata_exchange]", "Only Istio's build of Envoy has it."),
     LeftOut(
@@ -31,6 +32,11 @@ LEFT_OUT: tuple[LeftOut, ...] = (
     ),
     LeftOut("**.filters[envoy.filters.network.peer_metadata]", "Only Istio's build has it."),
     LeftOut("clusters.metadata", "It names the services for Istio's telemetry filters."),
+    LeftOut("**.filter_metadata.istio", "It names the workload for Istio's telemetry filters."),
+    LeftOut("**.config_source", "A cluster's proxy asks istiod for routes, the lab's reads files."),
+    LeftOut("**.eds_config", "A cluster's proxy asks istiod for endpoints, the lab's reads files."),
+    LeftOut("**.runtime_key", "Istio writes a character by mistake; nobody reads it."),
+    LeftOut("**.filters[envoy.filters.network.mongo_proxy]", "It counts; it changes nothing."),
     LeftOut(
         "**.sds_config", "A cluster's proxy asks the agent for certificates, the lab's reads files."
     ),
@@ -65,10 +71,16 @@ def _without(value: Any, deep: dict[str, str], used: set[str]) -> Any:
     for key, item in value.items():
         if key in deep:
             used.add(deep[key])
+        elif (parent := f"{key}.istio") in deep and isinstance(item, dict) and "istio" in item:
+            used.add(deep[parent])
+            if rest := {name: one for name, one in item.items() if name != "istio"}:
+                result[key] = _without(rest, deep, used)
         elif isinstance(item, list):
-            result[key] = [_without(one, deep, used) for one in _kept(key, item, deep, used)]
-        else:
-            result[key] = _without(item, deep, used)
+            kept = [_without(one, deep, used) for one in _kept(key, item, deep, used)]
+            if kept or not item:
+                result[key] = kept
+        elif (own := _without(item, deep, used)) != {} or item == {}:
+            result[key] = own
     return result
 
 

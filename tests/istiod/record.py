@@ -37,7 +37,11 @@ def main() -> int:
         return 2
     scenarios = all_scenarios()
     print(f"==> Asking istiod about {len(scenarios)} scenarios")
-    answers = ask(Path(sys.argv[1]), {name: one.world() for name, one in scenarios.items()})
+    try:
+        answers = ask(Path(sys.argv[1]), {name: one.world() for name, one in scenarios.items()})
+    except subprocess.CalledProcessError:
+        print("istiod refuses a scenario, for the reason above", file=sys.stderr)
+        return 1
     base = answers["base"]
     FOLDER.mkdir(exist_ok=True)
     for name, one in scenarios.items():
@@ -107,19 +111,30 @@ def written(base: Mapping[str, Proxy], answer: Mapping[str, Proxy]) -> Json:
     for name in sorted(answer):
         before, after = base.get(like[name], {}), answer[name]
         for key in sorted(before.keys() | after.keys()):
-            if before.get(key) == after.get(key):
-                continue
-            one = {"change": change(before.get(key), after.get(key))}
-            entries = resources.setdefault(key, [])
-            same = next((entry for entry in entries if entry["change"] == one["change"]), None)
-            if same is None:
-                entries.append({"proxies": [name], **one})
-            else:
-                same["proxies"].append(name)
+            if before.get(key) != after.get(key):
+                one = _entry(before, key, after.get(key))
+                entries = resources.setdefault(key, [])
+                same = next((e for e in entries if {**e, "proxies": []} == one), None)
+                if same is None:
+                    entries.append({**one, "proxies": [name]})
+                else:
+                    same["proxies"].append(name)
     return {
         "proxies": {name: like[name] for name in sorted(answer)},
         "resources": dict(sorted(resources.items())),
     }
+
+
+def _entry(before: Proxy, key: str, after: Json | None) -> Json:
+    """Returns a change of a resource; a new one is like one of its type, if that is short."""
+    if key in before or after is None:
+        return {"proxies": [], "change": change(before.get(key), after)}
+    like = [other for other in sorted(before) if other.split()[0] == key.split()[0]]
+    changes: list[Json] = [{"proxies": [], "change": after}]
+    changes += [
+        {"proxies": [], "like": other, "change": change(before[other], after)} for other in like
+    ]
+    return min(changes, key=lambda found: len(json.dumps(found)))
 
 
 def _most_like(base: Mapping[str, Proxy], name: str, proxy: Proxy) -> str:
@@ -131,11 +146,12 @@ def _most_like(base: Mapping[str, Proxy], name: str, proxy: Proxy) -> str:
 
 def read(base: Mapping[str, Proxy], record: Json) -> dict[str, Proxy]:
     """Returns the configuration of each proxy of a scenario."""
-    result = {name: dict(base.get(like, {})) for name, like in record["proxies"].items()}
+    before = {name: base.get(like, {}) for name, like in record["proxies"].items()}
+    result = {name: dict(found) for name, found in before.items()}
     for key, entries in record["resources"].items():
         for entry in entries:
             for name in entry["proxies"]:
-                found = changed(result[name].get(key), entry["change"])
+                found = changed(before[name].get(entry.get("like", key)), entry["change"])
                 if found is None:
                     del result[name][key]
                 else:

@@ -14,7 +14,7 @@ BELOW: dict[str, set[str]] = {
     "files": set(),
     "durations": set(),
     "versions": set(),
-    "resources": {"durations"},
+    "resources": {"durations", "versions"},
     "model": {"resources"},
     "xds": {"model"},
     "kinds": {"model", "names", "resources", "versions", "xds"},

@@ -28,6 +28,11 @@ spec: {hosts: ["*"], gateways: [ingress/public], http: [{route: [{destination: {
 """,
     "virtual_service": """
 apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: delegate, namespace: elsewhere}
+spec: {http: [{directResponse: {status: 204}}]}
+---
+apiVersion: networking.istio.io/v1
 kind: Gateway
 metadata: {name: public, namespace: ingress}
 spec:

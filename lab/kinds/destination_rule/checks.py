@@ -84,7 +84,35 @@ CONNECTION_POOL = (
         "max connections must be non-negative",
     ),
 )
-"""Also of Sidecar's inboundConnectionPool."""
+"""Also of Sidecar's inboundConnectionPool and of the mesh's default."""
+
+OUTLIER_DETECTION = (
+    warned(
+        "**.outlierDetection.consecutiveErrors",
+        "outlier detection consecutive errors is deprecated and ignored; use "
+        "consecutiveGatewayErrors or consecutive5xxErrors instead (Envoy's default, 5 in a row, "
+        "applies)",
+    ),
+    warned(
+        "**.outlierDetection.outlierDetectionHttpErrorCodes",
+        "Istio 1.31 accepts this and makes nothing of it; 5xx are the errors",
+    ),
+    Check(
+        "**.outlierDetection.maxEjectionPercent|minHealthPercent",
+        within(0, 100),
+        "percentage {value} is not in range 0..100",
+    ),
+    Check(
+        "**.outlierDetection",
+        lambda outlier: (
+            not outlier.consecutive_local_origin_failures
+            or outlier.split_external_local_origin_errors
+        ),
+        "outlier detection consecutive local origin failures is specified, "
+        "but split external local origin errors is set to false",
+    ),
+)
+"""Also of the mesh's default."""
 
 CHECKS = (
     # What the lab leaves out, and what Istio has deprecated.
@@ -98,16 +126,6 @@ CHECKS = (
     refused("**.tls.caCrl", "revocation lists"),
     refused("**.trafficPolicy.tunnel", "tunnelling through an HTTP proxy"),
     refused("**.trafficPolicy.proxyProtocol", "the PROXY protocol to upstreams"),
-    warned(
-        "**.outlierDetection.consecutiveErrors",
-        "outlier detection consecutive errors is deprecated and ignored; use "
-        "consecutiveGatewayErrors or consecutive5xxErrors instead (Envoy's default, 5 in a row, "
-        "applies)",
-    ),
-    warned(
-        "**.outlierDetection.outlierDetectionHttpErrorCodes",
-        "Istio 1.31 accepts this and makes nothing of it; 5xx are the errors",
-    ),
     warned(
         "**.consistentHash.minimumRingSize",
         "minimumRingSize is deprecated; use ringHash.minimumRingSize",
@@ -137,20 +155,7 @@ CHECKS = (
     ),
     Check("**.portLevelSettings[].port.number", port_problem),
     *CONNECTION_POOL,
-    Check(
-        "**.outlierDetection.maxEjectionPercent|minHealthPercent",
-        within(0, 100),
-        "percentage {value} is not in range 0..100",
-    ),
-    Check(
-        "**.outlierDetection",
-        lambda outlier: (
-            not outlier.consecutive_local_origin_failures
-            or outlier.split_external_local_origin_errors
-        ),
-        "outlier detection consecutive local origin failures is specified, "
-        "but split external local origin errors is set to false",
-    ),
+    *OUTLIER_DETECTION,
     # Load balancing.
     Check(
         "**.loadBalancer.simple",

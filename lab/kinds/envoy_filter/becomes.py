@@ -162,11 +162,13 @@ def _patched(patching: Patching, config: ProxyConfig) -> ProxyConfig:
         json.dumps([config.listeners, config.clusters, config.routes])
     )
     context: Context = "GATEWAY" if patching.pod.proxy == "gateway" else "SIDECAR_OUTBOUND"
+    patched = _clusters(patching, clusters)
+    known = {cluster.get("name") for cluster in patched}
     return ProxyConfig(
         listeners=_listeners(patching, listeners),
-        clusters=_clusters(patching, clusters),
+        clusters=patched,
         routes=[_routes(patching, one, context) for one in routes],
-        endpoints=config.endpoints,
+        endpoints=[item for item in config.endpoints if item["cluster_name"] in known],
         addresses=config.addresses,
     )
 

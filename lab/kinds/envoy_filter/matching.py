@@ -24,7 +24,9 @@ def listener_context(pod: Pod, listener: Json) -> Context:
 
 def cluster_context(pod: Pod, cluster: Json) -> Context:
     """Returns the side of a proxy that a cluster belongs to."""
-    return _context(pod, inbound=cluster["name"].startswith("inbound|"))
+    name = cluster["name"]
+    inbound = name.startswith("inbound|") or name == names.INBOUND_PASSTHROUGH
+    return _context(pod, inbound=inbound)
 
 
 def _context(pod: Pod, *, inbound: bool) -> Context:

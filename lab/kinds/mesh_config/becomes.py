@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lab.kinds.mesh_config.checks import ExtensionProvider, FileAccessLogProvider, MeshConfig
-from lab.resources.resource import Resource
+from lab.model import Snapshot
+from lab.resources.resource import Origin, Path, Resource
 
 _PROFILES: dict[str, dict[str, Any]] = {
     "demo": {
@@ -24,6 +25,15 @@ def defaults(mesh: Mapping[str, Any]) -> MeshConfig:
     Raises pydantic.ValidationError on a field the lab doesn't know (`apply` has checked before).
     """
     return MeshConfig.model_validate(dict(mesh))
+
+
+def origin(snapshot: Snapshot, field: str) -> Origin:
+    """Returns the place of a field of the mesh configuration in the last file that sets it."""
+    path: Path = ("spec", "meshConfig", field)
+    for operator in reversed(snapshot.of("IstioOperator")):
+        if path in operator.source.lines:
+            return Origin(operator.source, path, operator)
+    return Origin()
 
 
 def provider(config: MeshConfig, name: str) -> ExtensionProvider | None:

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from lab.kinds.destination_rule.checks import CONNECTION_POOL, OUTLIER_DETECTION
+from lab.kinds.destination_rule.types import ConnectionPoolSettings, OutlierDetection
 from lab.kinds.virtual_service.checks import retry_on_problems
 from lab.kinds.virtual_service.types import HTTPRetry
 from lab.resources.checks import newer
@@ -18,9 +20,17 @@ from lab.resources.fields import ignored, refused
 from lab.resources.resource import Check, Model, Problem
 from lab.resources.values import Duration, duplicates, within
 
+OutboundMode = Literal["REGISTRY_ONLY", "ALLOW_ANY", "ALLOW_ANY_DYNAMIC_DNS"]
+
 
 class OutboundTrafficPolicy(Model):
-    mode: Literal["REGISTRY_ONLY", "ALLOW_ANY"] = "ALLOW_ANY"
+    mode: OutboundMode = "ALLOW_ANY"
+    tls: dict[str, Any] | None = refused("TLS towards unknown hosts; name them in a ServiceEntry")
+
+
+class DefaultTrafficPolicy(Model):
+    connection_pool: ConnectionPoolSettings | None = None
+    outlier_detection: OutlierDetection | None = None
 
 
 class HttpHeader(Model):
@@ -116,6 +126,9 @@ class ProxyConfig(Model):
     hold_application_until_proxy_starts: bool | None = ignored(
         "in the lab an application always starts after its proxy"
     )
+    connection_settings: dict[str, Any] | None = refused(
+        "limits of a proxy's connections; an EnvoyFilter sets them"
+    )
     proxy_stats_matcher: dict[str, Any] | None = ignored(
         "in the lab Envoy keeps all its statistics"
     )
@@ -148,11 +161,16 @@ class MeshConfig(Model):
     root_namespace: Literal["istio-system"] = "istio-system"
     trust_domain_aliases: list[str] | None = refused(_ONE_MESH)
     default_http_retry_policy: HTTPRetry | None = None
+    default_traffic_policy: DefaultTrafficPolicy | None = None
+    service_entry_visibility: dict[str, Any] | None = refused(
+        "rules for all ServiceEntries; say exportTo in each"
+    )
     inbound_traffic_policy: dict[str, Any] | None = refused(
         "ports that no Service names are always served, as by default"
     )
     path_normalization: dict[str, Any] | None = refused("other rules than the default, BASE")
     locality_lb_setting: dict[str, Any] | None = refused("it is one locality")
+    zone_aware_lb_setting: dict[str, Any] | None = refused("it is one locality")
     mesh_mtls: dict[str, Any] | None = refused(
         "TLS versions other than the default", alias="meshMTLS"
     )
@@ -170,6 +188,8 @@ def _provider_names(providers: list[ExtensionProvider]) -> Iterator[Problem]:
 CHECKS = (
     newer("spec.meshConfig.defaultInboundHttpRetryPolicy", "1.32"),
     Check("spec.meshConfig.defaultHttpRetryPolicy.retryOn", retry_on_problems),
+    *CONNECTION_POOL,
+    *OUTLIER_DETECTION,
     Check("**.meshConfig.extensionProviders", _provider_names),
     Check(
         "**.meshConfig.extensionProviders[]",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from lab import names
 from lab.kinds.destination_rule import becomes as destination_rule
+from lab.kinds.virtual_service import delegate
 from lab.kinds.virtual_service.checks import CLAIM_PREFIX, claim_path, grpc_status
 from lab.kinds.virtual_service.types import (
     CorsPolicy,
@@ -29,7 +30,7 @@ from lab.kinds.virtual_service.types import (
 )
 from lab.kinds.visible import View
 from lab.model import Json
-from lab.resources.resource import Origin, Path, Resource
+from lab.resources.resource import Origin, Resource
 from lab.xds import duration, extension, given, typed
 
 FAULT = "envoy.filters.http.fault"
@@ -79,14 +80,12 @@ def hosts(resource: Resource) -> list[str]:
 def routes(view: View, resource: Resource, attachment: Attachment) -> list[Route]:
     """Returns the routes of a VirtualService at one place, up to the first catch-all."""
     result: list[Route] = []
-    for index, http in enumerate(resource.spec.http):
-        path: Path = ("spec", "http", index)
-        for position, match in enumerate(http.match) if http.match else [(None, None)]:
+    for rule in delegate.rules(view.snapshot, resource):
+        for match, origin in rule.matches:
             if match is not None and not _concerns(view, resource, match, attachment):
                 continue
-            config = _route(view, resource, http, match, attachment)
-            origin = path if position is None else (*path, "match", position)
-            result.append(Route(config, Origin(resource.source, origin, resource)))
+            config = _route(view, resource, rule.http, match, attachment)
+            result.append(Route(config, origin))
             if is_catch_all(config):
                 return result
     return result
@@ -231,7 +230,7 @@ def _header(name: str, match: StringMatch, *, invert: bool) -> Json:
 def _claim(name: str, match: StringMatch, *, invert: bool) -> Json:
     value = _matched(match)
     if not is_presence(match):
-        value = {"or_match": {"value_matchers": [value, {"list_match": {"one_of": value}}]}}
+        value = {"or_match": {"value_matchers": [{"list_match": {"one_of": value}}, value]}}
     return given(
         filter="envoy.filters.http.jwt_authn",
         path=[{"key": "payload"}, *({"key": part} for part in claim_path(name) or ())],
@@ -314,7 +313,7 @@ def _hash_policy(view: View, clusters: list[str]) -> list[Json]:
     policies: list[Json] = []
     for cluster in clusters:
         _, port, subset, host = cluster.split("|")
-        balancer = view.policy(host, int(port), subset).load_balancer
+        balancer = view.hashing(host, int(port), subset)
         policies += [one for one in destination_rule.hash_policy(balancer) if one not in policies]
     return policies
 

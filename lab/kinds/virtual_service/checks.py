@@ -106,6 +106,23 @@ def _overlap(first: str, second: str) -> bool:
     return second.startswith("*") and first.endswith(second[1:])
 
 
+def _delegation(spec: VirtualServiceSpec) -> Iterator[Problem]:
+    """Checks the action of each rule: a root's rule delegates, a delegate's doesn't again."""
+    for index, route in enumerate(spec.http):
+        found = _root(route) if spec.hosts and route.delegate else _action(route)
+        for problem in found:
+            yield Problem(("http", index, *problem.path), problem.reason)
+        if route.delegate and not spec.hosts:
+            reason = "delegate HTTP route cannot contain delegate"
+            yield Problem(("http", index, "delegate"), reason)
+
+
+def _root(route: HTTPRoute) -> Iterator[Problem]:
+    for field in ("redirect", "route"):
+        if getattr(route, field):
+            yield Problem((field,), f"root HTTP route {route.name or ''} must not specify {field}")
+
+
 def _action(route: HTTPRoute) -> Iterator[Problem]:
     others = {
         "route": bool(route.route),
@@ -118,7 +135,7 @@ def _action(route: HTTPRoute) -> Iterator[Problem]:
             yield Problem((), f"HTTP route cannot contain both {other} and {name}")
     if route.redirect and route.direct_response:
         yield Problem((), "HTTP route cannot contain both redirect and direct_response")
-    if not (route.route or route.redirect or route.direct_response or route.delegate):
+    if not (route.route or route.redirect or route.direct_response):
         yield Problem((), "HTTP route, redirect or direct_response is required")
     if route.mirror and route.mirrors:
         yield Problem((), "HTTP route cannot contain both mirror and mirrors")
@@ -367,15 +384,19 @@ CHECKS = (
         "tls routes; HTTPS leaves the lab by the SNI of a ServiceEntry, without a VirtualService",
     ),
     refused("spec.tcp", "tcp routes; a TCP service has its one default route"),
-    refused("spec.http[].delegate", "route delegation; write the routes into this VirtualService"),
     refused("**.exponentialDelay", "Istio hides this field and does not implement it"),
     warned("**.delay.percent", "percent is deprecated; use percentage.value"),
     warned("**.mirrorPercent", "mirrorPercent is deprecated; use mirrorPercentage.value"),
     warned("**.mirror_percent", "mirror_percent is deprecated; use mirrorPercentage.value"),
     warned("**.allowOrigin", "allowOrigin is deprecated; use allowOrigins"),
     # Hosts and gateways.
-    Check("spec.hosts", bool, "virtual service must have at least one host"),
     Check("spec", _hosts),
+    Check(
+        "spec",
+        lambda spec: bool(spec.hosts or not spec.gateways),
+        "delegate virtual service must have no gateways specified",
+    ),
+    Check("spec", _delegation),
     Check(
         "spec.gateways[]",
         lambda name: name.rsplit("/", 1)[-1] != "" and name.count("/") < 2,
@@ -388,7 +409,6 @@ CHECKS = (
         "http, tcp or tls must be provided in virtual service",
     ),
     # Routes.
-    Check("spec.http[]", _action),
     Check("spec", _matches),
     Check("spec.http[].match[].port", port_problem),
     Check("spec.http[].redirect", _redirect),

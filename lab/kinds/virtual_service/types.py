@@ -31,6 +31,11 @@ class CorsPolicy(Model):
     unmatched_preflights: Literal["UNSPECIFIED", "FORWARD", "IGNORE"] | None = None
 
 
+class Delegate(Model):
+    name: str | None = None
+    namespace: str | None = None
+
+
 class HTTPBody(Model):
     one_of = (("string", "bytes"),)
     bytes: str | None = None
@@ -149,7 +154,7 @@ class HTTPRouteDestination(Model):
 
 class HTTPRoute(Model):
     cors_policy: CorsPolicy | None = None
-    delegate: Any = None
+    delegate: Delegate | None = None
     direct_response: HTTPDirectResponse | None = None
     fault: HTTPFaultInjection | None = None
     headers: Headers | None = None

@@ -107,7 +107,9 @@ def test_volumes_are_where_the_manifest_mounts_them(pods: Lab) -> None:
     assert shell(pods, "mounts", "cat /not-on-this-machine/words/word") == "hello"
     denied = pods.run("exec", "mounts", "--", "touch", "/not-on-this-machine/words/new")
     assert "Read-only" in denied.err
-    shell(pods, "mounts", "touch /var/run/not-on-this-machine/of-the-pod-alone /tmp/of-the-pod-alone")
+    shell(
+        pods, "mounts", "touch /var/run/not-on-this-machine/of-the-pod-alone /tmp/of-the-pod-alone"
+    )
     listed = shell(pods, "mounts", "ls /var/run/not-on-this-machine /tmp")
     assert listed.count("of-the-pod-alone") == 2
     assert not Path("/not-on-this-machine").exists()

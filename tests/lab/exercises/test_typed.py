@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import time
 from pathlib import Path
@@ -37,7 +38,7 @@ REFUSED = {
 
 
 class Shell:
-    """A person's terminal: a bash with the aliases of istio/README.md."""
+    """A person's terminal: a bash in the lab, as istio/README.md says."""
 
     def __init__(self, lab: Lab, folder: Path) -> None:
         self.said = ""
@@ -49,10 +50,7 @@ class Shell:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        guestbook = " ".join([*COMMAND, "--state", str(lab.folder)])
-        for name in ("guestbook", "kubectl", "istioctl"):
-            self.type(f'{name}() {{ {guestbook} "$@"; }}')
-        self.type(f"export INGRESS={lab.url()}")
+        self.type(f'eval "$({shlex.join([*COMMAND, "--state", str(lab.folder), "env"])})"')
         self.type(f"cookies={folder}/cookies")
 
     def type(self, line: str) -> tuple[int, str]:

@@ -1,0 +1,1 @@
+"""Faults across resources: references that lead nowhere, conflicts, rules without effect."""

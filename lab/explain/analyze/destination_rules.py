@@ -1,0 +1,79 @@
+"""DestinationRules: hosts and subsets that are not there, servers that are not verified."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from lab import names
+from lab.explain.analyze import hosts
+from lab.explain.analyze.finding import Finding, about
+from lab.kinds import services
+from lab.kinds.destination_rule.types import ClientTLSSettings
+from lab.kinds.service_entry import becomes as service_entry
+from lab.kinds.services import Host
+from lab.model import Snapshot
+from lab.resources.resource import Resource
+
+
+def targets(snapshot: Snapshot) -> Iterator[Finding]:
+    """Yields rules for unknown hosts (IST0174), and subsets without endpoints (IST0173)."""
+    known = hosts.registry(snapshot)
+    for rule in snapshot.of("DestinationRule"):
+        readers = rule.spec.export_to or (rule.namespace,)
+        found = hosts.find(known, rule.namespace, readers, rule.spec.host)
+        if not found:
+            text = (
+                f"The host {rule.spec.host} defined in the DestinationRule does not match any "
+                "services in the mesh."
+            )
+            yield about("IST0174", rule, text, "spec", "host")
+            continue
+        labelled = _labels(snapshot, found)
+        for index, subset in enumerate(rule.spec.subsets):
+            if not any(names.selects(subset.labels, labels) for labels in labelled):
+                text = (
+                    f"The Subset {subset.name} defined in the DestinationRule does not select any "
+                    "pods. Which may lead to 503 UH (NoHealthyUpstream)."
+                )
+                yield about("IST0173", rule, text, "spec", "subsets", index)
+
+
+def _labels(snapshot: Snapshot, found: Sequence[Host]) -> list[Mapping[str, str]]:
+    """Returns the labels of each pod, ready or not, and of each other endpoint of a host."""
+    labelled: list[Mapping[str, str]] = []
+    for host in found:
+        if host.service is not None:
+            service = host.service
+            labelled += [p.labels for p in snapshot.pods if services.selected(service, p)]
+        elif host.entry is not None:
+            for port in host.ports[:1]:
+                endpoints = service_entry.endpoints(snapshot, host.entry, port)
+                labelled += [endpoint.labels for endpoint in endpoints]
+    return labelled
+
+
+def unverified(snapshot: Snapshot) -> Iterator[Finding]:
+    """Yields TLS towards servers whose certificate nobody verifies (IST0128, IST0129)."""
+    for rule in snapshot.of("DestinationRule"):
+        policy = rule.spec.traffic_policy
+        if policy is None:
+            continue
+        if (text := _unverified(rule, policy.tls)) is not None:
+            yield about("IST0128", rule, text, "spec", "trafficPolicy", "tls")
+        for index, settings in enumerate(policy.port_level_settings):
+            if (text := _unverified(rule, settings.tls)) is not None:
+                port = f"number:{settings.port.number}" if settings.port else ""
+                path = ("spec", "trafficPolicy", "portLevelSettings", index, "tls")
+                yield about("IST0129", rule, f"{text} at port {port}", *path)
+
+
+def _unverified(rule: Resource, tls: ClientTLSSettings | None) -> str | None:
+    if tls is None or tls.mode not in ("SIMPLE", "MUTUAL") or tls.ca_certificates:
+        return None
+    if tls.credential_name and rule.spec.workload_selector is not None:
+        return None
+    return (
+        f"DestinationRule {rule.namespace}/{rule.name} in namespace {rule.namespace} has TLS mode "
+        f"set to {tls.mode} but no caCertificates are set to validate server identity for host: "
+        f"{rule.spec.host}"
+    )

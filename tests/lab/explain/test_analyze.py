@@ -1,0 +1,127 @@
+"""`guestbook analyze`: each fault of `faults/` is found on its line, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab.cli import main
+from lab.explain.analyze.analyze import analyze
+from lab.explain.analyze.finding import LEVELS
+from lab.model import Pod, Snapshot
+from lab.resources.resource import Resource, Source
+from tests.lab.explain.test_cases import MESH
+from tests.support.lab import Lab
+
+FAULTS = sorted((Path(__file__).parent / "faults").glob("*.yaml"))
+MARK = re.compile(r"(IST\d{4}) (.*?)(?= IST\d{4} |$)")
+
+
+def marked(path: Path) -> Iterator[tuple[str, str, str]]:
+    """The code, the place and a part of the text of each fault."""
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        for code, text in MARK.findall(line.partition("#")[2] if "IST" in line else ""):
+            yield code, f"{path}:{number}", text
+
+
+@pytest.mark.parametrize("path", FAULTS, ids=lambda path: path.stem)
+def test_a_fault_is_found_on_its_line(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [word for file in (*MESH, path) for word in ("-f", str(file))]
+    expected = sorted(marked(path))
+    errors = any(LEVELS[code] == "Error" for code, _, _ in expected)
+    assert main(["analyze", *files, "-o", "json"]) == int(errors)
+    found = json.loads(capsys.readouterr().out)
+    shown = sorted((one["code"], one["reference"], one["message"]) for one in found)
+    assert [one[:2] for one in shown] == [one[:2] for one in expected]
+    for (_, _, message), (_, _, text) in zip(shown, expected, strict=True):
+        assert text in message
+
+
+def test_every_code_has_its_case() -> None:
+    assert {code for path in FAULTS for code, _, _ in marked(path)} == set(LEVELS) - {"IST0103"}
+
+
+def test_a_pod_that_was_there_before_the_label() -> None:
+    labels = {"istio-injection": "enabled"}
+    namespace = Resource("v1", "Namespace", "", "shop", None, Source("", 1), labels)
+    pods = tuple(
+        Pod("shop", name, wish, {}, "default", "127.77.0.1", "127.78.0.1", {}, True, "none")
+        for name, wish in (("old", {}), ("without", {"sidecar.istio.io/inject": "false"}))
+    )
+    (found,) = analyze(Snapshot((), pods, {"Namespace": (namespace,)}))
+    assert found.line() == (
+        "Warning [IST0103] (Pod shop/old) The pod shop/old is missing the Istio proxy. "
+        "This can often be resolved by restarting or redeploying the workload."
+    )
+
+
+def test_the_mesh_of_the_repository_has_none(capsys: pytest.CaptureFixture[str]) -> None:
+    files = [str(path) for path in MESH]
+    assert main(["analyze", "--use-kube=false", *files]) == 0
+    assert (
+        capsys.readouterr().out
+        == f"✔ No validation issues found when analyzing {' '.join(files)}.\n"
+    )
+
+
+MISSPELT = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: misspelt}
+spec:
+  hosts: [message-service]
+  http:
+  - route:
+    - destination:
+        host: mesage-service
+"""
+NOT_FOUND = 'Referenced host not found: "mesage-service" (there is message-service)'
+
+
+def test_a_running_lab(lab: Lab, tmp_path: Path) -> None:
+    """`apply` warns of it; `analyze` finds it, before it is applied and afterwards."""
+    clean = "✔ No validation issues found when analyzing namespace: default.\n"
+    assert lab.ok("analyze") == clean
+    assert "all namespaces" in lab.ok("analyze", "-A")
+    file = tmp_path / "misspelt.yaml"
+    file.write_text(MISSPELT)
+    line = f"Error [IST0101] (VirtualService default/misspelt {file}:10) {NOT_FOUND}\n"
+    before = lab.run("analyze", str(file))
+    assert (before.status, before.out) == (1, line)
+    applied = lab.run("apply", "-f", str(file))
+    try:
+        assert applied.status == 0
+        assert (
+            applied.err == f"Warning: {file}:10: VirtualService misspelt: {NOT_FOUND} [IST0101]\n"
+        )
+        after = lab.run("analyze")
+        assert (after.status, after.out) == (1, line)
+        assert lab.ok("analyze", "-n", "istio-system").startswith("✔")
+    finally:
+        lab.ok("delete", "-f", str(file))
+    assert lab.ok("analyze") == clean
+
+
+def test_pods_that_come_with_their_policy_are_no_fault(lab: Lab) -> None:
+    both = """
+apiVersion: v1
+kind: Pod
+metadata: {name: newcomer, labels: {app: newcomer}}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers: [{name: curl, image: "curlimages/curl:8.16.0", command: [sleep, infinity]}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: newcomer}
+spec: {selector: {matchLabels: {app: newcomer}}}
+"""
+    answer = lab.run("apply", "-f", "-", stdin=both)
+    try:
+        assert (answer.status, answer.err) == (0, "")
+    finally:
+        lab.ok("delete", "-f", "-", stdin=both)
