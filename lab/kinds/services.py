@@ -110,9 +110,12 @@ def selected(service: Service, pod: Pod) -> bool:
 
 
 def endpoints(service: Service, port: ServicePort, pods: Iterable[Pod]) -> list[Endpoint]:
-    """Returns the endpoints of a Service's port, one a pod, in the order of the pods."""
+    """Returns the endpoints of a Service's port, one a pod, in the order of the pods.
+
+    With `publishNotReadyAddresses` all count as ready.
+    """
     return [
-        pod_endpoint(pod, number)
+        replace(pod_endpoint(pod, number), ready=pod.ready or service.publish_not_ready)
         for pod in pods
         if selected(service, pod) and (number := resolve_port(pod, port.target_port)) is not None
     ]
