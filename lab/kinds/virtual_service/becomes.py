@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from lab import names
 from lab.kinds.destination_rule import becomes as destination_rule
 from lab.kinds.virtual_service import delegate
-from lab.kinds.virtual_service.checks import CLAIM_PREFIX, claim_path, grpc_status
+from lab.kinds.virtual_service.checks import GRPC_STATUSES, claim_path
 from lab.kinds.virtual_service.types import (
     CorsPolicy,
     Destination,
@@ -140,8 +140,8 @@ def _route(
         _headers(route, http.route[0].headers)
     route["decorator"] = {"operation": _operation(resource, http, route, attachment)}
     filters: Json = {}
-    if http.fault:
-        filters[FAULT] = _fault(http.fault)
+    if http.fault and (fault := _fault(http.fault)):
+        filters[FAULT] = fault
     if http.cors_policy:
         filters[CORS] = _cors(http.cors_policy)
     return route | given(typed_per_filter_config=filters or None)
@@ -168,14 +168,14 @@ def match_config(match: HTTPMatchRequest | None) -> Json:
     claims: list[Json] = []
     for invert, found in ((False, match.headers), (True, match.without_headers)):
         for name, value in sorted(found.items()):
-            if name.startswith(CLAIM_PREFIX):
+            if claim_path(name) is not None:
                 claims.append(_claim(name, value or StringMatch(), invert=invert))
             else:
                 headers.append(_header(name, value or StringMatch(), invert=invert))
     pseudo = {":method": match.method, ":authority": match.authority, ":scheme": match.scheme}
     for name, value in pseudo.items():
         if value is not None:
-            headers.append({"name": name, "string_match": string_match(value)})
+            headers.append({"name": name, **_matched(value)})
     parameters = [
         {"name": name, **_matched(value or StringMatch())}
         for name, value in sorted(match.query_params.items())
@@ -390,14 +390,14 @@ def _fault(fault: HTTPFaultInjection) -> Json:
             "fixed_delay": duration(delay.fixed_delay),
             "percentage": _fraction(delay.percentage, delay.percent or 0),
         }
-    if abort:
+    if abort and (abort.grpc_status is not None or abort.http_status is not None):
         status = abort.grpc_status
         fields["abort"] = given(
             http_status=abort.http_status,
-            grpc_status=None if status is None else grpc_status(status),
+            grpc_status=None if status is None else GRPC_STATUSES.index(status),
             percentage=abort.percentage and _fraction(abort.percentage, 0),
         )
-    return typed("extensions.filters.http.fault.v3.HTTPFault", **fields)
+    return fields and typed("extensions.filters.http.fault.v3.HTTPFault", **fields)
 
 
 def _cors(cors: CorsPolicy) -> Json:
