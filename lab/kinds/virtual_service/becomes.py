@@ -269,7 +269,7 @@ def _action(view: View, resource: Resource, http: HTTPRoute, attachment: Attachm
     regex = rewrite.uri_regex_rewrite if rewrite else None
     return forward(
         destination,
-        _hash_policy(view, [cluster_of(entry.destination) for entry in http.route]),
+        list(_hash_policies(view, resource.namespace, http.route)),
         http.retries or view.mesh.default_http_retry_policy,
         duration(http.timeout),
         regex_rewrite=regex and {"pattern": {"regex": regex.match}, "substitution": regex.rewrite},
@@ -309,13 +309,15 @@ def _weighted(
             yield cluster
 
 
-def _hash_policy(view: View, clusters: list[str]) -> list[Json]:
-    policies: list[Json] = []
-    for cluster in clusters:
-        _, port, subset, host = cluster.split("|")
-        balancer = view.hashing(host, int(port), subset)
-        policies += [one for one in destination_rule.hash_policy(balancer) if one not in policies]
-    return policies
+def _hash_policies(
+    view: View, namespace: str, entries: list[HTTPRouteDestination]
+) -> Iterator[Json]:
+    for entry in entries:
+        to = entry.destination
+        rule = view.rules.get(names.expand(to.host, namespace))
+        if entry.weight > 0 or len(entries) == 1:
+            port = to.port.number if to.port is not None else None
+            yield from destination_rule.hash_policy(rule, port, to.subset)
 
 
 def retry_policy(retries: HTTPRetry | None, *, hashing: bool = False) -> Json | None:
