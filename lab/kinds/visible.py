@@ -59,7 +59,8 @@ class View:
     def policy(self, host: str, port: int, subset: str | None = None) -> Policy:
         """Returns the effective traffic policy towards a destination."""
         default = self.default_policy()
-        return destination_rule.effective(self.rules.get(host), port, subset, default)
+        found = destination_rule.effective(self.rules.get(host), port, subset, default)
+        return destination_rule.with_mesh(found, self.mesh)
 
     def hashing(self, host: str, port: int, subset: str | None = None) -> LoadBalancer | None:
         """Returns the load balancer whose hash a route to a destination has.
@@ -79,6 +80,7 @@ class View:
 
 def view(snapshot: Snapshot, pod: Pod) -> View:
     """Returns everything that exportTo and its Sidecar let a pod's proxy see."""
+    snapshot = mesh_config.with_exports(snapshot)
     scope = sidecar.applicable(snapshot, pod)
     mesh = mesh_config.defaults(annotation.merged(snapshot.mesh, pod.annotations))
     outbound_mode, outbound_origin = sidecar.outbound_mode(scope, mesh, snapshot)
