@@ -60,6 +60,9 @@ def _execute(spec: dict[str, Any], *, stdin: bool) -> int:
     """Runs a command; its output goes to the present `sys.stdout` and `sys.stderr`."""
     import subprocess
     import threading
+    from functools import partial
+
+    from lab.net.namespaces import join
 
     direct = sys.stdout is sys.__stdout__ and sys.stderr is sys.__stderr__
     pipe = None if direct else subprocess.PIPE
@@ -74,6 +77,7 @@ def _execute(spec: dict[str, Any], *, stdin: bool) -> int:
             spec["argv"],
             env=spec["env"],
             cwd=spec["folder"],
+            preexec_fn=None if spec["pid"] is None else partial(join, spec["pid"], spec["folder"]),
             stdin=source,
             stdout=pipe,
             stderr=pipe,

@@ -36,7 +36,7 @@ def outbound(view: View) -> list[Json]:
     result = [
         _outbound(view, host, port, subset)
         for host in view.destinations.values()
-        for port in host.ports
+        for port in host.cluster_ports
         for subset in view.subsets(host)
     ]
     timeout = duration(view.mesh.connect_timeout)

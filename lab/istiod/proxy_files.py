@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from lab.envoy.bootstrap import CDS_FILE, LDS_FILE, bootstrap
@@ -64,10 +64,12 @@ def resources(text: str) -> list[Json]:
     return [{key: value for key, value in item.items() if key != "@type"} for item in found]
 
 
-def prepare(folder: Path, pod: Pod, config: ProxyConfig) -> None:
-    """Writes everything a proxy needs to start in `folder`."""
+def prepare(
+    folder: Path, pod: Pod, config: ProxyConfig, place: Callable[[Json], Json] = dict
+) -> None:
+    """Writes everything a proxy needs to start in `folder`; `place` changes its bootstrap."""
     folder.mkdir(parents=True, exist_ok=True)
-    write(folder, {BOOTSTRAP_FILE: json.dumps(bootstrap(pod), indent=1)})
+    write(folder, {BOOTSTRAP_FILE: json.dumps(place(bootstrap(pod)), indent=1)})
     put_back(folder, config)
 
 

@@ -9,7 +9,6 @@ from lab import names
 from lab.kinds import services
 from lab.kinds.destination_rule import becomes as destination_rule
 from lab.kinds.destination_rule.becomes import Policy, Rule
-from lab.kinds.destination_rule.types import LoadBalancer
 from lab.kinds.mesh_config import annotation
 from lab.kinds.mesh_config import becomes as mesh_config
 from lab.kinds.mesh_config.checks import DefaultTrafficPolicy, MeshConfig, OutboundMode
@@ -61,14 +60,6 @@ class View:
         default = self.default_policy()
         found = destination_rule.effective(self.rules.get(host), port, subset, default)
         return destination_rule.with_mesh(found, self.mesh)
-
-    def hashing(self, host: str, port: int, subset: str | None = None) -> LoadBalancer | None:
-        """Returns the load balancer whose hash a route to a destination has.
-
-        Settings of a port without a load balancer leave the cluster without a hash, not the route.
-        """
-        own = self.policy(host, port, subset).load_balancer
-        return own or destination_rule.effective(self.rules.get(host), 0, subset).load_balancer
 
     def default_policy(self) -> tuple[DefaultTrafficPolicy, Origin] | None:
         """Returns the mesh's traffic policy for what no DestinationRule sets."""

@@ -116,19 +116,19 @@ def _keep(capability: int) -> None:
     call("prctl", _AMBIENT, _RAISE, capability, 0, 0)
 
 
-def enter(
-    network: Network, host_name: str, binds: dict[str, str], *, network_admin: bool = False
-) -> None:
+def enter(network: Network, host_name: str) -> None:
     """Moves this process, a child before it becomes a program, into a pod.
 
-    `binds` has files in place of those at paths of the machine. `network_admin` lets the program
-    mark what it sends.
+    Mounts that it makes from now on are its own.
     """
     call("setns", network.descriptor, NEWNET)
     call("unshare", NEWNS | NEWUTS)
     socket.sethostname(host_name)
-    for path, own in binds.items():
-        mount(own, path, flags=BIND)
+
+
+def settle(folder: Path, *, network_admin: bool) -> None:
+    """Ends the way into a pod: its working folder, and whether the program may mark packets."""
+    os.chdir(folder)
     if network_admin:
         _keep(_NET_ADMIN)
 

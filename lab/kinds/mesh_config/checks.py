@@ -178,9 +178,7 @@ class MeshConfig(Model):
     enable_auto_mtls: bool = True
     outbound_traffic_policy: OutboundTrafficPolicy = OutboundTrafficPolicy()
     connect_timeout: Duration = timedelta(seconds=10)
-    protocol_detection_timeout: Duration | None = ignored(
-        "in the lab a port's protocol is known or it is HTTP: nothing is detected"
-    )
+    protocol_detection_timeout: Duration = timedelta()
     dns_refresh_rate: Duration = timedelta(seconds=60)
     extension_providers: list[ExtensionProvider] = Field(default_factory=list)
     default_providers: DefaultProviders = DefaultProviders()
