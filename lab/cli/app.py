@@ -118,10 +118,19 @@ _command = functools.cache(functools.partial(typer.main.get_command, app))
 """The tree of commands, built once: the exercises run many commands in one process."""
 
 
+def _kubectls(argv: list[str]) -> list[str]:
+    """Returns the words with the value that kubectl takes for an option without one."""
+    if "--dry-run" not in argv:
+        return argv
+    end = argv.index("--") if "--" in argv else len(argv)
+    words = ["--dry-run=client" if word == "--dry-run" else word for word in argv[:end]]
+    return [*words, *argv[end:]]
+
+
 def run(argv: list[str]) -> int:
     """Runs one command line; returns the exit status."""
     try:
-        status = _command().main(args=argv, prog_name="guestbook", standalone_mode=False)
+        status = _command().main(args=_kubectls(argv), prog_name="guestbook", standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader has seen enough. Without this, Python would say so when it ends.

@@ -7,7 +7,16 @@ from typing import Annotated
 import typer
 
 from lab.cli.client import FailureError
-from lab.cli.context import Files, Kustomize, Namespace, asked_namespace, client
+from lab.cli.context import (
+    DRY_RUNS,
+    DryRun,
+    Files,
+    Kustomize,
+    Namespace,
+    asked_namespace,
+    client,
+    dry,
+)
 from lab.cli.manifests import Texts, texts
 from lab.cli.output import warn, write
 
@@ -17,9 +26,7 @@ def apply(
     filename: Files = None,
     kustomize: Kustomize = None,
     namespace_: Namespace = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check the manifests and change nothing.")
-    ] = False,
+    dry_run: DryRun = "none",
 ) -> None:
     """Create or change objects from manifests.
 
@@ -33,7 +40,11 @@ def apply(
     _apply(context, texts(filename, kustomize), asked_namespace(context, namespace_), dry_run)
 
 
-def install(context: typer.Context, filename: Files = None) -> None:
+def install(
+    context: typer.Context,
+    filename: Files = None,
+    yes: Annotated[bool, typer.Option("--skip-confirmation", "-y", help="As istioctl's.")] = False,  # noqa: ARG001 - the lab never asks
+) -> None:
     """Set the mesh's configuration, as `istioctl install -f` does with an IstioOperator.
 
     Example:
@@ -43,14 +54,14 @@ def install(context: typer.Context, filename: Files = None) -> None:
 
 
 def _apply(
-    context: typer.Context, files: Texts, namespace: str | None, dry_run: bool = False
+    context: typer.Context, files: Texts, namespace: str | None, dry_run: str = "none"
 ) -> None:
-    answer = client(context).call("apply", files=files, namespace=namespace, dry_run=dry_run)
+    answer = client(context).call("apply", files=files, namespace=namespace, dry_run=dry(dry_run))
     if not answer["results"]:
         raise FailureError("no objects passed to apply")
     for line in answer["warnings"]:
         warn(line)
     for reference, verb in answer["results"]:
-        write(f"{reference} {verb}")
+        write(f"{reference} {verb}{DRY_RUNS[dry_run]}")
     if rejected := answer.get("rejected"):
         raise FailureError(*rejected)

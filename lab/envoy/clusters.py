@@ -36,7 +36,7 @@ def outbound(view: View) -> list[Json]:
     result = [
         _outbound(view, host, port, subset)
         for host in view.destinations.values()
-        for port in host.ports
+        for port in host.cluster_ports
         for subset in view.subsets(host)
     ]
     timeout = duration(view.mesh.connect_timeout)
@@ -236,7 +236,7 @@ def inbound_ports(snapshot: Snapshot, pod: Pod) -> dict[int, tuple[Host, Service
 def _inbound(view: View, target: int, host: Host, port: ServicePort) -> Json:
     name = names.inbound_cluster(target)
     rule = destination_rule.applicable(view.snapshot, view.pod, host.name, host.namespace)
-    policy = destination_rule.effective(rule, port.port)
+    policy = destination_rule.effective(rule, port.port, default=view.default_policy())
     pool = view.sidecar.spec.inbound_connection_pool if view.sidecar is not None else None
     pool = pool or policy.connection_pool
     of_server = Policy(connection_pool=destination_rule.server_pool(pool))

@@ -9,7 +9,7 @@ from lab.kinds.request_authentication import becomes as request_authentication
 from lab.kinds.telemetry import becomes as telemetry
 from lab.kinds.telemetry.becomes import Direction
 from lab.kinds.visible import View
-from lab.model import Json
+from lab.model import Json, ServicePort
 from lab.xds import ROUTER, duration, extension, given
 
 CLIENT_CERTIFICATE_DETAILS: dict[Direction, Json] = {
@@ -25,8 +25,18 @@ CLIENT_CERTIFICATE_DETAILS: dict[Direction, Json] = {
 }
 
 
+GRPC_WEB: Json = extension(
+    "envoy.filters.http.grpc_web", "extensions.filters.http.grpc_web.v3.GrpcWeb"
+)
+
+
+def speaks_grpc_web(port: ServicePort) -> bool:
+    """Returns whether a port's protocol is gRPC-Web, which Envoy turns into gRPC."""
+    return port.name.startswith("grpc-web")
+
+
 def connection_manager(
-    view: View, direction: Direction, stat_prefix: str, **fields: object
+    view: View, direction: Direction, stat_prefix: str, *, grpc_web: bool = False, **fields: object
 ) -> Json:
     """Returns the HTTP connection manager of one direction; `fields` are for its routes."""
     config: Json = {
@@ -41,7 +51,7 @@ def connection_manager(
         "request_id_extension": telemetry.request_id_extension(view, direction),
         **CLIENT_CERTIFICATE_DETAILS[direction],
         **fields,
-        "http_filters": http_filters(view, direction),
+        "http_filters": [*([GRPC_WEB] if grpc_web else []), *http_filters(view, direction)],
     }
     if direction != "outbound":
         config["server_name"] = "istio-envoy"

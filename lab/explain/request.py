@@ -81,7 +81,9 @@ def _at_sidecar(
     """Explains a connection of a pod's application, and a request on it; `url` is its parts."""
     scheme, name, port = url
     found = Explanation()
-    host = next((one for one in view.hosts.values() if name in routes.domains(view, one)), None)
+    host = next(
+        (one for one in view.hosts.values() if name in routes.domains(view, one, port)), None
+    )
     address = config.addresses.get(host.name, ("",))[0] if host is not None else name
     listener = _outbound_listener(config, address, port)
     own = host is not None and listener["name"] == names.listener(address, port)
@@ -240,7 +242,7 @@ def _without_proxy(
 def _addressed(view: View, name: str, port: int) -> list[Endpoint] | None:
     """The endpoints of a Service's name or of a pod's address; None when it is neither."""
     for host in view.hosts.values():
-        if host.service is not None and name in routes.domains(view, host):
+        if host.service is not None and name in routes.domains(view, host, port):
             return [end for end in view.endpoints(host, port) if end.ready]
     for pod in view.snapshot.pods:
         if pod.address == name:

@@ -114,6 +114,7 @@ spec:
   - {match: [{uri: {exact: /a}}], route: [{destination: {host: server, subset: cookie}}]}
   - {match: [{uri: {exact: /b}}], route: [{destination: {host: server, subset: address}}]}
   - {match: [{uri: {exact: /c}}], route: [{destination: {host: server, subset: query}}]}
+  - {route: [{destination: {host: server}}]}
 ---
 """,
 }

@@ -69,6 +69,7 @@ def applicable(snapshot: Snapshot, pod: Pod, host: str, namespace: str) -> Rule 
         rule
         for rule in snapshot.of("DestinationRule")
         if exported(rule.spec.export_to, rule.namespace, pod.namespace)
+        and (rule.namespace == pod.namespace or not rule.spec.workload_selector)
     ]
     searched = [namespace, snapshot.root_namespace]
     if pod.namespace != snapshot.root_namespace:
@@ -377,9 +378,21 @@ def _hashing(hashing: ConsistentHash) -> Json:
     return {"lb_policy": "RING_HASH", "ring_hash_lb_config": {"minimum_ring_size": size or 1024}}
 
 
-def hash_policy(balancer: LoadBalancer | None) -> list[Json]:
-    """Returns what a route to a destination with consistent hashing hashes."""
-    hashing = balancer.consistent_hash if balancer else None
+def hash_policy(rule: Rule | None, port: int | None, subset: str | None = None) -> list[Json]:
+    """Returns the hash of a route to a destination; `port` where it names one.
+
+    The most specific consistent hash counts; other load balancers leave a less specific one.
+    """
+    policies = [one.spec.traffic_policy for one in rule.resources] if rule else []
+    policies = [policy for policy in policies if policy is not None][:1]
+    chosen = rule.subset(subset) if rule and subset else None
+    if chosen is not None and chosen.traffic_policy is not None:
+        policies.append(chosen.traffic_policy)
+    hashing: ConsistentHash | None = None
+    for policy in policies:
+        ports = [own for own in policy.port_level_settings if own.port and own.port.number == port]
+        for balancer in (policy.load_balancer, *(own.load_balancer for own in ports[:1])):
+            hashing = (balancer.consistent_hash if balancer else None) or hashing
     if hashing is None:
         return []
     if hashing.http_header_name is not None:

@@ -120,6 +120,9 @@ class GatewayTopology(Model):
     proxy_protocol: dict[str, Any] | None = refused("the PROXY protocol from a load balancer")
 
 
+_AGENT = "the pilot-agent's business; the lab has Envoy alone"
+
+
 class ProxyConfig(Model):
     gateway_topology: GatewayTopology = GatewayTopology()
     tracing: ProxyTracing = ProxyTracing()
@@ -135,6 +138,19 @@ class ProxyConfig(Model):
     concurrency: int | None = ignored(
         "an Envoy of the lab has one worker thread, so that a limit of one connection is one"
     )
+    proxy_headers: dict[str, Any] | None = refused("other headers than by default")
+    ca_certificates_pem: list[str] | None = refused("another authority than the lab's own")
+    private_key_provider: dict[str, Any] | None = refused("keys outside Envoy")
+    interception_mode: str | None = refused("there are no iptables in the lab to choose from")
+    runtime_values: dict[str, str] | None = refused("flags of Envoy's runtime")
+    proxy_metadata: dict[str, str] | None = ignored(_AGENT)
+    drain_duration: str | None = ignored(_AGENT)
+    termination_drain_duration: str | None = ignored(_AGENT)
+    readiness_probe: dict[str, Any] | None = ignored(_AGENT)
+    status_port: int | None = ignored(_AGENT)
+    image: dict[str, Any] | None = ignored("the lab pulls no images")
+    extra_stat_tags: list[str] | None = ignored("in the lab Envoy keeps all its statistics")
+    stats_compression: bool | None = ignored("statistics are not compressed")
 
 
 _ONE_MESH = "the lab is one mesh with these names"
@@ -150,9 +166,7 @@ class MeshConfig(Model):
     enable_auto_mtls: bool = True
     outbound_traffic_policy: OutboundTrafficPolicy = OutboundTrafficPolicy()
     connect_timeout: Duration = timedelta(seconds=10)
-    protocol_detection_timeout: Duration | None = ignored(
-        "in the lab a port's protocol is known or it is HTTP: nothing is detected"
-    )
+    protocol_detection_timeout: Duration = timedelta()
     dns_refresh_rate: Duration = timedelta(seconds=60)
     extension_providers: list[ExtensionProvider] = Field(default_factory=list)
     default_providers: DefaultProviders = DefaultProviders()
