@@ -20,11 +20,12 @@ def add(route: Json, origin: Origin, request: Request, found: Explanation) -> bo
     """Adds the steps of a route; returns whether it forwards the request."""
     rule = replace(origin, path=origin.path[:3])  # spec.http[i]
     filters = route.get("typed_per_filter_config", {})
-    if CORS in filters:
+    cors = filters.get(CORS) if "route" in route else None  # Envoy looks at no other action's.
+    if cors is not None:
         found.add("CORS", "answers preflights, adds headers", rule.at("corsPolicy"))
     if (status := _fault(filters.get(FAULT, {}), rule, found)) is not None:
         found.answer("fault filter abort", rule.at("fault", "abort"), status=status)
-    elif (answer := _preflight(filters.get(CORS), request)) is not None:
+    elif (answer := _preflight(cors, request)) is not None:
         found.answer(answer, rule.at("corsPolicy"), status=200)
     elif (redirect := route.get("redirect")) is not None:
         status = _REDIRECTS.get(redirect.get("response_code", ""), 301)

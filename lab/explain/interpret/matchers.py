@@ -107,7 +107,7 @@ def _normalized(bare: str) -> str:
 def _decoded(found: re.Match[str]) -> str:
     character = chr(int(found[1], 16))
     unreserved = character.isascii() and (character.isalnum() or character in "-._~")
-    return character if unreserved else found[0].upper()
+    return character if unreserved else found[0]
 
 
 def string(matcher: Json, value: str) -> bool:
