@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from lab.cli.client import Client, FailureError
 from lab.cli.references import chosen_pods
 from lab.cluster.state import State
 from lab.istiod.process import admin
+from lab.istiod.proxy_files import SENT_FILE, read
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,11 @@ class Proxy:
     name: str
     labels: dict[str, str]
     folder: Path
+
+    def sent(self) -> dict[str, Any]:
+        """Returns the configuration as istiod sends it; empty when the proxy has none."""
+        found: dict[str, Any] = json.loads(read(self.folder / SENT_FILE) or "{}")
+        return found
 
     def page(self, path: str, **params: str) -> str:
         """Returns an admin page. Raises FailureError when the proxy doesn't answer."""

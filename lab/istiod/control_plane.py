@@ -91,8 +91,10 @@ class ControlPlane:
         self._issue(snapshot)
         known = {(item.namespace, item.name): item for item in snapshot.pods}
         pod = known.get((pod.namespace, pod.name), pod)
-        config = self._placement.config(proxy_config(snapshot, pod), pod)
+        sent = proxy_config(snapshot, pod)
+        config = self._placement.config(sent, pod)
         proxy_files.prepare(folder, pod, config, self._placement.bootstrap)
+        proxy_files.keep_sent(folder, sent)
         self._given[pod.namespace, pod.name] = config
         return process.command(folder), {}
 
@@ -136,18 +138,22 @@ class ControlPlane:
             if key not in self._given:
                 continue
             pod = pods.get(key, proxy.model)
-            config = self._placement.config(proxy_config(snapshot, pod), pod)
+            sent = proxy_config(snapshot, pod)
+            config = self._placement.config(sent, pod)
             refused, reason = self._refused.get(key, (None, ""))
             if config == refused:
                 problems.append(reason)
             elif config != self._given[key]:
-                jobs.append(self._push(key, proxy, config))
+                jobs.append(self._push(key, proxy, sent, config))
             # One proxy at a time: a translation takes a while, and probes want their turn.
             await asyncio.sleep(0)
         return problems + [problem for problem in await asyncio.gather(*jobs) if problem]
 
-    async def _push(self, key: Key, proxy: Proxy, config: ProxyConfig) -> str:
-        """Returns why Envoy refused the configuration; empty when it did not."""
+    async def _push(self, key: Key, proxy: Proxy, sent: ProxyConfig, config: ProxyConfig) -> str:
+        """Returns why Envoy refused the configuration; empty when it did not.
+
+        `config` is what is `sent`, made fit for the network of the lab.
+        """
         before = self._given[key]
         self._given[key] = config
         self._refused.pop(key, None)
@@ -158,6 +164,7 @@ class ControlPlane:
                 await asyncio.to_thread(push, folder, config)
             else:
                 await asyncio.to_thread(proxy_files.put_back, folder, config)
+            await asyncio.to_thread(proxy_files.keep_sent, folder, sent)
         except RejectedError as error:
             self._given[key] = before
             await asyncio.to_thread(proxy_files.put_back, folder, before)

@@ -23,9 +23,10 @@ from lab.istiod.proxy_files import (
     read,
     remove_stale,
     resources,
+    with_routes,
     write,
 )
-from lab.model import Json, ProxyConfig
+from lab.model import ProxyConfig
 
 TIMEOUT = 10.0
 """Seconds a proxy gets to take an update."""
@@ -115,8 +116,7 @@ def validate(folder: Path) -> str | None:
         for path in (folder / "rds").glob("*.json")
         for item in resources(read(path))
     }
-    for listener in static["listeners"]:
-        _inline_routes(listener, route_configs)
+    static["listeners"] = [with_routes(item, route_configs) for item in static["listeners"]]
     with tempfile.NamedTemporaryFile("w", suffix=".json", dir=folder) as file:
         json.dump(start, file)
         file.flush()
@@ -134,12 +134,3 @@ def validate(folder: Path) -> str | None:
     if (found := _REASON.search(output)) is not None:
         output = found[1]
     return " ".join(output.split()) or f"envoy --mode validate ended with {outcome.returncode}"
-
-
-def _inline_routes(listener: Json, route_configs: Mapping[str, Json]) -> None:
-    chains = [*listener.get("filter_chains", ()), listener.get("default_filter_chain") or {}]
-    for chain in chains:
-        for item in chain.get("filters", ()):
-            config = item.get("typed_config", {})
-            if (rds := config.pop("rds", None)) is not None:
-                config["route_config"] = route_configs[rds["route_config_name"]]
