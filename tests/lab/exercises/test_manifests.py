@@ -193,7 +193,7 @@ APPLYING = [
     *ISTIO.rglob("*.sh"),
     *ISTIO.glob("*/check/exercise.yaml"),
     *(ROOT / "docs").glob("*.md"),
-    *(ROOT / "scripts").iterdir(),
+    *filter(Path.is_file, (ROOT / "scripts").iterdir()),
 ]
 
 
