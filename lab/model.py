@@ -39,6 +39,8 @@ class Service:
     """The virtual address, or None for a headless Service."""
     source: Source
     annotations: Mapping[str, str] = field(default_factory=dict)
+    publish_not_ready: bool = False
+    """`publishNotReadyAddresses`: DNS has its pods before they are ready."""
 
     @property
     def host(self) -> str:
@@ -101,3 +103,5 @@ class ProxyConfig:
     clusters: list[Json]
     routes: list[Json]
     endpoints: list[Json]
+    addresses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The addresses of each host: Istio's name table, which answers a pod's DNS queries."""

@@ -6,13 +6,11 @@ from collections.abc import Mapping
 
 BLACK_HOLE = "BlackHoleCluster"
 PASSTHROUGH = "PassthroughCluster"
+DYNAMIC_DNS = "AllowAnyDynamicDNSCluster"
+INBOUND_PASSTHROUGH = "InboundPassthroughCluster"
 OUTBOUND_LISTENER = "virtualOutbound"
 INBOUND_LISTENER = "virtualInbound"
-OUTBOUND_ROUTES = "http_proxy"
-"""The route configuration of an HTTP proxy port (Istio's `proxyHttpPort` mode)."""
-
-TUNNEL = "virtualOutbound-catchall-tcp"
-"""The internal listener of tunnelled (CONNECT) connections to ports that no host has."""
+ANY_ADDRESS = "0.0.0.0"
 
 PROXY = "istio-proxy"
 """The container of a proxy."""
@@ -20,7 +18,11 @@ PROXY = "istio-proxy"
 MESH = "mesh"
 """The reserved gateway that stands for all sidecars."""
 
+PROXY_MARK = 1337
+"""The mark (SO_MARK) of a proxy's connections in a pod, as 1337 is its user on a cluster."""
+
 OUTBOUND_PORT = 15001
+INBOUND_PORT = 15006
 HEALTH_PORT = 15021
 METRICS_PORT = 15090
 ADMIN_PORT = 15000
@@ -39,9 +41,8 @@ def inbound_cluster(target_port: int) -> str:
     return f"inbound|{target_port}||"
 
 
-def tunnel(port: int) -> str:
-    """Returns the internal listener of tunnelled connections to a port of a TLS or TCP host."""
-    return f"0.0.0.0_{port}"
+def listener(address: str, port: int) -> str:
+    return f"{address}_{port}"
 
 
 def server_name(port: int, host: str, subset: str = "") -> str:
@@ -58,6 +59,22 @@ def expand(host: str, namespace: str) -> str:
     if "." in host or host.startswith("*"):
         return host
     return f"{host}.{namespace}.svc.cluster.local"
+
+
+_SERVICES = ".svc.cluster.local"
+
+
+def alternatives(host: str, namespace: str) -> list[str]:
+    """Returns the ways to write a host for a client in `namespace`, the full name first.
+
+    Short forms are those of Services.
+    """
+    result = [host, f"{host}."]
+    short, _, owner = host.removesuffix(_SERVICES).partition(".")
+    if host.endswith(_SERVICES) and owner and "." not in owner:
+        result += [short] if owner == namespace else []
+        result += [f"{short}.{owner}.svc", f"{short}.{owner}"]
+    return result
 
 
 def gateway(name: str, namespace: str) -> str:

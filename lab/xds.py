@@ -76,9 +76,14 @@ ROUTER: Json = extension("envoy.filters.http.router", "extensions.filters.http.r
 RAW_BUFFER: Json = extension(
     "envoy.transport_sockets.raw_buffer", "extensions.transport_sockets.raw_buffer.v3.RawBuffer"
 )
+ORIGINAL_DST: Json = extension(
+    "envoy.filters.listener.original_dst",
+    "extensions.filters.listener.original_dst.v3.OriginalDst",
+)
 TLS_INSPECTOR: Json = extension(
     "envoy.filters.listener.tls_inspector",
     "extensions.filters.listener.tls_inspector.v3.TlsInspector",
+    initial_read_buffer_size=512,
 )
 HTTP_INSPECTOR: Json = extension(
     "envoy.filters.listener.http_inspector",

@@ -69,6 +69,7 @@ SHAPES = {
     "DestinationRule": Shape(
         names={
             "**.http": "HTTPSettings",
+            "**.http2KeepAlive": "ConnectionKeepalive",
             "**.tcp": "TCPSettings",
             "**.connectionPool": "ConnectionPoolSettings",
             "**.httpCookie": "HTTPCookie",
@@ -83,7 +84,7 @@ SHAPES = {
         ),
         optional="spec.exportTo",
         required="spec **.number",
-        types={"**.tcp.idleTimeout": "Duration", "**.ttl": "Duration"},
+        types={"**.tcp.idleTimeout": "Duration", "**.ttl|budgetInterval": "Duration"},
         attributes={"consecutive5xxErrors": "consecutive_5xx_errors"},
     ),
     "EnvoyFilter": Shape(

@@ -27,15 +27,23 @@ class _Connection(http.client.HTTPConnection):
         self._folder = folder
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        # A socket's path is limited to about 100 characters; this one is short however deep.
-        handle = os.open(self._folder, os.O_RDONLY)
-        try:
-            short = f"/proc/self/fd/{handle}/control.sock"
-            full = str(self._folder / "control.sock")
-            self.sock.connect(short if Path("/proc/self/fd").is_dir() else full)
-        finally:
-            os.close(handle)
+        self.sock = connected(self._folder, "control.sock")
+
+
+def connected(folder: Path, name: str) -> socket.socket:
+    """Returns a connection to a socket of the lab in `folder`. Raises OSError."""
+    # A socket's path is limited to about 100 characters; this one is short however deep.
+    handle = os.open(folder, os.O_RDONLY)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        short = f"/proc/self/fd/{handle}/{name}"
+        sock.connect(short if Path("/proc/self/fd").is_dir() else str(folder / name))
+    except OSError:
+        sock.close()
+        raise
+    finally:
+        os.close(handle)
+    return sock
 
 
 class Client:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 import typer
 
-from lab.cli.client import FailureError
+from lab.cli.client import FailureError, connected
 from lab.cli.context import Namespace, PodTarget, client, namespace
 from lab.cli.output import write_now
 
@@ -25,10 +26,10 @@ def port_forward(
       guestbook port-forward deploy/ui :15000
     """
     import asyncio
-    import functools
 
-    from lab.cluster.forwarder import listen
+    from lab.cluster.state import State
     from lab.manifests.registry import find
+    from lab.net.streams import Far, Streams, listen
 
     word, _, name = target.rpartition("/")
     kind = find(word or "pod")
@@ -44,18 +45,28 @@ def port_forward(
                 raise FailureError(f"not a port: {number!r}")
         found = lab.call("forward", kind=kind.kind, namespace=where, name=name, port=remote)
         wanted = int(local) if local else (0 if colon else int(found["port"]))
-        pairs.append((wanted, (str(found["address"]), int(found["port"]))))
+        pairs.append((wanted, str(found["pod"]), int(found["port"])))
+
+    def through_lab(pod: str, port: int) -> Far:
+        async def far() -> Streams:
+            sock = connected(lab.folder, State(lab.folder).forwarding.name)
+            reader, writer = await asyncio.open_unix_connection(sock=sock)
+            line = json.dumps({"namespace": where, "pod": pod, "port": port})
+            writer.write(line.encode() + b"\n")
+            return reader, writer
+
+        return far
 
     async def forward() -> None:
         servers = []
-        for wanted, place in pairs:
+        for wanted, pod, port in pairs:
             try:
-                server = await listen(address, wanted, functools.partial(list, (place,)))
+                server = await listen(address, wanted, through_lab(pod, port))
             except OSError as error:
                 raise FailureError(f"unable to listen on port {wanted}: {error.strerror}") from None
             servers.append(server)
             actual = server.sockets[0].getsockname()[1]
-            write_now(f"Forwarding from {address}:{actual} -> {place[1]}")
+            write_now(f"Forwarding from {address}:{actual} -> {port}")
         await asyncio.gather(*(server.serve_forever() for server in servers))
 
     asyncio.run(forward())

@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
-import httpx
-
 from lab.cluster import process
 from lab.cluster.environment import MissingReferenceError
 from lab.cluster.events import EventType, now
@@ -50,8 +48,6 @@ class Status:
 class Surroundings(Protocol):
     """The parts of its pod that a container uses; `pod.PodRunner` is them."""
 
-    @property
-    def client(self) -> httpx.AsyncClient: ...
     @property
     def grace(self) -> int: ...
     def log(self, container: str) -> Path: ...
@@ -209,7 +205,7 @@ class ContainerRunner:
 
     async def _ask(self, probe: Probe, command: Command) -> str | None:
         target = self.pod.probe_target(self.spec, probe, command)
-        return await check(probe, target, self.pod.client)
+        return await check(probe, target)
 
     def _set_ready(self, value: bool) -> None:
         if self.ready != value:

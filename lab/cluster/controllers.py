@@ -44,7 +44,7 @@ async def stop_pod(cluster: Cluster, runner: PodRunner, grace: float | None = No
     await runner.stop(grace=grace)
     if cluster.runners.get(runner.key) is runner:
         del cluster.runners[runner.key]
-        cluster.addresses.release_pod(runner.model.address)
+        cluster.network.detach(runner.model)
         runner.remove_logs()
     cluster.changed()
 
@@ -77,7 +77,8 @@ def _create(cluster: Cluster, resource: Resource, owner: Owner | None, template:
         message = f'serviceaccount "{account}" not found in namespace "{namespace}"'
         cluster.events.add(Event(kind, namespace, name, "Warning", "FailedCreate", message))
         return
-    address, inside_address = cluster.addresses.take_pod()
+    proxy = _proxy(cluster, resource)
+    address, inside_address = cluster.network.attach((namespace, resource.name), proxy)
     model = Pod(
         namespace=namespace,
         name=resource.name,
@@ -88,7 +89,7 @@ def _create(cluster: Cluster, resource: Resource, owner: Owner | None, template:
         inside_address=inside_address,
         ports=service_kind.container_ports(resource.spec),
         ready=False,
-        proxy=_proxy(cluster, resource),
+        proxy=proxy,
     )
     runner = PodRunner(resource, model, cluster, owner, template)
     cluster.runners[runner.key] = runner

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from asyncio import StreamReader, StreamWriter
 from collections.abc import Sequence
 from typing import Any
 
-from lab.cluster import container_commands
 from lab.cluster.api import RefusedError
 from lab.cluster.controllers import WORKLOADS
 from lab.cluster.pod import PodRunner
 from lab.cluster.running import Cluster
 from lab.kinds.services import resolve_port, selected
 from lab.names import PROXY
+from lab.net import streams
 
 
 def _runner(cluster: Cluster, namespace: str, name: str) -> PodRunner:
@@ -42,23 +44,14 @@ def exec_command(
     running = runner.runners.get(name)
     if running is None or running.pid is None or running.current is None:
         raise RefusedError(f'unable to upgrade connection: container "{name}" is not running')
-    caller = container_commands.Caller(
-        pod=runner.model,
-        proxy_container=name == PROXY,
-        services=cluster.services.all(),
-        pods=cluster.pods(),
-    )
-    env = dict(running.current.env)
-    if name == PROXY:
-        for variable in ("http_proxy", "https_proxy"):
-            env.pop(variable, None)
-        words = list(argv)
-    else:
-        words = runner.rewritten(running.spec, argv)
+    command = cluster.network.exec(runner.model, running.spec, argv, running.current)
     return {
-        "argv": container_commands.executed(words, caller, env),
-        "env": env,
-        "folder": str(running.current.folder),
+        "argv": command.argv,
+        "env": dict(command.env),
+        "folder": str(command.folder),
+        # The process to whose namespaces the command has to go.
+        "pid": None if command.enter is None else running.pid,
+        "network_admin": name == PROXY,
     }
 
 
@@ -97,8 +90,17 @@ def _service_target(cluster: Cluster, namespace: str, name: str, port: str) -> d
 
 
 def _inside(runner: PodRunner, port: int) -> dict[str, Any]:
-    model = runner.model
-    # A gateway's Envoy listens on the pod's address, but for its own health check.
-    gateway = model.proxy == "gateway" and port in model.ports.values() and port != 15021
-    address = model.address if gateway else runner.application_address
-    return {"address": address, "port": port, "pod": model.name}
+    return {"port": port, "pod": runner.model.name}
+
+
+async def forward(cluster: Cluster, reader: StreamReader, writer: StreamWriter) -> None:
+    """Serves one forwarded connection: a line of JSON with namespace, pod and port, then bytes."""
+
+    async def far() -> streams.Streams:
+        to = json.loads(await reader.readline() or b"{}")
+        runner = cluster.runners.get((to.get("namespace"), to.get("pod")))
+        if runner is None:
+            raise ConnectionRefusedError("no such pod")
+        return await cluster.network.connect(runner.model, int(to["port"]), "port-forward")
+
+    await streams.join(reader, writer, far)

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import httpx
-
-from lab.cluster import container_commands, environment, probes, process, programs, volumes
+from lab.cluster import environment, probes, process, programs, volumes
 from lab.cluster.container import ContainerRunner, RestartPolicy
 from lab.cluster.events import Event, Events, EventType, now
+from lab.cluster.network import Network, Start, Way
 from lab.cluster.probes import Target
 from lab.cluster.process import Command
 from lab.cluster.services import Services
@@ -43,7 +43,6 @@ class Proxies(Protocol):
         ...
 
     readiness: Probe
-    """Sent to the pod's inside address."""
 
 
 class Surroundings(Protocol):
@@ -51,7 +50,7 @@ class Surroundings(Protocol):
 
     state: State
     events: Events
-    client: httpx.AsyncClient
+    network: Network
     store: Store
     services: Services
 
@@ -97,10 +96,6 @@ class PodRunner:
         return spec
 
     @property
-    def client(self) -> httpx.AsyncClient:
-        return self.cluster.client
-
-    @property
     def grace(self) -> int:
         """Seconds between SIGTERM and SIGKILL."""
         return self.spec.termination_grace_period_seconds
@@ -117,11 +112,6 @@ class PodRunner:
     def folder(self) -> Path:
         """Holds its volumes, its containers' roots and its proxy's configuration."""
         return self.cluster.state.pods / self.model.namespace / self.model.name
-
-    @property
-    def application_address(self) -> str:
-        """The address that the application binds."""
-        return self.model.inside_address if self.model.proxy != "none" else self.model.address
 
     @property
     def proxy_folder(self) -> Path:
@@ -205,11 +195,10 @@ class PodRunner:
         if hook.sleep is not None:
             await asyncio.sleep(hook.sleep.seconds)
         elif hook.exec is not None and command is not None:
-            argv = self._translated(runner.spec, hook.exec.command, command)
-            await process.run(replace(command, argv=argv), timeout=HOOK_TIMEOUT)
+            inside = self._inside(runner.spec, hook.exec.command, command)
+            await process.run(inside, timeout=HOOK_TIMEOUT)
         elif hook.http_get is not None:
-            target = Target(self.application_address, self.model.ports)
-            await probes.http_get(hook.http_get, target, self.client, HOOK_TIMEOUT)
+            await probes.http_get(hook.http_get, self._target(probes.way(self.model)), HOOK_TIMEOUT)
 
     async def _run(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -256,18 +245,23 @@ class PodRunner:
             folder = self.proxy_folder
             folder.mkdir(parents=True, exist_ok=True)
             argv, extra = self.cluster.mesh.command(self.model, folder)
-            return Command(argv, self._base_environment() | extra, folder)
+            command = Command(argv, self._base_environment() | extra, folder)
+            return self.cluster.network.enter(self.model, command)
         return self._application_command(container)
 
     def probe_target(self, container: Container, probe: Probe, command: Command) -> Target:
         """Returns a started container as a probe of it finds it."""
-        if container.name == PROXY:
-            return Target(self.model.inside_address, {})
-        address = probes.address(self.model)
+        target = self._target("agent" if container.name == PROXY else probes.way(self.model))
         if probe.exec is None:
-            return Target(address, self.model.ports)
-        argv = self._translated(container, probe.exec.command, command)
-        return Target(address, self.model.ports, replace(command, argv=argv))
+            return target
+        return replace(target, command=self._inside(container, probe.exec.command, command))
+
+    def _target(self, way: Way) -> Target:
+        connect = functools.partial(self.cluster.network.connect, self.model, way=way)
+        return Target(self.model.address, connect, self.model.ports)
+
+    def _inside(self, spec: Container, argv: list[str], command: Command) -> Command:
+        return self.cluster.network.exec(self.model, spec, argv, command)
 
     def _base_environment(self) -> dict[str, str]:
         bin_folder = str(Path(sys.executable).parent)
@@ -283,59 +277,26 @@ class PodRunner:
     def _lookup(self, kind: str, name: str) -> Any:
         return self.cluster.store.body(kind, self.model.namespace, name)
 
-    def _resolve(self, host: str, port: int | None) -> tuple[str, int | None] | None:
-        return self.cluster.services.resolve(self.model, host, port)
-
-    def _root(self, container: Container) -> Path:
-        """The folder that stands for a container's root."""
-        return self.folder / container.name / "root"
-
-    def rewritten(self, container: Container, argv: Sequence[str]) -> list[str]:
-        """Returns a command line with the container's paths turned into the machine's."""
-        root = self._root(container)
-        return [volumes.rewrite(word, container.volume_mounts, root) for word in argv]
-
-    def _translated(self, spec: Container, argv: Sequence[str], command: Command) -> list[str]:
-        """Returns a probe's or a hook's command as it is run in a started container."""
-        return container_commands.in_container(
-            self.rewritten(spec, argv), self.application_address, command.env
-        )
-
     def _application_command(self, container: Container) -> Command:
-        root, mounts = self._root(container), container.volume_mounts
         claims = self.cluster.state.volumes / self.model.namespace
         folders = {
             volume.name: volumes.make(volume, self.folder / "volumes", claims, self._lookup)
             for volume in self.spec.volumes
         }
-        volumes.link(container, folders, root)
         argv, variables = programs.program(container.image, container.command, container.args)
         if self.spec.enable_service_links:
             services = self.cluster.services.all()
             variables |= environment.service_links(services, self.model.namespace)
         variables |= environment.declared(container, self.model, self._lookup)
-        env = self._base_environment()
-        for name, value in variables.items():
-            reached = environment.redirect(name, value, self._resolve)
-            env[name] = volumes.rewrite(reached, mounts, root)
-        env |= self.cluster.overrides(variables)
-        env |= {"HOST": self.application_address, "GUESTBOOK_ROOT": str(root)}
-        if any(mount.mount_path.rstrip("/") == "/tmp" for mount in mounts):  # noqa: S108
-            env["TMPDIR"] = str(root / "tmp")
-        if self.model.proxy != "none":
-            proxy = f"http://{self.model.inside_address}:15001"
-            env |= {
-                "http_proxy": proxy,
-                "https_proxy": proxy,
-                "no_proxy": f"localhost,127.0.0.1,{self.model.inside_address}",
-            }
-        # Python is the machine's, also where the container mounts something above it, as /tmp.
-        words = [
-            word
-            if word == programs.PYTHON
-            else volumes.rewrite(environment.expand(word, variables), mounts, root)
-            for word in argv
-        ]
-        work = container.working_dir
-        folder = Path(volumes.rewrite(work, mounts, root)) if work else root.parent
-        return Command(words, env, folder if folder.is_dir() else root.parent)
+        folder = self.folder / container.name
+        folder.mkdir(parents=True, exist_ok=True)
+        start = Start(
+            container=container,
+            argv=argv,
+            variables=variables,
+            overrides=self.cluster.overrides(variables),
+            base=self._base_environment(),
+            volumes=folders,
+            folder=folder,
+        )
+        return self.cluster.network.start(self.model, start)

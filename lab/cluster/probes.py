@@ -1,21 +1,19 @@
-"""Probes as kubelet runs them: an HTTP request, a TCP connection or a command.
-
-One thing differs from kubelet: the address. See `address`.
-"""
+"""Probes as kubelet runs them: an HTTP request, a TCP connection or a command."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-import httpx
-
 from lab.cluster import process
+from lab.cluster.network import Way
 from lab.cluster.process import TIMED_OUT, Command
 from lab.kinds.kubernetes.pod_spec import HTTPGetAction, Probe
 from lab.model import Pod
+from lab.net.streams import Streams
 
 REWRITE = "sidecar.istio.io/rewriteAppHTTPProbers"
 
@@ -25,31 +23,32 @@ class Target:
     """A container, as a probe reaches it."""
 
     address: str
+    """For messages."""
+    connect: Callable[[int], Awaitable[Streams]]
+    """Connects to a port."""
     ports: Mapping[str, int]
     command: Command | None = None
     """The command of an exec probe, as it is run here."""
 
 
-def address(pod: Pod) -> str:
-    """Returns the address at which the containers of a pod are probed.
+def way(pod: Pod) -> Way:
+    """Returns the way by which the containers of a pod are probed.
 
-    kubelet probes the pod's address, and istiod rewrites a probe so that it reaches the
-    application past the proxy. Here the probe goes to the application's own (inside) address at
-    once. With the annotation `sidecar.istio.io/rewriteAppHTTPProbers: "false"` it goes to the
-    pod's address, and so through the proxy and its policies.
+    istiod rewrites a probe so that the agent asks the application, past the proxy. With the
+    annotation `sidecar.istio.io/rewriteAppHTTPProbers: "false"` kubelet asks it through the proxy
+    and its policies.
     """
-    if pod.proxy == "none" or pod.annotations.get(REWRITE) == "false":
-        return pod.address
-    return pod.inside_address
+    rewritten = pod.proxy != "none" and pod.annotations.get(REWRITE) != "false"
+    return "agent" if rewritten else "kubelet"
 
 
-async def check(probe: Probe, target: Target, client: httpx.AsyncClient) -> str | None:
+async def check(probe: Probe, target: Target) -> str | None:
     """Returns None when the probe succeeds, else the reason of its failure."""
     timeout = probe.timeout_seconds
     if probe.http_get is not None:
-        return await http_get(probe.http_get, target, client, timeout)
+        return await http_get(probe.http_get, target, timeout)
     if probe.tcp_socket is not None:
-        return await _connect(target.address, _number(probe.tcp_socket.port, target), timeout)
+        return await _connect(_number(probe.tcp_socket.port, target), target, timeout)
     if target.command is not None:
         status, output = await process.run(target.command, timeout=timeout)
         if status == TIMED_OUT:
@@ -63,32 +62,56 @@ def _number(port: int | str, target: Target) -> int:
     return port if isinstance(port, int) else target.ports[port]
 
 
-async def http_get(
-    action: HTTPGetAction, target: Target, client: httpx.AsyncClient, timeout: float
-) -> str | None:
+async def http_get(action: HTTPGetAction, target: Target, timeout: float) -> str | None:
     """Sends a GET request; a status of 200 to 399 is success, as for kubelet."""
     port = _number(action.port, target)
-    url = f"{action.scheme.lower()}://{target.address}:{port}/{action.path.lstrip('/')}"
-    headers = {"user-agent": "kube-probe/1.30", "connection": "close"}
+    place, path = f"{target.address}:{port}", f"/{action.path.lstrip('/')}"
+    url = f"{action.scheme.lower()}://{place}{path}"
+    headers = {"Host": place, "User-Agent": "kube-probe/1.30", "Accept": "*/*"}
     headers |= {header.name: header.value for header in action.http_headers}
+    lines = [
+        f"GET {path} HTTP/1.1",
+        *(f"{n}: {v}" for n, v in headers.items()),
+        "Connection: close",
+    ]
     try:
-        async with client.stream("GET", url, headers=headers, timeout=timeout) as response:
-            if 200 <= response.status_code < 400:
-                return None
-            return f"HTTP probe failed with statuscode: {response.status_code}"
-    except httpx.TimeoutException:
+        async with asyncio.timeout(timeout), _connection(port, target) as (reader, writer):
+            if action.scheme == "HTTPS":
+                await writer.start_tls(_any_certificate())
+            writer.write("\r\n".join([*lines, "", ""]).encode())
+            version, _, rest = (await reader.readline()).decode("latin-1").partition(" ")
+    except TimeoutError:
         return f"no answer from {url} within {timeout} s"
-    except httpx.HTTPError as error:
+    except OSError as error:
         return f"{url}: {str(error) or type(error).__name__}"
+    status = rest[:3]
+    if not version.startswith("HTTP/1.") or not status.isdigit():
+        return f"{url}: no HTTP response"
+    return None if 200 <= int(status) < 400 else f"HTTP probe failed with statuscode: {status}"
 
 
-async def _connect(address: str, port: int, timeout: float) -> str | None:
+async def _connect(port: int, target: Target, timeout: float) -> str | None:
     try:
-        async with asyncio.timeout(timeout):
-            _, writer = await asyncio.open_connection(address, port)
+        async with asyncio.timeout(timeout), _connection(port, target):
+            return None
     except (OSError, TimeoutError) as error:
-        return f"dial {address}:{port}: {str(error) or 'timed out'}"
-    writer.close()
-    with contextlib.suppress(OSError):
-        await writer.wait_closed()
-    return None
+        return f"dial {target.address}:{port}: {str(error) or 'timed out'}"
+
+
+@contextlib.asynccontextmanager
+async def _connection(port: int, target: Target) -> AsyncIterator[Streams]:
+    reader, writer = await target.connect(port)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+def _any_certificate() -> ssl.SSLContext:
+    """Returns a context that trusts whoever answers, as kubelet does."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import httpx
 
 from lab.cluster import snapshots
-from lab.cluster.addresses import Slice
 from lab.cluster.events import Events, now
+from lab.cluster.network import Network
 from lab.cluster.pod import PodRunner, Proxies
 from lab.cluster.services import Services
 from lab.cluster.state import State
@@ -54,7 +54,7 @@ class Cluster:
     """
 
     state: State
-    addresses: Slice
+    network: Network
     store: Store
     services: Services
     client: httpx.AsyncClient

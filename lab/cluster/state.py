@@ -70,6 +70,11 @@ class State:
     def socket(self) -> Path:
         return self.folder / "control.sock"
 
+    @property
+    def forwarding(self) -> Path:
+        """The socket of `port-forward`."""
+        return self.folder / "forward.sock"
+
     def create(self) -> None:
         """Makes the folder, readable by its owner alone (it holds Secrets)."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,9 @@ from typing import Any
 import httpx
 
 from lab import versions
-from lab.cluster import api, control_loops, process, server, servers
-from lab.cluster.addresses import take_slice
+from lab.cluster import api, control_loops, exec, process, server, servers
 from lab.cluster.controllers import workloads
+from lab.cluster.network import Network
 from lab.cluster.pod import PodRunner
 from lab.cluster.running import Cluster, Mesh
 from lab.cluster.services import Services
@@ -55,6 +56,7 @@ class Plan:
     mesh_baseline: tuple[Path, ...]
     """Manifests that it applies as well when it has a mesh."""
     mesh: Callable[[Cluster], Mesh] | None
+    network: Callable[[State], Awaitable[Network]]
     no_mesh_reason: str = ""
 
 
@@ -90,16 +92,16 @@ async def lab(plan: Plan, environ: Mapping[str, str], say: Say) -> AsyncIterator
         say(f"Cleared away {swept} processes of an earlier run")
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(process.reaper(mark))
-        addresses = take_slice(mark)
-        stack.callback(addresses.close)
+        network = await plan.network(state)
+        stack.callback(network.close)
         http_port = free_port(plan.port)
         client = await stack.enter_async_context(
             httpx.AsyncClient(verify=False, trust_env=False, follow_redirects=False)  # noqa: S501
         )
         store = Store(state.resources)
-        services = Services(store, addresses, http_port, https_port(plan.port, http_port))
+        services = Services(store, network, http_port, https_port(plan.port, http_port))
         overrides = servers.overrides(state, environ)
-        cluster = Cluster(state, addresses, store, services, client, overrides)
+        cluster = Cluster(state, network, store, services, client, overrides)
         if plan.mesh is not None:
             cluster.mesh = plan.mesh(cluster)
         _fill(cluster, plan, say)
@@ -111,7 +113,6 @@ async def lab(plan: Plan, environ: Mapping[str, str], say: Say) -> AsyncIterator
 
 async def _stop(cluster: Cluster) -> None:
     """Ends every pod, without preStop hooks: nobody is left to drain for."""
-    cluster.services.close()
     runners = cluster.runners.values()
     await asyncio.gather(*(runner.stop(grace=STOP_GRACE, hooks=False) for runner in runners))
 
@@ -194,6 +195,9 @@ async def run(
             cluster, lambda: status(cluster, plan, environ, began), stopped.set
         )
         serving = asyncio.create_task(server.serve(app, control))
+        forwarding = await asyncio.start_unix_server(
+            functools.partial(exec.forward, cluster), sock=server.bind(plan.state.forwarding)
+        )
         try:
             waiting = asyncio.create_task(_report_progress(cluster, say, progress))
             ending = asyncio.create_task(stopped.wait())
@@ -205,8 +209,10 @@ async def run(
             waiting.cancel()
             say("Stopping")
         finally:
+            forwarding.close()
             await _cancel(serving)
-            plan.state.socket.unlink(missing_ok=True)
+            for path in (plan.state.socket, plan.state.forwarding):
+                path.unlink(missing_ok=True)
 
 
 async def _report_progress(cluster: Cluster, say: Say, progress: Progress) -> None:
@@ -275,7 +281,7 @@ def status(
         "meshReason": plan.no_mesh_reason,
         "database": servers.database(environ),
         "redis": servers.redis(environ),
-        "slice": cluster.addresses.number,
+        "network": cluster.network.name,
         "ready": ready,
         "wanted": wanted,
         "uptime": round(time.time() - began, 1),

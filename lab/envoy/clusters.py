@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from lab import names
-from lab.envoy import endpoints, tls
+from lab.envoy import endpoints, routes, tls
 from lab.kinds import services
 from lab.kinds.destination_rule import becomes as destination_rule
 from lab.kinds.destination_rule.becomes import Policy
+from lab.kinds.destination_rule.types import ConnectionPoolSettings
 from lab.kinds.services import Host
 from lab.kinds.visible import View
 from lab.model import Json, Pod, ServicePort, Snapshot
@@ -16,26 +17,18 @@ from lab.xds import (
     extension,
     http_protocol_options,
     resource_source,
-    socket_address,
-    static_assignment,
 )
 
-DNS_CACHE: Json = {"name": "outbound", "dns_lookup_family": "V4_ONLY"}
-"""The one cache that all dynamic forward proxy clusters and filters of a proxy share."""
+_ORIGINAL_DST: Json = {"type": "ORIGINAL_DST", "lb_policy": "CLUSTER_PROVIDED"}
+"""A cluster that connects to the original destination of each connection."""
 
-FORWARD_PROXY: Json = {
-    "lb_policy": "CLUSTER_PROVIDED",
-    "cluster_type": extension(
-        "envoy.clusters.dynamic_forward_proxy",
-        "extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig",
-        dns_cache_config=DNS_CACHE,
-        allow_insecure_cluster_options=True,
-    ),
+_TO_APPLICATION: Json = {
+    "upstream_bind_config": {"source_address": {"address": "127.0.0.6", "port_value": 0}}
 }
-"""A cluster that connects to the address of each connection, as ORIGINAL_DST does on a cluster.
+"""The source address by which the packet rules know the proxy's own connections to its pod."""
 
-TLS, if any, is the application's own, so there is no name for Envoy to check.
-"""
+_NEVER = "9223372035s"
+"""Istio keeps the hosts of such a cluster: it has one, the pod itself."""
 
 
 def outbound(view: View) -> list[Json]:
@@ -43,15 +36,22 @@ def outbound(view: View) -> list[Json]:
     result = [
         _outbound(view, host, port, subset)
         for host in view.destinations.values()
-        for port in host.ports
+        for port in host.cluster_ports
         for subset in view.subsets(host)
     ]
     timeout = duration(view.mesh.connect_timeout)
-    result.append({"name": names.BLACK_HOLE, "type": "STATIC", "connect_timeout": timeout})
+    result.append(
+        {
+            "name": names.BLACK_HOLE,
+            "alt_stat_name": f"{names.BLACK_HOLE};",
+            "type": "STATIC",
+            "connect_timeout": timeout,
+        }
+    )
     if view.pod.proxy == "sidecar":
-        result.append(_passthrough(timeout))
-        tunnels = [names.tunnel(port) for port in view.tunnel_ports()]
-        result.extend(_internal(listener, timeout) for listener in (*tunnels, names.TUNNEL))
+        result.append(_passthrough(names.PASSTHROUGH, timeout, _default_pool(view)))
+        if view.outbound_mode == "ALLOW_ANY_DYNAMIC_DNS":
+            result.append(_any_name(timeout))
     return result
 
 
@@ -59,33 +59,26 @@ def _outbound(view: View, host: Host, port: ServicePort, subset: str) -> Json:
     name = names.cluster(port.port, host.name, subset)
     policy = view.policy(host.name, port.port, subset)
     pool = policy.connection_pool
-    cluster: Json = {
+    return {
         "name": name,
         "alt_stat_name": f"{name};",
         "connect_timeout": destination_rule.connect_timeout(pool, view.mesh.connect_timeout),
         "circuit_breakers": destination_rule.circuit_breakers(pool, policy.retry_budget),
         "metadata": {"filter_metadata": {"istio": _metadata(view, host, subset)}},
         **destination_rule.upstream_connection_options(pool),
-        **destination_rule.outlier_detection(policy.outlier_detection),
+        **destination_rule.endpoint_health(
+            policy.outlier_detection,
+            policy.load_balancer,
+            resolved=host.resolution != "DYNAMIC_DNS",
+        ),
         **_discovery(view, host, port, subset, policy),
-    }
-    if host.service is not None:
-        # By their source address other pods see which pod calls.
-        source = {"address": view.pod.address, "port_value": 0}
-        cluster["upstream_bind_config"] = {"source_address": source}
-    return {
-        **cluster,
         **_transport(view, host, port, subset, policy),
-        **destination_rule.protocol_options(port, policy),
+        **destination_rule.protocol_options(port, policy, sniffed=view.pod.proxy == "sidecar"),
     }
 
 
 def _metadata(view: View, host: Host, subset: str) -> Json:
-    metadata: Json = {
-        "services": [
-            {"host": host.name, "name": host.name.split(".", 1)[0], "namespace": host.namespace}
-        ]
-    }
+    metadata: Json = {"services": [_service(host)]}
     if rule := view.rules.get(host.name):
         config = rule.resources[0]
         metadata["config"] = (
@@ -97,22 +90,36 @@ def _metadata(view: View, host: Host, subset: str) -> Json:
     return metadata
 
 
+def _service(host: Host) -> Json:
+    name = host.service.name if host.service else host.name
+    return {"host": host.name, "name": name, "namespace": host.namespace}
+
+
 def _discovery(view: View, host: Host, port: ServicePort, subset: str, policy: Policy) -> Json:
     """Returns the fields about a cluster's endpoints and the choice among them."""
     name = names.cluster(port.port, host.name, subset)
     balancing = destination_rule.load_balancing(policy.load_balancer)
+    sidecar = view.pod.proxy == "sidecar"
+    if sidecar and endpoints.discovers_none(host):
+        return dict(_ORIGINAL_DST)
     match host.resolution:
-        case "STATIC":
+        case "STATIC" | "NONE":
             source = {"eds_config": resource_source("eds", name), "service_name": name}
             return {"type": "EDS", "eds_cluster_config": source, **balancing}
-        case "NONE" | "DYNAMIC_DNS":
-            return dict(FORWARD_PROXY)
+        case "DYNAMIC_DNS":
+            return _forward_proxy(routes.dns_cache(host))
         case "DNS" | "DNS_ROUND_ROBIN":
             return {
                 "type": "STRICT_DNS" if host.resolution == "DNS" else "LOGICAL_DNS",
                 "dns_lookup_family": "V4_ONLY",
                 "dns_refresh_rate": duration(view.mesh.dns_refresh_rate),
+                "dns_jitter": "0.1s",
                 "respect_dns_ttl": True,
+                "typed_dns_resolver_config": extension(
+                    "envoy.network.dns_resolver.cares",
+                    "extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
+                    udp_max_queries=100,
+                ),
                 "load_assignment": endpoints.assignment(view, host, port, subset),
                 **balancing,
             }
@@ -130,8 +137,10 @@ def _transport(view: View, host: Host, port: ServicePort, subset: str, policy: P
                 http2 = destination_rule.is_http2(port, policy)
                 socket = destination_rule.originated_tls(policy.tls, http2=http2)
                 return {"transport_socket": socket}
-    if not tls.auto_mtls(view, host):
+    if not tls.auto_mtls(view, host, port):
         return {}
+    if host.headless and view.pod.proxy == "sidecar":
+        return {"transport_socket": _mesh_tls(view, host, port, subset, policy)}
     return {
         "transport_socket_matches": [
             {
@@ -147,30 +156,30 @@ def _transport(view: View, host: Host, port: ServicePort, subset: str, policy: P
 def _mesh_tls(view: View, host: Host, port: ServicePort, subset: str, policy: Policy) -> Json:
     own = policy.tls
     accounts = {found.service_account for found in view.endpoints(host, port.port)} - {""}
-    socket = tls.upstream_context(
+    return tls.upstream_context(
         view.snapshot,
         view.pod,
         (own and own.subject_alt_names) or sorted({*host.subject_alt_names, *accounts}),
         (own and own.sni) or names.server_name(port.port, host.name, subset),
         destination_rule.is_http2(port, policy),
     )
-    if port.protocol == "AUTO":
-        # Istio's own Envoy has a filter for this; without it the server would take HTTP for TCP.
-        socket["typed_config"]["common_tls_context"]["alpn_protocols"] = ["istio-http/1.1", "istio"]
-    return socket
 
 
-def _passthrough(timeout: str) -> Json:
-    """Returns Istio's cluster for destinations outside the registry.
+def _default_pool(view: View) -> ConnectionPoolSettings | None:
+    default = view.mesh.default_traffic_policy
+    pool = default.connection_pool if default is not None else None
+    return destination_rule.pool_with_mesh(pool, view.mesh)
 
-    On a cluster it connects to the original destination; here to the address the client gave, or
-    else to the host it asked for.
-    """
+
+def _passthrough(name: str, timeout: str, pool: ConnectionPoolSettings | None = None) -> Json:
+    """Returns Istio's cluster for addresses that no Service has."""
     return {
-        "name": names.PASSTHROUGH,
+        "name": name,
+        "alt_stat_name": f"{names.PASSTHROUGH};",
         "connect_timeout": timeout,
-        **FORWARD_PROXY,
-        "circuit_breakers": destination_rule.circuit_breakers(None, None),
+        **_ORIGINAL_DST,
+        "circuit_breakers": destination_rule.circuit_breakers(pool, None),
+        **destination_rule.upstream_connection_options(pool),
         "typed_extension_protocol_options": http_protocol_options(
             use_downstream_protocol_config={
                 "http_protocol_options": {},
@@ -181,33 +190,38 @@ def _passthrough(timeout: str) -> Json:
     }
 
 
-def _internal(listener: str, timeout: str) -> Json:
-    """Returns the cluster of an internal listener; connections keep their filter state."""
+def _forward_proxy(cache: Json, **fields: object) -> Json:
+    """Returns the fields of a cluster that resolves the name of each request."""
     return {
-        "name": listener,
-        "type": "STATIC",
-        "connect_timeout": timeout,
-        "transport_socket": extension(
-            "envoy.transport_sockets.internal_upstream",
-            "extensions.transport_sockets.internal_upstream.v3.InternalUpstreamTransport",
-            transport_socket=RAW_BUFFER,
-        ),
-        "load_assignment": static_assignment(
-            listener, {"envoy_internal_address": {"server_listener_name": listener}}
+        "lb_policy": "CLUSTER_PROVIDED",
+        "cluster_type": extension(
+            "envoy.clusters.dynamic_forward_proxy",
+            "extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig",
+            dns_cache_config=cache,
+            **fields,
         ),
     }
 
 
-def inbound(view: View) -> list[Json]:
-    """Returns a sidecar's clusters towards its own application, one for each container port.
+def _any_name(timeout: str) -> Json:
+    """Returns the cluster that resolves the names of hosts that no Service has."""
+    rest = _passthrough(names.DYNAMIC_DNS, timeout)
+    del rest["type"]
+    own = _forward_proxy(routes.ANY_NAME_CACHE, allow_insecure_cluster_options=True)
+    return rest | own | {"alt_stat_name": f"{names.DYNAMIC_DNS};"}
 
-    Of the Service's DestinationRule they take the connection pool, and only that.
+
+def inbound(view: View) -> list[Json]:
+    """Returns a sidecar's clusters towards its own application.
+
+    There is one for each container port of a Service and one for all others. Of the Service's
+    DestinationRule they take the connection pool, and only that.
     """
     owners = inbound_ports(view.snapshot, view.pod)
-    return [
-        _inbound(view, target, owners.get(target))
-        for target in sorted({*owners, *view.pod.ports.values()})
-    ]
+    timeout = duration(view.mesh.connect_timeout)
+    others = _passthrough(names.INBOUND_PASSTHROUGH, timeout, _default_pool(view))
+    others |= _TO_APPLICATION
+    return [*(_inbound(view, target, *owner) for target, owner in sorted(owners.items())), others]
 
 
 def inbound_ports(snapshot: Snapshot, pod: Pod) -> dict[int, tuple[Host, ServicePort]]:
@@ -221,22 +235,23 @@ def inbound_ports(snapshot: Snapshot, pod: Pod) -> dict[int, tuple[Host, Service
     return result
 
 
-def _inbound(view: View, target: int, owner: tuple[Host, ServicePort] | None) -> Json:
+def _inbound(view: View, target: int, host: Host, port: ServicePort) -> Json:
     name = names.inbound_cluster(target)
+    rule = destination_rule.applicable(view.snapshot, view.pod, host.name, host.namespace)
+    policy = destination_rule.effective(rule, port.port, default=view.default_policy())
     pool = view.sidecar.spec.inbound_connection_pool if view.sidecar is not None else None
-    port = ServicePort("", target, target, "AUTO")
-    if owner is not None:
-        host, port = owner
-        rule = destination_rule.applicable(view.snapshot, view.pod, host.name, host.namespace)
-        pool = destination_rule.effective(rule, port.port).connection_pool or pool
+    pool = destination_rule.pool_with_mesh(pool or policy.connection_pool, view.mesh)
     of_server = Policy(connection_pool=destination_rule.server_pool(pool))
     return {
         "name": name,
         "alt_stat_name": f"{name};",
-        "type": "STATIC",
+        **_ORIGINAL_DST,
+        "cleanup_interval": _NEVER,
         "connect_timeout": destination_rule.connect_timeout(pool, view.mesh.connect_timeout),
-        "circuit_breakers": destination_rule.circuit_breakers(pool, None),
-        "load_assignment": static_assignment(name, socket_address(view.pod.inside_address, target)),
+        "circuit_breakers": destination_rule.circuit_breakers(pool, policy.retry_budget),
+        "common_lb_config": {},
+        "metadata": {"filter_metadata": {"istio": {"services": [_service(host)]}}},
+        **_TO_APPLICATION,
         **destination_rule.upstream_connection_options(pool),
         **destination_rule.protocol_options(port, of_server),
     }

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-from lab.envoy import clusters, routes
+from lab.envoy import routes
 from lab.kinds.authorization_policy import becomes as authorization
-from lab.kinds.destination_rule.becomes import Policy
+from lab.kinds.destination_rule import becomes as destination_rule
+from lab.kinds.mesh_config import becomes as mesh_config
 from lab.kinds.request_authentication import becomes as request_authentication
 from lab.kinds.telemetry import becomes as telemetry
 from lab.kinds.telemetry.becomes import Direction
 from lab.kinds.visible import View
-from lab.model import Json
+from lab.model import Json, ServicePort
 from lab.xds import ROUTER, duration, extension, given
 
 CLIENT_CERTIFICATE_DETAILS: dict[Direction, Json] = {
@@ -28,27 +26,37 @@ CLIENT_CERTIFICATE_DETAILS: dict[Direction, Json] = {
 }
 
 
+GRPC_WEB: Json = extension(
+    "envoy.filters.http.grpc_web", "extensions.filters.http.grpc_web.v3.GrpcWeb"
+)
+
+
+def speaks_grpc_web(port: ServicePort) -> bool:
+    """Returns whether a port's protocol is gRPC-Web, which Envoy turns into gRPC."""
+    return port.name.startswith("grpc-web")
+
+
 def connection_manager(
-    view: View, direction: Direction, stat_prefix: str, **fields: object
+    view: View, direction: Direction, stat_prefix: str, *, grpc_web: bool = False, **fields: object
 ) -> Json:
     """Returns the HTTP connection manager of one direction; `fields` are for its routes."""
     config: Json = {
         "stat_prefix": stat_prefix,
         "codec_type": "AUTO",
         "use_remote_address": direction == "gateway",
-        "normalize_path": True,
-        "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
+        **mesh_config.normalization(view.mesh),
         "stream_idle_timeout": "0s",
         "proxy_100_continue": True,
         "upgrade_configs": [{"upgrade_type": "websocket"}],
         "request_id_extension": telemetry.request_id_extension(view, direction),
         **CLIENT_CERTIFICATE_DETAILS[direction],
         **fields,
-        "http_filters": http_filters(view, direction),
+        "http_filters": [*([GRPC_WEB] if grpc_web else []), *http_filters(view, direction)],
     }
     if direction != "outbound":
         config["server_name"] = "istio-envoy"
     if direction == "gateway":
+        config["http_protocol_options"] = {}
         topology = view.mesh.default_config.gateway_topology
         config |= given(
             xff_num_trusted_hops=topology.num_trusted_proxies or None,
@@ -76,8 +84,7 @@ def http_filters(view: View, direction: Direction) -> list[Json]:
     filters: list[Json] = []
     if direction != "outbound":
         filters += request_authentication.http_filters(view.snapshot, view.pod)
-        rbac = authorization.http_filters(view.snapshot, view.pod)
-        filters += [_with_published_ports(one, view.pod.published) for one in rbac]
+        filters += authorization.http_filters(view.snapshot, view.pod)
     filters += [
         extension(
             "envoy.filters.http.grpc_stats",
@@ -88,42 +95,25 @@ def http_filters(view: View, direction: Direction) -> list[Json]:
         extension("envoy.filters.http.fault", "extensions.filters.http.fault.v3.HTTPFault"),
         extension("envoy.filters.http.cors", "extensions.filters.http.cors.v3.Cors"),
     ]
-    if direction == "outbound":
-        state = routes.destination_state(f"%REQ({routes.ORIGINAL_DESTINATION})%", shared="NONE")
-        filters += [
-            {"name": "envoy.filters.http.set_filter_state", "typed_config": state},
+    if direction == "outbound" and view.outbound_mode == "ALLOW_ANY_DYNAMIC_DNS":
+        filters.append(
             extension(
                 "envoy.filters.http.dynamic_forward_proxy",
                 "extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig",
-                dns_cache_config=clusters.DNS_CACHE,
-                allow_dynamic_host_from_filter_state=True,
-            ),
-        ]
+                dns_cache_config=routes.ANY_NAME_CACHE,
+            )
+        )
     return [*filters, ROUTER]
 
 
-def _with_published_ports(value: Any, published: Mapping[int, Sequence[tuple[str, int]]]) -> Any:
-    """Returns RBAC rules in which a container port of a gateway stands for its published ports too.
-
-    A cluster's load balancer leads to the container port; here clients connect to the proxy itself.
-    """
-    if isinstance(value, list):
-        return [_with_published_ports(item, published) for item in value]
-    if not isinstance(value, dict):
-        return value
-    if places := published.get(value.get("destination_port", 0)):
-        ports = dict.fromkeys((value["destination_port"], *(number for _, number in places)))
-        return {"or_rules": {"rules": [{"destination_port": port} for port in ports]}}
-    return {key: _with_published_ports(item, published) for key, item in value.items()}
-
-
-def tcp_proxy(view: View, direction: Direction, cluster: str) -> Json:
+def tcp_proxy(view: View, direction: Direction, cluster: str, *, log: bool = True) -> Json:
     """Returns the filter that forwards bytes to one cluster."""
-    policy = Policy()
+    pool, balancer = None, None
     if cluster.startswith("outbound|"):
-        _, port, subset, host = cluster.split("|")
-        policy = view.policy(host, int(port), subset)
-    pool, balancer = policy.connection_pool, policy.load_balancer
+        _, _, subset, host = cluster.split("|")
+        rule = view.rules.get(host)  # Istio does not look at the settings of ports here.
+        pool = destination_rule.effective(rule, 0).connection_pool
+        balancer = destination_rule.effective(rule, 0, subset).load_balancer
     hashing = balancer.consistent_hash if balancer else None
     return extension(
         "envoy.filters.network.tcp_proxy",
@@ -132,7 +122,10 @@ def tcp_proxy(view: View, direction: Direction, cluster: str) -> Json:
             stat_prefix=cluster,
             cluster=cluster,
             idle_timeout=duration(pool.tcp.idle_timeout) if pool and pool.tcp else None,
+            max_downstream_connection_duration=duration(pool.tcp.max_connection_duration)
+            if pool and pool.tcp
+            else None,
             hash_policy=[{"source_ip": {}}] if hashing and hashing.use_source_ip else None,
-            access_log=telemetry.access_log(view, direction) or None,
+            access_log=(telemetry.access_log(view, direction) if log else None) or None,
         ),
     )

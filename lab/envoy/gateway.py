@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from lab import names
 from lab.envoy import filters, routes
+from lab.envoy.outbound_listeners import BOUND, CONNECT_TIMEOUT
 from lab.envoy.routes import VirtualHost
 from lab.kinds.gateway import becomes as gateway
 from lab.kinds.gateway.becomes import BoundServer
@@ -18,7 +19,7 @@ from lab.xds import TLS_INSPECTOR, resource_source, socket_address
 
 
 def listeners(view: View) -> list[Json]:
-    """Returns one listener for each open port, at the pod's address and at the load balancer's."""
+    """Returns one listener for each open port."""
     by_port: dict[int, list[BoundServer]] = {}
     for bound in gateway.servers(view.snapshot, view.pod):
         by_port.setdefault(bound.target, []).append(bound)
@@ -28,18 +29,17 @@ def listeners(view: View) -> list[Json]:
 
 def _listener(view: View, port: int, found: list[BoundServer]) -> Json:
     listener: Json = {
-        "name": f"0.0.0.0_{port}",
-        "address": socket_address(view.pod.address, port),
+        "name": names.listener(names.ANY_ADDRESS, port),
+        "address": socket_address(names.ANY_ADDRESS, port),
         "traffic_direction": "OUTBOUND",
+        **BOUND,
         **filters.access_log(view, "gateway"),
     }
-    if extra := view.pod.published.get(port):
-        listener["additional_addresses"] = [{"address": socket_address(*one)} for one in extra]
     if found[0].secure:
         listener["listener_filters"] = [TLS_INSPECTOR]
         listener["filter_chains"] = list(_secure_chains(view, found))
     else:
-        listener["filter_chains"] = [{"filters": [_manager(view, found[0])]}]
+        listener["filter_chains"] = [{"filters": [_manager(view, found[0])], **CONNECT_TIMEOUT}]
     return listener
 
 
@@ -61,7 +61,11 @@ def _secure_chains(view: View, found: list[BoundServer]) -> Iterator[Json]:
         socket = gateway.server_tls(view.snapshot, view.pod, bound.server)
         if not fresh or socket is None:
             continue
-        chain: Json = {"filters": [_manager(view, bound)], "transport_socket": socket}
+        chain: Json = {
+            "filters": [_manager(view, bound)],
+            "transport_socket": socket,
+            **CONNECT_TIMEOUT,
+        }
         if "*" not in fresh:
             chain["filter_chain_match"] = {"server_names": fresh}
         yield chain

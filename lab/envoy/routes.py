@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 
 from lab import names
 from lab.kinds.destination_rule import becomes as destination_rule
@@ -13,16 +13,11 @@ from lab.kinds.virtual_service.becomes import NO_TIMEOUT, Attachment, Route
 from lab.kinds.visible import View
 from lab.model import Json, ServicePort
 from lab.resources.resource import Origin, Resource
-from lab.xds import typed
 
 HTTP_PROTOCOLS = ("HTTP", "HTTP2", "GRPC", "AUTO")
 """The protocols of ports with HTTP traffic; here also AUTO, which Istio would detect."""
 
-ORIGINAL_DESTINATION = "x-envoy-original-dst-host"
-"""The header with the address that the client meant to connect to; iptables would keep it."""
-
-
-CATCH_ALLS = ("allow_any", "block_all")
+CATCH_ALLS = ("allow_any", "allow_any_dynamic_dns", "block_all")
 """The names of the virtual host for unknown hosts, by outboundTrafficPolicy."""
 
 
@@ -37,7 +32,7 @@ class VirtualHost:
         return {
             "name": self.name,
             "domains": list(self.domains),
-            "include_request_attempt_count": True,
+            **({"include_request_attempt_count": True} if self.routes else {}),
             "routes": [route.config for route in self.routes],
             **self.extra,
         }
@@ -54,24 +49,35 @@ def configuration(name: str, hosts: list[VirtualHost], **fields: object) -> Json
     }
 
 
-def sidecar_configuration(view: View) -> Json:
-    """Returns all of a sidecar's outbound routes.
+def sidecar_configurations(view: View, listeners: Iterable[Json]) -> list[Json]:
+    """Returns the route configurations that a sidecar's outbound listeners name.
 
-    Its application reaches them through an HTTP proxy, so one configuration serves every port; a
-    domain has its port where that is not 80.
+    There is one for each port with HTTP, of all its hosts; a port without a protocol at an address
+    of its own has one of its host alone (`HOST:PORT`).
     """
-    return configuration(
-        names.OUTBOUND_ROUTES,
-        sidecar_hosts(view),
-        request_headers_to_remove=[ORIGINAL_DESTINATION],
-    )
+    wanted = {name for listener in listeners for name in _named(listener)}
+    return [_configuration_of(view, name) for name in sorted(wanted)]
 
 
-def sidecar_hosts(view: View) -> list[VirtualHost]:
-    """Returns a virtual host for each host and HTTP port, by name, then that for all others."""
-    ports = {port.port for host in view.hosts.values() for port in host.ports if is_http(port)}
-    hosts = [host for port in sorted({80, *ports}) for host in _of_port(view, port)]
-    return [*sorted(hosts, key=lambda host: host.name), catch_all(view)]
+def _named(listener: Json) -> Iterator[str]:
+    for chain in listener["filter_chains"]:
+        for item in chain["filters"]:
+            if (rds := item["typed_config"].get("rds")) is not None:
+                yield rds["route_config_name"]
+
+
+def _configuration_of(view: View, name: str) -> Json:
+    host, _, port = name.rpartition(":")
+    hosts = sidecar_hosts(view, int(port))
+    if host:
+        hosts = [replace(one, domains=("*",)) for one in hosts if one.name == name]
+    return configuration(name, hosts, ignore_port_in_host_matching=True)
+
+
+def sidecar_hosts(view: View, port: int) -> list[VirtualHost]:
+    """Returns the virtual hosts of a port by name, then that for all other hosts."""
+    hosts = sorted(of_port(view, port), key=lambda host: host.name)
+    return [*hosts, catch_all(view)]
 
 
 def is_http(port: ServicePort) -> bool:
@@ -82,7 +88,7 @@ _Bound = tuple[Resource, list[str], list[Route]]
 """A VirtualService, its hosts and its routes for one proxy and port."""
 
 
-def _of_port(view: View, number: int) -> Iterator[VirtualHost]:
+def of_port(view: View, number: int) -> Iterator[VirtualHost]:
     """Yields the virtual hosts of one port; the first of two with one domain keeps it.
 
     Those of VirtualServices come first: of each that has a host with this port, one for every host
@@ -102,22 +108,25 @@ def _of_port(view: View, number: int) -> Iterator[VirtualHost]:
     for resource, hosts, routes in bound:
         for pattern in hosts:
             covered = [name for name in known if names.matches(pattern, name)]
-            for name in [name for name in covered if owners[name] is resource]:
-                yield from _unique(name, domains(view, view.hosts[name]), number, routes, taken)
+            own = (name for name in covered if owners[name] is resource and is_http(known[name]))
+            for name in own:
+                yield from _unique(
+                    name, domains(view, view.hosts[name], number), number, routes, taken
+                )
             if not covered:
                 yield from _unique(pattern, [pattern], number, routes, taken)
     for name, port in known.items():
         if owners[name] is None and is_http(port):
             host = view.hosts[name]
             routes = [default_route(view, host, port)]
-            yield from _unique(name, domains(view, host), number, routes, taken)
+            yield from _unique(name, domains(view, host, number), number, routes, taken)
 
 
 def _unique(
     name: str, found: list[str], port: int, routes: list[Route], taken: set[str]
 ) -> Iterator[VirtualHost]:
     """Yields the virtual host with those of its domains that no other has taken, if any."""
-    own = tuple(domain for domain in _with_port(found, port) if domain not in taken)
+    own = tuple(domain for domain in found if domain not in taken)
     taken.update(own)
     if own:
         yield VirtualHost(names.virtual_host(name, port), own, tuple(routes))
@@ -137,11 +146,10 @@ def _owner(host: str, bound: list[_Bound]) -> Resource | None:
 
 def default_route(view: View, host: Host, port: ServicePort) -> Route:
     """Returns the route of a host without a VirtualService."""
-    balancer = view.policy(host.name, port.port).load_balancer
     destination = {"cluster": names.cluster(port.port, host.name)}
     retries = view.mesh.default_http_retry_policy
     action = virtual_service.forward(destination, [], retries)
-    if hashing := destination_rule.hash_policy(balancer):
+    if hashing := destination_rule.hash_policy(view.rules.get(host.name), port.port):
         action["hash_policy"] = hashing  # Its retries still avoid the host that failed.
     config: Json = {
         "name": "default",
@@ -152,80 +160,37 @@ def default_route(view: View, host: Host, port: ServicePort) -> Route:
     return Route(config, Origin(host.source, (), host.entry))
 
 
-def domains(view: View, host: Host) -> list[str]:
-    """Returns the names of a host for a client in the view's namespace."""
-    if host.service is None:
-        return [host.name, f"{host.name}.", *(a for a in host.addresses if "/" not in a)]
-    service = host.service
-    short, namespace = service.name, service.namespace
-    result = [host.name, f"{host.name}."]
-    if namespace == view.pod.namespace:
-        result.append(short)
-    result += [f"{short}.{namespace}.svc", f"{short}.{namespace}"]
+def domains(view: View, host: Host, port: int) -> list[str]:
+    """Returns the names and addresses of a host's port for a client in the view's namespace."""
+    result = names.alternatives(host.name, view.pod.namespace)
     if host.headless:
         result += [f"*.{name}" for name in result]
-    return [*result, *host.addresses]
-
-
-def _with_port(found: list[str], port: int) -> tuple[str, ...]:
-    if port == 80:
-        return tuple(name for domain in found for name in (domain, f"{domain}:80"))
-    return tuple(f"{domain}:{port}" for domain in found)
+    return [*result, *(address for address in host.addresses_at(port) if "/" not in address)]
 
 
 def catch_all(view: View) -> VirtualHost:
-    """Returns the virtual host for unknown hosts and for CONNECT.
-
-    By CONNECT a client asks its proxy for HTTPS; it goes on to the listener of its port, which
-    looks at the TLS server name as on a cluster.
-    """
-    tunnels = [
-        *(_connect(names.tunnel(port), f":{port}") for port in view.tunnel_ports()),
-        _connect(names.TUNNEL, None),
-    ]
+    """Returns the virtual host for hosts that no Service has."""
     if view.outbound_mode == "REGISTRY_ONLY":
         name = "block_all"
-        rest: Json = {"direct_response": {"status": 502}}
+        action: Json = {"direct_response": {"status": 502}}
     else:
-        name = "allow_any"
-        forward = {"cluster": names.PASSTHROUGH, "timeout": NO_TIMEOUT}
-        rest = {"route": {**forward, "max_grpc_timeout": NO_TIMEOUT}}
-    routes = [*tunnels, {"name": name, "match": {"prefix": "/"}, **rest}]
-    return VirtualHost(name, ("*",), tuple(Route(one, view.outbound_origin) for one in routes))
+        name, cluster = "allow_any", names.PASSTHROUGH
+        if view.outbound_mode == "ALLOW_ANY_DYNAMIC_DNS":
+            name, cluster = "allow_any_dynamic_dns", names.DYNAMIC_DNS
+        forward = {"cluster": cluster, "timeout": NO_TIMEOUT}
+        action = {"route": {**forward, "max_grpc_timeout": NO_TIMEOUT}}
+    route = Route({"name": name, "match": {"prefix": "/"}, **action}, view.outbound_origin)
+    return VirtualHost(name, ("*",), (route,))
 
 
-def _connect(listener: str, suffix: str | None) -> Json:
-    match: Json = {"connect_matcher": {}}
-    if suffix is not None:
-        match["headers"] = [{"name": ":authority", "string_match": {"suffix": suffix}}]
-    return {
-        "name": "connect",
-        "match": match,
-        "route": {
-            "cluster": listener,
-            "timeout": NO_TIMEOUT,
-            "upgrade_configs": [{"upgrade_type": "CONNECT", "connect_config": {}}],
-        },
-        "typed_per_filter_config": {
-            "envoy.filters.http.set_filter_state": destination_state(
-                f"%REQ({ORIGINAL_DESTINATION}?:AUTHORITY)%", shared="TRANSITIVE"
-            )
-        },
-    }
+ANY_NAME_CACHE: Json = {
+    "name": "allow_any_dfp_dns_cache",
+    "dns_lookup_family": "V4_ONLY",
+    "max_hosts": 1024,
+}
+"""The DNS cache of hosts that no Service has (ALLOW_ANY_DYNAMIC_DNS)."""
 
 
-def destination_state(address: str, *, shared: str) -> Json:
-    """Returns the filter that keeps the address a client meant to connect to as filter state.
-
-    The dynamic forward proxy finds it there; without one it takes the host of the request.
-    """
-    state = {
-        "object_key": "envoy.upstream.dynamic_host",
-        "format_string": {
-            "text_format_source": {"inline_string": address},
-            "omit_empty_values": True,
-        },
-        "skip_if_empty": True,
-        "shared_with_upstream": shared,
-    }
-    return typed("extensions.filters.http.set_filter_state.v3.Config", on_request_headers=[state])
+def dns_cache(host: Host) -> Json:
+    """Returns the DNS cache of a host whose name is resolved for each request (DYNAMIC_DNS)."""
+    return {"name": f"{host.name}_dfp_dns_cache", "dns_lookup_family": "V4_ONLY"}

@@ -57,8 +57,15 @@ def inbound_mode(view: View, target: int) -> tuple[peer_authentication.Mode, Ori
     return peer_authentication.mode(view.snapshot, view.pod, target)
 
 
-def auto_mtls(view: View, host: Host) -> bool:
-    """Returns whether a cluster offers mutual TLS to endpoints that speak it."""
+def auto_mtls(view: View, host: Host, port: ServicePort) -> bool:
+    """Returns whether a cluster offers mutual TLS to endpoints that speak it.
+
+    Connections to a headless Service are not told apart: all of its pods must have a sidecar.
+    """
+    if host.headless:
+        pods = [end.pod for end in view.endpoints(host, port.port)]
+        if not pods or any(pod is None or pod.proxy != "sidecar" for pod in pods):
+            return False
     return (
         bool(view.snapshot.certificates)
         and not host.external
@@ -82,19 +89,19 @@ def speaks_mtls(view: View, host: Host, port: ServicePort, subset: str, endpoint
     return mode != "DISABLE"
 
 
-def downstream_context(snapshot: Snapshot, pod: Pod) -> Json:
+def downstream_context(snapshot: Snapshot, pod: Pod, *, tcp: bool) -> Json:
     """Returns the transport socket of a filter chain with mutual TLS.
 
     Every identity of the trust domain may connect; AuthorizationPolicy decides about the rest.
     """
-    peers = {"san_type": "URI", "matcher": {"prefix": f"spiffe://{snapshot.trust_domain}/"}}
+    peers = {"prefix": f"spiffe://{snapshot.trust_domain}/"}
     return extension(
         _TRANSPORT_SOCKET,
         f"{_CONTEXTS}.DownstreamTlsContext",
         require_client_certificate=True,
         common_tls_context={
             "tls_params": {**_VERSIONS, "cipher_suites": list(_CIPHER_SUITES)},
-            "alpn_protocols": ["h2", "http/1.1"],
+            "alpn_protocols": [*(["istio-peer-exchange"] if tcp else []), "h2", "http/1.1"],
             **_secrets(snapshot, pod, [peers]),
         },
     )
@@ -109,7 +116,7 @@ def upstream_context(
     Without any the server's name is not checked, as in Istio.
     """
     identities = dict.fromkeys(_identity(snapshot, account) for account in service_accounts)
-    names = [{"san_type": "URI", "matcher": {"exact": name}} for name in sorted(identities)]
+    names = [{"exact": name} for name in sorted(identities)]
     return extension(
         _TRANSPORT_SOCKET,
         f"{_CONTEXTS}.UpstreamTlsContext",
@@ -134,7 +141,7 @@ def _secrets(snapshot: Snapshot, pod: Pod, names: list[Json]) -> Json:
     return {
         "tls_certificate_sds_secret_configs": [_sds(snapshot, WORKLOAD_SECRET, certificate)],
         "combined_validation_context": {
-            "default_validation_context": {"match_typed_subject_alt_names": names} if names else {},
+            "default_validation_context": {"match_subject_alt_names": names} if names else {},
             "validation_context_sds_secret_config": _sds(snapshot, ROOT_SECRET, ROOT_FILE),
         },
     }

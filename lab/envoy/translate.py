@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from lab.envoy import clusters, endpoints, gateway, listeners, routes
+from lab.envoy import (
+    clusters,
+    endpoints,
+    gateway,
+    inbound_listener,
+    outbound_listeners,
+    routes,
+)
 from lab.kinds import visible
 from lab.kinds.envoy_filter import becomes as envoy_filter
 from lab.kinds.visible import View
@@ -22,10 +29,13 @@ def generated(view: View) -> ProxyConfig:
             clusters=clusters.outbound(view),
             routes=gateway.route_configurations(view),
             endpoints=endpoints.assignments(view),
+            addresses=endpoints.addresses(view),
         )
+    outbound = outbound_listeners.listeners(view)
     return ProxyConfig(
-        listeners=listeners.sidecar(view),
+        listeners=[*outbound, inbound_listener.listener(view)],
         clusters=[*clusters.outbound(view), *clusters.inbound(view)],
-        routes=[routes.sidecar_configuration(view)],
+        routes=routes.sidecar_configurations(view, outbound),
         endpoints=endpoints.assignments(view),
+        addresses=endpoints.addresses(view),
     )

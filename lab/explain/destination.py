@@ -21,7 +21,7 @@ ANY_ADDRESS = "whatever address the host name resolves to"
 
 def target(view: View, config: ProxyConfig, request: Request, cluster: str, share: float) -> Target:
     """Returns a destination of a client's route: a cluster of its proxy, with its steps."""
-    if cluster == names.PASSTHROUGH:
+    if cluster in (names.PASSTHROUGH, names.DYNAMIC_DNS):
         return Target(cluster, share, (), (Step("endpoints", f"{ANY_ADDRESS}, as it is sent"),))
     known = by_name(config.clusters, cluster)
     if known is None:
@@ -35,7 +35,7 @@ def target(view: View, config: ProxyConfig, request: Request, cluster: str, shar
         return Target(cluster, share, ())
     steps = [*_policies(view, host, int(number), subset)]
     steps += envoy_filters.of_cluster(view, known)
-    found = endpoints.members(view, host, port, subset)
+    found = [one for one in endpoints.members(view, host, port, subset) if one.ready]
     if host.resolution in ("NONE", "DYNAMIC_DNS"):
         steps.append(Step("endpoints", ANY_ADDRESS, host.source.at()))
     elif host.resolution in ("DNS", "DNS_ROUND_ROBIN"):

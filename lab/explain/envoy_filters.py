@@ -14,9 +14,13 @@ from lab.kinds.visible import View
 from lab.model import Json
 
 
-def of_listeners(view: View, context: Context) -> list[Step]:
-    """Returns the patches of a proxy's listeners and filters in one direction."""
-    return _steps(view, context, lambda patch: patch.config.apply_to in LISTENER_CLASS)
+def of_listeners(view: View, context: Context, listener: Json) -> list[Step]:
+    """Returns the patches of one of a proxy's listeners and of its filters."""
+
+    def concerned(patch: PatchOf) -> bool:
+        return patch.config.apply_to in LISTENER_CLASS and matching.listener(listener, patch.match)
+
+    return _steps(view, context, concerned)
 
 
 def of_routes(view: View, context: Context, host: Json) -> list[Step]:
@@ -24,8 +28,7 @@ def of_routes(view: View, context: Context, host: Json) -> list[Step]:
 
     def concerned(patch: PatchOf) -> bool:
         return patch.config.apply_to == "ROUTE_CONFIGURATION" or (
-            patch.config.apply_to in ROUTE_CLASS
-            and matching.virtual_host(host, patch.match, context)
+            patch.config.apply_to in ROUTE_CLASS and matching.virtual_host(host, patch.match)
         )
 
     return _steps(view, context, concerned)

@@ -7,11 +7,12 @@ the manifest, file and line, that it comes from.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
 from lab import names
-from lab.envoy import gateway, listeners, routes, translate
+from lab.envoy import gateway, routes, translate
 from lab.explain import envoy_filters, route, server
 from lab.explain.destination import ANY_ADDRESS, target
 from lab.explain.interpret import matchers, routing
@@ -21,6 +22,7 @@ from lab.explain.steps import Explanation, Step, Target
 from lab.kinds import services
 from lab.kinds.envoy_filter.matching import Context
 from lab.kinds.gateway import becomes as gateway_kind
+from lab.kinds.mesh_config import becomes as mesh_config
 from lab.kinds.services import Endpoint
 from lab.kinds.visible import View, view
 from lab.model import Json, Pod, ProxyConfig, Snapshot
@@ -50,37 +52,80 @@ def explain(
     given = {name.lower(): value for name, value in (headers or {}).items()}
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     host = parts.hostname if port in (None, 80, 443) else f"{parts.hostname}:{port}"
+    client = view(snapshot, pod)
     request = Request(
         method=method.upper(),
         authority=given.pop("host", host),
-        path=matchers.normalized(path),
+        path=matchers.normalized(path, mesh_config.normalization(client.mesh)),
         headers=given,
         scheme="https" if parts.scheme == "https" else "http",
         claims=claims,
     )
-    client = view(snapshot, pod)
     config = translate.proxy_config(snapshot, pod)
     if pod.proxy == "gateway":
-        return _at_gateway(client, config, request, port or {"https": 443}.get(parts.scheme, 80))
+        return _at_gateway(client, config, request, port or _PORTS.get(parts.scheme, 80))
     if pod.proxy == "none":
-        known_port = port or {"http": 80, "https": 443}.get(parts.scheme)
+        known_port = port or _PORTS.get(parts.scheme)
         return _without_proxy(client, request, parts.scheme, parts.hostname, known_port)
-    if parts.scheme == "tcp":
-        return _tcp(client, config, parts.hostname, port)
-    if parts.scheme == "https":
-        return _tunnelled(client, config, parts.hostname, port or 443)
-    return _at_sidecar(client, config, request)
+    number = port or _PORTS.get(parts.scheme)
+    if number is None:
+        raise NoAnswerError("a TCP destination needs a port: tcp://HOST:PORT")
+    return _at_sidecar(client, config, request, (parts.scheme, parts.hostname, number))
 
 
-def _at_sidecar(view: View, config: ProxyConfig, request: Request) -> Explanation:
+_PORTS = {"http": 80, "https": 443}
+
+
+def _at_sidecar(
+    view: View, config: ProxyConfig, request: Request, url: tuple[str, str, int]
+) -> Explanation:
+    """Explains a connection of a pod's application, and a request on it; `url` is its parts."""
+    scheme, name, port = url
     found = Explanation()
-    place = f"{view.pod.inside_address}:{names.OUTBOUND_PORT}"
-    found.add("listener", f"{names.OUTBOUND_LISTENER} ({place}, the HTTP proxy of {view.pod.name})")
-    found.steps += envoy_filters.of_listeners(view, "SIDECAR_OUTBOUND")
-    hosts = {host.name: host for host in routes.sidecar_hosts(view)}
-    listener = by_name(config.listeners, names.OUTBOUND_LISTENER) or {}
-    http = manager(filter_chain(listener, tls=False)) or {}
-    return _routed(view, config, (request, request), names.OUTBOUND_ROUTES, hosts, http, found)
+    host = next(
+        (one for one in view.hosts.values() if name in routes.domains(view, one, port)), None
+    )
+    address = config.addresses.get(host.name, ("",))[0] if host is not None else name
+    listener = _outbound_listener(config, address, port)
+    own = host is not None and listener["name"] == names.listener(address, port)
+    found.add("listener", listener["name"], host.source.at() if host is not None and own else "")
+    found.steps += envoy_filters.of_listeners(view, "SIDECAR_OUTBOUND", listener)
+    secure = scheme == "https"
+    chain = filter_chain(
+        listener,
+        port=port,
+        address=address,
+        server_name=name if secure else "",
+        tls=secure,
+        alpn=("http/1.1",) if scheme == "http" else (),
+    )
+    if chain is None:
+        return found.answer("connection closed: no filter chain fits")
+    if (http := manager(chain)) is not None:
+        hosts = {one.name: one for one in routes.sidecar_hosts(view, port)}
+        route_name = http.get("rds", {}).get("route_config_name", "")
+        return _routed(view, config, (request, request), route_name, hosts, http, found)
+    if secure:
+        found.add("server name", name)
+        request = replace(request, method="CONNECT")
+    elif scheme == "tcp":
+        request = replace(request, method="")
+    proxy = chain["filters"][-1]["typed_config"]
+    if proxy.get("cluster") == names.BLACK_HOLE:
+        return found.answer(
+            "connection reset: unknown host and REGISTRY_ONLY", view.outbound_origin
+        )
+    targets, _ = route.clusters(proxy)
+    found.targets = [target(view, config, request, *cluster) for cluster in targets]
+    return found.settle()
+
+
+def _outbound_listener(config: ProxyConfig, address: str, port: int) -> Json:
+    """Returns the listener of an original destination: its own, its port's, or the catch-all."""
+    for name in (names.listener(address, port), names.listener(names.ANY_ADDRESS, port)):
+        if (listener := by_name(config.listeners, name)) is not None:
+            return listener
+    return by_name(config.listeners, names.OUTBOUND_LISTENER) or {}
 
 
 def _published(pod: Pod, port: int) -> int | None:
@@ -115,7 +160,7 @@ def _at_gateway(view: View, config: ProxyConfig, request: Request, port: int) ->
     found.steps += admitted.steps
     if admitted.status != 200:
         return found.answer(admitted.answer, admitted.place, status=admitted.status)
-    found.steps += envoy_filters.of_listeners(view, "GATEWAY")
+    found.steps += envoy_filters.of_listeners(view, "GATEWAY", listener)
     requests = (admitted.request, admitted.forwarded)
     return _routed(view, config, requests, name, hosts, http, found)
 
@@ -171,42 +216,6 @@ def _route_text(config: Json, origin: Origin) -> str:
     return f"VirtualService {resource.namespace}/{resource.name}, {dotted(origin.path[1:])}{name}"
 
 
-def _tunnelled(view: View, config: ProxyConfig, host: str, port: int) -> Explanation:
-    """HTTPS, which passes through the sidecar encrypted: only its server name is known."""
-    found = Explanation()
-    place = f"{view.pod.inside_address}:{names.OUTBOUND_PORT}"
-    found.add("listener", f"{names.OUTBOUND_LISTENER} ({place}, by CONNECT)")
-    request = Request("CONNECT", f"{host}:{port}", "")
-    configuration = by_name(config.routes, names.OUTBOUND_ROUTES) or {}
-    virtual_host = routing.virtual_host(configuration, request.authority)
-    index = routing.route(virtual_host, request) if virtual_host else None
-    if virtual_host is None or index is None:
-        return found.answer("the mesh takes this port for plain HTTP", status=404)
-    name = virtual_host["routes"][index]["route"]["cluster"]
-    listener = by_name(config.listeners, name) or {}
-    chain = filter_chain(listener, server_name=host, tls=True) or {}
-    found.add("server name", f"{host} at {name}")
-    cluster = chain["filters"][-1]["typed_config"]["cluster"]
-    if cluster == names.BLACK_HOLE:
-        says = "connection reset: unknown host and REGISTRY_ONLY"
-        return found.answer(says, view.outbound_origin)
-    found.targets.append(target(view, config, request, cluster, 1.0))
-    return found.settle()
-
-
-def _tcp(view: View, config: ProxyConfig, host: str, port: int | None) -> Explanation:
-    found = Explanation()
-    if port is None:
-        raise NoAnswerError("a TCP destination needs a port: tcp://HOST:PORT")
-    owner = listeners.outbound_tcp_ports(view).get(port)
-    if owner is None or host not in routes.domains(view, owner[0]):
-        raise NoAnswerError(f"no TCP service {host} has port {port} for {view.pod.name}")
-    found.add("listener", f"{view.pod.inside_address}:{port}", owner[0].source.at())
-    cluster = names.cluster(port, owner[0].name)
-    found.targets.append(target(view, config, Request("", host, ""), cluster, 1.0))
-    return found.settle()
-
-
 def _without_proxy(
     view: View, request: Request, scheme: str, name: str, port: int | None
 ) -> Explanation:
@@ -234,8 +243,8 @@ def _without_proxy(
 def _addressed(view: View, name: str, port: int) -> list[Endpoint] | None:
     """The endpoints of a Service's name or of a pod's address; None when it is neither."""
     for host in view.hosts.values():
-        if host.service is not None and name in routes.domains(view, host):
-            return view.endpoints(host, port)
+        if host.service is not None and name in routes.domains(view, host, port):
+            return [end for end in view.endpoints(host, port) if end.ready]
     for pod in view.snapshot.pods:
         if pod.address == name:
             return [services.pod_endpoint(pod, port)]

@@ -139,9 +139,9 @@ def _modifiers(route: Json) -> Iterator[tuple[str, str, str]]:
 
 def _redirect(redirect: Json) -> str:
     parts = {
-        key.removesuffix("_redirect"): value
+        key.removesuffix("_redirect").replace("_", " "): value
         for key, value in redirect.items()
-        if key.endswith("_redirect") and value
+        if key.endswith(("_redirect", "_rewrite")) and value
     }
     return "redirect: " + ", ".join(f"{key} {value}" for key, value in parts.items())
 

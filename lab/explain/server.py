@@ -59,7 +59,7 @@ def steps(
     """Yields the answers of the pods behind a destination, equal ones once."""
     told: set[tuple[Step, ...]] = set()
     for endpoint in members(view, host, port, subset):
-        if endpoint.pod is None and host.service is None:
+        if not endpoint.ready or (endpoint.pod is None and host.service is None):
             continue
         transport = _transport(view, host, port, subset, endpoint)
         answers = tuple(at_pod(view.snapshot, view.pod, endpoint, request, transport))
@@ -91,7 +91,11 @@ def at_pod(
     mode, origin = tls.inbound_mode(server, endpoint.port)
     told = f"; the pod's mode is {mode}" if pod.proxy == "sidecar" else " to the gateway"
     yield Step("transport", f"{transport}{told}", origin.at() if pod.proxy == "sidecar" else "")
-    chain = _chain(translate.proxy_config(snapshot, pod).listeners, endpoint.port, transport)
+    config = translate.proxy_config(snapshot, pod)
+    listener = _listener(config.listeners, endpoint.port)
+    chain = filter_chain(
+        listener, port=endpoint.port, tls=transport != "plain text", alpn=_ALPN[transport]
+    )
     tcp = manager(chain) is None if chain is not None else request.method in ("", "CONNECT")
     if chain is None or not _takes(chain, transport, tcp=tcp):
         closed = "connection reset" if tcp or source.proxy == "none" else "503"
@@ -101,7 +105,7 @@ def at_pod(
     peer = spiffe_id if transport == "mutual TLS" else None
     request = received(request, pod, endpoint.port, peer, source)
     context: Context = "GATEWAY" if pod.proxy == "gateway" else "SIDECAR_INBOUND"
-    yield from envoy_filters.of_listeners(server, context)
+    yield from envoy_filters.of_listeners(server, context, listener)
     admitted = admission(snapshot, pod, chain, request)
     yield from admitted.steps
     if admitted.status != 200:
@@ -125,10 +129,13 @@ def received(
     )
 
 
-def _chain(found: list[Json], port: int, transport: Transport) -> Json | None:
-    """The filter chain of a proxy for a connection to one of its ports."""
-    listener = by_name(found, names.INBOUND_LISTENER) or by_name(found, f"0.0.0.0_{port}") or {}
-    return filter_chain(listener, port=port, tls=transport != "plain text", alpn=_ALPN[transport])
+def _listener(found: list[Json], port: int) -> Json:
+    """The listener of a proxy for a connection to one of its ports."""
+    return (
+        by_name(found, names.INBOUND_LISTENER)
+        or by_name(found, names.listener(names.ANY_ADDRESS, port))
+        or {"name": ""}
+    )
 
 
 def _takes(chain: Json, transport: Transport, *, tcp: bool) -> bool:

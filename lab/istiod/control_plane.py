@@ -14,13 +14,15 @@ import httpx
 from lab.envoy.translate import generated, proxy_config
 from lab.istiod import authority, process, proxy_files
 from lab.istiod.jwks import KeySets, blocked_networks
+from lab.istiod.placement import LOOPBACK, Placement
 from lab.istiod.push import RejectedError, push
 from lab.kinds import services
 from lab.kinds.envoy_filter import becomes as envoy_filter
 from lab.kinds.kubernetes.pod_spec import HTTPGetAction, Probe
+from lab.kinds.virtual_service import delegate
 from lab.kinds.visible import view
 from lab.model import Pod, ProxyConfig, Snapshot
-from lab.resources.resource import Resource
+from lab.resources.resource import Problem, Resource
 
 READINESS = Probe(
     httpGet=HTTPGetAction(path="/healthz/ready", port=15021),
@@ -60,6 +62,7 @@ class ControlPlane:
         changed: Callable[[], None],
         client: httpx.AsyncClient,
         analyze: Callable[[Snapshot, Sequence[Resource]], Iterable[str]],
+        placement: Placement = LOOPBACK,
     ) -> None:
         """`operators` returns the applied IstioOperators, `analyze` warnings about resources.
 
@@ -72,6 +75,7 @@ class ControlPlane:
         self._report = report
         self._changed = changed
         self._analyze = analyze
+        self._placement = placement
         self._keys = KeySets(client, changed)
         self.pending: set[Key] = set()
         """Pods whose proxy has yet to take the configuration it was given."""
@@ -87,32 +91,28 @@ class ControlPlane:
         self._issue(snapshot)
         known = {(item.namespace, item.name): item for item in snapshot.pods}
         pod = known.get((pod.namespace, pod.name), pod)
-        config = proxy_config(snapshot, pod)
-        proxy_files.prepare(folder, pod, config)
+        sent = proxy_config(snapshot, pod)
+        config = self._placement.config(sent, pod)
+        proxy_files.prepare(folder, pod, config, self._placement.bootstrap)
+        proxy_files.keep_sent(folder, sent)
         self._given[pod.namespace, pod.name] = config
         return process.command(folder), {}
 
     def warnings(self, resources: Sequence[Resource]) -> list[str]:
-        """Returns warnings about references that lead nowhere, about patches of EnvoyFilters that
-        match nothing, and about TCP ports that sidecars listen on for another Service."""
+        """Returns warnings about references that lead nowhere, and about what has no effect.
+
+        These are patches of EnvoyFilters that match nothing, TCP ports that sidecars listen on for
+        another Service, and rules of VirtualServices that delegate in vain.
+        """
         snapshot = self._with_keys(self._snapshot())
-        return (
-            [*self._analyze(snapshot, resources)]
-            + [
+        return [
+            *self._analyze(snapshot, resources),
+            *(
                 resource.describe(problem.path, problem.reason)
                 for resource in resources
-                if resource.kind == "Service"
-                for problem in services.taken_ports(resource, snapshot)
-            ]
-            + [
-                resource.describe(problem.path, problem.reason)
-                for resource in resources
-                if resource.kind == "EnvoyFilter"
-                for problem in envoy_filter.without_effect(
-                    resource, snapshot, lambda pod: generated(view(snapshot, pod))
-                )
-            ]
-        )
+                for problem in _without_effect(resource, snapshot)
+            ),
+        ]
 
     def key_warnings(self, resources: Sequence[Resource]) -> list[str]:
         """Returns a warning for each RequestAuthentication's key set that could not be fetched."""
@@ -137,18 +137,23 @@ class ControlPlane:
         for key, proxy in proxies.items():
             if key not in self._given:
                 continue
-            config = proxy_config(snapshot, pods.get(key, proxy.model))
+            pod = pods.get(key, proxy.model)
+            sent = proxy_config(snapshot, pod)
+            config = self._placement.config(sent, pod)
             refused, reason = self._refused.get(key, (None, ""))
             if config == refused:
                 problems.append(reason)
             elif config != self._given[key]:
-                jobs.append(self._push(key, proxy, config))
+                jobs.append(self._push(key, proxy, sent, config))
             # One proxy at a time: a translation takes a while, and probes want their turn.
             await asyncio.sleep(0)
         return problems + [problem for problem in await asyncio.gather(*jobs) if problem]
 
-    async def _push(self, key: Key, proxy: Proxy, config: ProxyConfig) -> str:
-        """Returns why Envoy refused the configuration; empty when it did not."""
+    async def _push(self, key: Key, proxy: Proxy, sent: ProxyConfig, config: ProxyConfig) -> str:
+        """Returns why Envoy refused the configuration; empty when it did not.
+
+        `config` is what is `sent`, made fit for the network of the lab.
+        """
         before = self._given[key]
         self._given[key] = config
         self._refused.pop(key, None)
@@ -156,9 +161,10 @@ class ControlPlane:
         folder = proxy.proxy_folder
         try:
             if proxy.proxy_running:
-                await asyncio.to_thread(push, folder, proxy.model, config)
+                await asyncio.to_thread(push, folder, config)
             else:
                 await asyncio.to_thread(proxy_files.put_back, folder, config)
+            await asyncio.to_thread(proxy_files.keep_sent, folder, sent)
         except RejectedError as error:
             self._given[key] = before
             await asyncio.to_thread(proxy_files.put_back, folder, before)
@@ -195,3 +201,16 @@ class ControlPlane:
         due = min([self._renewal, *self._keys.next_due()])
         delay = max(1.0, (due - datetime.now(UTC)).total_seconds())
         self._alarm = asyncio.get_running_loop().call_later(delay, self._changed)
+
+
+def _without_effect(resource: Resource, snapshot: Snapshot) -> Iterable[Problem]:
+    match resource.kind:
+        case "Service":
+            return services.taken_ports(resource, snapshot)
+        case "VirtualService":
+            return delegate.problems(resource, snapshot)
+        case "EnvoyFilter":
+            return envoy_filter.without_effect(
+                resource, snapshot, lambda pod: generated(view(snapshot, pod))
+            )
+    return ()

@@ -33,6 +33,12 @@ PATIENCE = 1.0
 BLOCKED_NETWORKS = "BLOCKED_CIDRS_IN_JWKS_URIS"
 """istiod's variable: networks that no keys are fetched from, separated by commas."""
 
+ALWAYS_BLOCKED = {
+    "link-local": ("169.254.0.0/16", "fe80::/10", "224.0.0.0/24", "ff02::/16"),
+    "a cloud's metadata": ("100.100.100.200/32", "fd00:ec2::/32"),
+}
+"""Networks that istiod fetches no keys from since 1.31, whatever the variable says."""
+
 _LIMIT = 1 << 20
 _TIMEOUT = 5.0
 _OPENID = "/.well-known/openid-configuration"
@@ -138,7 +144,8 @@ async def fetch(
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Returns key sets by URL, and the reasons by URL of those that could not be fetched.
 
-    A host of the cluster is reached at its cluster IP; no other host may be in a blocked network.
+    A host of the cluster is reached at its cluster IP; no other host may be in a blocked network,
+    or in one of ALWAYS_BLOCKED.
     """
     found: dict[str, str] = {}
     failed: dict[str, str] = {}
@@ -190,7 +197,7 @@ async def _get(
         headers["host"] = parts.netloc
         place = f"{address}:{parts.port}" if parts.port else address
         target = urlunsplit(parts._replace(netloc=place))
-    elif blocked:
+    else:
         await _require_allowed(url, parts.hostname, blocked)
     try:
         async with client.stream("GET", target, headers=headers, timeout=_TIMEOUT) as answer:
@@ -209,11 +216,14 @@ async def _get(
 async def _require_allowed(url: str, host: str, blocked: list[_Network]) -> None:
     try:
         answers = await anyio.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise FetchError(f"{url}: {error.strerror}") from error
+    except OSError:
+        return  # The fetch itself says it, or a proxy knows the name.
     for *_, place in answers:
         address = ipaddress.ip_address(place[0])
         address = getattr(address, "ipv4_mapped", None) or address
+        for what, networks in ALWAYS_BLOCKED.items():
+            if any(address in ipaddress.ip_network(network) for network in networks):
+                raise FetchError(f"{url}: {address} is {what}: no keys are fetched from there")
         for network in blocked:
             if address in network:
                 raise FetchError(f"{url}: {address} is in {network}, which {BLOCKED_NETWORKS} bars")

@@ -9,11 +9,13 @@ from lab import names
 from lab.kinds import services
 from lab.kinds.destination_rule import becomes as destination_rule
 from lab.kinds.destination_rule.becomes import Policy, Rule
+from lab.kinds.mesh_config import annotation
 from lab.kinds.mesh_config import becomes as mesh_config
-from lab.kinds.mesh_config.checks import MeshConfig
+from lab.kinds.mesh_config.checks import DefaultTrafficPolicy, MeshConfig, OutboundMode
 from lab.kinds.service_entry import becomes as service_entry
 from lab.kinds.services import Endpoint, Host
 from lab.kinds.sidecar import becomes as sidecar
+from lab.kinds.virtual_service import delegate
 from lab.model import Pod, Snapshot
 from lab.resources.resource import Origin, Resource
 
@@ -30,11 +32,11 @@ class View:
     """The DestinationRule of each host that has one."""
     virtual_services: tuple[Resource, ...]
     """Private ones, then those exported to this namespace, then public ones; the oldest first."""
-    outbound_mode: sidecar.OutboundMode
+    outbound_mode: OutboundMode
     outbound_origin: Origin
     sidecar: Resource | None
     mesh: MeshConfig
-    """With Istio's defaults."""
+    """With Istio's defaults, and what the pod's own annotation says."""
 
     def subsets(self, host: Host) -> list[str]:
         """Returns the subsets of a host, the first of them the whole host with an empty name."""
@@ -53,27 +55,25 @@ class View:
                 result += service_entry.endpoints(self.snapshot, part.entry, found)
         return result
 
-    def tunnel_ports(self) -> list[int]:
-        """Returns the ports of hosts with TLS or, outside the cluster, TCP."""
-        return sorted(
-            {
-                port.port
-                for host in self.hosts.values()
-                for port in host.ports
-                if port.protocol in ("TLS", "HTTPS")
-                or (port.protocol == "TCP" and host.service is None)
-            }
-        )
-
     def policy(self, host: str, port: int, subset: str | None = None) -> Policy:
         """Returns the effective traffic policy towards a destination."""
-        return destination_rule.effective(self.rules.get(host), port, subset)
+        default = self.default_policy()
+        found = destination_rule.effective(self.rules.get(host), port, subset, default)
+        return destination_rule.with_mesh(found, self.mesh)
+
+    def default_policy(self) -> tuple[DefaultTrafficPolicy, Origin] | None:
+        """Returns the mesh's traffic policy for what no DestinationRule sets."""
+        found = self.mesh.default_traffic_policy
+        if found is None:
+            return None
+        return found, mesh_config.origin(self.snapshot, "defaultTrafficPolicy")
 
 
 def view(snapshot: Snapshot, pod: Pod) -> View:
     """Returns everything that exportTo and its Sidecar let a pod's proxy see."""
+    snapshot = mesh_config.with_exports(snapshot)
     scope = sidecar.applicable(snapshot, pod)
-    mesh = mesh_config.defaults(snapshot.mesh)
+    mesh = mesh_config.defaults(annotation.merged(snapshot.mesh, pod.annotations))
     outbound_mode, outbound_origin = sidecar.outbound_mode(scope, mesh, snapshot)
     exported = [
         host
@@ -82,7 +82,10 @@ def view(snapshot: Snapshot, pod: Pod) -> View:
     ]
     hosts = _merged(host for host in exported if sidecar.imports(scope, host.namespace, host.name))
     virtual_services = _virtual_services(snapshot, pod, scope)
-    wanted = {*hosts, *(name for found in virtual_services for name in _destinations(found))}
+    wanted = {
+        *hosts,
+        *(name for found in virtual_services for name in _destinations(snapshot, found)),
+    }
     destinations = {
         name: hosts.get(name, host) for name, host in _merged(exported).items() if name in wanted
     }
@@ -117,7 +120,8 @@ def _virtual_services(snapshot: Snapshot, pod: Pod, scope: Resource | None) -> t
     visible = (
         found
         for found in snapshot.of("VirtualService")
-        if services.exported(found.spec.export_to, found.namespace, pod.namespace)
+        if (pod.proxy == "gateway" or names.MESH in (found.spec.gateways or (names.MESH,)))
+        and services.exported(found.spec.export_to, found.namespace, pod.namespace)
         and any(
             sidecar.imports(scope, found.namespace, names.expand(host, found.namespace))
             for host in found.spec.hosts
@@ -126,9 +130,10 @@ def _virtual_services(snapshot: Snapshot, pod: Pod, scope: Resource | None) -> t
     return tuple(sorted(visible, key=_publicity))
 
 
-def _destinations(virtual_service: Resource) -> Iterator[str]:
-    """Yields the hosts that a VirtualService routes or mirrors to."""
-    for http in virtual_service.spec.http:
+def _destinations(snapshot: Snapshot, virtual_service: Resource) -> Iterator[str]:
+    """Yields the hosts that a VirtualService, or a delegate of it, routes or mirrors to."""
+    for rule in delegate.rules(snapshot, virtual_service):
+        http = rule.http
         found = [entry.destination for entry in http.route]
         found += [http.mirror] if http.mirror else []
         found += [mirror.destination for mirror in http.mirrors]

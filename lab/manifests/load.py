@@ -19,8 +19,8 @@ from lab.manifests import registry
 from lab.manifests.read import ManifestError, read
 from lab.resources import checks
 from lab.resources.document import Document, DocumentError, documents
-from lab.resources.metadata import Metadata, metadata_problems
-from lab.resources.resource import Kind, Path, Problem, Resource, Source
+from lab.resources.metadata import Metadata, internal_annotations, metadata_problems
+from lab.resources.resource import Check, Kind, Path, Problem, Resource, Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +105,16 @@ def _resource(
         for key, item in value.items()
         if key not in ("apiVersion", "kind", "metadata", "status")
     }
-    body, more = _typed(kind.body, document, content, ())
+    of_istio = kind.group.endswith(".istio.io")
+    if of_istio:
+        content = _without_nulls(content)
+    body, more = _typed(kind.body, document, content, (), kind.checks)
     problems += more
     if metadata is None or body is None:
         return None, problems
     problems += metadata_problems(metadata, kind.kind)
+    if of_istio:
+        problems += internal_annotations(metadata, kind.kind)
     where, problem = _namespace(kind, metadata, namespace)
     if problem is not None:
         problems.append(problem)
@@ -139,13 +144,24 @@ def _namespace(kind: Kind, metadata: Metadata, namespace: str | None) -> tuple[s
     return metadata.namespace or namespace or "default", None
 
 
+def _without_nulls(value: Any) -> Any:
+    """Returns a value without the fields that are null, as the API server drops them."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
+
+
 @functools.cache
 def _fields(model: Any) -> tuple[str, ...]:
     return tuple(info.alias or name for name, info in model.model_fields.items())
 
 
 def _typed(
-    model: type[Any], document: Document, content: dict[str, Any], base: Path
+    model: type[Any],
+    document: Document,
+    content: dict[str, Any],
+    base: Path,
+    rows: tuple[Check, ...] = (),
 ) -> tuple[Any, list[Problem]]:
     try:
         text = json.dumps(content, allow_nan=False)
@@ -154,7 +170,7 @@ def _typed(
         problems = {
             (problem.path, problem.reason): problem
             for details in error.errors(include_url=False)
-            if (problem := _problem(details, document, content, base)) is not None
+            if (problem := _problem(details, document, content, base, rows)) is not None
         }
         return None, list(problems.values())
     except ValueError:
@@ -162,7 +178,11 @@ def _typed(
 
 
 def _problem(
-    details: ErrorDetails, document: Document, content: dict[str, Any], base: Path
+    details: ErrorDetails,
+    document: Document,
+    content: dict[str, Any],
+    base: Path,
+    rows: tuple[Check, ...],
 ) -> Problem:
     """Returns a pydantic error in the words of a manifest; steps through unions are left out."""
     path = list(base)
@@ -180,7 +200,8 @@ def _problem(
     kind = details["type"]
     spelled = document.spelled.get(where)
     if kind == "extra_forbidden":
-        return Problem(where, "the lab doesn't support this field, or Kubernetes has no such field")
+        unknown = "the lab doesn't support this field, or Kubernetes has no such field"
+        return Problem(where, checks.text_about(where, rows) or unknown)
     if kind == "missing":
         return Problem(where, "required, but missing")
     if kind == "string_type" and spelled is not None and not isinstance(value, str):

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import AliasChoices
 
+from lab import versions
 from lab.resources.resource import Check, Model, Path, Problem, Resource
 
 NO_EFFECT = "no effect"
@@ -29,6 +30,13 @@ def refused(where: str, reason: str) -> Check:
 def warned(where: str, reason: str) -> Check:
     """Warns about a field that is deprecated or has no effect."""
     return Check(where, never, reason, "warning", reason)
+
+
+def newer(where: str, version: str) -> Check:
+    """Refuses a field that the types don't have, because Istio has it since `version`."""
+    followed = versions.istio().rpartition(".")[0]
+    what = f"this field is new in {version}"
+    return Check(where, never, f"not supported by the lab, which follows Istio {followed}: {what}")
 
 
 def problems(resource: Resource, checks: tuple[Check, ...]) -> list[Problem]:
@@ -107,6 +115,12 @@ def _answers(check: Check, path: Path, value: Any) -> Iterator[Problem]:
         return
     for problem in answer:  # type: ignore[attr-defined]
         yield Problem((*path, *problem.path), problem.reason, problem.severity)
+
+
+def text_about(path: Path, checks: tuple[Check, ...]) -> str:
+    """Returns the text of the row about a field that the types don't have; empty without one."""
+    field = ".".join("[]" if isinstance(step, int) else step for step in path).replace(".[]", "[]")
+    return next((check.text for check in checks if matches(check.where, field)), "")
 
 
 @functools.cache

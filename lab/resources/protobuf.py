@@ -82,8 +82,28 @@ def parse(name: str, value: Json, *, strict: bool = False) -> message.Message:
         plain = _with_durations(parsed.DESCRIPTOR, value)
         json_format.ParseDict(plain, parsed, ignore_unknown_fields=not strict)
     except (json_format.ParseError, TypeError, ValueError) as error:
-        raise InvalidError(str(error)) from error
+        unknown = _UNKNOWN_FIELD.search(str(error))
+        reason = f'unknown field "{unknown[2]}" in {unknown[1]}' if unknown else str(error)
+        raise InvalidError(reason) from error
     return parsed
+
+
+_UNKNOWN_FIELD = re.compile('Message type "(.+?)" has no field named "(.+?)"')
+
+
+def without_config(parsed: message.Message) -> list[str]:
+    """Returns the names of extensions that have no `typed_config`, inner ones first."""
+    names = {field.json_name: field for field in parsed.DESCRIPTOR.fields}
+    found = [
+        name
+        for field, value in parsed.ListFields()
+        if field.message_type is not None and not field.is_repeated
+        for name in without_config(value)
+    ]
+    given = {field.json_name for field, _ in parsed.ListFields()}
+    if "typedConfig" in names and not given & {"typedConfig", "configDiscovery"}:
+        found.append(str(getattr(parsed, "name", "")))
+    return found
 
 
 _DURATION = "google.protobuf.Duration"
@@ -102,7 +122,7 @@ def _with_durations(kind: Any, value: Any) -> Any:
         kind = message_type(value["@type"].rpartition("/")[2]).DESCRIPTOR
     fields = {name: field for field in kind.fields for name in (field.name, field.json_name)}
     result = {}
-    for key, item in value.items():
+    for key, item in sorted(value.items()):
         inner = fields[key].message_type if key in fields else None
         if inner is None:
             result[key] = item
@@ -145,14 +165,14 @@ def normalize(name: str, value: Json) -> Json:
     return to_json(parse(name, value))
 
 
-def merge(name: str, target: Json, patch: Json) -> Json:
+def merge(name: str, target: Json, patch: Json, *, replace_lists: bool = False) -> Json:
     """Merges two values of one message as istiod does.
 
-    Fields that the patch sets win, messages merge, lists grow, a map's keys and durations are
-    replaced. A zero value counts as not set.
+    Fields that the patch sets win, messages merge, lists grow or are replaced, a map's keys and
+    durations are replaced. A zero value counts as not set.
     """
     merged = parse(name, target, strict=True)
-    _merge(merged, parse(name, patch))
+    _merge(merged, parse(name, patch), replace_lists=replace_lists)
     return to_json(merged)
 
 
@@ -165,7 +185,7 @@ def merge_any(target: Json, patch: Json) -> Json:
     return {"@type": kind, **merge(kind.rpartition("/")[2], *bare)}
 
 
-def _merge(target: message.Message, patch: message.Message) -> None:
+def _merge(target: message.Message, patch: message.Message, *, replace_lists: bool) -> None:
     for field, value in patch.ListFields():
         into = getattr(target, field.name)
         if field.message_type is not None and field.message_type.GetOptions().map_entry:
@@ -176,6 +196,8 @@ def _merge(target: message.Message, patch: message.Message) -> None:
                 else:
                     into[key] = value[key]
         elif field.is_repeated:
+            if replace_lists:
+                del into[:]
             into.extend(value)
         elif field.message_type is None:
             setattr(target, field.name, value)
@@ -183,4 +205,4 @@ def _merge(target: message.Message, patch: message.Message) -> None:
             into.CopyFrom(value)
         else:
             into.SetInParent()
-            _merge(into, value)
+            _merge(into, value, replace_lists=replace_lists)

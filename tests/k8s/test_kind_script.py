@@ -25,7 +25,7 @@ echo "$(basename "$0") $*" >> "$CALLS"
 case "$(basename "$0") $*" in
 "kind get clusters") cat "$CLUSTERS" ;;
 "kind version --quiet") echo "${KIND_IS:-0.32.0}" ;;
-"istioctl version "*) echo "client version: ${ISTIOCTL_VERSION:-1.30.5}" ;;
+"istioctl version "*) echo "client version: ${ISTIOCTL_VERSION:-1.31.4}" ;;
 "docker port "*" 30080/tcp") [ -z "${PUBLISHED:-}" ] || echo "127.0.0.1:$PUBLISHED" ;;
 "kind create cluster "*) cat > "$CONFIG" ;;
 "docker image inspect "*) echo "sha256:${IMAGE:-1}" ;;
@@ -165,7 +165,7 @@ def test_missing_tools_are_all_named_with_the_commands_that_bring_them(
     assert not Path(machine["CALLS"]).exists()
 
 
-@pytest.mark.parametrize("version", ["1.30.5", "1.31.1", "v1.31.0-alpha.1"])
+@pytest.mark.parametrize("version", ["1.30.5", "1.31.4", "v1.31.0-alpha.1"])
 def test_every_tested_istio_is_taken(machine: dict[str, str], version: str) -> None:
     have_cluster(machine)
     result = run(machine | {"ISTIOCTL_VERSION": version})

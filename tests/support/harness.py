@@ -23,6 +23,7 @@ import httpx
 
 from lab import names
 from lab.envoy import translate
+from lab.envoy.adapt import adapt
 from lab.istiod import authority, proxy_files
 from lab.istiod import process as envoy
 from lab.istiod.push import push
@@ -150,7 +151,7 @@ class Running:
 
     @property
     def admin(self) -> Admin:
-        return Admin(envoy.admin_url(self.pod))
+        return Admin(f"http://{self.pod.inside_address}:{names.ADMIN_PORT}")
 
 
 @dataclass
@@ -254,7 +255,7 @@ class Mesh:
         for running in chosen:
             if only and running.pod.name not in only:
                 continue
-            config = translate.proxy_config(self.snapshot(), running.pod)
+            config = adapt(translate.proxy_config(self.snapshot(), running.pod), running.pod)
             proxy_files.prepare(running.folder, running.pod, config)
             log = (running.folder / "envoy.log").open("ab")
             running.process = subprocess.Popen(
@@ -279,8 +280,8 @@ class Mesh:
         snapshot = self.snapshot()
         for running in self.pods.values():
             if running.process is not None:
-                config = translate.proxy_config(snapshot, running.pod)
-                push(running.folder, running.pod, config)
+                config = adapt(translate.proxy_config(snapshot, running.pod), running.pod)
+                push(running.folder, config)
 
     def set_ready(self, name: str, ready: bool) -> None:
         running = self.pods[name]

@@ -12,9 +12,12 @@ from pathlib import Path
 import httpx
 
 from lab.istiod import authority
-from lab.model import Pod
+from lab.model import Pod, ServicePort
 from tests.support import harness
 from tests.support.wait import wait
+
+TCP_PORT = 7000
+"""The port of `store`, which its clients' sidecars listen on."""
 
 
 @contextmanager
@@ -26,7 +29,8 @@ def mesh(folder: Path) -> Iterator[harness.Mesh]:
         made.add("plain", proxy="none")
         made.service("message")
         made.service("plain")
-        made.service("store", protocol="TCP")
+        port = ServicePort("tcp", TCP_PORT, harness.APP_PORT, "TCP")
+        made.service("store", ports=(port,))
         accounts = [("default", running.pod.service_account) for running in made.pods.values()]
         root = authority.load(folder / "authority", datetime.now(UTC))
         authority.issue(root, folder / "certificates", accounts, datetime.now(UTC))
@@ -69,7 +73,7 @@ def direct(pod: Pod, path: str = "/", headers: Mapping[str, str] | None = None) 
 def talk(mesh: harness.Mesh, client: str, service: str) -> bytes:
     """Returns the answer of a TCP Service to an HTTP request of a pod, or nothing."""
     address = mesh.pods[client].pod.inside_address
-    with socket.create_connection((address, 80), timeout=10) as connection:
+    with socket.create_connection((address, TCP_PORT), timeout=10) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         received = b""
         try:

@@ -5,6 +5,7 @@ It is read from the JSON that Envoy is given, so the answer holds for EnvoyFilte
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -17,12 +18,22 @@ Rank = tuple[int, int]
 
 
 def filter_chain(
-    listener: Json, *, port: int = 0, server_name: str = "", tls: bool, alpn: Sequence[str] = ()
+    listener: Json,
+    *,
+    port: int = 0,
+    address: str = "",
+    server_name: str = "",
+    tls: bool,
+    alpn: Sequence[str] = (),
 ) -> Json | None:
     """Returns the filter chain for a connection, else the listener's default chain."""
 
     def equals(value: object) -> Callable[[object], Rank | None]:
         return lambda wanted: (0, 0) if wanted == value else None
+
+    def for_addresses(ranges: list[Json]) -> Rank | None:
+        lengths = (one["prefix_len"] for one in ranges if _within(one, address))
+        return max(((length, 0) for length in lengths), default=None)
 
     def for_names(wanted: list[str]) -> Rank | None:
         ranks = (_domain_rank(name, server_name) for name in wanted)
@@ -34,10 +45,19 @@ def filter_chain(
 
     chains: list[Json] = listener.get("filter_chains", [])
     chains = _best(chains, "destination_port", equals(port))
+    chains = _best(chains, "prefix_ranges", for_addresses)
     chains = _best(chains, "server_names", for_names)
     chains = _best(chains, "transport_protocol", equals("tls" if tls else "raw_buffer"))
     chains = _best(chains, "application_protocols", for_protocols)
     return chains[0] if chains else listener.get("default_filter_chain")
+
+
+def _within(cidr: Json, address: str) -> bool:
+    try:
+        network = ipaddress.ip_network(f"{cidr['address_prefix']}/{cidr['prefix_len']}", False)
+        return ipaddress.ip_address(address) in network
+    except ValueError:
+        return False
 
 
 def _best(chains: list[Json], key: str, rank: Callable[[Any], Rank | None]) -> list[Json]:

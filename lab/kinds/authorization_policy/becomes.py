@@ -6,16 +6,16 @@ policy: its `to` are permissions, its `from` are principals, and each `when` is 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-import re2
-
 from lab.kinds import selection
-from lab.kinds.authorization_policy.checks import DRY_RUN, MATCH_ANY, MATCH_ONE
+from lab.kinds.authorization_policy.checks import MATCH_ANY, MATCH_ONE, TRUE
 from lab.kinds.authorization_policy.types import Operation, Rule, Source
 from lab.model import Json, Pod, Snapshot
+from lab.resources.metadata import DRY_RUN
 from lab.resources.resource import Resource
 from lab.xds import extension
 
@@ -46,7 +46,7 @@ def applicable(snapshot: Snapshot, pod: Pod, action: Action) -> list[Resource]:
 
 def dry_run(policy: Resource) -> bool:
     """Returns whether a policy is only reported, not enforced."""
-    return policy.annotations.get(DRY_RUN) == "true"
+    return policy.annotations.get(DRY_RUN) in TRUE
 
 
 def rule_name(policy: Resource, index: int) -> str:
@@ -83,9 +83,9 @@ def _rules(snapshot: Snapshot, pod: Pod, *, tcp: bool) -> Iterator[Json]:
             fields["rules"] = _rbac(enforced, action, tcp=tcp)
         if shadowed := [policy for policy in policies if dry_run(policy)]:
             fields["shadow_rules"] = _rbac(shadowed, action, tcp=tcp)
-            if action != "AUDIT":
-                fields["shadow_rules_stat_prefix"] = f"istio_dry_run_{action.lower()}_"
         if fields:
+            kind = "deny" if action == "DENY" and shadowed else "allow"
+            fields["shadow_rules_stat_prefix"] = f"istio_dry_run_{kind}_"
             yield fields
 
 
@@ -125,7 +125,12 @@ def _all_of(attributes: list[Attribute], kind: Literal["rule", "id"], namespace:
     """Returns the permission ("rule") or principal ("id") with all of these attributes."""
 
     def any_of(key: str, values: tuple[str, ...]) -> Json:
-        return {f"or_{kind}s": {f"{kind}s": [_matcher(key, value, namespace) for value in values]}}
+        if claim := _list_claim(key):
+            return _claim_value(claim, _any_in_list(values))
+        matchers = [_matcher(key, value, namespace) for value in values]
+        if len(values) == 1 and (key == _REQUEST_PRINCIPAL or key.startswith(_EXPERIMENTAL)):
+            return matchers[0]
+        return {f"or_{kind}s": {f"{kind}s": matchers}}
 
     found: list[Json] = []
     for attribute in attributes:
@@ -138,6 +143,7 @@ def _all_of(attributes: list[Attribute], kind: Literal["rule", "id"], namespace:
 
 _DESTINATION_KEYS = ("destination.ip", "destination.port", "connection.sni")
 _EXPERIMENTAL = "experimental.envoy.filters."
+_REQUEST_PRINCIPAL = "request.auth.principal"
 _OPERATION_KEYS = {
     "hosts": ":authority",
     "methods": ":method",
@@ -215,14 +221,8 @@ def _matcher(key: str, value: str, namespace: str) -> Json:
         case "request.auth.principal":
             issuer, subject = request_principal(value)
             return {"and_ids": {"ids": [_claim(["iss"], issuer), _claim(["sub"], subject)]}}
-        case "request.auth.audiences":
-            return _list_claim(["aud"], value)
-        case "request.auth.presenter":
-            return _list_claim(["azp"], value)
     if key.startswith("request.headers["):
         return {"header": {"name": bracketed(key)[0], **_header(value)}}
-    if key.startswith("request.auth.claims["):
-        return _list_claim(bracketed(key), value)
     if key.startswith(_EXPERIMENTAL):
         return _metadata(key, value)
     return {"authenticated": {"principal_name": peer_matcher(key, value, namespace)}}
@@ -232,22 +232,22 @@ def peer_matcher(key: str, value: str, namespace: str) -> Json:
     """Returns the StringMatcher of the peer's SPIFFE ID for a source attribute."""
     match key:
         case "source.namespace":
-            pattern = ".*".join(re2.escape(part) for part in value.split("*"))
+            pattern = ".*".join(_quoted(part) for part in value.split("*"))
             return _regex(f".*/ns/{pattern}/.*")
         case "source.serviceAccount":
             where, slash, account = value.rpartition("/")
-            where = re2.escape(where if slash else namespace)
-            return _regex(f"spiffe://.+/ns/{where}/(.+/|)sa/{re2.escape(account)}(/.+)?")
+            where = _quoted(where if slash else namespace)
+            return _regex(f"spiffe://.+/ns/{where}/(.+/|)sa/{_quoted(account)}(/.+)?")
         case "source.trustDomain":
             if value == "*":
                 return {"prefix": "spiffe://"}
             if "*" not in value:
                 return {"prefix": f"spiffe://{value}/"}
-            pattern = "[^/]*".join(re2.escape(part) for part in value.split("*", 1))
+            pattern = "[^/]*".join(_quoted(part) for part in value.split("*", 1))
             return _regex(f"spiffe://{pattern}/.*")
         case "source.principal":
             if value != "*" and value.startswith("*"):
-                return _regex(f"spiffe://.*{re2.escape(value[1:])}")
+                return _regex(f"spiffe://.*{_quoted(value[1:])}")
             return _string(value, "spiffe://")
     raise ValueError(f"unknown attribute {key}")
 
@@ -275,6 +275,11 @@ def request_principal(value: str) -> tuple[Json, Json]:
     if not slash:
         return {"exact": value}, {"exact": ""}
     return {"exact": issuer}, {"exact": subject}
+
+
+def _quoted(text: str) -> str:
+    """Returns a text as a regular expression, as Go quotes it."""
+    return re.sub(r"([\\.+*?()|\[\]{}^$])", r"\\\1", text)
 
 
 def _regex(pattern: str) -> Json:
@@ -330,11 +335,19 @@ def _claim_value(path: list[str], value: Json) -> Json:
     return {"metadata": {"filter": JWT_FILTER, "path": keys, "value": value}}
 
 
-def _list_claim(path: list[str], value: str) -> Json:
-    """Returns the matcher of a claim that is the value, or a list with it."""
-    text = {"string_match": _string(value)}
-    either = [{"list_match": {"one_of": text}}, text]
-    return _claim_value(path, {"or_match": {"value_matchers": either}})
+def _list_claim(key: str) -> list[str] | None:
+    """Returns the path of a claim that may be a list; None for another attribute."""
+    if key.startswith("request.auth.claims["):
+        return bracketed(key)
+    claim = {"request.auth.audiences": "aud", "request.auth.presenter": "azp"}.get(key)
+    return [claim] if claim else None
+
+
+def _any_in_list(values: tuple[str, ...]) -> Json:
+    """Returns the ValueMatcher of a claim that is one of the values, or a list with one."""
+    texts = [{"string_match": _string(value)} for value in values]
+    one = texts[0] if len(texts) == 1 else {"or_match": {"value_matchers": texts}}
+    return {"or_match": {"value_matchers": [{"list_match": {"one_of": one}}, one]}}
 
 
 def _metadata(key: str, value: str) -> Json:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
@@ -13,13 +13,17 @@ from lab.kinds.destination_rule.types import (
     ClientTLSSettings,
     ConnectionPoolSettings,
     ConsistentHash,
+    HTTPSettings,
     LoadBalancer,
     OutlierDetection,
     PortTrafficPolicy,
     RetryBudget,
     Subset,
+    TCPSettings,
     TrafficPolicy,
+    ZoneAwareLbSetting,
 )
+from lab.kinds.mesh_config.checks import DefaultTrafficPolicy, MeshConfig
 from lab.kinds.services import exported
 from lab.model import Json, Pod, ServicePort, Snapshot
 from lab.resources.resource import Origin, Resource
@@ -59,28 +63,28 @@ def applicable(snapshot: Snapshot, pod: Pod, host: str, namespace: str) -> Rule 
 
     Searched are the client's namespace, the host's, then the root namespace; the first with any
     rule for the host wins. There an exact host beats a wildcard and a longer one a shorter, and
-    rules of different hosts never merge.
+    rules of different hosts never merge. Of its rules, those that select the pod come before those
+    that select all; a rule for other pods hides less specific ones.
     """
     rules = [
         rule
         for rule in snapshot.of("DestinationRule")
-        if exported(rule.spec.export_to, rule.namespace, pod.namespace) and _meant_for(rule, pod)
+        if exported(rule.spec.export_to, rule.namespace, pod.namespace)
+        and (rule.namespace == pod.namespace or not rule.spec.workload_selector)
     ]
     searched = [namespace, snapshot.root_namespace]
     if pod.namespace != snapshot.root_namespace:
         searched.insert(0, pod.namespace)
     for place in dict.fromkeys(searched):
-        found = [rule for rule in rules if rule.namespace == place]
-        for own in (True, False):  # a rule with a workloadSelector comes before one without
-            candidates = [rule for rule in found if bool(rule.spec.workload_selector) is own]
-            if best := _most_specific(candidates, host):
-                return _merge(best)
+        best = _most_specific([rule for rule in rules if rule.namespace == place], host)
+        if best:
+            own = [rule for rule in best if rule.spec.workload_selector and _selects(rule, pod)]
+            others = [rule for rule in best if not rule.spec.workload_selector]
+            return _merge(own or others) if own or others else None
     return None
 
 
-def _meant_for(rule: Resource, pod: Pod) -> bool:
-    if rule.spec.workload_selector is None:
-        return True
+def _selects(rule: Resource, pod: Pod) -> bool:
     return rule.namespace == pod.namespace and names.selects(selection.labels(rule), pod.labels)
 
 
@@ -109,41 +113,82 @@ _FIELDS = (*_PORT_FIELDS, "retry_budget")
 _Found = dict[str, tuple[Any, Origin]]
 
 
-def effective(rule: Rule | None, port: int, subset: str | None = None) -> Policy:
+def effective(
+    rule: Rule | None,
+    port: int,
+    subset: str | None = None,
+    default: tuple[DefaultTrafficPolicy, Origin] | None = None,
+) -> Policy:
     """Returns the policy for a port (and subset) of a host, each field with its origin.
 
-    A port's own settings replace the general ones without inheriting, a subset's override field
-    by field, and a subset's port settings replace those.
+    A port's own settings replace the general ones without inheriting; the mesh's default fills
+    what is still unset. A subset's override field by field, and a subset's port settings replace
+    the fields that a port has.
     """
     found: _Found = {}
-    for policy, origin in _traffic_policies(rule, subset) if rule else ():
-        found |= _set_fields(policy, _FIELDS, origin)
-        for index, settings in enumerate(policy.port_level_settings):
-            if settings.port and settings.port.number == port:
-                path = (*origin.path, "portLevelSettings", index)
-                own = replace(origin, path=path)
-                kept = {name: found[name] for name in found if name not in _PORT_FIELDS}
-                found = kept | _set_fields(settings, _PORT_FIELDS, own)
-                break
+    if default is not None:
+        found |= _set_fields(default[0], ("connection_pool", "outlier_detection"), default[1])
+    for resource in rule.resources if rule else ():
+        if (policy := resource.spec.traffic_policy) is not None:
+            origin = Origin(resource.source, ("spec", "trafficPolicy"), resource)
+            found |= _own(policy, port, origin)[0]
+            break
+    for own, resource, index in rule.subsets if rule else ():
+        if own.name == subset and own.traffic_policy is not None:
+            path = ("spec", "subsets", index, "trafficPolicy")
+            origin = Origin(resource.source, path, resource)
+            fields, of_port = _own(own.traffic_policy, port, origin)
+            if of_port:
+                found = {name: found[name] for name in found if name not in _PORT_FIELDS}
+            found |= fields
     values = {name: value for name, (value, _) in found.items()}
     return Policy(**values, origins={name: origin for name, (_, origin) in found.items()})
 
 
-def _traffic_policies(rule: Rule, subset: str | None) -> Iterator[tuple[TrafficPolicy, Origin]]:
-    """The traffic policies that a destination meets: the host's, then its subset's."""
-    for resource in rule.resources:
-        if resource.spec.traffic_policy is not None:
-            origin = Origin(resource.source, ("spec", "trafficPolicy"), resource)
-            yield resource.spec.traffic_policy, origin
-            break
-    for own, resource, index in rule.subsets:
-        if own.name == subset and own.traffic_policy is not None:
-            path = ("spec", "subsets", index, "trafficPolicy")
-            yield own.traffic_policy, Origin(resource.source, path, resource)
+def with_mesh(policy: Policy, mesh: MeshConfig) -> Policy:
+    """Returns a policy with the mesh's settings for what it leaves open."""
+    balancer = policy.load_balancer or LoadBalancer()
+    settled = balancer.zone_aware_lb_setting or balancer.locality_lb_setting
+    if mesh.zone_aware_lb_setting is not None and settled is None:
+        balancer = balancer.model_copy(update={"zone_aware_lb_setting": mesh.zone_aware_lb_setting})
+    return replace(
+        policy,
+        connection_pool=pool_with_mesh(policy.connection_pool, mesh),
+        load_balancer=balancer if balancer != LoadBalancer() else policy.load_balancer,
+        origins={"connection_pool": Origin(), "load_balancer": Origin(), **policy.origins},
+    )
+
+
+def pool_with_mesh(
+    pool: ConnectionPoolSettings | None, mesh: MeshConfig
+) -> ConnectionPoolSettings | None:
+    """Returns a pool with the mesh's TCP keep-alive and upgrade to HTTP/2 where it has none."""
+    update: dict[str, Any] = {}
+    if mesh.tcp_keepalive is not None:
+        tcp = (pool and pool.tcp) or TCPSettings()
+        own = tcp.tcp_keepalive.model_dump(exclude_none=True) if tcp.tcp_keepalive else {}
+        keepalive = mesh.tcp_keepalive.model_copy(update=own)
+        update["tcp"] = tcp.model_copy(update={"tcp_keepalive": keepalive})
+    http = (pool and pool.http) or HTTPSettings()
+    undecided = http.h2_upgrade_policy in (None, "DEFAULT") and not http.use_client_protocol
+    if mesh.h2_upgrade_policy == "UPGRADE" and undecided:
+        update["http"] = http.model_copy(update={"h2_upgrade_policy": "UPGRADE"})
+    return (pool or ConnectionPoolSettings()).model_copy(update=update) if update else pool
+
+
+def _own(policy: TrafficPolicy, port: int, origin: Origin) -> tuple[_Found, bool]:
+    """Returns the fields that hold for a port, and whether they are the port's own."""
+    for index, settings in enumerate(policy.port_level_settings):
+        if settings.port and settings.port.number == port:
+            path = (*origin.path, "portLevelSettings", index)
+            return _set_fields(settings, _PORT_FIELDS, replace(origin, path=path)), True
+    return _set_fields(policy, _FIELDS, origin), False
 
 
 def _set_fields(
-    settings: TrafficPolicy | PortTrafficPolicy, names: Iterable[str], origin: Origin
+    settings: TrafficPolicy | PortTrafficPolicy | DefaultTrafficPolicy,
+    names: Iterable[str],
+    origin: Origin,
 ) -> _Found:
     """The fields that are set, each with the origin of its value."""
     aliases = {name: field.alias or name for name, field in type(settings).model_fields.items()}
@@ -165,11 +210,11 @@ def circuit_breakers(pool: ConnectionPoolSettings | None, budget: RetryBudget | 
         "max_retries": http.max_retries if http else 0,
     }
     threshold: Json = {name: _positive(value) or UNLIMITED for name, value in limits.items()}
-    threshold["track_remaining"] = True
     if budget is not None:
         threshold["retry_budget"] = given(
             budget_percent={"value": 20.0 if budget.percent is None else budget.percent},
-            min_retry_concurrency=budget.min_retry_concurrency,
+            budget_interval=duration(budget.budget_interval),
+            min_retry_concurrency=budget.min_retry_concurrency or 3,
         )
     return {"thresholds": [threshold]}
 
@@ -216,19 +261,23 @@ def server_pool(pool: ConnectionPoolSettings | None) -> ConnectionPoolSettings |
     return pool.model_copy(update={"http": http})
 
 
-def protocol_options(port: ServicePort, policy: Policy) -> Json:
-    """Returns a cluster's HTTP options: its protocol, limits of its connections, SNI."""
+def protocol_options(port: ServicePort, policy: Policy, *, sniffed: bool = True) -> Json:
+    """Returns a cluster's HTTP options: its protocol, limits of its connections, SNI.
+
+    `sniffed`: on a port without a protocol, the client's listener finds it out.
+    """
     pool, tls = policy.connection_pool, policy.tls
     http = pool.http if pool else None
-    http2 = given(max_concurrent_streams=_positive(http.max_concurrent_streams if http else 0))
-    options = given(common_http_protocol_options=_common_http_options(pool) or None)
-    if (http and http.use_client_protocol) or port.protocol == "AUTO":
+    common = _common_http_options(pool)
+    own = http is not None and (http.max_concurrent_streams > 0 or http.http2_keep_alive)
+    options: Json = {"common_http_protocol_options": common} if common or own else {}
+    if (http and http.use_client_protocol) or (port.protocol == "AUTO" and sniffed):
         options["use_downstream_protocol_config"] = {
             "http_protocol_options": {},
-            "http2_protocol_options": http2,
+            "http2_protocol_options": {},
         }
     elif is_http2(port, policy):
-        options["explicit_http_config"] = {"http2_protocol_options": http2}
+        options["explicit_http_config"] = {"http2_protocol_options": _http2_options(http)}
     if tls and tls.mode in ("SIMPLE", "MUTUAL") and not tls.sni:
         options["upstream_http_protocol_options"] = {
             "auto_sni": True,
@@ -239,6 +288,18 @@ def protocol_options(port: ServicePort, policy: Policy) -> Json:
     if not ({"use_downstream_protocol_config", "explicit_http_config"} & set(options)):
         options["explicit_http_config"] = {"http_protocol_options": {}}
     return {"typed_extension_protocol_options": http_protocol_options(**options)}
+
+
+def _http2_options(http: HTTPSettings | None) -> Json:
+    """Returns the options of a cluster that speaks HTTP/2 whatever the client speaks."""
+    if http is None:
+        return {}
+    ping = http.http2_keep_alive
+    return given(
+        max_concurrent_streams=_positive(http.max_concurrent_streams),
+        connection_keepalive=ping
+        and {"interval": duration(ping.interval), "timeout": duration(ping.timeout)},
+    )
 
 
 def _common_http_options(pool: ConnectionPoolSettings | None) -> Json:
@@ -252,13 +313,37 @@ def _common_http_options(pool: ConnectionPoolSettings | None) -> Json:
     )
 
 
-def outlier_detection(outlier: OutlierDetection | None) -> Json:
-    """Returns a cluster's fields for outlier detection, with Envoy's defaults for what is unset.
+def endpoint_health(
+    outlier: OutlierDetection | None, balancer: LoadBalancer | None, *, resolved: bool = True
+) -> Json:
+    """Returns a cluster's fields for outlier detection, and for the choice among endpoints.
+
+    Without a share of healthy endpoints there is no panic, in which Envoy would use others too.
+    A cluster whose names are not `resolved` before requests has none of this unless asked for.
+    """
+    if outlier is None and not resolved:
+        return {}
+    panic = {"value": (outlier.min_health_percent or 0) if outlier else 0}
+    zones = _zone_aware(balancer.zone_aware_lb_setting if balancer else None)
+    return given(
+        outlier_detection=_outlier_detection(outlier) if outlier else None,
+        common_lb_config={"healthy_panic_threshold": panic, **zones},
+    )
+
+
+def _zone_aware(setting: ZoneAwareLbSetting | None) -> Json:
+    if setting is None:
+        return {}
+    off = {"value": 0} if setting.enabled is False else None
+    size = None if setting.min_cluster_size is None else str(setting.min_cluster_size)
+    return {"zone_aware_lb_config": given(routing_enabled=off, min_cluster_size=size)}
+
+
+def _outlier_detection(outlier: OutlierDetection) -> Json:
+    """Returns a cluster's outlier detection, with Envoy's defaults for what is unset.
 
     These are 5 errors in a row, 10 s, 30 s and at most 10 %.
     """
-    if outlier is None:
-        return {}
     result: Json = {
         "enforcing_success_rate": 0,
         **_errors("consecutive_5xx", outlier.consecutive_5xx_errors),
@@ -276,15 +361,14 @@ def outlier_detection(outlier: OutlierDetection | None) -> Json:
             **_errors("consecutive_local_origin_failure", own),
             "enforcing_local_origin_success_rate": 0,
         }
-    panic = {"healthy_panic_threshold": {"value": outlier.min_health_percent or 0}}
-    return {"outlier_detection": result, "common_lb_config": panic}
+    return result
 
 
 def _errors(field: str, number: int | None) -> Json:
     """Returns the errors in a row that eject an endpoint; 0 switches this off."""
     if number is None:
         return {}
-    return {f"enforcing_{field}": 100 if number else 0, **given(**{field: number or None})}
+    return {f"enforcing_{field}": 100 if number else 0, field: number}
 
 
 def load_balancing(balancer: LoadBalancer | None) -> Json:
@@ -326,9 +410,21 @@ def _hashing(hashing: ConsistentHash) -> Json:
     return {"lb_policy": "RING_HASH", "ring_hash_lb_config": {"minimum_ring_size": size or 1024}}
 
 
-def hash_policy(balancer: LoadBalancer | None) -> list[Json]:
-    """Returns what a route to a destination with consistent hashing hashes."""
-    hashing = balancer.consistent_hash if balancer else None
+def hash_policy(rule: Rule | None, port: int | None, subset: str | None = None) -> list[Json]:
+    """Returns the hash of a route to a destination; `port` where it names one.
+
+    The most specific consistent hash counts; other load balancers leave a less specific one.
+    """
+    policies = [one.spec.traffic_policy for one in rule.resources] if rule else []
+    policies = [policy for policy in policies if policy is not None][:1]
+    chosen = rule.subset(subset) if rule and subset else None
+    if chosen is not None and chosen.traffic_policy is not None:
+        policies.append(chosen.traffic_policy)
+    hashing: ConsistentHash | None = None
+    for policy in policies:
+        ports = [own for own in policy.port_level_settings if own.port and own.port.number == port]
+        for balancer in (policy.load_balancer, *(own.load_balancer for own in ports[:1])):
+            hashing = (balancer.consistent_hash if balancer else None) or hashing
     if hashing is None:
         return []
     if hashing.http_header_name is not None:

@@ -13,9 +13,15 @@ from lab.resources.resource import Check, Kind, Model
 from lab.resources.values import Duration, PositiveDuration, Unsigned
 
 
+class ConnectionKeepalive(Model):
+    interval: PositiveDuration | None = None
+    timeout: PositiveDuration | None = None
+
+
 class HTTPSettings(Model):
     h2_upgrade_policy: Literal["DEFAULT", "DO_NOT_UPGRADE", "UPGRADE"] | None = None
     http1_max_pending_requests: int = 0
+    http2_keep_alive: ConnectionKeepalive | None = None
     http2_max_requests: int = 0
     idle_timeout: PositiveDuration | None = None
     max_concurrent_streams: int = 0
@@ -72,7 +78,7 @@ class ConsistentHash(Model):
     http_header_name: str | None = None
     http_query_parameter_name: str | None = None
     maglev: Maglev | None = None
-    minimum_ring_size: Annotated[int, Field(ge=0)] | None = None
+    minimum_ring_size: Annotated[int, Field(ge=0)] = 0
     ring_hash: RingHash | None = None
     use_source_ip: bool | None = None
 
@@ -90,6 +96,13 @@ class Warmup(Model):
     minimum_percent: Annotated[float, Field(ge=0, le=100)] | None = None
 
 
+class ZoneAwareLbSetting(Model):
+    enabled: bool | None = None
+    failover: Any = None
+    failover_priority: Any = None
+    min_cluster_size: Annotated[int, Field(ge=1, le=4294967295)] | None = None
+
+
 class LoadBalancer(Model):
     one_of = (("simple", "consistentHash"),)
     consistent_hash: ConsistentHash | None = None
@@ -102,6 +115,7 @@ class LoadBalancer(Model):
     ) = None
     warmup: Warmup | None = None
     warmup_duration_secs: PositiveDuration | None = None
+    zone_aware_lb_setting: ZoneAwareLbSetting | None = None
 
 
 class OutlierDetection(Model):
@@ -113,6 +127,7 @@ class OutlierDetection(Model):
     interval: PositiveDuration | None = None
     max_ejection_percent: int | None = None
     min_health_percent: int | None = None
+    outlier_detection_http_error_codes: list[Annotated[int, Field(ge=100, le=599)]] | None = None
     split_external_local_origin_errors: bool = False
 
 
@@ -141,6 +156,7 @@ class PortTrafficPolicy(Model):
 
 
 class RetryBudget(Model):
+    budget_interval: Duration | None = None
     min_retry_concurrency: Unsigned | None = None
     percent: Annotated[float, Field(ge=0, le=100)] | None = None
 

@@ -22,6 +22,9 @@ from lab.model import Json, Pod, ProxyConfig, Snapshot
 from lab.resources.resource import Problem, Resource
 
 _INSERTIONS = ("INSERT_BEFORE", "INSERT_AFTER", "INSERT_FIRST")
+_MERGES = ("MERGE", "MERGE_AND_REPLACE_LIST")
+"""The merges of whole objects; filters in a list know the first alone."""
+
 _LISTS = ("HTTP_FILTER", "NETWORK_FILTER", "LISTENER_FILTER", "HTTP_ROUTE")
 """The parts with insertions; elsewhere an insertion counts as ADD."""
 
@@ -159,11 +162,14 @@ def _patched(patching: Patching, config: ProxyConfig) -> ProxyConfig:
         json.dumps([config.listeners, config.clusters, config.routes])
     )
     context: Context = "GATEWAY" if patching.pod.proxy == "gateway" else "SIDECAR_OUTBOUND"
+    patched = _clusters(patching, clusters)
+    known = {cluster.get("name") for cluster in patched}
     return ProxyConfig(
-        listeners=_listeners(patching, listeners, matching.outbound_ports(routes)),
-        clusters=_clusters(patching, clusters),
+        listeners=_listeners(patching, listeners),
+        clusters=patched,
         routes=[_routes(patching, one, context) for one in routes],
-        endpoints=config.endpoints,
+        endpoints=[item for item in config.endpoints if item["cluster_name"] in known],
+        addresses=config.addresses,
     )
 
 
@@ -176,7 +182,7 @@ def _changed(
     """Returns an item after the patches that fit it; None when one of them removes it."""
     for patch in patches:
         replaces = patch.operation == "REPLACE" and patch.config.apply_to == "VIRTUAL_HOST"
-        changes = replaces or patch.operation in ("MERGE", "REMOVE")
+        changes = replaces or patch.operation in (*_MERGES, "REMOVE")
         if not changes or not fits(item, patch.match):
             continue
         patching.mark_applied(patch)
@@ -196,7 +202,8 @@ def _merged(item: Json, patch: PatchOf) -> Json:
     socket = value.get("transport_socket") if apply_to in ("FILTER_CHAIN", "CLUSTER") else None
     plain = not matches and "transport_socket" not in item
     if socket is None or (apply_to == "FILTER_CHAIN" and plain):
-        return protobuf.merge(MESSAGES[apply_to], item, value)
+        replaced = patch.operation == "MERGE_AND_REPLACE_LIST"
+        return protobuf.merge(MESSAGES[apply_to], item, value, replace_lists=replaced)
     for owner in matches or [item]:
         own = owner.get("transport_socket", {})
         if own.get("name") == socket["name"] and "typed_config" in own and "typed_config" in socket:
@@ -208,7 +215,7 @@ def _merged(item: Json, patch: PatchOf) -> Json:
 # --- listeners ------------------------------------------------------------------------------------
 
 
-def _listeners(patching: Patching, listeners: list[Json], ports: set[int]) -> list[Json]:
+def _listeners(patching: Patching, listeners: list[Json]) -> list[Json]:
     result = []
     for original in listeners:
         context = matching.listener_context(patching.pod, original)
@@ -216,10 +223,10 @@ def _listeners(patching: Patching, listeners: list[Json], ports: set[int]) -> li
             patching,
             patching.each("LISTENER", context),
             original,
-            lambda item, match: matching.listener(item, match, ports, whole=True),
+            lambda item, match: matching.listener(item, match, whole=True),
         )
         if listener is not None:
-            _patch_inside(patching, listener, context, ports)
+            _patch_inside(patching, listener, context)
             result.append(listener)
     for patch in patching.each_added("LISTENER"):
         patching.mark_applied(patch)
@@ -227,10 +234,10 @@ def _listeners(patching: Patching, listeners: list[Json], ports: set[int]) -> li
     return result
 
 
-def _patch_inside(patching: Patching, listener: Json, context: Context, ports: set[int]) -> None:
+def _patch_inside(patching: Patching, listener: Json, context: Context) -> None:
     """Patches a listener's filters and filter chains in place."""
     for patch in patching.each("LISTENER_FILTER", context):
-        if matching.listener(listener, patch.match, ports):
+        if matching.listener(listener, patch.match):
             wanted = patch.match.listener.listener_filter if patch.match.listener else ""
             filters = listener.setdefault("listener_filters", [])
             _edit(patching, filters, patch, wanted)
@@ -239,15 +246,15 @@ def _patch_inside(patching: Patching, listener: Json, context: Context, ports: s
     chains = [
         patched
         for chain in listener.get("filter_chains", [])
-        if (patched := _chain(patching, listener, chain, context, ports)) is not None
+        if (patched := _chain(patching, listener, chain, context)) is not None
     ]
     default = listener.get("default_filter_chain")
-    if default and (default := _chain(patching, listener, default, context, ports)) is None:
+    if default and (default := _chain(patching, listener, default, context)) is None:
         del listener["default_filter_chain"]
     elif default:
         listener["default_filter_chain"] = default
     for patch in patching.each("FILTER_CHAIN", context):
-        if patch.operation == "ADD" and matching.listener(listener, patch.match, ports):
+        if patch.operation == "ADD" and matching.listener(listener, patch.match):
             patching.mark_applied(patch)
             chains.append(patch.value())
     listener["filter_chains"] = chains
@@ -255,15 +262,11 @@ def _patch_inside(patching: Patching, listener: Json, context: Context, ports: s
         del listener["filter_chains"]
 
 
-def _chain(
-    patching: Patching, listener: Json, original: Json, context: Context, ports: set[int]
-) -> Json | None:
+def _chain(patching: Patching, listener: Json, original: Json, context: Context) -> Json | None:
     """Returns a filter chain after its patches; None when it is removed."""
 
     def fits(chain: Json, match: Match) -> bool:
-        return matching.listener(listener, match, ports) and matching.chain(
-            listener, chain, match, ports
-        )
+        return matching.listener(listener, match) and matching.chain(listener, chain, match)
 
     if not original.get("filters"):
         return original
@@ -365,11 +368,11 @@ def _routes(patching: Patching, routes: Json, context: Context) -> Json:
     def here(routes: Json, match: Match) -> bool:
         return matching.route_configuration(routes, match, context, ports)
 
-    merging = [p for p in patching.each("ROUTE_CONFIGURATION", context) if p.operation == "MERGE"]
+    merging = [p for p in patching.each("ROUTE_CONFIGURATION", context) if p.operation in _MERGES]
     routes = _changed(patching, merging, routes, here) or routes
 
     def fits(host: Json, match: Match) -> bool:
-        return here(routes, match) and matching.virtual_host(host, match, context)
+        return here(routes, match) and matching.virtual_host(host, match)
 
     hosts: list[Json] = []
     for original in routes.get("virtual_hosts", []):

@@ -1,8 +1,4 @@
-"""Matching of an EnvoyFilter's patches, by exact names.
-
-Two listeners and route configurations of a cluster are one in the lab: its sidecars have one HTTP
-proxy for all outbound ports. A port number there selects the virtual hosts with that port.
-"""
+"""Matching of an EnvoyFilter's patches, by exact names."""
 
 from __future__ import annotations
 
@@ -28,7 +24,9 @@ def listener_context(pod: Pod, listener: Json) -> Context:
 
 def cluster_context(pod: Pod, cluster: Json) -> Context:
     """Returns the side of a proxy that a cluster belongs to."""
-    return _context(pod, inbound=cluster["name"].startswith("inbound|"))
+    name = cluster["name"]
+    inbound = name.startswith("inbound|") or name == names.INBOUND_PASSTHROUGH
+    return _context(pod, inbound=inbound)
 
 
 def _context(pod: Pod, *, inbound: bool) -> Context:
@@ -37,36 +35,20 @@ def _context(pod: Pod, *, inbound: bool) -> Context:
     return "SIDECAR_INBOUND" if inbound else "SIDECAR_OUTBOUND"
 
 
-def outbound_ports(routes: list[Json]) -> set[int]:
-    """Returns the ports for which a sidecar's HTTP proxy has virtual hosts."""
-    return {
-        int(port)
-        for configuration in routes
-        if configuration["name"] == names.OUTBOUND_ROUTES
-        for host in configuration.get("virtual_hosts", [])
-        if (port := host["name"].rpartition(":")[2]).isdecimal()
-    }
-
-
-def listener(listener: Json, match: Match, ports: set[int], *, whole: bool = False) -> bool:
+def listener(listener: Json, match: Match, *, whole: bool = False) -> bool:
     """Returns whether a listener matches; `whole`: as the thing to patch, not as its place."""
     wanted = match.listener
     if wanted is None:
         return True
-    proxy = listener["name"] == names.OUTBOUND_LISTENER
-    if wanted.name and wanted.name != listener["name"]:
-        return proxy and not whole and wanted.name in {f"0.0.0.0_{port}" for port in ports}
-    if not wanted.port_number:
-        return True
-    if not whole and listener["name"] == names.INBOUND_LISTENER:
-        return True  # Compared with each chain's port instead.
-    if proxy and not whole and wanted.port_number in ports:
-        return True
+    if not _fits(wanted.name, listener["name"]):
+        return False
+    if not wanted.port_number or (not whole and listener["name"] == names.INBOUND_LISTENER):
+        return True  # That of a chain of `virtualInbound` is compared instead.
     address = listener.get("address", {}).get("socket_address", {})
     return bool(address.get("port_value") == wanted.port_number)
 
 
-def chain(listener: Json, chain: Json, match: Match, ports: set[int]) -> bool:
+def chain(listener: Json, chain: Json, match: Match) -> bool:
     """Returns whether a filter chain of a matching listener matches."""
     wanted = match.listener
     if wanted is None:
@@ -80,14 +62,13 @@ def chain(listener: Json, chain: Json, match: Match, ports: set[int]) -> bool:
     if inner is None:
         return True
     protocols = criteria.get("application_protocols", [])
-    proxied = listener["name"] == names.OUTBOUND_LISTENER and inner.destination_port in ports
     wanted_protocols = (inner.application_protocols or "").split(",")
     return (
         _fits(inner.name, chain.get("name"))
         and (not inner.sni or inner.sni in criteria.get("server_names", []))
         and _fits(inner.transport_protocol, criteria.get("transport_protocol"))
         and (not inner.application_protocols or set(wanted_protocols) <= set(protocols))
-        and (_fits(inner.destination_port, port) or proxied)
+        and _fits(inner.destination_port, port)
     )
 
 
@@ -123,17 +104,10 @@ def route_configuration(
     if wanted is None:
         return True
     name = routes["name"]
-    if context == "SIDECAR_OUTBOUND" and name == names.OUTBOUND_ROUTES:
-        ports = outbound_ports([routes])
-        return (
-            not wanted.name
-            or wanted.name == name
-            or (wanted.name.isdecimal() and int(wanted.name) in ports)
-        ) and (not wanted.port_number or wanted.port_number in ports)
     if wanted.name and wanted.name != name:
         return False
     if context != "GATEWAY":
-        port = name.split("|")[1] if name.startswith("inbound|") else name
+        port = name.split("|")[1] if name.startswith("inbound|") else name.rpartition(":")[2]
         return not wanted.port_number or str(wanted.port_number) == port
     number, port_name, gateway = _gateway_route_name(name)
     served = gateway_ports.get(number, {number})
@@ -153,15 +127,11 @@ def _gateway_route_name(name: str) -> tuple[int, str, str]:
     return number, "", ""
 
 
-def virtual_host(host: Json, match: Match, context: Context) -> bool:
+def virtual_host(host: Json, match: Match) -> bool:
     """Returns whether a virtual host of a matching route configuration matches."""
     routes = match.route_configuration
     if routes is None:
         return True
-    if context == "SIDECAR_OUTBOUND":
-        port = routes.port_number or (int(routes.name) if routes.name.isdecimal() else 0)
-        if port and not host["name"].endswith(f":{port}"):
-            return False
     wanted = routes.vhost
     if wanted is None:
         return True

@@ -91,6 +91,7 @@ class Patch(Model):
         "INSERT_AFTER",
         "INSERT_FIRST",
         "REPLACE",
+        "MERGE_AND_REPLACE_LIST",
     ] = "INVALID"
     value: dict[str, Any] | None = None
 

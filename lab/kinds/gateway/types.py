@@ -28,6 +28,7 @@ class ServerTLSSettings(Model):
     credential_name: str | None = None
     credential_names: Any = None
     https_redirect: bool = False
+    insecure_skip_verify: bool | None = None
     max_protocol_version: Literal["TLS_AUTO", "TLSV1_0", "TLSV1_1", "TLSV1_2", "TLSV1_3"] | None = (
         None
     )

@@ -66,7 +66,7 @@ class IstioOperatorSpec(Model):
     addon_components: dict[str, Any] | None = None
     unvalidated_values: dict[str, Any] | None = refused(_INSTALLED)
     install_package_path: str | None = refused(_INSTALLED)
-    compatibility_version: str | None = refused("the behaviour of another version than 1.30")
+    compatibility_version: str | None = refused("the behaviour of another version than the lab's")
     platform: str | None = refused(_INSTALLED)
     namespace: str | None = ignored("the lab's control plane is in istio-system")
 

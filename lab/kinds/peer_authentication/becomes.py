@@ -32,6 +32,12 @@ def mode(snapshot: Snapshot, pod: Pod, port: int) -> tuple[Mode, Origin]:
     return namespace_mode(snapshot, pod.namespace)
 
 
+def level_ports(snapshot: Snapshot, pod: Pod) -> list[int]:
+    """Returns the container ports that `portLevelMtls` names for a pod."""
+    policy = workload_policy(snapshot, pod)
+    return sorted(policy.spec.port_level_mtls or ()) if policy is not None else []
+
+
 def namespace_mode(snapshot: Snapshot, namespace: str) -> tuple[Mode, Origin]:
     """Returns the mode that policies without a selector give a namespace, and its origin.
 

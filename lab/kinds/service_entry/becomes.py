@@ -64,7 +64,6 @@ def endpoints(snapshot: Snapshot, entry: Resource, port: ServicePort) -> list[En
             pod_endpoint(pod, number)
             for pod in snapshot.pods
             if pod.namespace == entry.namespace
-            and pod.ready
             and names.selects(selection.labels(entry), pod.labels)
         ]
     return [

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from lab import names
 from lab.kinds import selection
-from lab.kinds.mesh_config.checks import MeshConfig
+from lab.kinds.mesh_config import becomes as mesh_config
+from lab.kinds.mesh_config.checks import MeshConfig, OutboundMode
 from lab.kinds.sidecar.types import SidecarSpec
 from lab.model import Pod, Snapshot
 from lab.resources.resource import Origin, Path, Resource
-
-OutboundMode = Literal["ALLOW_ANY", "REGISTRY_ONLY"]
 
 
 def applicable(snapshot: Snapshot, pod: Pod) -> Resource | None:
@@ -36,12 +33,8 @@ def outbound_mode(
     if sidecar is not None and sidecar.spec.outbound_traffic_policy is not None:
         path: Path = ("spec", "outboundTrafficPolicy")
         return sidecar.spec.outbound_traffic_policy.mode, Origin(sidecar.source, path, sidecar)
-    mode = mesh.outbound_traffic_policy.mode
-    path = ("spec", "meshConfig", "outboundTrafficPolicy")
-    for operator in reversed(snapshot.of("IstioOperator")):
-        if path in operator.source.lines:
-            return mode, Origin(operator.source, path, operator)
-    return mode, Origin()
+    field = "outboundTrafficPolicy"
+    return mesh.outbound_traffic_policy.mode, mesh_config.origin(snapshot, field)
 
 
 def imports(sidecar: Resource | None, namespace: str, host: str) -> bool:

@@ -134,7 +134,8 @@ def _log_providers(view: View, direction: Direction) -> dict[str, str] | None:
 
 def _mesh_log(mesh: MeshConfig, path: str) -> Json:
     if mesh.access_log_encoding == "JSON":
-        return {"path": path, "log_format": {"json_format": _labels(mesh.access_log_format)}}
+        labels = _labels(mesh.access_log_format)
+        return {"path": path, "log_format": {"json_format": labels, "json_format_options": {}}}
     return {"path": path, "log_format": _text(mesh.access_log_format)}
 
 
@@ -149,7 +150,8 @@ def _labels(layout: str) -> Json:
 def _provider_log(provider: FileAccessLogProvider) -> Json:
     layout = provider.log_format
     if layout is not None and layout.labels is not None:
-        log_format: Json = {"json_format": dict(layout.labels or JSON_FORMAT)}
+        labels = dict(layout.labels or JSON_FORMAT)
+        log_format: Json = {"json_format": labels, "json_format_options": {}}
     else:
         log_format = _text(layout.text if layout is not None else None)
     if provider.omit_empty_values:
@@ -206,10 +208,8 @@ def tracing(view: View, direction: Direction) -> Json | None:
             return None
         # Without a provider nothing is exported; istiod writes it all the same.
         return _sampled(proxy.sampling, _tags(view.pod, TracingSpec()), proxy.max_path_tag_length)
-    if spec.disabled or spec.provider is None:
-        return None
-    exporter = _exporter(view, spec.provider)
-    if exporter is None:
+    exporter = None if spec.disabled else _exporter(view, spec.provider)
+    if spec.provider is None or exporter is None:
         return None
     own = spec.provider.zipkin or spec.provider.opentelemetry
     length = (own.max_tag_length if own is not None else None) or proxy.max_path_tag_length
@@ -256,7 +256,9 @@ def request_id_extension(view: View, direction: Direction) -> Json:
     return {
         "typed_config": typed(
             "extensions.request_id.uuid.v3.UuidRequestIdConfig",
-            use_request_id_for_trace_sampling=spec is None or spec.request_id_sampling,
+            use_request_id_for_trace_sampling=spec is None
+            or spec.request_id_sampling
+            or tracing(view, direction) is None,
         )
     }
 
@@ -332,9 +334,9 @@ def _dry_run_tag(action: str, kind: str, key: str) -> Json:
     }
 
 
-def _exporter(view: View, provider: ExtensionProvider) -> Json | None:
-    target = provider.zipkin or provider.opentelemetry
-    if target is None:
+def _exporter(view: View, provider: ExtensionProvider | None) -> Json | None:
+    target = provider.zipkin or provider.opentelemetry if provider is not None else None
+    if provider is None or target is None:
         return None
     host = _registered(view.snapshot, target.service)
     if host is None:

@@ -24,11 +24,16 @@ class CorsPolicy(Model):
     allow_credentials: bool | None = None
     allow_headers: list[str] = Field(default_factory=list)
     allow_methods: list[str] = Field(default_factory=list)
-    allow_origin: list[str] | None = None
+    allow_origin: list[str] = Field(default_factory=list)
     allow_origins: list[StringMatch] = Field(default_factory=list)
     expose_headers: list[str] = Field(default_factory=list)
     max_age: PositiveDuration | None = None
     unmatched_preflights: Literal["UNSPECIFIED", "FORWARD", "IGNORE"] | None = None
+
+
+class Delegate(Model):
+    name: str | None = None
+    namespace: str | None = None
 
 
 class HTTPBody(Model):
@@ -115,6 +120,7 @@ class HTTPRedirect(Model):
     authority: str | None = None
     derive_port: Literal["FROM_PROTOCOL_DEFAULT", "FROM_REQUEST_PORT"] | None = None
     port: Unsigned | None = None
+    prefix_rewrite: str | None = None
     redirect_code: Unsigned | None = None
     scheme: str | None = None
     uri: str | None = None
@@ -148,7 +154,7 @@ class HTTPRouteDestination(Model):
 
 class HTTPRoute(Model):
     cors_policy: CorsPolicy | None = None
-    delegate: Any = None
+    delegate: Delegate | None = None
     direct_response: HTTPDirectResponse | None = None
     fault: HTTPFaultInjection | None = None
     headers: Headers | None = None

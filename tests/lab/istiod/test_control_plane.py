@@ -129,6 +129,27 @@ def test_no_keys_are_fetched_from_a_blocked_network(
     assert "is in" in line
 
 
+@pytest.mark.parametrize(
+    ("address", "what"),
+    [
+        ("169.254.169.254", "link-local"),
+        ("[fe80::1]", "link-local"),
+        ("[::ffff:169.254.0.1]", "link-local"),
+        ("224.0.0.1", "link-local"),
+        ("100.100.100.200", "a cloud's metadata"),
+        ("[fd00:ec2::254]", "a cloud's metadata"),
+    ],
+)
+def test_no_keys_are_fetched_from_where_machines_are_configured(
+    tmp_path: Path, address: str, what: str
+) -> None:
+    """As istiod since 1.31.1, whatever the variable says."""
+    uri = f"http://{address}/keys"
+    for operators in ((), blocking(""), blocking("10.0.0.0/8")):
+        (line,) = warned(tmp_path, policy(issuer="a@b", jwksUri=f'"{uri}"'), operators)
+        assert f" is {what}: no keys are fetched from there" in line
+
+
 def test_the_last_operator_that_blocks_holds(issuer: str, tmp_path: Path) -> None:
     policies = policy(issuer="a@b", jwksUri=f"{issuer}/keys")
     both = (*blocking("127.0.0.0/8"), *blocking(""))

@@ -45,7 +45,7 @@ def said(
 ) -> list[tuple[str, str]]:
     """The authorization steps of `route`, each with its place."""
     pod = secured.pods[client].pod
-    url = "tcp://store:80" if tcp else "http://message/"
+    url = "tcp://store:7000" if tcp else "http://message/"
     (target,) = request.explain(secured.snapshot(), pod, method, url).targets
     return [(step.says, step.place) for step in target.steps if step.what == "authorization"]
 
@@ -239,7 +239,7 @@ def test_an_envoy_filter_that_extends_a_policy_decides(secured: harness.Mesh) ->
     ("spec", "problem"),
     [
         ("{action: DENY}", "DENY action without rules is meaningless"),
-        ("{rules: [{from: []}]}", "from must not be empty, found at rule 0"),
+        ("{rules: [{from: [{}]}]}", "from.source must not be nil, found at rule 0"),
         ("{rules: [{to: [{operation: {}}]}]}", "to.operation must not be empty, found at rule 0"),
         ("{rules: [{to: [{operation: {ports: [http]}}]}]}", "bad port (http)"),
         ("{rules: [{from: [{source: {ipBlocks: [10.0.0.0/33]}}]}]}", "bad CIDR range"),

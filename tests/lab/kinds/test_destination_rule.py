@@ -10,6 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
+from lab.envoy import translate
+from lab.kinds.destination_rule.becomes import UNLIMITED
+from tests.support import harness
 from tests.support.harness import Mesh
 from tests.support.routing import SUBSETS, V1, attempts, routed, rule, version
 from tests.support.wait import wait
@@ -195,6 +198,31 @@ def test_port_level_settings_replace_and_subsets_override(mesh: Mesh) -> None:
     service = routed("- route: [{destination: {host: server, subset: all}}]").split("---\n", 1)[1]
     mesh.apply(rule(hashing, rest=subset) + service)
     assert len({version(mesh, **{"x-user": "ann"}) for _ in range(30)}) == 1
+
+
+def test_the_meshs_default_fills_what_no_rule_sets(mesh: Mesh) -> None:
+    default = {"connectionPool": {"tcp": {"maxConnections": 7}}}
+    mesh.mesh_config["defaultTrafficPolicy"] = default
+
+    def limits(cluster: str, manifest: str = "") -> int:
+        mesh.config = harness.resources(manifest)
+        found = translate.proxy_config(mesh.snapshot(), mesh.pods["client"].pod).clusters
+        (one,) = (item for item in found if item["name"] == cluster)
+        limit: int = one["circuit_breakers"]["thresholds"][0]["max_connections"]
+        return limit
+
+    try:
+        server = "outbound|80|{}|server.default.svc.cluster.local"
+        own = "connectionPool: {tcp: {maxConnections: 9}}"
+        others = "portLevelSettings: [{port: {number: 80}, loadBalancer: {simple: RANDOM}}]"
+        subset = f"subsets: [{{name: v1, labels: {{app: server}}, trafficPolicy: {{{others}}}}}]"
+        assert limits("PassthroughCluster") == 7
+        assert limits(server.format("")) == 7
+        assert limits(server.format(""), rule(own)) == 9
+        assert limits(server.format(""), rule(others)) == 7
+        assert limits(server.format("v1"), rule(own, rest=subset)) == UNLIMITED
+    finally:
+        mesh.mesh_config.pop("defaultTrafficPolicy")
 
 
 def test_a_rule_exported_elsewhere_does_not_apply(mesh: Mesh) -> None:

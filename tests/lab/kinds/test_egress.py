@@ -119,6 +119,19 @@ def test_unknown_hosts_are_reached_by_default(mesh: Mesh) -> None:
     assert '"version": "https"' in found.stdout, found.stderr
 
 
+def test_with_dynamic_dns_the_proxy_resolves_the_host(mesh: Mesh) -> None:
+    """The address that the client has found for the name does not count."""
+    mesh.mesh_config["outboundTrafficPolicy"] = {"mode": "ALLOW_ANY_DYNAMIC_DNS"}
+    mesh.push()
+    address = mesh.pods["outside"].pod.address
+    assert get(mesh, "nowhere.invalid").status_code == 503
+    wait(lambda: "AllowAnyDynamicDNSCluster" in mesh.pods["client"].log)
+    assert mesh.pods["client"].log.rstrip().endswith("allow_any_dynamic_dns")
+    assert get(mesh, f"{address}:80").json()["pod"] == "outside"
+    found = curl(mesh, "https://api.example/x")
+    assert '"version": "https"' in found.stdout, found.stderr
+
+
 def test_registry_only_blocks_http_with_502(closed: Mesh) -> None:
     reply = get(closed, "archive.ubuntu.com")
     assert (reply.status_code, reply.text, reply.headers["server"]) == (502, "", "envoy")
@@ -239,7 +252,7 @@ def test_a_sidecar_limits_the_hosts_a_client_knows(closed: Mesh) -> None:
         '["*/*"]': (200, 200),
         '["elsewhere/*"]': (502, 200),
         '["./server.default.svc.cluster.local"]': (200, 502),
-        '["~/*"]': (502, 502),
+        '["~/*"]': (503, 503),  # No Service has port 80: on a cluster the connection is reset.
     }.items():
         closed.apply(sidecar(f"  egress: [{{hosts: {hosts}}}]"))
         assert closed.request("client", "http://server/").status_code == own, hosts

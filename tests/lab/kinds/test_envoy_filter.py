@@ -106,8 +106,8 @@ def named(items: list[Json], name: str) -> Json:
     return next(item for item in items if item["name"] == name)
 
 
-def manager(listener: Json) -> Json:
-    found: Json = listener["filter_chains"][0]["filters"][-1]["typed_config"]
+def manager(listener: Json, chain: str = "0.0.0.0_8080") -> Json:
+    found: Json = named(listener["filter_chains"], chain)["filters"][-1]["typed_config"]
     return found
 
 
@@ -169,6 +169,16 @@ def test_a_virtual_host_of_the_gateway(filtered: harness.Mesh) -> None:
     for port, there in (("", True), ("portNumber: 80, ", True), ("portNumber: 81, ", False)):
         apply(filtered, ROUTES, gateway_patch("VIRTUAL_HOST", "MERGE", value, match % port))
         assert ("x-patched" in ingress(filtered).headers) is there, port
+
+
+def test_a_merge_may_replace_lists(filtered: harness.Mesh) -> None:
+    match = '{context: GATEWAY, routeConfiguration: {vhost: {name: "*:80"}}}'
+    value = "{domains: [only.example]}"
+    for operation, found in (("MERGE", 200), ("MERGE_AND_REPLACE_LIST", 404)):
+        apply(filtered, ROUTES, gateway_patch("VIRTUAL_HOST", operation, value, match))
+        assert ingress(filtered).status_code == found, operation
+    removed = patch("HTTP_FILTER", "MERGE_AND_REPLACE_LIST", LUA % "x", INBOUND_ROUTER)
+    assert len(unmatched(filtered, removed)) == 1, "a filter of a list knows MERGE alone"
 
 
 def test_routes_are_merged_inserted_and_removed(filtered: harness.Mesh) -> None:
@@ -280,15 +290,18 @@ def test_a_merge_stays_with_the_filter_that_matches() -> None:
     text = patch("HTTP_FILTER", "MERGE", value, INBOUND_ROUTER, labels="{app: server}")
     made = translate.proxy_config(sample.with_manifests(text), sample.PODS[1])
     found = [
-        (listener["name"], http["typed_config"].get("strict_check_headers"))
+        (listener["name"], tuple(strict) if strict is not None else None)
         for listener in made.listeners
         for chain in listener.get("filter_chains", ())
         for network in chain["filters"]
         for http in network["typed_config"].get("http_filters", ())
         if http["name"] == "envoy.filters.http.router"
+        for strict in [http["typed_config"].get("strict_check_headers")]
     ]
-    assert found[0] == ("virtualOutbound", None)
-    assert all(item == ("virtualInbound", ["x-envoy-max-retries"]) for item in found[1:])
+    inbound = {("virtualInbound", ("x-envoy-max-retries",))}
+    assert {item for item in found if item[0] == "virtualInbound"} == inbound
+    outbound = {strict for listener, strict in found if listener != "virtualInbound"}
+    assert outbound == {None}
 
 
 def unmatched(mesh: harness.Mesh, text: str) -> list[Problem]:

@@ -61,7 +61,7 @@ def test_a_key_that_is_none_is_refused() -> None:
 def test_a_field_that_istio_ignores() -> None:
     (warning,) = parse([("x", ERRORS)]).warnings
     assert warning.startswith("x:8: DestinationRule a: spec.trafficPolicy.outlierDetection")
-    assert "consecutive errors is deprecated and ignored" in warning
+    assert "consecutive errors is deprecated" in warning
 
 
 def test_a_field_of_another_world() -> None:
@@ -86,16 +86,21 @@ ROUTE = "hosts: [a], http: [{route: [{destination: {host: a}}], FIELD}]"
         (resource("DestinationRule", "host: 10.0.0.1"), "cannot be all-numeric"),
         (resource("VirtualService", ROUTE.replace("FIELD", "timeout: 1500us")), "ms precision"),
         (
-            resource("VirtualService", ROUTE.replace("FIELD", "retries: {retryOn: '5xx, reset'}")),
-            "reset is not a valid retryOn policy",
+            resource(
+                "VirtualService",
+                ROUTE.replace("FIELD", "retries: {attempts: 1, retryOn: '5xx, reset'}"),
+            ),
+            '" reset" is not a valid retryOn policy',
         ),
         (
-            resource("VirtualService", ROUTE.replace("FIELD", "retries: {retryOn: '520'}")),
-            "520 is not a valid retryOn policy",
+            resource(
+                "VirtualService", ROUTE.replace("FIELD", "retries: {attempts: 1, retryOn: '520'}")
+            ),
+            '"520" is not a valid retryOn policy',
         ),
         (
             resource("VirtualService", ROUTE.replace("FIELD", "name: a") + ", exportTo: ['~']"),
-            '"~" is no namespace',
+            "~ (none) is not allowed",
         ),
         (
             resource("Gateway", "gatewayClassName: istio", "gateway.networking.k8s.io/v1"),
@@ -108,6 +113,80 @@ def test_istio_refuses_it_too(text: str, reason: str) -> None:
     with pytest.raises(ManifestError) as error:
         parse([("x", text)])
     assert reason in str(error.value)
+
+
+POLICY = "host: a, trafficPolicy: {FIELD}"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (
+            resource("DestinationRule", POLICY.replace("FIELD", field)),
+            reason,
+        )
+        for field, reason in (
+            (
+                "connectionPool: {http: {http2KeepAlive: {timeout: 1s}}}",
+                "http2KeepAlive: http2 keepalive interval is required",
+            ),
+            (
+                "loadBalancer: {localityLbSetting: {enabled: false}, zoneAwareLbSetting: {}}",
+                "only one of localityLbSetting and zoneAwareLbSetting can be set",
+            ),
+            (
+                "loadBalancer: {zoneAwareLbSetting: {failover: [{from: a, to: b}]}}",
+                "failover: not supported by the lab: the lab is one locality",
+            ),
+            ("outlierDetection: {outlierDetectionHttpErrorCodes: [99]}", "100"),
+        )
+    ]
+    + [
+        (
+            resource(
+                "VirtualService",
+                f"hosts: [a], http: [{{{match}redirect: {{prefixRewrite: /a{more}}}}}]",
+            ),
+            f"redirect {reason}",
+        )
+        for match, more, reason in (
+            ("", ", uri: /b", "may only specify one of uri or prefix_rewrite"),
+            ("match: [{uri: {exact: /b}}], ", "", "prefix_rewrite requires all URI matches"),
+        )
+    ],
+)
+def test_fields_that_came_with_istio_1_31(text: str, reason: str) -> None:
+    with pytest.raises(ManifestError) as error:
+        parse([("x", text)])
+    assert reason in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        resource(
+            "DestinationRule", POLICY.replace("FIELD", "loadBalancer: {backendUtilization: {}}")
+        ),
+        resource("Gateway", SERVER.replace("}]", ", tls: {ecdhCurves: [X25519]}}]")),
+        resource(
+            "RequestAuthentication",
+            "jwtRules: [{issuer: a, presence: REQUIRED}]",
+            "security.istio.io/v1",
+        ),
+        resource(
+            "EnvoyFilter",
+            "configPatches: [{match: {listener: {filterChain: {transportSocket: {}}}}}]",
+        ).replace("/v1\n", "/v1alpha3\n"),
+        resource(
+            "IstioOperator",
+            "meshConfig: {defaultInboundHttpRetryPolicy: {attempts: 1}}",
+            "install.istio.io/v1alpha1",
+        ),
+    ],
+)
+def test_a_field_of_a_newer_istio_is_known_by_name(text: str) -> None:
+    with pytest.raises(ManifestError, match=r"follows Istio 1\.31: this field is new in 1\.32$"):
+        parse([("x", text)])
 
 
 @pytest.mark.parametrize("host", ["'*'", "'*.a.com'", "a.com", "./a.com", "10.0.0.1"])

@@ -1,0 +1,529 @@
+"""Proxy mode: istiod's configuration for a machine without packet rules, DNS or address space.
+
+On a cluster iptables leads each connection to a sidecar, with its original destination. Here:
+- programs use an HTTP proxy, which hands each request to the listener of its port; these are
+  internal to the Envoy and else as istiod wrote them. TCP Services are at the inside address;
+- `virtualInbound` listens on the container ports at the pod's address;
+- clusters of original destinations resolve the name that a request gives, or have endpoints;
+- pods have addresses on the loopback device, and gateways a second one for clients outside.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from lab import names
+from lab.model import Json, Pod, ProxyConfig
+from lab.xds import (
+    HTTP_PROTOCOL_OPTIONS,
+    ORIGINAL_DST,
+    RAW_BUFFER,
+    ROUTER,
+    TLS_INSPECTOR,
+    extension,
+    socket_address,
+    static_assignment,
+    typed,
+)
+
+ORIGINAL_DESTINATION = "x-envoy-original-dst-host"
+"""The header with the address that a client meant to connect to; iptables would keep it."""
+
+_DNS_CACHE: Json = {"name": "outbound", "dns_lookup_family": "V4_ONLY"}
+"""The one cache that all dynamic forward proxy clusters and filters of a proxy share."""
+
+_CATCH_ALL_HTTP = f"{names.OUTBOUND_LISTENER}-catchall-http"
+_STATE = "envoy.filters.http.set_filter_state"
+_FORWARD_PROXY = "envoy.filters.http.dynamic_forward_proxy"
+_UNLIMITED = dict.fromkeys(
+    ("max_connections", "max_pending_requests", "max_requests", "max_retries"), 4294967295
+)
+
+
+def adapt(config: ProxyConfig, pod: Pod) -> ProxyConfig:
+    """Returns a proxy's configuration for proxy mode."""
+    # A copy through text shares no part with the original.
+    listeners, clusters, routes = json.loads(
+        json.dumps([config.listeners, config.clusters, config.routes])
+    )
+    forwarding = {item["name"] for item in clusters if _forwards(item, config.addresses)}
+    built = [adapted for item in clusters for adapted in _cluster(item, config, pod, forwarding)]
+    if pod.proxy == "gateway":
+        listeners = [_at_gateway(listener, pod) for listener in listeners]
+    else:
+        listeners, internal = _at_sidecar(listeners, config, pod, forwarding)
+        built += [*_internal_clusters(internal), *_unclaimed_clusters(listeners, pod)]
+        for item in routes:
+            item["request_headers_to_remove"] = [ORIGINAL_DESTINATION]
+            _by_name(item)
+    return ProxyConfig(listeners, built, routes, config.endpoints, config.addresses)
+
+
+# --- gateways -------------------------------------------------------------------------------------
+
+
+def _at_gateway(listener: Json, pod: Pod) -> Json:
+    port = _port(listener)
+    places = [{"address": socket_address(*place)} for place in pod.published.get(port, ())]
+    moved = listener | {"address": socket_address(pod.address, port)}
+    if places:
+        moved["additional_addresses"] = places
+    return {key: _with_published_ports(value, pod.published) for key, value in moved.items()}
+
+
+def _with_published_ports(value: Any, published: Mapping[int, Sequence[tuple[str, int]]]) -> Any:
+    """Returns RBAC rules in which a container port stands for its published ports too.
+
+    A cluster's load balancer leads to the container port; here clients connect to the proxy itself.
+    """
+    if isinstance(value, list):
+        return [_with_published_ports(item, published) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if places := published.get(value.get("destination_port", 0)):
+        ports = dict.fromkeys((value["destination_port"], *(number for _, number in places)))
+        return {"or_rules": {"rules": [{"destination_port": port} for port in ports]}}
+    return {key: _with_published_ports(item, published) for key, item in value.items()}
+
+
+# --- listeners of sidecars ------------------------------------------------------------------------
+
+
+def _at_sidecar(
+    listeners: list[Json], config: ProxyConfig, pod: Pod, forwarding: set[str]
+) -> tuple[list[Json], list[str]]:
+    """Returns a sidecar's listeners and the names of those that are internal."""
+    result: list[Json] = []
+    by_domains: list[tuple[list[str], str]] = []
+    internal: list[str] = []
+    bound: set[int] = set(pod.ports.values())
+    for listener in listeners:
+        name = listener["name"]
+        if name == names.INBOUND_LISTENER:
+            result += _inbound(listener, pod)
+            continue
+        if name != names.OUTBOUND_LISTENER and listener.get("bind_to_port") is not False:
+            result.append(listener)
+            continue
+        address, port = name.rpartition("_")[0], _port(listener)
+        if name == names.OUTBOUND_LISTENER:
+            made = _catch_all_http(listener)
+            result.append(_internal(made, made["name"], port, forwarding))
+            internal.append(_CATCH_ALL_HTTP)
+        elif address == names.ANY_ADDRESS:
+            by_domains.append(([f"*:{port}"], name))
+        else:
+            inner = name
+            if port >= 1024 and port not in bound and not any(map(_managers, _chains(listener))):
+                bound.add(port)
+                result.append(_bound(listener, pod))
+                inner = f"{name}~"
+            by_domains.append((list(_domains(config, pod, address, port)), inner))
+            name = inner
+        internal.append(name)
+        result.append(_internal(listener, name, port, forwarding))
+    return [_http_proxy(pod, by_domains), *result], internal
+
+
+def _port(listener: Json) -> int:
+    port: int = listener["address"]["socket_address"]["port_value"]
+    return port
+
+
+def _chains(listener: Json) -> list[Json]:
+    default = listener.get("default_filter_chain")
+    return [*listener.get("filter_chains", ()), *([default] if default else [])]
+
+
+def _managers(chain: Json) -> list[Json]:
+    """Returns the HTTP connection managers of a filter chain, of which there is at most one."""
+    configs = (item.get("typed_config", {}) for item in chain.get("filters", ()))
+    return [config for config in configs if "http_filters" in config]
+
+
+def _domains(config: ProxyConfig, pod: Pod, address: str, port: int) -> Iterator[str]:
+    """Yields the ways to write a host and port that lead to an address."""
+    found = {address: None}
+    for host, addresses in config.addresses.items():
+        if address in addresses:
+            found |= dict.fromkeys(names.alternatives(host, pod.namespace))
+    for name in found:
+        yield f"{name}:{port}"
+        if port == 80:
+            yield name
+
+
+def _bound(listener: Json, pod: Pod) -> Json:
+    """Returns the listener of a TCP Service at the inside address, the first on its port."""
+    rest = {key: value for key, value in listener.items() if key != "bind_to_port"}
+    return rest | {"address": socket_address(pod.inside_address, _port(listener))}
+
+
+def _internal(listener: Json, name: str, port: int, forwarding: set[str]) -> Json:
+    """Returns a listener that only the HTTP proxy reaches."""
+    own: Json = json.loads(json.dumps(listener))
+    own |= {"name": name, "internal_listener": {}}
+    for key in ("address", "bind_to_port", "use_original_dst"):
+        own.pop(key, None)
+    own["filter_chains"] = [
+        chain
+        for chain in own.get("filter_chains", ())
+        if chain.get("filter_chain_match", {}).get("destination_port") != names.OUTBOUND_PORT
+    ]
+    inspectors = [ORIGINAL_DST, *own.get("listener_filters", ())]
+    if name == names.OUTBOUND_LISTENER:
+        inspectors.append(TLS_INSPECTOR)  # A tunnel is open before anything is decided.
+        own["listener_filters_timeout"] = "0s"
+        for chain in filter(_managers, own["filter_chains"]):
+            # What TLS offers (ALPN), which this inspector reads, is no protocol of the chain.
+            chain["filter_chain_match"]["transport_protocol"] = "raw_buffer"
+    own["listener_filters"] = inspectors
+    for chain in _chains(own):
+        for manager in _managers(chain):
+            state = {"name": _STATE, "typed_config": _state(to=f"%REQ({ORIGINAL_DESTINATION})%")}
+            kept = [item for item in manager["http_filters"] if item["name"] != _FORWARD_PROXY]
+            manager["http_filters"] = [*kept[:-1], state, _forward_proxy_filter(), kept[-1]]
+            _by_name(manager.get("route_config", {}))
+        chain["filters"] = [one for one in chain["filters"] if not _resolves(one)]
+        last = chain["filters"][-1].get("typed_config", {}) if chain.get("filters") else {}
+        if last.get("cluster") in forwarding:
+            chain["filters"][-1:-1] = [_name_resolver(443 if port == names.OUTBOUND_PORT else port)]
+    return own
+
+
+def _by_name(routes: Json) -> None:
+    """Lets the host of a request decide, where istiod does so, and not the client's address."""
+    off = typed("config.route.v3.FilterConfig", disabled=True)
+    for host in routes.get("virtual_hosts", ()):
+        for route in host["routes"]:
+            if route.get("route", {}).get("cluster") == names.DYNAMIC_DNS:
+                route["typed_per_filter_config"] = {_STATE: off}
+
+
+def _forward_proxy_filter() -> Json:
+    return extension(
+        _FORWARD_PROXY,
+        "extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig",
+        dns_cache_config=_DNS_CACHE,
+        allow_dynamic_host_from_filter_state=True,
+    )
+
+
+def _name_resolver(port: int) -> Json:
+    """Returns the network filter that resolves the name of a tunnel's destination."""
+    return extension(
+        "envoy.filters.network.sni_dynamic_forward_proxy",
+        "extensions.filters.network.sni_dynamic_forward_proxy.v3.FilterConfig",
+        dns_cache_config=_DNS_CACHE,
+        port_value=port,
+    )
+
+
+def _resolves(item: Json) -> bool:
+    return str(item.get("name", "")).endswith("sni_dynamic_forward_proxy")
+
+
+def _state(**values: str) -> Json:
+    """Returns the filter that keeps values of a request as filter state for what comes after it.
+
+    `to`: the address that the client meant to connect to, for the dynamic forward proxy; without
+    one that takes the host of the request. `tunnel`: the same, for an internal listener.
+    `source`: the client's address, for an internal listener.
+    """
+    keys = {"source": "envoy.filters.listener.original_dst.remote_ip"}
+    states = [
+        {
+            "object_key": keys.get(name, "envoy.upstream.dynamic_host"),
+            "format_string": {
+                "text_format_source": {"inline_string": value},
+                "omit_empty_values": True,
+            },
+            "skip_if_empty": True,
+            "shared_with_upstream": "NONE" if name == "to" else "TRANSITIVE",
+        }
+        for name, value in values.items()
+    ]
+    return typed("extensions.filters.http.set_filter_state.v3.Config", on_request_headers=states)
+
+
+_SOURCE = "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%:0"
+"""One for all connections of a client, which so share those to an internal listener."""
+
+
+def _catch_all_http(outbound: Json) -> Json:
+    """Returns the listener of plain HTTP to a port that no Service has.
+
+    It goes where `virtualOutbound` sends HTTP, if it tells that from other bytes, or all of them.
+    """
+    made = {"name": _CATCH_ALL_HTTP, "traffic_direction": "OUTBOUND"}
+    for http in filter(_managers, outbound["filter_chains"]):
+        return made | {"filter_chains": [{"filters": http["filters"]}]}
+    unknown = outbound["filter_chains"][-1]["filters"][-1]["typed_config"]
+    action = {"cluster": unknown["cluster"], "timeout": "0s", "max_grpc_timeout": "0s"}
+    manager = _manager(
+        unknown["stat_prefix"],
+        [
+            {
+                "name": "all",
+                "domains": ["*"],
+                "routes": [{"match": {"prefix": "/"}, "route": action}],
+            }
+        ],
+        access_log=unknown.get("access_log", []),
+    )
+    return made | {"filter_chains": [{"filters": [manager]}]}
+
+
+def _manager(stat_prefix: str, hosts: list[Json], **fields: object) -> Json:
+    routes = {"virtual_hosts": hosts, "request_headers_to_remove": [ORIGINAL_DESTINATION]}
+    return extension(
+        "envoy.filters.network.http_connection_manager",
+        "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        **{
+            "stat_prefix": stat_prefix,
+            "stream_idle_timeout": "0s",
+            "proxy_100_continue": True,
+            "upgrade_configs": [{"upgrade_type": "websocket"}],
+            "route_config": routes,
+            "http_filters": [ROUTER],
+            **fields,
+        },
+    )
+
+
+def _http_proxy(pod: Pod, by_domains: list[tuple[list[str], str]]) -> Json:
+    """Returns the application's HTTP proxy.
+
+    A request or a CONNECT goes to the listener of its host and port, of its port, or to that of
+    all other connections; a request without a port to that of port 80.
+    """
+    http = next((name for domains, name in by_domains if domains == ["*:80"]), _CATCH_ALL_HTTP)
+    hosts = [
+        {"name": name, "domains": domains, "routes": [_connect(name), _plain(name)]}
+        for domains, name in by_domains
+    ]
+    with_port = [{"name": ":authority", "string_match": {"safe_regex": {"regex": ".*:[0-9]+"}}}]
+    others = {
+        "name": "others",
+        "domains": ["*"],
+        "routes": [
+            _connect(names.OUTBOUND_LISTENER),
+            _plain(_CATCH_ALL_HTTP, headers=with_port),
+            _plain(http),
+        ],
+    }
+    router = extension(
+        "envoy.filters.http.router",
+        "extensions.filters.http.router.v3.Router",
+        suppress_envoy_headers=True,
+    )
+    manager = _manager(
+        "http_proxy",
+        [],
+        route_config={"name": "http_proxy", "virtual_hosts": [*hosts, others]},
+        generate_request_id=False,
+        server_header_transformation="PASS_THROUGH",
+        upgrade_configs=[{"upgrade_type": "websocket"}, {"upgrade_type": "CONNECT"}],
+        http_filters=[{"name": _STATE, "typed_config": _state(source=_SOURCE)}, router],
+    )
+    return {
+        "name": "http_proxy",
+        "address": socket_address(pod.inside_address, names.OUTBOUND_PORT),
+        "traffic_direction": "OUTBOUND",
+        "filter_chains": [{"filters": [manager]}],
+    }
+
+
+def _plain(listener: str, **match: object) -> Json:
+    action = {"cluster": f"internal_{listener}", "timeout": "0s", "max_grpc_timeout": "0s"}
+    return {"match": {"prefix": "/", **match}, "route": action}
+
+
+def _connect(listener: str) -> Json:
+    """Returns the route of CONNECT, by which a client asks its proxy for HTTPS."""
+    upgrade = {"upgrade_type": "CONNECT", "connect_config": {}}
+    action = {"cluster": f"internal_{listener}", "timeout": "0s", "upgrade_configs": [upgrade]}
+    state = _state(tunnel=f"%REQ({ORIGINAL_DESTINATION}?:AUTHORITY)%", source=_SOURCE)
+    return {
+        "match": {"connect_matcher": {}},
+        "route": action,
+        "typed_per_filter_config": {_STATE: state},
+    }
+
+
+def _inbound(listener: Json, pod: Pod) -> list[Json]:
+    """Returns `virtualInbound` at the pod's own ports, those that no Service has included."""
+    chains = [c for c in listener["filter_chains"] if "destination_port" in c["filter_chain_match"]]
+    others = [c for c in listener["filter_chains"] if c not in chains]
+    claimed = {chain["filter_chain_match"]["destination_port"] for chain in chains}
+    claimed.discard(names.INBOUND_PORT)
+    ports = sorted({*claimed, *pod.ports.values()})
+    if not ports:
+        return []
+    own = [_of_port(c, c["filter_chain_match"]["destination_port"]) for c in chains]
+    own = [c for c in own if c["filter_chain_match"]["destination_port"] != names.INBOUND_PORT]
+    own += [_of_port(chain, port) for port in ports if port not in claimed for chain in others]
+    first, *more = [{"address": socket_address(pod.address, port)} for port in ports]
+    filters = [f for f in listener["listener_filters"] if not f["name"].endswith("original_dst")]
+    moved = listener | first | {"filter_chains": own, "listener_filters": filters}
+    return [moved | ({"additional_addresses": more} if more else {})]
+
+
+def _of_port(chain: Json, port: int) -> Json:
+    """Returns a chain for one port; what no Service has goes to the application's port."""
+    key = '"cluster": '
+    text = json.dumps(chain)
+    passthrough = f"{key}{json.dumps(names.INBOUND_PASSTHROUGH)}"
+    own: Json = json.loads(text.replace(passthrough, f"{key}{json.dumps(_unclaimed(port))}"))
+    own["filter_chain_match"]["destination_port"] = port
+    return own
+
+
+def _unclaimed(port: int) -> str:
+    return f"{names.INBOUND_PASSTHROUGH}_{port}"
+
+
+# --- clusters -------------------------------------------------------------------------------------
+
+
+def _forwards(cluster: Json, addresses: Mapping[str, tuple[str, ...]]) -> bool:
+    """Returns whether a cluster connects to whatever a request names."""
+    if "cluster_type" in cluster:
+        return str(cluster["cluster_type"].get("name", "")).endswith("dynamic_forward_proxy")
+    if cluster.get("type") != "ORIGINAL_DST" or cluster["name"].startswith("inbound|"):
+        return False
+    return cluster["name"].rpartition("|")[2] not in addresses
+
+
+def _cluster(cluster: Json, config: ProxyConfig, pod: Pod, forwarding: set[str]) -> Iterator[Json]:
+    name: str = cluster["name"]
+    if name == names.INBOUND_PASSTHROUGH:
+        return
+    direction, _, rest = name.partition("|")
+    if direction == "inbound":
+        port = int(rest.partition("|")[0])
+        yield _static(cluster, [(pod.inside_address, port)])
+    elif name in forwarding:
+        yield _forward_proxy(cluster)
+    elif cluster.get("type") == "ORIGINAL_DST":
+        port, host = int(rest.partition("|")[0]), rest.rpartition("|")[2]
+        places = [(address, port) for address in config.addresses[host]]
+        yield _from_pod(_static(cluster, places), config, pod)
+    elif cluster.get("type") in ("STRICT_DNS", "LOGICAL_DNS"):
+        yield _resolved(cluster, config, pod)
+    else:
+        yield _from_pod(with_http_alpn(cluster), config, pod)
+
+
+def _static(cluster: Json, places: Iterable[tuple[str, int]]) -> Json:
+    """Returns a cluster of original destinations as one of known endpoints."""
+    left_out = ("lb_policy", "upstream_bind_config", "cleanup_interval")
+    rest = {key: value for key, value in cluster.items() if key not in left_out}
+    ends = [{"endpoint": {"address": socket_address(*place)}} for place in places]
+    load = {"cluster_name": cluster["name"], "endpoints": [{"lb_endpoints": ends}] if ends else []}
+    return rest | {"type": "STATIC", "load_assignment": load}
+
+
+def _forward_proxy(cluster: Json) -> Json:
+    """Returns a cluster that connects to the name that a request or a tunnel gives.
+
+    TLS, if any, is the application's own, so there is no name for Envoy to check.
+    """
+    rest = {key: value for key, value in cluster.items() if key != "type"}
+    return rest | {
+        "cluster_type": extension(
+            "envoy.clusters.dynamic_forward_proxy",
+            "extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig",
+            dns_cache_config=_DNS_CACHE,
+            allow_insecure_cluster_options=True,
+        )
+    }
+
+
+def _from_pod(cluster: Json, config: ProxyConfig, pod: Pod) -> Json:
+    """Returns a cluster that connects from the pod's address, by which others know the caller."""
+    load = cluster.get("load_assignment") or next(
+        (item for item in config.endpoints if item["cluster_name"] == cluster["name"]), {}
+    )
+    places = [
+        end["endpoint"]["address"].get("socket_address", {}).get("address", "")
+        for locality in load.get("endpoints", ())
+        for end in locality.get("lb_endpoints", ())
+    ]
+    if not places or not all(place.startswith("127.") for place in places):
+        return cluster
+    source = {"address": pod.address, "port_value": 0}
+    return cluster | {"upstream_bind_config": {"source_address": source}}
+
+
+def _resolved(cluster: Json, config: ProxyConfig, pod: Pod) -> Json:
+    """Returns a cluster of names; one that is a Service's has the endpoints of the Service."""
+    assignments = {item["cluster_name"]: item for item in config.endpoints}
+    for locality in cluster.get("load_assignment", {}).get("endpoints", ()):
+        for end in locality.get("lb_endpoints", ()):
+            place = end["endpoint"]["address"].get("socket_address", {})
+            for host in config.addresses:
+                if place.get("address") not in names.alternatives(host, pod.namespace):
+                    continue
+                known = assignments.get(names.cluster(place.get("port_value", 0), host))
+                if known is not None:
+                    plain = [
+                        {"endpoint": found["endpoint"]}
+                        for part in known["endpoints"]
+                        for found in part["lb_endpoints"]
+                    ]
+                    load = {"cluster_name": cluster["name"], "endpoints": [{"lb_endpoints": plain}]}
+                    return _from_pod(
+                        cluster | {"type": "STATIC", "load_assignment": load}, config, pod
+                    )
+    return cluster
+
+
+def with_http_alpn(cluster: Json) -> Json:
+    """Returns a cluster whose mutual TLS says HTTP, where a port has no protocol.
+
+    Istio's own Envoy has a filter for this; without it the server would take HTTP for TCP.
+    """
+    options = cluster.get("typed_extension_protocol_options", {}).get(HTTP_PROTOCOL_OPTIONS, {})
+    if "use_downstream_protocol_config" in options:
+        matches = cluster.get("transport_socket_matches", ())
+        for owner in (cluster, *matches):
+            context = owner.get("transport_socket", {}).get("typed_config", {})
+            common = context.get("common_tls_context", {})
+            if "istio" in common.get("alpn_protocols", ()):
+                common["alpn_protocols"] = ["istio-http/1.1", "istio"]
+    return cluster
+
+
+def _unclaimed_clusters(listeners: Iterable[Json], pod: Pod) -> Iterator[Json]:
+    """Yields the clusters of the container ports that no Service has."""
+    text = json.dumps([item for item in listeners if item["name"] == names.INBOUND_LISTENER])
+    for port in sorted(set(pod.ports.values())):
+        name = _unclaimed(port)
+        if f'"{name}"' in text:
+            load = static_assignment(name, socket_address(pod.inside_address, port))
+            yield {
+                "name": name,
+                "alt_stat_name": f"{names.PASSTHROUGH};",
+                "type": "STATIC",
+                "load_assignment": load,
+            }
+
+
+def _internal_clusters(listeners: Iterable[str]) -> Iterator[Json]:
+    """Yields the clusters of internal listeners; connections keep their filter state."""
+    for listener in listeners:
+        address = {"envoy_internal_address": {"server_listener_name": listener}}
+        yield {
+            "name": f"internal_{listener}",
+            "type": "STATIC",
+            "circuit_breakers": {"thresholds": [dict(_UNLIMITED)]},
+            "transport_socket": extension(
+                "envoy.transport_sockets.internal_upstream",
+                "extensions.transport_sockets.internal_upstream.v3.InternalUpstreamTransport",
+                transport_socket=RAW_BUFFER,
+            ),
+            "load_assignment": static_assignment(f"internal_{listener}", address),
+        }

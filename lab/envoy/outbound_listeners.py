@@ -1,0 +1,224 @@
+"""Listeners of a sidecar for the connections of its own application.
+
+`virtualOutbound` gets all of them, by iptables, and hands each to the listener of its original
+destination: one for each port with HTTP (`0.0.0.0_80`), one for each address and port with TCP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from lab import names
+from lab.envoy.filters import access_log, connection_manager, speaks_grpc_web, tcp_proxy
+from lab.envoy.routes import catch_all, configuration, dns_cache
+from lab.kinds.services import Host
+from lab.kinds.visible import View
+from lab.model import Json, ServicePort
+from lab.xds import (
+    HTTP_INSPECTOR,
+    TLS_INSPECTOR,
+    duration,
+    extension,
+    given,
+    resource_source,
+    socket_address,
+)
+
+CONNECT_TIMEOUT: Json = {"transport_socket_connect_timeout": "15s"}
+BOUND: Json = {"max_connections_to_accept_per_socket_event": 1}
+"""A setting of listeners with a socket of their own."""
+
+HTTP_MATCH: Json = {
+    "transport_protocol": "raw_buffer",
+    "application_protocols": ["http/1.1", "h2c"],
+}
+"""The match of plain HTTP, as the HTTP inspector finds it."""
+
+HTTP_ONLY = ("HTTP", "HTTP2", "GRPC")
+
+
+@dataclass(frozen=True, slots=True)
+class _Chain:
+    match: Json
+    """A FilterChainMatch; an empty one matches all."""
+    filters: list[Json]
+
+
+@dataclass(slots=True)
+class _Listener:
+    address: str
+    port: int
+    protocol: Literal["TCP", "AUTO"]
+    """AUTO: an inspector tells HTTP from the rest."""
+    chains: list[_Chain]
+
+
+def listeners(view: View) -> list[Json]:
+    """Returns `virtualOutbound` and the listeners that it hands connections to."""
+    return [_virtual_outbound(view), *(_config(view, found) for found in _merged(view))]
+
+
+def _virtual_outbound(view: View) -> Json:
+    blackhole = {
+        "name": f"{names.OUTBOUND_LISTENER}-blackhole",
+        "filter_chain_match": {"destination_port": names.OUTBOUND_PORT},
+        "filters": [tcp_proxy(view, "outbound", names.BLACK_HOLE, log=False)],
+    }
+    others = {
+        "name": f"{names.OUTBOUND_LISTENER}-catchall-tcp",
+        "filters": [_unknown(view)],
+    }
+    chains, inspectors = [blackhole, others], {}
+    if view.outbound_mode == "ALLOW_ANY_DYNAMIC_DNS":
+        chains.insert(1, _unknown_http(view))
+        inspectors = {"listener_filters": [HTTP_INSPECTOR]}
+    return {
+        "name": names.OUTBOUND_LISTENER,
+        "address": socket_address(names.ANY_ADDRESS, names.OUTBOUND_PORT),
+        "use_original_dst": True,
+        "traffic_direction": "OUTBOUND",
+        **inspectors,
+        "filter_chains": chains,
+        **BOUND,
+        **access_log(view, "outbound"),
+    }
+
+
+def _unknown_http(view: View) -> Json:
+    """Returns the chain of HTTP that no Service's listener takes, when the proxy resolves names."""
+    unknown = catch_all(view)
+    found = configuration(unknown.name, [unknown], ignore_port_in_host_matching=True)
+    prefix = f"outbound_{names.OUTBOUND_LISTENER}_{unknown.name};"
+    return {
+        "name": f"{names.OUTBOUND_LISTENER}-catchall-tcp-http",
+        "filter_chain_match": {"application_protocols": HTTP_MATCH["application_protocols"]},
+        "filters": [connection_manager(view, "outbound", prefix, route_config=found)],
+    }
+
+
+def _unknown(view: View) -> Json:
+    """Returns the filter for connections that no Service's listener takes."""
+    closed = view.outbound_mode == "REGISTRY_ONLY"
+    return tcp_proxy(view, "outbound", names.BLACK_HOLE if closed else names.PASSTHROUGH)
+
+
+def _merged(view: View) -> list[_Listener]:
+    """Returns the listeners of all hosts; two on one address and port are merged as istiod does.
+
+    HTTP beside TCP is told apart by an inspector; of two chains with one match the first stays.
+    """
+    found: dict[tuple[str, int], _Listener] = {}
+    for host in view.hosts.values():
+        for port in host.ports:
+            for new in _of_port(view, host, port):
+                known = found.setdefault((new.address, new.port), new)
+                if known is new or (new.protocol == "AUTO" and known.protocol == "AUTO"):
+                    continue
+                if new.protocol == "AUTO":
+                    known.protocol = "AUTO"
+                matches = [chain.match for chain in known.chains]
+                known.chains += [chain for chain in new.chains if chain.match not in matches]
+    return list(found.values())
+
+
+def _of_port(view: View, host: Host, port: ServicePort) -> Iterator[_Listener]:
+    if port.protocol in HTTP_ONLY:
+        listener = names.listener(names.ANY_ADDRESS, port.port)
+        http = _http_chain(view, str(port.port), listener, grpc_web=speaks_grpc_web(port))
+        yield _Listener(names.ANY_ADDRESS, port.port, "AUTO", [http])
+        return
+    for address, match in _addresses(view, host, port):
+        tcp = _tcp_chain(view, host, port, address, match)
+        if port.protocol != "AUTO":
+            yield _Listener(address, port.port, "TCP", [tcp])
+            continue
+        shared = address == names.ANY_ADDRESS
+        routes = str(port.port) if shared else names.virtual_host(host.name, port.port)
+        http = _http_chain(view, routes, names.listener(address, port.port))
+        yield _Listener(address, port.port, "AUTO", [tcp, http])
+
+
+def _addresses(view: View, host: Host, port: ServicePort) -> Iterator[tuple[str, Json]]:
+    """Yields the addresses to listen on for a port without HTTP, each with its match.
+
+    Without an address of its own a host has those of its endpoints (a headless Service), else all
+    addresses; a range of addresses is a match on all addresses.
+    """
+    if host.headless or (host.resolution == "NONE" and not host.addresses):
+        ends = view.endpoints(host, port.port)
+        for end in ends:
+            if end.address != view.pod.address:  # It does not pass its sidecar to reach itself.
+                yield end.address, {}
+        if not ends and host.entry is not None and host.entry.spec.workload_selector is None:
+            yield names.ANY_ADDRESS, {}
+        return
+    for address in host.addresses or (names.ANY_ADDRESS,):
+        start, slash, length = address.partition("/")
+        if slash and length != "32":
+            ranges = [{"address_prefix": start, "prefix_len": int(length)}]
+            yield names.ANY_ADDRESS, {"prefix_ranges": ranges}
+        else:
+            yield start, {}
+
+
+def _tcp_chain(view: View, host: Host, port: ServicePort, address: str, match: Json) -> _Chain:
+    """Returns the chain to a host, by its TLS server name where the address is not its own."""
+    if port.protocol in ("TLS", "HTTPS") and address == names.ANY_ADDRESS:
+        match = {"server_names": [host.name], **match}
+    proxy = tcp_proxy(view, "outbound", names.cluster(port.port, host.name))
+    return _Chain(match, [*_name_resolver(host, port), proxy])
+
+
+def _name_resolver(host: Host, port: ServicePort) -> Iterator[Json]:
+    """Yields the filter that resolves the TLS server name for a wildcard host (DYNAMIC_DNS)."""
+    if host.resolution == "DYNAMIC_DNS" and host.name.startswith("*"):
+        yield extension(
+            "envoy.extensions.filters.network.sni_dynamic_forward_proxy",
+            "extensions.filters.network.sni_dynamic_forward_proxy.v3.FilterConfig",
+            dns_cache_config=dns_cache(host),
+            port_value=port.port,
+        )
+
+
+def _http_chain(view: View, routes: str, listener: str, *, grpc_web: bool = False) -> _Chain:
+    rds = {"route_config_name": routes, "config_source": resource_source("rds", routes)}
+    prefix = f"outbound_{listener};"
+    manager = connection_manager(view, "outbound", prefix, grpc_web=grpc_web, rds=rds)
+    return _Chain(HTTP_MATCH, [manager])
+
+
+def _config(view: View, found: _Listener) -> Json:
+    """Returns a listener as Envoy's JSON; the chain that matches all is the default one."""
+    chains = [
+        given(filter_chain_match=chain.match or None, filters=chain.filters, **CONNECT_TIMEOUT)
+        for chain in found.chains
+    ]
+    specific = [chain for chain in chains if "filter_chain_match" in chain]
+    default = next((chain for chain in chains if "filter_chain_match" not in chain), None)
+    if default is not None and not specific:
+        specific, default = [default], None
+    elif default is None:
+        default = {
+            "name": "PassthroughFilterChain",
+            "filter_chain_match": {},
+            "filters": [_unknown(view)],
+        }
+    inspectors = [
+        *([TLS_INSPECTOR] if any("server_names" in c.match for c in found.chains) else []),
+        *([HTTP_INSPECTOR] if any(c.match is HTTP_MATCH for c in found.chains) else []),
+    ]
+    return given(
+        name=names.listener(found.address, found.port),
+        address=socket_address(found.address, found.port),
+        bind_to_port=False,
+        traffic_direction="OUTBOUND",
+        listener_filters=inspectors or None,
+        listener_filters_timeout=duration(view.mesh.protocol_detection_timeout)
+        if HTTP_INSPECTOR in inspectors
+        else "0s",
+        continue_on_listener_filters_timeout=True,
+        filter_chains=specific,
+        default_filter_chain=default,
+    )
