@@ -88,5 +88,6 @@ def internal_annotations(metadata: Metadata, kind: str) -> Iterator[Problem]:
             reason = f'"{key}" annotation found, this may not be set by users'
             yield Problem(("metadata", "annotations", key), reason)
         elif key == DRY_RUN and kind != "AuthorizationPolicy":
-            reason = f"unsupported annotation {key}, please remove the annotation"
+            name = f"{metadata.namespace or 'default'}/{metadata.name}"
+            reason = f"{name} has unsupported annotation {key}, please remove the annotation"
             yield Problem(("metadata", "annotations", key), reason)

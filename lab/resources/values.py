@@ -212,10 +212,10 @@ def export_to(resource: Resource) -> Iterator[Problem]:
     given: list[str] = resource.spec.export_to or []
     named = [resource.namespace if name == "." else name for name in given]
     for index, name in duplicates(named):
-        what = f"entry {name}"
+        what = f" for entry {name}"
         if given[index] == ".":
-            what = f". and current namespace {name}"
-        yield Problem((*path, index), f"duplicate entries in exportTo for {what}")
+            what = f": . and current namespace {name}"
+        yield Problem((*path, index), f"duplicate entries in exportTo{what}")
     for index, name in enumerate(named):
         if name == "~" and resource.kind != "ServiceEntry":
             reason = "exportTo ~ (none) is not allowed for Istio configuration objects"

@@ -34,10 +34,14 @@ def _dry_run(resource: Resource) -> Iterator[Problem]:
     value, action = resource.annotations.get(DRY_RUN), resource.spec.action
     where = ("metadata", "annotations", DRY_RUN)
     if value is not None and action not in ("ALLOW", "DENY"):
-        reason = f"{DRY_RUN} currently only supports action ALLOW/DENY, found action {action}"
+        reason = (
+            f"the annotation {DRY_RUN} currently only supports action ALLOW/DENY, found action "
+            f"{action} in {resource.namespace}/{resource.name}"
+        )
         yield Problem(where, reason)
     elif value is not None and value not in (*TRUE, *FALSE):
-        yield Problem(where, f'invalid value "{value}"; it is "true" or "false"')
+        name = f"{resource.namespace}/{resource.name}"
+        yield Problem(where, f"{name} has annotation {DRY_RUN} with invalid value ({value})")
 
 
 def _provider(spec: AuthorizationPolicySpec) -> Iterator[Problem]:
@@ -85,20 +89,26 @@ def _port(value: str) -> str | None:
 
 def _service_account(value: str) -> str | None:
     if "*" in value:
-        return f"wildcard not allowed: {value}"
+        return f'wildcard not allowed, found "{value}"'
     if len(value) > 320:
         return f"value cannot exceed 320 characters: {value}"
     if value.count("/") > 1 or not all(value.split("/")):
-        return f'expected format "serviceAccount" or "namespace/serviceAccount", found "{value}"'
+        return f"expected format 'serviceAccount' or 'namespace/serviceAccount', found \"{value}\""
     return None
 
 
 def _wildcard(value: str) -> str | None:
     if value.count("*") > 1:
-        return f'at most one wildcard is allowed: "{value}"'
+        return f'at most one wildcard is allowed, found "{value}"'
     if "*" in value[1:-1]:
-        return f'wildcard is only allowed at the start or end: "{value}"'
+        return f'wildcard is only allowed at the start or end, found "{value}"'
     return None
+
+
+def _trust_domain(value: str) -> str | None:
+    if "/" in value:
+        return f"trust domain must not contain '/', found \"{value}\""
+    return _wildcard(value)
 
 
 _SEGMENT = re.compile(r"[a-zA-Z0-9\-._~%!$&'()+,;:@=]+")
@@ -147,7 +157,7 @@ def _condition(condition: Condition) -> Iterator[Problem]:
     elif not condition.values and not condition.not_values:
         yield Problem((), f"at least one of values or notValues must be set for key {key}")
     elif reason := _key_problem(key):
-        yield Problem(("key",), reason)
+        yield Problem(("key",), f"invalid value for key {key}: {reason}")
     else:
         yield from _values(key, "values", condition.values or [])
         yield from _values(key, "notValues", condition.not_values or [])
@@ -161,7 +171,7 @@ def _values(key: str, field: str, values: list[str]) -> Iterator[Problem]:
         yield Problem((field,), "may not have more than 16 values")
     for index, value in enumerate(values):
         if key in _VALUES and (reason := _VALUES[key](value)):
-            yield Problem((field, index), reason)
+            yield Problem((field, index), f"invalid {field[:-1]} for key {key}: {reason}")
 
 
 def _key_problem(key: str) -> str | None:
@@ -216,7 +226,7 @@ CHECKS = (
         "spec",
         lambda spec: spec.action != "DENY" or bool(spec.rules),
         "DENY action without rules is meaningless as it will never be triggered, add an empty rule "
-        "{{}} if you want it to be triggered for every request",
+        "{{}} if you want it be triggered for every request",
     ),
     Check("spec.rules", _rules),
     Check(
@@ -226,12 +236,7 @@ CHECKS = (
     ),
     Check("**.source.ipBlocks[]|notIpBlocks[]|remoteIpBlocks[]|notRemoteIpBlocks[]", _address),
     Check("**.source.serviceAccounts[]|notServiceAccounts[]", _service_account),
-    Check("**.source.trustDomains[]|notTrustDomains[]", _wildcard),
-    Check(
-        "**.source.trustDomains[]|notTrustDomains[]",
-        lambda domain: "/" not in domain,
-        'trust domain must not contain "/": "{value}"',
-    ),
+    Check("**.source.trustDomains[]|notTrustDomains[]", _trust_domain),
     Check("**.operation.ports[]|notPorts[]", _port),
     Check("**.operation.paths[]|notPaths[]", _template),
     Check("spec.rules[].when[]", _condition),

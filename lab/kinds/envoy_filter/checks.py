@@ -137,7 +137,8 @@ def _value(value: dict[str, Any], name: str) -> Iterator[Problem]:
         protobuf.parse(name, value)
     except protobuf.UnknownTypeError as error:
         hint = " (hint: try using the v3 XDS API)" if ".v2." in str(error) else ""
-        yield Problem(where, f"referenced type unknown{hint}: {error}")
+        what = f"Envoy filter: could not resolve Any message type: type.googleapis.com/{error}"
+        yield Problem(where, f"referenced type unknown{hint}: {what}")
         return
     except protobuf.InvalidError as error:
         yield Problem(where, str(error))

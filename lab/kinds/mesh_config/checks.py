@@ -11,10 +11,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from lab.kinds.destination_rule.checks import CONNECTION_POOL, OUTLIER_DETECTION
-from lab.kinds.destination_rule.types import ConnectionPoolSettings, OutlierDetection
+from lab.kinds.destination_rule.checks import CONNECTION_POOL, ONE_LOCALITY, OUTLIER_DETECTION
+from lab.kinds.destination_rule.types import (
+    ConnectionPoolSettings,
+    OutlierDetection,
+    TcpKeepalive,
+    ZoneAwareLbSetting,
+)
 from lab.kinds.virtual_service.checks import retry_on_problems
 from lab.kinds.virtual_service.types import HTTPRetry
+from lab.resources import checks
 from lab.resources.checks import newer
 from lab.resources.fields import ignored, refused
 from lab.resources.resource import Check, Model, Problem
@@ -153,6 +159,12 @@ class ProxyConfig(Model):
     stats_compression: bool | None = ignored("statistics are not compressed")
 
 
+class PathNormalization(Model):
+    normalization: Literal[
+        "DEFAULT", "NONE", "BASE", "MERGE_SLASHES", "DECODE_AND_MERGE_SLASHES"
+    ] = "DEFAULT"
+
+
 _ONE_MESH = "the lab is one mesh with these names"
 
 
@@ -182,9 +194,16 @@ class MeshConfig(Model):
     inbound_traffic_policy: dict[str, Any] | None = refused(
         "ports that no Service names are always served, as by default"
     )
-    path_normalization: dict[str, Any] | None = refused("other rules than the default, BASE")
-    locality_lb_setting: dict[str, Any] | None = refused("it is one locality")
-    zone_aware_lb_setting: dict[str, Any] | None = refused("it is one locality")
+    path_normalization: PathNormalization = PathNormalization()
+    h2_upgrade_policy: Literal["DO_NOT_UPGRADE", "UPGRADE"] = "DO_NOT_UPGRADE"
+    tcp_keepalive: TcpKeepalive | None = None
+    default_service_export_to: list[str] = Field(default_factory=list)
+    default_virtual_service_export_to: list[str] = Field(default_factory=list)
+    default_destination_rule_export_to: list[str] = Field(default_factory=list)
+    proxy_http_port: int | None = refused("a port of one's own for an HTTP proxy; the lab has one")
+    service_settings: list[Any] | None = refused("several clusters; the lab is one")
+    locality_lb_setting: dict[str, Any] | None = ignored(f"{ONE_LOCALITY}: nothing to choose")
+    zone_aware_lb_setting: ZoneAwareLbSetting | None = None
     mesh_mtls: dict[str, Any] | None = refused(
         "TLS versions other than the default", alias="meshMTLS"
     )
@@ -204,6 +223,7 @@ CHECKS = (
     Check("spec.meshConfig.defaultHttpRetryPolicy.retryOn", retry_on_problems),
     *CONNECTION_POOL,
     *OUTLIER_DETECTION,
+    checks.refused("**.zoneAwareLbSetting.failover|failoverPriority", ONE_LOCALITY),
     Check("**.meshConfig.extensionProviders", _provider_names),
     Check(
         "**.meshConfig.extensionProviders[]",

@@ -412,12 +412,14 @@ def header_value_problem(value: str) -> str | None:
     """Returns why istiod refuses a header value, a format string of Envoy; None if it doesn't."""
     if _CONTROL.search(value):
         return f"header value configuration {value} is invalid"
-    if "%" in _VARIABLE.sub("", value):
-        return (
-            "header value configuration: invalid header configuration. Un-escaped % or "
-            f"un-terminated variable expression '{value}'; a literal % is written %%"
-        )
-    return None
+    rest = _VARIABLE.sub("", value)
+    if "%" not in rest:
+        return None
+    what = f"Un-terminated variable expression '{value}'"
+    if rest.endswith("%"):
+        what = "Un-escaped %"
+    reason = f"header value configuration: invalid header configuration. {what}"
+    return f"{reason}; a literal % is written %%"
 
 
 def _unreachable(spec: VirtualServiceSpec) -> Iterator[Problem]:
@@ -574,7 +576,9 @@ CHECKS = (
     Check(
         "**.abort.grpcStatus",
         lambda status: status in GRPC_STATUSES,
-        'gRPC status "{value}" is not supported; it is a name, such as NOT_FOUND',
+        'gRPC status "{value}" is not supported. See '
+        "https://github.com/grpc/grpc/blob/master/doc/statuscodes.md for a list of supported "
+        "codes, for example 'NOT_FOUND'",
     ),
     Check(
         "**.fault.delay|abort",
