@@ -11,12 +11,20 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lab import names
-from lab.envoy.filters import access_log, connection_manager, tcp_proxy
+from lab.envoy.filters import access_log, connection_manager, speaks_grpc_web, tcp_proxy
 from lab.envoy.routes import catch_all, configuration, dns_cache
 from lab.kinds.services import Host
 from lab.kinds.visible import View
 from lab.model import Json, ServicePort
-from lab.xds import HTTP_INSPECTOR, TLS_INSPECTOR, extension, given, resource_source, socket_address
+from lab.xds import (
+    HTTP_INSPECTOR,
+    TLS_INSPECTOR,
+    duration,
+    extension,
+    given,
+    resource_source,
+    socket_address,
+)
 
 CONNECT_TIMEOUT: Json = {"transport_socket_connect_timeout": "15s"}
 BOUND: Json = {"max_connections_to_accept_per_socket_event": 1}
@@ -117,7 +125,8 @@ def _merged(view: View) -> list[_Listener]:
 
 def _of_port(view: View, host: Host, port: ServicePort) -> Iterator[_Listener]:
     if port.protocol in HTTP_ONLY:
-        http = _http_chain(view, str(port.port), names.listener(names.ANY_ADDRESS, port.port))
+        listener = names.listener(names.ANY_ADDRESS, port.port)
+        http = _http_chain(view, str(port.port), listener, grpc_web=speaks_grpc_web(port))
         yield _Listener(names.ANY_ADDRESS, port.port, "AUTO", [http])
         return
     for address, match in _addresses(view, host, port):
@@ -173,11 +182,11 @@ def _name_resolver(host: Host, port: ServicePort) -> Iterator[Json]:
         )
 
 
-def _http_chain(view: View, routes: str, listener: str) -> _Chain:
+def _http_chain(view: View, routes: str, listener: str, *, grpc_web: bool = False) -> _Chain:
     rds = {"route_config_name": routes, "config_source": resource_source("rds", routes)}
-    return _Chain(
-        HTTP_MATCH, [connection_manager(view, "outbound", f"outbound_{listener};", rds=rds)]
-    )
+    prefix = f"outbound_{listener};"
+    manager = connection_manager(view, "outbound", prefix, grpc_web=grpc_web, rds=rds)
+    return _Chain(HTTP_MATCH, [manager])
 
 
 def _config(view: View, found: _Listener) -> Json:
@@ -206,7 +215,9 @@ def _config(view: View, found: _Listener) -> Json:
         bind_to_port=False,
         traffic_direction="OUTBOUND",
         listener_filters=inspectors or None,
-        listener_filters_timeout="0s",
+        listener_filters_timeout=duration(view.mesh.protocol_detection_timeout)
+        if HTTP_INSPECTOR in inspectors
+        else "0s",
         continue_on_listener_filters_timeout=True,
         filter_chains=specific,
         default_filter_chain=default,

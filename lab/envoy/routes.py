@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from lab import names
@@ -49,37 +49,29 @@ def configuration(name: str, hosts: list[VirtualHost], **fields: object) -> Json
     }
 
 
-def sidecar_configurations(view: View) -> list[Json]:
+def sidecar_configurations(view: View, listeners: Iterable[Json]) -> list[Json]:
     """Returns the route configurations that a sidecar's outbound listeners name.
 
     There is one for each port with HTTP, of all its hosts; a port without a protocol at an address
     of its own has one of its host alone (`HOST:PORT`).
     """
-    shared: set[int] = set()
-    own: dict[str, int] = {}
-    for host in view.hosts.values():
-        for port in host.ports:
-            if port.protocol == "AUTO" and not _at_any_address(host):
-                own[names.virtual_host(host.name, port.port)] = port.port
-            elif is_http(port):
-                shared.add(port.port)
-    result = [
-        configuration(str(port), sidecar_hosts(view, port), **_IGNORE_PORT)
-        for port in sorted(shared)
-    ]
-    for name, number in own.items():
-        found = [host for host in of_port(view, number) if host.name == name]
-        hosts = [replace(host, domains=("*",)) for host in found]
-        result.append(configuration(name, hosts, **_IGNORE_PORT))
-    return result
+    wanted = {name for listener in listeners for name in _named(listener)}
+    return [_configuration_of(view, name) for name in sorted(wanted)]
 
 
-_IGNORE_PORT: Json = {"ignore_port_in_host_matching": True}
+def _named(listener: Json) -> Iterator[str]:
+    for chain in listener["filter_chains"]:
+        for item in chain["filters"]:
+            if (rds := item["typed_config"].get("rds")) is not None:
+                yield rds["route_config_name"]
 
 
-def _at_any_address(host: Host) -> bool:
-    """Returns whether connections to a host are told from others by names alone."""
-    return not host.headless and not any("/" not in address for address in host.addresses)
+def _configuration_of(view: View, name: str) -> Json:
+    host, _, port = name.rpartition(":")
+    hosts = sidecar_hosts(view, int(port))
+    if host:
+        hosts = [replace(one, domains=("*",)) for one in hosts if one.name == name]
+    return configuration(name, hosts, ignore_port_in_host_matching=True)
 
 
 def sidecar_hosts(view: View, port: int) -> list[VirtualHost]:
@@ -116,15 +108,18 @@ def of_port(view: View, number: int) -> Iterator[VirtualHost]:
     for resource, hosts, routes in bound:
         for pattern in hosts:
             covered = [name for name in known if names.matches(pattern, name)]
-            for name in [name for name in covered if owners[name] is resource]:
-                yield from _unique(name, domains(view, view.hosts[name]), number, routes, taken)
+            own = (name for name in covered if owners[name] is resource and is_http(known[name]))
+            for name in own:
+                yield from _unique(
+                    name, domains(view, view.hosts[name], number), number, routes, taken
+                )
             if not covered:
                 yield from _unique(pattern, [pattern], number, routes, taken)
     for name, port in known.items():
         if owners[name] is None and is_http(port):
             host = view.hosts[name]
             routes = [default_route(view, host, port)]
-            yield from _unique(name, domains(view, host), number, routes, taken)
+            yield from _unique(name, domains(view, host, number), number, routes, taken)
 
 
 def _unique(
@@ -151,11 +146,10 @@ def _owner(host: str, bound: list[_Bound]) -> Resource | None:
 
 def default_route(view: View, host: Host, port: ServicePort) -> Route:
     """Returns the route of a host without a VirtualService."""
-    balancer = view.policy(host.name, port.port).load_balancer
     destination = {"cluster": names.cluster(port.port, host.name)}
     retries = view.mesh.default_http_retry_policy
     action = virtual_service.forward(destination, [], retries)
-    if hashing := destination_rule.hash_policy(balancer):
+    if hashing := destination_rule.hash_policy(view.rules.get(host.name), port.port):
         action["hash_policy"] = hashing  # Its retries still avoid the host that failed.
     config: Json = {
         "name": "default",
@@ -166,12 +160,12 @@ def default_route(view: View, host: Host, port: ServicePort) -> Route:
     return Route(config, Origin(host.source, (), host.entry))
 
 
-def domains(view: View, host: Host) -> list[str]:
-    """Returns the names and addresses of a host for a client in the view's namespace."""
+def domains(view: View, host: Host, port: int) -> list[str]:
+    """Returns the names and addresses of a host's port for a client in the view's namespace."""
     result = names.alternatives(host.name, view.pod.namespace)
     if host.headless:
         result += [f"*.{name}" for name in result]
-    return [*result, *(address for address in host.addresses if "/" not in address)]
+    return [*result, *(address for address in host.addresses_at(port) if "/" not in address)]
 
 
 def catch_all(view: View) -> VirtualHost:

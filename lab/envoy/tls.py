@@ -57,8 +57,15 @@ def inbound_mode(view: View, target: int) -> tuple[peer_authentication.Mode, Ori
     return peer_authentication.mode(view.snapshot, view.pod, target)
 
 
-def auto_mtls(view: View, host: Host) -> bool:
-    """Returns whether a cluster offers mutual TLS to endpoints that speak it."""
+def auto_mtls(view: View, host: Host, port: ServicePort) -> bool:
+    """Returns whether a cluster offers mutual TLS to endpoints that speak it.
+
+    Connections to a headless Service are not told apart: all of its pods must have a sidecar.
+    """
+    if host.headless:
+        pods = [end.pod for end in view.endpoints(host, port.port)]
+        if not pods or any(pod is None or pod.proxy != "sidecar" for pod in pods):
+            return False
     return (
         bool(view.snapshot.certificates)
         and not host.external

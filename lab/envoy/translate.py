@@ -31,10 +31,11 @@ def generated(view: View) -> ProxyConfig:
             endpoints=endpoints.assignments(view),
             addresses=endpoints.addresses(view),
         )
+    outbound = outbound_listeners.listeners(view)
     return ProxyConfig(
-        listeners=[*outbound_listeners.listeners(view), inbound_listener.listener(view)],
+        listeners=[*outbound, inbound_listener.listener(view)],
         clusters=[*clusters.outbound(view), *clusters.inbound(view)],
-        routes=routes.sidecar_configurations(view),
+        routes=routes.sidecar_configurations(view, outbound),
         endpoints=endpoints.assignments(view),
         addresses=endpoints.addresses(view),
     )

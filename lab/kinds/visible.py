@@ -9,6 +9,7 @@ from lab import names
 from lab.kinds import services
 from lab.kinds.destination_rule import becomes as destination_rule
 from lab.kinds.destination_rule.becomes import Policy, Rule
+from lab.kinds.mesh_config import annotation
 from lab.kinds.mesh_config import becomes as mesh_config
 from lab.kinds.mesh_config.checks import DefaultTrafficPolicy, MeshConfig, OutboundMode
 from lab.kinds.service_entry import becomes as service_entry
@@ -35,7 +36,7 @@ class View:
     outbound_origin: Origin
     sidecar: Resource | None
     mesh: MeshConfig
-    """With Istio's defaults."""
+    """With Istio's defaults, and what the pod's own annotation says."""
 
     def subsets(self, host: Host) -> list[str]:
         """Returns the subsets of a host, the first of them the whole host with an empty name."""
@@ -57,7 +58,8 @@ class View:
     def policy(self, host: str, port: int, subset: str | None = None) -> Policy:
         """Returns the effective traffic policy towards a destination."""
         default = self.default_policy()
-        return destination_rule.effective(self.rules.get(host), port, subset, default)
+        found = destination_rule.effective(self.rules.get(host), port, subset, default)
+        return destination_rule.with_mesh(found, self.mesh)
 
     def default_policy(self) -> tuple[DefaultTrafficPolicy, Origin] | None:
         """Returns the mesh's traffic policy for what no DestinationRule sets."""
@@ -69,8 +71,9 @@ class View:
 
 def view(snapshot: Snapshot, pod: Pod) -> View:
     """Returns everything that exportTo and its Sidecar let a pod's proxy see."""
+    snapshot = mesh_config.with_exports(snapshot)
     scope = sidecar.applicable(snapshot, pod)
-    mesh = mesh_config.defaults(snapshot.mesh)
+    mesh = mesh_config.defaults(annotation.merged(snapshot.mesh, pod.annotations))
     outbound_mode, outbound_origin = sidecar.outbound_mode(scope, mesh, snapshot)
     exported = [
         host
@@ -117,7 +120,8 @@ def _virtual_services(snapshot: Snapshot, pod: Pod, scope: Resource | None) -> t
     visible = (
         found
         for found in snapshot.of("VirtualService")
-        if services.exported(found.spec.export_to, found.namespace, pod.namespace)
+        if (pod.proxy == "gateway" or names.MESH in (found.spec.gateways or (names.MESH,)))
+        and services.exported(found.spec.export_to, found.namespace, pod.namespace)
         and any(
             sidecar.imports(scope, found.namespace, names.expand(host, found.namespace))
             for host in found.spec.hosts

@@ -134,7 +134,8 @@ def _log_providers(view: View, direction: Direction) -> dict[str, str] | None:
 
 def _mesh_log(mesh: MeshConfig, path: str) -> Json:
     if mesh.access_log_encoding == "JSON":
-        return {"path": path, "log_format": {"json_format": _labels(mesh.access_log_format)}}
+        labels = _labels(mesh.access_log_format)
+        return {"path": path, "log_format": {"json_format": labels, "json_format_options": {}}}
     return {"path": path, "log_format": _text(mesh.access_log_format)}
 
 
@@ -149,7 +150,8 @@ def _labels(layout: str) -> Json:
 def _provider_log(provider: FileAccessLogProvider) -> Json:
     layout = provider.log_format
     if layout is not None and layout.labels is not None:
-        log_format: Json = {"json_format": dict(layout.labels or JSON_FORMAT)}
+        labels = dict(layout.labels or JSON_FORMAT)
+        log_format: Json = {"json_format": labels, "json_format_options": {}}
     else:
         log_format = _text(layout.text if layout is not None else None)
     if provider.omit_empty_values:
