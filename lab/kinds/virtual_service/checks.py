@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from http import HTTPStatus
 from itertools import combinations
 
+from lab.kinds.virtual_service.connection_checks import CONNECTIONS
 from lab.kinds.virtual_service.types import (
     HeaderOperations,
     Headers,
@@ -379,11 +380,6 @@ def match_is_catch_all(match: HTTPMatchRequest) -> bool:
 
 
 CHECKS = (
-    refused(
-        "spec.tls",
-        "tls routes; HTTPS leaves the lab by the SNI of a ServiceEntry, without a VirtualService",
-    ),
-    refused("spec.tcp", "tcp routes; a TCP service has its one default route"),
     refused("**.exponentialDelay", "Istio hides this field and does not implement it"),
     warned("**.delay.percent", "percent is deprecated; use percentage.value"),
     warned("**.mirrorPercent", "mirrorPercent is deprecated; use mirrorPercentage.value"),
@@ -504,6 +500,7 @@ CHECKS = (
     Check("**.headers.request|response", _header_operations),
     Check("spec.http[]", _headers),
     Check("spec", _unreachable),
+    *CONNECTIONS,
 )
 
 KINDS = (kind(CHECKS),)
