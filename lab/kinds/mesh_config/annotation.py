@@ -1,8 +1,9 @@
-"""The annotation `proxy.istio.io/config`: a pod's own part of the mesh's `defaultConfig`."""
+"""Istio's annotations of a pod; `proxy.istio.io/config` is its part of `defaultConfig`."""
 
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,6 +16,43 @@ from lab.resources.fields import declared
 from lab.resources.resource import Check, Problem, Resource
 
 KEY = "proxy.istio.io/config"
+
+
+_READ = (
+    KEY,
+    "sidecar.istio.io/inject",
+    "sidecar.istio.io/rewriteAppHTTPProbers",
+    "sidecar.istio.io/status",
+)
+_IMAGE = "the lab's sidecar is Envoy alone, of no image"
+_RESOURCES = "the lab has no resources to limit"
+_AGENT = "the lab has Envoy alone, without an agent"
+_STATISTICS = "in the lab Envoy keeps all its statistics"
+_TRAFFIC = "all of a pod's traffic goes through its sidecar in the lab"
+_NO_EFFECT = (
+    (r"sidecar\.istio\.io/proxy(CPU|Memory)(Limit)?", _RESOURCES),
+    (r"sidecar\.istio\.io/(proxyImage(Type)?|userVolume(Mount)?)", _IMAGE),
+    (r"(inject|proxy)\.istio\.io/(templates|overrides)", _IMAGE),
+    (r"sidecar\.istio\.io/(stats[A-Z]\w+|extraStatTags)", _STATISTICS),
+    (r"sidecar\.istio\.io/((agent|component)LogLevel|logLevel)", _AGENT),
+    (r"sidecar\.istio\.io/(bootstrapOverride|discoveryAddress|nativeSidecar)", _AGENT),
+    (r"(readiness\.)?status\.sidecar\.istio\.io/\w+", _AGENT),
+    (r"sidecar\.istio\.io/interceptionMode", _TRAFFIC),
+    (r"traffic\.sidecar\.istio\.io/(in|ex)clude\w+", _TRAFFIC),
+    (r"traffic\.sidecar\.istio\.io/kubevirtInterfaces", _TRAFFIC),
+)
+"""Istio's annotations of a pod that change nothing in the lab, with the reason."""
+_OF_PODS = re.compile(r"(.*\.)?sidecar\.istio\.io/.*|(proxy|inject)\.istio\.io/.*")
+
+
+def _unread(key: str) -> str | None:
+    """Returns the remark about an annotation of Istio's that the lab does not read."""
+    if key in _READ or not _OF_PODS.fullmatch(key):
+        return None
+    for pattern, reason in _NO_EFFECT:
+        if re.fullmatch(pattern, key):
+            return f"no effect in the lab: {reason}"
+    return "the lab remarks: Istio has no such annotation"
 
 
 def merged(mesh: Mapping[str, Any], annotations: Mapping[str, str]) -> dict[str, Any]:
@@ -33,7 +71,10 @@ def merged(mesh: Mapping[str, Any], annotations: Mapping[str, str]) -> dict[str,
 
 
 def problems(annotations: Mapping[str, str]) -> Iterator[Problem]:
-    """Checks the annotation: Istio injects no proxy where it can't read it."""
+    """Checks the annotations: Istio injects no proxy where it can't read its configuration."""
+    for key in annotations:
+        if remark := _unread(key):
+            yield Problem((key,), remark, "warning")
     try:
         found = _read(annotations.get(KEY, ""))
         ProxyConfig.model_validate({name: found[name] for name in found if name in _names()})
