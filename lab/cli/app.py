@@ -31,6 +31,7 @@ from lab.cli.label import annotate, label
 from lab.cli.logs import logs
 from lab.cli.port_forward import port_forward
 from lab.cli.proxy_config import proxy_config
+from lab.cli.reset import reset
 from lab.cli.rollout import rollout
 from lab.cli.route import route
 from lab.cli.run import run as run_pod
@@ -47,6 +48,7 @@ TRACE = "GUESTBOOK_TRACE"
 COMMANDS: dict[str, Callable[..., None]] = {
     "up": up,
     "down": down,
+    "reset": reset,
     "status": status,
     "env": env,
     "shell": shell,

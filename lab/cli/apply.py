@@ -17,7 +17,7 @@ from lab.cli.context import (
     client,
     dry,
 )
-from lab.cli.manifests import Texts, texts
+from lab.cli.manifests import Texts, errors, texts
 from lab.cli.output import warn, write
 
 
@@ -45,12 +45,24 @@ def install(
     filename: Files = None,
     yes: Annotated[bool, typer.Option("--skip-confirmation", "-y", help="As istioctl's.")] = False,  # noqa: ARG001 - the lab never asks
 ) -> None:
-    """Set the mesh's configuration, as `istioctl install -f` does with an IstioOperator.
+    """Set the mesh's configuration, as `istioctl install -f` does with IstioOperators.
+
+    It is that of these files alone: what an earlier install had set is gone.
 
     Example:
       guestbook install -f istio/install/istio.yaml
     """
-    _apply(context, texts(filename), None)
+    from lab.manifests.load import parse
+
+    files = texts(filename)
+    _apply(context, files, None)
+    with errors():
+        given = {(item.namespace, item.name) for item in parse(files).resources}
+    lab = client(context)
+    for item in lab.call("objects", kinds=["istiooperators"], namespace=None)["items"]:
+        where, name = item["metadata"]["namespace"], item["metadata"]["name"]
+        if (where, name) not in given:
+            lab.call("delete", kind="istiooperator", namespace=where, names=[name])
 
 
 def _apply(

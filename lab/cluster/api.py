@@ -20,6 +20,7 @@ from lab.cluster.selector import parse as parse_selector
 from lab.cluster.store import Record, content, document, key
 from lab.manifests import load, registry
 from lab.manifests.read import ManifestError
+from lab.resources.checks import WITHOUT_EFFECT
 from lab.resources.metadata import label_problems
 from lab.resources.resource import Kind, Resource
 
@@ -95,12 +96,31 @@ def apply(
         raise ManifestError(errors)
     if dry_run:
         results = tuple((reference(r), str(store.verb(r))) for r in loaded.resources)
-        return Applied(results, loaded.warnings)
+        return Applied(results, tuple(_untold(cluster, loaded.warnings)))
     results = tuple((reference(r), str(store.apply(r))) for r in loaded.resources)
     if any(verb != "unchanged" for _, verb in results):
         cluster.objects_changed()
     warnings = cluster.mesh.warnings(loaded.resources) if cluster.mesh is not None else []
-    return Applied(results, (*loaded.warnings, *warnings), tuple(loaded.resources))
+    told = _untold(cluster, loaded.warnings)
+    return Applied(results, (*told, *warnings), tuple(loaded.resources))
+
+
+def _untold(cluster: Cluster, warnings: Iterable[str]) -> Iterable[str]:
+    """Yields warnings; of a field or a kind without effect in the lab only the first time."""
+    for warning in warnings:
+        place, found, names = warning.partition(WITHOUT_EFFECT)
+        if found:
+            new = [name for name in names.split(", ") if name not in cluster.told]
+            cluster.told.update(new)
+            if new:
+                yield f"{place}{found}{', '.join(new)}"
+        elif " no effect in the lab: " in warning:
+            reason = warning.partition(" no effect in the lab: ")[2]
+            if reason not in cluster.told:
+                cluster.told.add(reason)
+                yield warning
+        else:
+            yield warning
 
 
 def _unknown_images(resource: Resource) -> Iterable[str]:
@@ -267,6 +287,7 @@ async def _delete_namespace(cluster: Cluster, name: str, grace: float | None) ->
     runners = [runner for (where, _), runner in cluster.runners.items() if where == name]
     await asyncio.gather(*(stop_pod(cluster, runner, grace) for runner in runners))
     cluster.terminating.discard(name)
+    cluster.events.forget(namespace=name)
     cluster.store.delete(("Namespace", "", name))
     cluster.objects_changed()
 

@@ -93,6 +93,7 @@ def _create(cluster: Cluster, resource: Resource, owner: Owner | None, template:
     )
     runner = PodRunner(resource, model, cluster, owner, template)
     cluster.runners[runner.key] = runner
+    cluster.events.forget(namespace, resource.name)
     runner.report("Normal", "Scheduled", f"Assigned {namespace}/{resource.name} to lab")
     runner.start()
     cluster.changed()

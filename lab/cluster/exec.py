@@ -12,6 +12,7 @@ from lab.cluster.controllers import WORKLOADS
 from lab.cluster.pod import PodRunner
 from lab.cluster.running import Cluster
 from lab.kinds.services import resolve_port, selected
+from lab.names import PROXY
 from lab.net import streams
 
 
@@ -50,6 +51,7 @@ def exec_command(
         "folder": str(command.folder),
         # The process to whose namespaces the command has to go.
         "pid": None if command.enter is None else running.pid,
+        "network_admin": name == PROXY,
     }
 
 

@@ -18,6 +18,7 @@ from lab.cluster.state import State, repository
 from lab.kinds.kubernetes.pod_spec import Container
 from lab.kinds.services import endpoints, resolve_port, selected
 from lab.model import Pod, Service
+from lab.names import PROXY
 from lab.net import dns, namespaces, streams, ways
 from lab.net.files import Mount, arrange
 from lab.net.node import Node, ServicePort, intercept
@@ -164,11 +165,14 @@ class PodNetwork:
     def exec(
         self,
         pod: Pod,  # noqa: ARG002
-        container: Container,  # noqa: ARG002
+        container: Container,
         argv: Sequence[str],
         running: Command,
     ) -> Command:
         words = container_commands.in_container(argv, _LOCALHOST, running.env)
+        if container.name == PROXY:
+            # As the proxy's user on a cluster: past the rules of the pod.
+            words = [programs.PYTHON, "-m", "lab.net.marked", *words]
         return replace(running, argv=words)
 
     def close(self) -> None:

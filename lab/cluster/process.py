@@ -61,7 +61,11 @@ async def start(
     def prepare() -> None:
         _die_with_parent()
         if command.enter is not None:
-            command.enter()
+            try:
+                command.enter()
+            except OSError as error:
+                os.write(2, f"The container can't enter its pod: {error}\n".encode())
+                raise
 
     try:
         process = await asyncio.create_subprocess_exec(

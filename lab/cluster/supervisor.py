@@ -135,14 +135,19 @@ def _fill(cluster: Cluster, plan: Plan, say: Say) -> None:
         for file in plan.state.resources.iterdir():
             file.unlink()
         _apply(cluster, "builtin.yaml", [servers.credentials()], plan.baseline, say)
-        filled.touch()
+        filled.write_text(_listed(plan.baseline), encoding="utf-8")
     if plan.mesh is not None and not meshed.exists():
         # A new lab, or one that has run without a mesh so far.
         _apply(cluster, "gateway.yaml", [], plan.mesh_baseline, say)
         api.change(
             cluster, "labels", "ns", "", ["default"], {"istio-injection": "enabled"}, overwrite=True
         )
-        meshed.touch()
+        meshed.write_text(_listed(plan.mesh_baseline), encoding="utf-8")
+
+
+def _listed(files: tuple[Path, ...]) -> str:
+    """Returns the files of a baseline, a line each, for `guestbook reset`."""
+    return "\n".join(str(file.resolve()) for file in files) + "\n"
 
 
 def _apply(

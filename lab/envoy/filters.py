@@ -5,6 +5,7 @@ from __future__ import annotations
 from lab.envoy import routes
 from lab.kinds.authorization_policy import becomes as authorization
 from lab.kinds.destination_rule import becomes as destination_rule
+from lab.kinds.mesh_config import becomes as mesh_config
 from lab.kinds.request_authentication import becomes as request_authentication
 from lab.kinds.telemetry import becomes as telemetry
 from lab.kinds.telemetry.becomes import Direction
@@ -43,8 +44,7 @@ def connection_manager(
         "stat_prefix": stat_prefix,
         "codec_type": "AUTO",
         "use_remote_address": direction == "gateway",
-        "normalize_path": True,
-        "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
+        **mesh_config.normalization(view.mesh),
         "stream_idle_timeout": "0s",
         "proxy_100_continue": True,
         "upgrade_configs": [{"upgrade_type": "websocket"}],

@@ -58,7 +58,8 @@ class View:
     def policy(self, host: str, port: int, subset: str | None = None) -> Policy:
         """Returns the effective traffic policy towards a destination."""
         default = self.default_policy()
-        return destination_rule.effective(self.rules.get(host), port, subset, default)
+        found = destination_rule.effective(self.rules.get(host), port, subset, default)
+        return destination_rule.with_mesh(found, self.mesh)
 
     def default_policy(self) -> tuple[DefaultTrafficPolicy, Origin] | None:
         """Returns the mesh's traffic policy for what no DestinationRule sets."""
@@ -70,6 +71,7 @@ class View:
 
 def view(snapshot: Snapshot, pod: Pod) -> View:
     """Returns everything that exportTo and its Sidecar let a pod's proxy see."""
+    snapshot = mesh_config.with_exports(snapshot)
     scope = sidecar.applicable(snapshot, pod)
     mesh = mesh_config.defaults(annotation.merged(snapshot.mesh, pod.annotations))
     outbound_mode, outbound_origin = sidecar.outbound_mode(scope, mesh, snapshot)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,14 +51,14 @@ def arrange(mounts: Iterable[Mount], kept: Iterable[Path], root: Path) -> None:
     for item, source in zip(ordered, sources, strict=True):
         place = base / item.target.relative_to("/")
         if not place.exists():
-            _make(place, like=item.source)
+            _make(place, folder=_is_folder(source))
         _bind(source, place)
         if item.read_only:
             _make_read_only(place)
     for path, descriptor in zip(hidden, shown, strict=True):
         place = base / path.relative_to("/")
         if not place.exists():
-            _make(place, like=path)
+            _make(place, folder=_is_folder(descriptor))
         _bind(descriptor, place)
     for descriptor in (*sources, *shown):
         os.close(descriptor)
@@ -77,10 +78,15 @@ def _make_read_only(place: Path) -> None:
     mount("none", place, flags=BIND | _REMOUNT | _READ_ONLY | kept)
 
 
-def _make(place: Path, like: Path) -> None:
+def _is_folder(descriptor: int) -> bool:
+    # Asked of what is open: its path may be hidden by now.
+    return stat.S_ISDIR(os.fstat(descriptor).st_mode)
+
+
+def _make(place: Path, *, folder: bool) -> None:
     """Makes the place of a mount."""
     place.parent.mkdir(parents=True, exist_ok=True)
-    if like.is_dir():
+    if folder:
         place.mkdir()
     else:
         place.touch()
@@ -113,5 +119,5 @@ def _show(folder: Path, place: Path) -> None:
             if entry.is_symlink():
                 own.symlink_to(Path(entry.path).readlink())
                 continue
-            _make(own, like=Path(entry.path))
+            _make(own, folder=entry.is_dir())
             mount(entry.path, own, flags=BIND | RECURSIVE)

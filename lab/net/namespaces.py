@@ -126,17 +126,17 @@ def enter(network: Network, host_name: str) -> None:
     socket.sethostname(host_name)
 
 
-def settle(folder: Path, *, network_admin: bool) -> None:
+def settle(folder: Path, *, network_admin: bool = False) -> None:
     """Ends the way into a pod: its working folder, and whether the program may mark packets."""
     os.chdir(folder)
     if network_admin:
         _keep(_NET_ADMIN)
 
 
-def join(pid: int, folder: str) -> None:
+def join(pid: int, folder: str, *, network_admin: bool = False) -> None:
     """Moves this process, which has one thread, to where another process of the same user is.
 
-    `folder` is its working folder there.
+    `folder` is its working folder there; `network_admin` is as in `settle`.
     """
     kinds = ("user", "mnt", "uts", "net")
     # All are opened before the first is entered: /proc looks different from inside.
@@ -144,4 +144,4 @@ def join(pid: int, folder: str) -> None:
     for descriptor in opened:
         call("setns", descriptor, 0)
         os.close(descriptor)
-    os.chdir(folder)
+    settle(Path(folder), network_admin=network_admin)

@@ -92,6 +92,16 @@ spec:
 """,
     "mesh_config": """
 apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: theirs, namespace: elsewhere}
+spec: {hosts: [elsewhere], http: [{directResponse: {status: 204}}]}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: theirs, namespace: elsewhere}
+spec: {host: elsewhere, trafficPolicy: {loadBalancer: {simple: RANDOM}}}
+---
+apiVersion: networking.istio.io/v1
 kind: ServiceEntry
 metadata: {name: resolved, namespace: default}
 spec: {hosts: [resolved.example], resolution: DNS, ports: [{number: 80, name: a, protocol: HTTP}]}

@@ -11,10 +11,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from lab.kinds.destination_rule.checks import CONNECTION_POOL, OUTLIER_DETECTION
-from lab.kinds.destination_rule.types import ConnectionPoolSettings, OutlierDetection
+from lab.kinds.destination_rule.checks import CONNECTION_POOL, ONE_LOCALITY, OUTLIER_DETECTION
+from lab.kinds.destination_rule.types import (
+    ConnectionPoolSettings,
+    OutlierDetection,
+    TcpKeepalive,
+    ZoneAwareLbSetting,
+)
 from lab.kinds.virtual_service.checks import retry_on_problems
 from lab.kinds.virtual_service.types import HTTPRetry
+from lab.resources import checks
 from lab.resources.checks import newer
 from lab.resources.fields import ignored, refused
 from lab.resources.resource import Check, Model, Problem
@@ -185,9 +191,13 @@ class ProxyConfig(Model):
     )
 
 
+class PathNormalization(Model):
+    normalization: Literal[
+        "DEFAULT", "NONE", "BASE", "MERGE_SLASHES", "DECODE_AND_MERGE_SLASHES"
+    ] = "DEFAULT"
+
+
 _PORTS = "other ports than Istio's default: 15001, 15006"
-_EACH_RULE = "say it in each DestinationRule"
-_EXPORT = "say exportTo in each resource"
 _INGRESS = "the lab has no Ingress"
 _ONE_MESH = "the lab is one mesh with these names"
 
@@ -218,9 +228,16 @@ class MeshConfig(Model):
     inbound_traffic_policy: dict[str, Any] | None = refused(
         "ports that no Service names are always served, as by default"
     )
-    path_normalization: dict[str, Any] | None = refused("other rules than the default, BASE")
-    locality_lb_setting: dict[str, Any] | None = refused("it is one locality")
-    zone_aware_lb_setting: dict[str, Any] | None = refused("it is one locality")
+    path_normalization: PathNormalization = PathNormalization()
+    h2_upgrade_policy: Literal["DO_NOT_UPGRADE", "UPGRADE"] = "DO_NOT_UPGRADE"
+    tcp_keepalive: TcpKeepalive | None = None
+    default_service_export_to: list[str] = Field(default_factory=list)
+    default_virtual_service_export_to: list[str] = Field(default_factory=list)
+    default_destination_rule_export_to: list[str] = Field(default_factory=list)
+    proxy_http_port: int | None = refused("a port of one's own for an HTTP proxy; the lab has one")
+    service_settings: list[Any] | None = refused("several clusters; the lab is one")
+    locality_lb_setting: dict[str, Any] | None = ignored(f"{ONE_LOCALITY}: nothing to choose")
+    zone_aware_lb_setting: ZoneAwareLbSetting | None = None
     mesh_mtls: dict[str, Any] | None = refused(
         "TLS versions other than the default", alias="meshMTLS"
     )
@@ -230,14 +247,7 @@ class MeshConfig(Model):
     discovery_selectors: list[Any] | None = refused("all namespaces are in the mesh")
     proxy_listen_port: int | None = refused(_PORTS)
     proxy_inbound_listen_port: int | None = refused(_PORTS)
-    proxy_http_port: int | None = refused(_PORTS)
-    tcp_keepalive: dict[str, Any] | None = refused(_EACH_RULE)
-    h2_upgrade_policy: str | None = refused(_EACH_RULE)
-    default_service_export_to: list[str] | None = refused(_EXPORT)
-    default_virtual_service_export_to: list[str] | None = refused(_EXPORT)
-    default_destination_rule_export_to: list[str] | None = refused(_EXPORT)
-    service_settings: list[Any] | None = refused("the lab is one cluster")
-    service_scope_configs: list[Any] | None = refused("the lab is one cluster")
+    service_scope_configs: list[Any] | None = refused("several clusters; the lab is one")
     hbone_idle_timeout: str | None = ignored("ambient mode; the lab has sidecars")
     config_sources: list[Any] | None = refused("resources from elsewhere; apply them")
     certificates: list[Any] | None = ignored("Istio no longer makes these certificates")
@@ -263,6 +273,7 @@ CHECKS = (
     Check("spec.meshConfig.defaultHttpRetryPolicy.retryOn", retry_on_problems),
     *CONNECTION_POOL,
     *OUTLIER_DETECTION,
+    checks.refused("**.zoneAwareLbSetting.failover|failoverPriority", ONE_LOCALITY),
     Check("**.meshConfig.extensionProviders", _provider_names),
     Check(
         "**.meshConfig.extensionProviders[]",

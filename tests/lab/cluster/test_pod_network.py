@@ -71,10 +71,23 @@ def test_a_program_without_proxy_variables_calls_through_both_sidecars(pods: Lab
     )
     answer = json.loads(pods.ok("exec", "curl", "--", "python3", "-c", script))
     assert answer["greeting"].startswith("Hello you from message-service-")
-    assert statistic(pods, "curl", "outbound", "upstream_rq_200") >= 1
+    assert statistic(pods, "curl", "outbound", "upstream_rq_total") >= 1
     # By mutual TLS: both ends have a handshake.
     assert statistic(pods, "curl", "outbound", "ssl.handshake") >= 1
     assert statistic(pods, answer["hostname"], "listener.0.0.0.0_15006", "ssl.handshake") >= 1
+
+
+def test_the_proxys_own_commands_go_past_the_proxy(pods: Lab) -> None:
+    """As user 1337 on a cluster: in plain text, without the identity of the pod."""
+    before = statistic(pods, "curl", "outbound", "upstream_rq_total")
+    url = "http://message-service/hello/past"
+    for options in (["-c", "istio-proxy"], []):
+        answer = pods.ok("exec", "curl", *options, "--", "curl", "-sS", "-m", "5", url)
+        assert "Hello past" in answer
+    assert statistic(pods, "curl", "outbound", "upstream_rq_total") == before + 1
+    missing = pods.run("exec", "curl", "-c", "istio-proxy", "--", "no-such-program")
+    assert missing.status == 127
+    assert 'exec: "no-such-program": executable file not found in $PATH' in missing.err
 
 
 def statistic(lab: Lab, pod: str, owner: str, name: str) -> int:
