@@ -204,6 +204,8 @@ def _problem(
     spelled = document.spelled.get(where)
     if kind == "extra_forbidden":
         unknown = "the lab doesn't support this field, or Kubernetes has no such field"
+        if ".istio.io/" in document.value["apiVersion"]:
+            unknown = f'unknown field "{path[-1]}"'
         return Problem(where, checks.text_about(where, rows) or unknown)
     if kind == "missing":
         return Problem(where, "required, but missing")

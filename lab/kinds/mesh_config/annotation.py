@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from lab.kinds.mesh_config.checks import ProxyConfig
+from lab.kinds.mesh_config.checks import ProxyConfig, metadata_problems
 from lab.resources.checks import fields
 from lab.resources.fields import declared
 from lab.resources.resource import Check, Problem, Resource
@@ -59,13 +59,15 @@ def merged(mesh: Mapping[str, Any], annotations: Mapping[str, str]) -> dict[str,
     """Returns a mesh configuration with a pod's own `defaultConfig`.
 
     A field of the annotation replaces the mesh's as a whole, as in istiod: `tracing` with a
-    sampling alone has no other of the mesh's settings.
+    sampling alone has no other of the mesh's settings. Only `proxyMetadata` is merged.
     """
     text = annotations.get(KEY, "")
     if not text:
         return dict(mesh)
     known = {name: value for name, value in _read(text).items() if name in _names()}
-    return {**mesh, "defaultConfig": {**mesh.get("defaultConfig", {}), **known}}
+    default = mesh.get("defaultConfig", {})
+    variables = {**default.get("proxyMetadata", {}), **known.get("proxyMetadata", {})}
+    return {**mesh, "defaultConfig": {**default, **known, "proxyMetadata": variables}}
 
 
 def problems(annotations: Mapping[str, str]) -> Iterator[Problem]:
@@ -87,6 +89,9 @@ def problems(annotations: Mapping[str, str]) -> Iterator[Problem]:
     for name in found:
         if name not in _names():
             yield Problem((KEY,), f"{name}: Istio passes over a field that it lacks", "warning")
+    for problem in metadata_problems(found.get("proxyMetadata", {})):
+        where = f"proxyMetadata.{problem.path[0]}"
+        yield Problem((KEY,), f"{where}: no effect in the lab: {problem.reason}", "warning")
     for check in declared(ProxyConfig):
         if found.get(check.where) is True and check.where == "holdApplicationUntilProxyStarts":
             continue  # The lab does so in any case.

@@ -138,15 +138,50 @@ _SINK = "statistics sent elsewhere; scrape them from :15090"
 _AGENT = "the pilot-agent's business; the lab has Envoy alone"
 
 
+HTTP10 = "ISTIO_META_HTTP10"
+IDLE_TIMEOUT = "ISTIO_META_IDLE_TIMEOUT"
+_LATER = "Istio 1.31 accepts this and makes nothing of it"
+_Window = Annotated[int, Field(ge=65535)]
+
+
+class ConnectionSettings(Model):
+    profile: Literal["SIDECAR", "EDGE"] = "SIDECAR"
+    listener_per_connection_buffer_limit_bytes: Annotated[int, Field(ge=0)] | None = None
+    http_idle_timeout: Duration | None = None
+    http_max_connection_duration: Duration | None = None
+    http_drain_timeout: Duration | None = None
+    http_request_timeout: Duration | None = None
+    http_request_headers_timeout: Duration | None = None
+    http_stream_idle_timeout: Duration | None = None
+    http_max_stream_duration: Duration | None = None
+    http_max_concurrent_streams: Annotated[int, Field(ge=1)] | None = None
+    http2_initial_stream_window_size: _Window | None = None
+    http2_initial_connection_window_size: _Window | None = None
+    http_headers_with_underscores_action: (
+        Literal[
+            "HEADERS_WITH_UNDERSCORES_ALLOW",
+            "HEADERS_WITH_UNDERSCORES_REJECT_REQUEST",
+            "HEADERS_WITH_UNDERSCORES_DROP_HEADER",
+        ]
+        | None
+    ) = None
+    http_merge_slashes: bool | None = None
+    http_path_with_escaped_slashes_action: (
+        Literal["KEEP_UNCHANGED", "REJECT_REQUEST", "UNESCAPE_AND_REDIRECT", "UNESCAPE_AND_FORWARD"]
+        | None
+    ) = None
+    cluster_per_connection_buffer_limit_bytes: int | None = ignored(_LATER)
+    listener_connection_limit: int | None = ignored(_LATER)
+    global_downstream_connection_limit: int | None = ignored(_LATER)
+
+
 class ProxyConfig(Model):
     gateway_topology: GatewayTopology = GatewayTopology()
     tracing: ProxyTracing = ProxyTracing()
     hold_application_until_proxy_starts: bool | None = ignored(
         "in the lab an application always starts after its proxy"
     )
-    connection_settings: dict[str, Any] | None = refused(
-        "limits of a proxy's connections; an EnvoyFilter sets them"
-    )
+    connection_settings: ConnectionSettings = ConnectionSettings()
     proxy_stats_matcher: dict[str, Any] | None = ignored(
         "in the lab Envoy keeps all its statistics"
     )
@@ -158,7 +193,7 @@ class ProxyConfig(Model):
     private_key_provider: dict[str, Any] | None = refused("keys outside Envoy")
     interception_mode: str | None = refused("there are no iptables in the lab to choose from")
     runtime_values: dict[str, str] | None = refused("flags of Envoy's runtime")
-    proxy_metadata: dict[str, str] | None = ignored(_AGENT)
+    proxy_metadata: dict[str, str] = Field(default_factory=dict)
     drain_duration: str | None = ignored(_AGENT)
     termination_drain_duration: str | None = ignored(_AGENT)
     readiness_probe: dict[str, Any] | None = ignored(_AGENT)
@@ -263,6 +298,13 @@ class MeshConfig(Model):
     ingress_controller_mode: str | None = ignored(_INGRESS)
 
 
+def metadata_problems(metadata: dict[str, str]) -> Iterator[Problem]:
+    """Yields a warning for each variable of the agent that means nothing to the lab."""
+    for name in metadata:
+        if name not in (HTTP10, IDLE_TIMEOUT):
+            yield Problem((name,), _AGENT, "warning")
+
+
 def _provider_names(providers: list[ExtensionProvider]) -> Iterator[Problem]:
     for index, name in duplicates(provider.name for provider in providers):
         yield Problem((index, "name"), f'duplicate extension provider name "{name}"')
@@ -271,6 +313,7 @@ def _provider_names(providers: list[ExtensionProvider]) -> Iterator[Problem]:
 CHECKS = (
     newer("spec.meshConfig.defaultInboundHttpRetryPolicy", "1.32"),
     Check("spec.meshConfig.defaultHttpRetryPolicy.retryOn", retry_on_problems),
+    Check("**.defaultConfig.proxyMetadata", metadata_problems),
     *CONNECTION_POOL,
     *OUTLIER_DETECTION,
     checks.refused("**.zoneAwareLbSetting.failover|failoverPriority", ONE_LOCALITY),

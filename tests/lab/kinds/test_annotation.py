@@ -55,7 +55,7 @@ def manifest(kind: str, annotation: str) -> str:
         ("tracing: {sampling: ten}", "could not parse proxy config: tracing.sampling: "),
         ("tracing: {", "could not parse proxy config: "),
         ("[a]", "could not parse proxy config: it is no mapping"),
-        ("connectionSettings: {profile: EDGE}", "connectionSettings: not supported by the lab"),
+        ("proxyHeaders: {server: {disabled: true}}", "proxyHeaders: not supported by the lab"),
         ("tracing: {zipkin: {address: a}}", "tracing.zipkin: not supported by the lab"),
     ],
 )
@@ -71,7 +71,7 @@ def test_what_has_no_effect_is_a_warning_by_name(kind: str) -> None:
     said = parse([("x", manifest(kind, annotation))]).warnings
     assert len(said) == 3
     assert all(KEY in line for line in said)
-    for name in ("nonsense: Istio passes", "concurrency: no effect", "proxyMetadata: no effect"):
+    for name in ("nonsense: Istio passes", "concurrency: no effect", "proxyMetadata.A: no effect"):
         assert any(name in line for line in said)
 
 
