@@ -27,6 +27,7 @@ from lab.cli.exec import exec_
 from lab.cli.exercise import exercise
 from lab.cli.get import get
 from lab.cli.graph import graph
+from lab.cli.image import image
 from lab.cli.kube_inject import kube_inject
 from lab.cli.label import annotate, label
 from lab.cli.logs import logs
@@ -64,6 +65,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "scale": scale,
     "wait": wait,
     "run": run_pod,
+    "image": image,
     "logs": logs,
     "exec": exec_,
     "port-forward": port_forward,
