@@ -18,6 +18,7 @@ from lab.cli.apply import apply, install
 from lab.cli.client import FailureError
 from lab.cli.context import Settings
 from lab.cli.create import create
+from lab.cli.dashboard import dashboard
 from lab.cli.delete import delete
 from lab.cli.describe import describe
 from lab.cli.down import down
@@ -72,6 +73,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "token": token,
     "proxy-config": proxy_config,
     "graph": graph,
+    "dashboard": dashboard,
     "route": route,
     "analyze": analyze,
 }

@@ -23,7 +23,9 @@ def proxy_config(
     ],
     port: Annotated[int, typer.Option(help="Only resources for this port.")] = 0,
     fqdn: Annotated[str, typer.Option(help="Only clusters and endpoints of this host.")] = "",
-    name: Annotated[str, typer.Option(help="Only the resource with this very name.")] = "",
+    name: Annotated[
+        str, typer.Option("--name", "--cluster", help="Only the resource with this very name.")
+    ] = "",
     output: Annotated[
         str, typer.Option("--output", "-o", help="json for all that Envoy has, or short.")
     ] = "short",

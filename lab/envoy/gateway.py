@@ -11,6 +11,7 @@ from lab.envoy.outbound_listeners import BOUND, CONNECT_TIMEOUT
 from lab.envoy.routes import VirtualHost
 from lab.kinds.gateway import becomes as gateway
 from lab.kinds.gateway.becomes import BoundServer
+from lab.kinds.mesh_config import connection_settings
 from lab.kinds.virtual_service import becomes as virtual_service
 from lab.kinds.virtual_service.becomes import Attachment
 from lab.kinds.visible import View
@@ -33,6 +34,7 @@ def _listener(view: View, port: int, found: list[BoundServer]) -> Json:
         "address": socket_address(names.ANY_ADDRESS, port),
         "traffic_direction": "OUTBOUND",
         **BOUND,
+        **connection_settings.buffer_limit(view.mesh.default_config),
         **filters.access_log(view, "gateway"),
     }
     if found[0].secure:

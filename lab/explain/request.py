@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from lab import names
-from lab.envoy import gateway, routes, translate
+from lab.envoy import gateway, outbound_listeners, routes, translate
 from lab.explain import envoy_filters, route, server
 from lab.explain.destination import ANY_ADDRESS, target
 from lab.explain.interpret import matchers, routing
@@ -111,6 +111,8 @@ def _at_sidecar(
     elif scheme == "tcp":
         request = replace(request, method="")
     proxy = chain["filters"][-1]["typed_config"]
+    if (rule := outbound_listeners.origin(view, listener, chain)).resource is not None:
+        found.add("route", _route_text({}, rule), rule)
     if proxy.get("cluster") == names.BLACK_HOLE:
         return found.answer(
             "connection reset: unknown host and REGISTRY_ONLY", view.outbound_origin

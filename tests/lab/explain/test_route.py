@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -145,6 +146,26 @@ def test_egress(ask: Any) -> None:
     files = (CLOSED, "istio/10-egress/ubuntu.yaml")
     told = ask("--from", "ui", "http://archive.ubuntu.com/", files=files)
     assert told.shares() == {"outbound|80||*.ubuntu.com": 1}
+
+
+def test_a_tcp_route(ask: Any, tmp_path: Path) -> None:
+    """The rule that divides connections, with its line."""
+    file = tmp_path / "redis.yaml"
+    file.write_text(
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: redis}\n"
+        "spec:\n  hosts: [redis]\n  tcp:\n  - match: [{sourceLabels: {app: ui}}]\n"
+        "    route:\n    - {destination: {host: redis}, weight: 75}\n"
+        "    - {destination: {host: mysql}, weight: 25}\n"
+    )
+    told = ask("--from", "ui", "tcp://redis:6379", files=(str(file),))
+    assert told.step("route")["says"] == "VirtualService default/redis, tcp[0]"
+    assert told.step("route")["place"] == f"{file}:7"
+    assert told.shares() == {
+        "outbound|6379||redis.default.svc.cluster.local": 0.75,
+        "outbound|3306||mysql.default.svc.cluster.local": 0.25,
+    }
+    told = ask("--from", "guestbook-service", "tcp://redis:6379", files=(str(file),))
+    assert told.shares() == {"outbound|6379||redis.default.svc.cluster.local": 1}
 
 
 def test_rate_limit(ask: Any) -> None:
