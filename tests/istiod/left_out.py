@@ -52,6 +52,9 @@ LEFT_OUT: tuple[LeftOut, ...] = (
         "Envoy refuses a key set without keys, which istiod sends all the same.",
         values=('{"keys":[]}', REJECT_ALL_KEYS),
     ),
+    LeftOut(
+        "listeners provider.typed_config.service_name", "The proxy tells istiod, when it runs."
+    ),
     LeftOut("* sds_config", _SOURCE),
     LeftOut("clusters eds_cluster_config.eds_config", _SOURCE),
     LeftOut("listeners rds.config_source", _SOURCE),
