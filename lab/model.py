@@ -39,6 +39,8 @@ class Service:
     """The virtual address, or None for a headless Service."""
     source: Source
     annotations: Mapping[str, str] = field(default_factory=dict)
+    publish_not_ready: bool = False
+    """`publishNotReadyAddresses`: DNS has its pods before they are ready."""
 
     @property
     def host(self) -> str:

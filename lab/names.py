@@ -18,6 +18,9 @@ PROXY = "istio-proxy"
 MESH = "mesh"
 """The reserved gateway that stands for all sidecars."""
 
+PROXY_MARK = 1337
+"""The mark (SO_MARK) of a proxy's connections in a pod, as 1337 is its user on a cluster."""
+
 OUTBOUND_PORT = 15001
 INBOUND_PORT = 15006
 HEALTH_PORT = 15021

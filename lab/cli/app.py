@@ -31,6 +31,7 @@ from lab.cli.label import annotate, label
 from lab.cli.logs import logs
 from lab.cli.port_forward import port_forward
 from lab.cli.proxy_config import proxy_config
+from lab.cli.reset import reset
 from lab.cli.rollout import rollout
 from lab.cli.route import route
 from lab.cli.run import run as run_pod
@@ -47,6 +48,7 @@ TRACE = "GUESTBOOK_TRACE"
 COMMANDS: dict[str, Callable[..., None]] = {
     "up": up,
     "down": down,
+    "reset": reset,
     "status": status,
     "env": env,
     "shell": shell,
@@ -118,10 +120,19 @@ _command = functools.cache(functools.partial(typer.main.get_command, app))
 """The tree of commands, built once: the exercises run many commands in one process."""
 
 
+def _kubectls(argv: list[str]) -> list[str]:
+    """Returns the words with the value that kubectl takes for an option without one."""
+    if "--dry-run" not in argv:
+        return argv
+    end = argv.index("--") if "--" in argv else len(argv)
+    words = ["--dry-run=client" if word == "--dry-run" else word for word in argv[:end]]
+    return [*words, *argv[end:]]
+
+
 def run(argv: list[str]) -> int:
     """Runs one command line; returns the exit status."""
     try:
-        status = _command().main(args=argv, prog_name="guestbook", standalone_mode=False)
+        status = _command().main(args=_kubectls(argv), prog_name="guestbook", standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader has seen enough. Without this, Python would say so when it ends.

@@ -7,8 +7,17 @@ from typing import Annotated
 import typer
 
 from lab.cli.client import FailureError
-from lab.cli.context import Files, Kustomize, Namespace, asked_namespace, client
-from lab.cli.manifests import Texts, texts
+from lab.cli.context import (
+    DRY_RUNS,
+    DryRun,
+    Files,
+    Kustomize,
+    Namespace,
+    asked_namespace,
+    client,
+    dry,
+)
+from lab.cli.manifests import Texts, errors, texts
 from lab.cli.output import warn, write
 
 
@@ -17,9 +26,7 @@ def apply(
     filename: Files = None,
     kustomize: Kustomize = None,
     namespace_: Namespace = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check the manifests and change nothing.")
-    ] = False,
+    dry_run: DryRun = "none",
 ) -> None:
     """Create or change objects from manifests.
 
@@ -33,24 +40,40 @@ def apply(
     _apply(context, texts(filename, kustomize), asked_namespace(context, namespace_), dry_run)
 
 
-def install(context: typer.Context, filename: Files = None) -> None:
-    """Set the mesh's configuration, as `istioctl install -f` does with an IstioOperator.
+def install(
+    context: typer.Context,
+    filename: Files = None,
+    yes: Annotated[bool, typer.Option("--skip-confirmation", "-y", help="As istioctl's.")] = False,  # noqa: ARG001 - the lab never asks
+) -> None:
+    """Set the mesh's configuration, as `istioctl install -f` does with IstioOperators.
+
+    It is that of these files alone: what an earlier install had set is gone.
 
     Example:
       guestbook install -f istio/install/istio.yaml
     """
-    _apply(context, texts(filename), None)
+    from lab.manifests.load import parse
+
+    files = texts(filename)
+    _apply(context, files, None)
+    with errors():
+        given = {(item.namespace, item.name) for item in parse(files).resources}
+    lab = client(context)
+    for item in lab.call("objects", kinds=["istiooperators"], namespace=None)["items"]:
+        where, name = item["metadata"]["namespace"], item["metadata"]["name"]
+        if (where, name) not in given:
+            lab.call("delete", kind="istiooperator", namespace=where, names=[name])
 
 
 def _apply(
-    context: typer.Context, files: Texts, namespace: str | None, dry_run: bool = False
+    context: typer.Context, files: Texts, namespace: str | None, dry_run: str = "none"
 ) -> None:
-    answer = client(context).call("apply", files=files, namespace=namespace, dry_run=dry_run)
+    answer = client(context).call("apply", files=files, namespace=namespace, dry_run=dry(dry_run))
     if not answer["results"]:
         raise FailureError("no objects passed to apply")
     for line in answer["warnings"]:
         warn(line)
     for reference, verb in answer["results"]:
-        write(f"{reference} {verb}")
+        write(f"{reference} {verb}{DRY_RUNS[dry_run]}")
     if rejected := answer.get("rejected"):
         raise FailureError(*rejected)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lab.cli import complete
-from lab.cli.client import Client, lab_client
+from lab.cli.client import Client, FailureError, lab_client
 
 if TYPE_CHECKING:
     from lab.exercises.target import Command
@@ -40,6 +40,9 @@ Files = Annotated[
 ]
 Kustomize = Annotated[
     str | None, typer.Option("--kustomize", "-k", help="A folder with a kustomization.yaml.")
+]
+DryRun = Annotated[
+    str, typer.Option(metavar="client|server|none", help="Check, print, and change nothing.")
 ]
 Timeout = Annotated[str, typer.Option(help="How long to wait at most.")]
 
@@ -81,6 +84,19 @@ def settings(context: typer.Context) -> Settings:
 
 def client(context: typer.Context) -> Client:
     return settings(context).client()
+
+
+DRY_RUNS = {"none": "", "client": " (dry run)", "server": " (server dry run)"}
+"""The end of the line about an object, by the value of `--dry-run`."""
+
+
+def dry(mode: str) -> bool:
+    """Returns whether `--dry-run` asks for no change. Raises FailureError for a bad value."""
+    if mode not in DRY_RUNS:
+        raise FailureError(
+            f'Invalid dry-run value ({mode}). Must be "none", "server", or "client".'
+        )
+    return mode != "none"
 
 
 def asked_namespace(context: typer.Context, own: str | None) -> str | None:

@@ -33,6 +33,7 @@ def delete(
     all_: AllOfKind = False,
     ignore_not_found: IgnoreNotFound = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is gone.")] = True,
+    now: Annotated[bool, typer.Option("--now", help="Give pods one second to end.")] = False,
     force: Annotated[bool, typer.Option("--force", help="End pods at once.")] = False,
     grace_period: Annotated[
         int | None, typer.Option(help="Seconds that pods get to end.", min=-1)
@@ -55,7 +56,9 @@ def delete(
             targets += [(kind.strip(), where, some) for kind in kinds.split(",")]
     else:
         raise FailureError("say what to delete: a kind and names, or -f FILE")
-    grace = 0 if force and grace_period is None else grace_period
+    grace = grace_period
+    if grace is None and (force or now):
+        grace = 0 if force else 1
     missing: list[str] = []
     for kind, where, some in targets:
         for name in some or [""]:
@@ -70,7 +73,7 @@ def delete(
                 grace=None if grace is None or grace < 0 else grace,
             )
             for line in deleted or ():
-                write(f"{line} deleted")
+                write(line)
             if deleted == [] and not name:
                 write("No resources found")
     if missing and not ignore_not_found:

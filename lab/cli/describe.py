@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import typer
 
 from lab.cli import references
-from lab.cli.client import FailureError
+from lab.cli.client import Client, FailureError
 from lab.cli.context import Names, Namespace, Selector, client, namespace
 from lab.cli.output import Json, age, columns, write, yaml_text
 
@@ -27,17 +29,41 @@ def describe(
     where = namespace(context, namespace_)
     texts = []
     for kinds, some in references.split(names):
-        answer = lab.call(
-            "objects", kinds=kinds.split(","), names=some, namespace=where, selector=selector
-        )
-        for item in answer["items"]:
+        query = {"kinds": kinds.split(","), "namespace": where, "selector": selector}
+        for item in _found(lab, query, some):
             metadata = item["metadata"]
             place = {"name": metadata["name"], "namespace": metadata.get("namespace", "")}
-            texts.append(_described(item, lab.call("events", kind=item["kind"], **place)))
+            endpoints = _endpoints(lab, item)
+            events = lab.call("events", kind=item["kind"], **place)
+            texts.append(_described(item, events, endpoints))
     write("\n\n\n".join(texts) if texts else "No resources found")
 
 
-def _described(item: Json, events: list[Json]) -> str:
+def _found(lab: Client, query: Json, names: Sequence[str]) -> list[Json]:
+    """Returns the objects of these names; for one that is not there those that begin with it."""
+    try:
+        found: list[Json] = lab.call("objects", names=names, **query)["items"]
+    except FailureError as error:
+        every = lab.call("objects", **query)["items"] if error.missing else []
+        found = [
+            item for name in names for item in every if item["metadata"]["name"].startswith(name)
+        ]
+        if not found:
+            raise
+    return found
+
+
+def _endpoints(lab: Client, item: Json) -> list[Json]:
+    """Returns the ports of a Service's Endpoints, each with its addresses."""
+    if item["kind"] != "Service":
+        return []
+    metadata = item["metadata"]
+    where = {"namespace": metadata["namespace"], "names": [metadata["name"]]}
+    subsets: list[Json] = lab.call("objects", kinds=["endpoints"], **where)["items"][0]["subsets"]
+    return subsets
+
+
+def _described(item: Json, events: list[Json], endpoints: list[Json]) -> str:
     """Returns the object's metadata, its containers or its specification, and its events."""
     metadata = item["metadata"]
     lines = [f"Name:         {metadata['name']}"]
@@ -49,7 +75,11 @@ def _described(item: Json, events: list[Json]) -> str:
         lines += [" " * 14 + value for value in values[1:]]
     if item["kind"] == "Pod":
         lines += _pod(item)
+    elif item["kind"] == "Service":
+        lines += _service(item, endpoints)
     else:
+        if ".istio.io/" in item["apiVersion"]:
+            lines += [f"API Version:  {item['apiVersion']}", f"Kind:         {item['kind']}"]
         for field in ("spec", "data", "stringData", "status"):
             value = item.get(field)
             if field in ("data", "stringData") and item["kind"] == "Secret" and value:
@@ -65,6 +95,28 @@ def _described(item: Json, events: list[Json]) -> str:
         table = columns(["Type", "Reason", "Age", "Message"], rows)
         lines += ["  " + line for line in table]
     return "\n".join(lines)
+
+
+def _service(item: Json, endpoints: list[Json]) -> list[str]:
+    spec = item["spec"]
+    selector = ",".join(f"{k}={v}" for k, v in (spec.get("selector") or {}).items()) or "<none>"
+    rows = [("Selector", selector), ("Type", spec["type"]), ("IP", spec["clusterIP"])]
+    if ingress := item["status"]["loadBalancer"].get("ingress"):
+        rows.append(("LoadBalancer Ingress", ingress[0]["ip"]))
+    for port in spec["ports"]:
+        name = port.get("name") or "<unset>"
+        subset = [s for s in endpoints for p in s["ports"] if p["name"] == port.get("name", "")]
+        places = [
+            f"{address['ip']}:{s['ports'][0]['port']}"
+            for s in subset
+            for address in s.get("addresses", ())
+        ]
+        rows += [
+            ("Port", f"{name}  {port['port']}/TCP"),
+            ("TargetPort", f"{port.get('targetPort', port['port'])}/TCP"),
+            ("Endpoints", ",".join(places)),
+        ]
+    return [f"{title + ':':<14}{value}".rstrip() for title, value in rows]
 
 
 def _when(event: Json) -> str:

@@ -60,6 +60,9 @@ def _execute(spec: dict[str, Any], *, stdin: bool) -> int:
     """Runs a command; its output goes to the present `sys.stdout` and `sys.stderr`."""
     import subprocess
     import threading
+    from functools import partial
+
+    from lab.net.namespaces import join
 
     direct = sys.stdout is sys.__stdout__ and sys.stderr is sys.__stderr__
     pipe = None if direct else subprocess.PIPE
@@ -69,11 +72,13 @@ def _execute(spec: dict[str, Any], *, stdin: bool) -> int:
         source = None if sys.stdin is sys.__stdin__ else subprocess.PIPE
         data = sys.stdin.read().encode() if source is not None else None
     program = spec["argv"][0]
+    enter = partial(join, spec["pid"], spec["folder"], network_admin=spec["network_admin"])
     try:
         process = subprocess.Popen(
             spec["argv"],
             env=spec["env"],
             cwd=spec["folder"],
+            preexec_fn=None if spec["pid"] is None else enter,
             stdin=source,
             stdout=pipe,
             stderr=pipe,

@@ -28,7 +28,11 @@ def get(
     names: Names = None,
     output: Annotated[
         str | None,
-        typer.Option("--output", "-o", help="json, yaml, wide, name or jsonpath=TEMPLATE."),
+        typer.Option(
+            "--output",
+            "-o",
+            help="json, yaml, wide, name, jsonpath=TEMPLATE or custom-columns=TITLE:PATH,...",
+        ),
     ] = None,
     namespace_: Namespace = None,
     all_namespaces: AllNamespaces = False,
@@ -37,6 +41,13 @@ def get(
     ignore_not_found: IgnoreNotFound = False,
     no_headers: Annotated[bool, typer.Option("--no-headers", help="No column titles.")] = False,
     show_labels: Annotated[bool, typer.Option("--show-labels", help="Print the labels.")] = False,
+    label_columns: Annotated[
+        list[str] | None,
+        typer.Option("--label-columns", "-L", help="A column for a label."),
+    ] = None,
+    sort_by: Annotated[
+        str, typer.Option(metavar="PATH", help="The field to sort by, such as .metadata.name.")
+    ] = "",
 ) -> None:
     """Print objects.
 
@@ -68,6 +79,8 @@ def get(
                 revision = answer["revision"]
     if ignore_not_found:
         missing = []
+    if sort_by:
+        items.sort(key=lambda item: _sorting(item, sort_by))
     single = sum(len(some) for _, some in asked) == 1
     if items or (output and output != "name" and not (single or missing)):
         if output in (None, "", "wide"):
@@ -77,9 +90,10 @@ def get(
                 namespaces=all_namespaces,
                 headers=not no_headers,
                 labels=show_labels,
+                label_columns=[name for names in label_columns or () for name in names.split(",")],
             )
         else:
-            text = _formatted(items, str(output), single=single)
+            text = _formatted(items, str(output), single=single, headers=not no_headers)
         write(text, end="" if (output or "").startswith("jsonpath") else "\n")
     elif not output and not missing and not single:
         place = "" if all_namespaces else f" in {where} namespace"
@@ -91,7 +105,27 @@ def get(
         _watch(lab, revision, {**request, "names": some}, items, all_namespaces)
 
 
-def _formatted(items: Sequence[Json], form: str, *, single: bool) -> str:
+def _sorting(item: Json, path: str) -> tuple[bool, float, str]:
+    """Returns the place of an object by one of its fields: numbers by size, before texts."""
+    from lab.cli.jsonpath import evaluate
+
+    text = evaluate(path, item)
+    number = text.removeprefix("-").replace(".", "", 1).isdigit()
+    return not number, float(text) if number else 0, text
+
+
+def _custom_columns(items: Sequence[Json], columns_: str, *, headers: bool) -> str:
+    from lab.cli.jsonpath import evaluate
+
+    pairs = [column.partition(":") for column in columns_.split(",")]
+    if not all(path for _, _, path in pairs):
+        raise FailureError("custom-columns format must be TITLE:PATH,TITLE:PATH, ...")
+    rows = [[evaluate(path, item) or "<none>" for _, _, path in pairs] for item in items]
+    lines = columns([title for title, _, _ in pairs], rows)
+    return "\n".join(lines if headers else lines[1:])
+
+
+def _formatted(items: Sequence[Json], form: str, *, single: bool, headers: bool) -> str:
     """Returns objects in the form of `-o`. Raises FailureError for an unknown one."""
     listed = {"apiVersion": "v1", "kind": "List", "items": list(items)}
     value = items[0] if single and items else listed
@@ -106,9 +140,11 @@ def _formatted(items: Sequence[Json], form: str, *, single: bool) -> str:
         from lab.cli.jsonpath import evaluate
 
         return evaluate(template, value)
+    if kind == "custom-columns":
+        return _custom_columns(items, template, headers=headers)
     raise FailureError(
         f"unable to match a printer suitable for the output format {form!r}; "
-        "allowed: json, yaml, name, wide, jsonpath=TEMPLATE"
+        "allowed: json, yaml, name, wide, jsonpath=TEMPLATE, custom-columns=TITLE:PATH"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,7 @@ def table(
     namespaces: bool,
     headers: bool = True,
     labels: bool = False,
+    label_columns: Sequence[str] = (),
 ) -> str:
     """Returns a table for each kind."""
     texts = []
@@ -51,6 +53,7 @@ def table(
                     *shape.cells(item),
                     age(metadata["creationTimestamp"]),
                     *(shape.wide_cells(item) if wide else []),
+                    *((metadata.get("labels") or {}).get(name, "") for name in label_columns),
                     *([_pairs(metadata.get("labels"))] if labels else []),
                 ]
             )
@@ -60,6 +63,7 @@ def table(
             *shape.header,
             "AGE",
             *(shape.wide_header if wide else ()),
+            *(name.rpartition("/")[2].upper() for name in label_columns),
             *(["LABELS"] if labels else []),
         ]
         lines = columns(head, rows)
@@ -120,18 +124,56 @@ def _data(item: Json) -> Row:
     return [str(sum(len(item.get(field) or {}) for field in ("data", "binaryData", "stringData")))]
 
 
-def _virtual_service(item: Json) -> Row:
-    spec = item.get("spec", {})
-    gateways = spec.get("gateways", [])
-    return [f"[{','.join(gateways)}]" if gateways else "", f"[{','.join(spec.get('hosts', []))}]"]
+def _field(item: Json, path: str) -> str:
+    """Returns a field as a column of a custom resource shows it; empty when it is not set."""
+    value: Any = item
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return "" if value is None else value if isinstance(value, str) else json.dumps(value)
+
+
+def _custom(**paths: str) -> _Table:
+    """Returns the table of a kind of Istio's: the paths of its columns below `spec`."""
+    return _Table(
+        tuple(name.upper() for name in paths),
+        lambda item: [_field(item, f"spec.{path}") for path in paths.values()],
+    )
+
+
+def _budget(item: Json) -> Row:
+    spec = item["spec"]
+    limits = [str(spec.get(name, "N/A")) for name in ("minAvailable", "maxUnavailable")]
+    return [*limits, str(item["status"]["disruptionsAllowed"])]
+
+
+def _endpoints(item: Json) -> Row:
+    places = [
+        f"{address['ip']}:{port['port']}"
+        for subset in item["subsets"]
+        for port in subset["ports"]
+        for address in subset.get("addresses", ())
+    ]
+    return [_few(places)]
+
+
+def _slice(item: Json) -> Row:
+    ports = [str(port["port"]) for port in item["ports"]]
+    places = [one["addresses"][0] for one in item["endpoints"]]
+    return [item["addressType"], _few(ports) or "<unset>", _few(places) or "<unset>"]
+
+
+def _few(places: Sequence[str]) -> str:
+    """Returns the first three, and how many more there are."""
+    more = f" + {len(places) - 3} more..." if len(places) > 3 else ""
+    return (",".join(places[:3]) + more) or "<none>"
 
 
 _TABLES = {
     "Pod": _Table(
         ("READY", "STATUS", "RESTARTS"),
         _pod,
-        ("IP", "NODE"),
-        lambda item: [item["status"]["podIP"], "lab"],
+        ("IP", "NODE", "NOMINATED NODE", "READINESS GATES"),
+        lambda item: [item["status"]["podIP"], "lab", "<none>", "<none>"],
     ),
     "Deployment": _Table(
         ("READY", "UP-TO-DATE", "AVAILABLE"),
@@ -151,8 +193,29 @@ _TABLES = {
     "Namespace": _Table(("STATUS",), lambda item: [item["status"]["phase"]]),
     "ConfigMap": _Table(("DATA",), _data),
     "Secret": _Table(("DATA",), _data),
-    "VirtualService": _Table(("GATEWAYS", "HOSTS"), _virtual_service),
-    "DestinationRule": _Table(("HOST",), lambda item: [item.get("spec", {}).get("host", "")]),
+    "VirtualService": _custom(gateways="gateways", hosts="hosts"),
+    "DestinationRule": _custom(host="host"),
+    "ServiceEntry": _custom(hosts="hosts", location="location", resolution="resolution"),
+    "PeerAuthentication": _custom(mode="mtls.mode"),
+    "AuthorizationPolicy": _custom(action="action"),
+    "ServiceAccount": _Table(("SECRETS",), lambda _item: ["0"]),
+    "PodDisruptionBudget": _Table(
+        ("MIN AVAILABLE", "MAX UNAVAILABLE", "ALLOWED DISRUPTIONS"), _budget
+    ),
+    "ReplicaSet": _Table(
+        ("DESIRED", "CURRENT", "READY"),
+        lambda item: [
+            str(item["spec"]["replicas"]),
+            *(str(item["status"][name]) for name in ("replicas", "readyReplicas")),
+        ],
+    ),
+    "Endpoints": _Table(("ENDPOINTS",), _endpoints),
+    "EndpointSlice": _Table(("ADDRESSTYPE", "PORTS", "ENDPOINTS"), _slice),
+    "Node": _Table(("STATUS", "ROLES"), lambda _item: ["Ready", "control-plane"]),
+    "PersistentVolumeClaim": _Table(
+        ("STATUS", "VOLUME", "ACCESS MODES"),
+        lambda item: [item["status"]["phase"], item["spec"]["volumeName"], "RWO"],
+    ),
 }
 
 

@@ -30,6 +30,8 @@ def evaluate(template: str, value: Any) -> str:
     """Returns the text of a template for a value. Raises FailureError for a bad template."""
     if "{" not in template:
         template = "{" + template + "}"
+    if re.search(r"[{}]", _CODE.sub("", template)):
+        raise FailureError(f"error parsing jsonpath {template}, unclosed action")
     parts = enumerate(_CODE.split(template))
     return _text(_nodes(parts, template, inside=False), value, value)
 

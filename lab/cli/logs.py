@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -49,6 +50,9 @@ def logs(
     if not pods:
         raise FailureError("no pod matches")
     if not selector:
+        if len(pods) > 1:
+            first = pods[0]["metadata"]["name"]
+            sys.stderr.write(f"Found {len(pods)} pods, using pod/{first}\n")
         pods = pods[:1]
     elif tail is None:
         # kubectl, too, prints only the end of each when it prints several.
@@ -62,7 +66,7 @@ def logs(
     }
     requests: list[Json] = []
     for pod in pods:
-        names = [container or container_word]
+        names = [container or container_word or pod["spec"]["containers"][0]["name"]]
         if all_containers:
             specs = [*pod["spec"]["containers"], *pod["spec"].get("initContainers", ())]
             names = [spec["name"] for spec in specs]
@@ -76,7 +80,7 @@ def logs(
 
 
 def _print(lab: Client, request: Json, prefix: bool) -> None:
-    head = f"[pod/{request['pod']}] " if prefix else ""
+    head = f"[pod/{request['pod']}/{request['container']}] " if prefix else ""
     for chunk in lab.stream("logs", **request):
         text = chunk.decode(errors="replace")
         if head:

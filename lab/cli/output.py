@@ -43,16 +43,31 @@ def warn(text: str) -> None:
 
 
 def age(stamp: str) -> str:
-    """Returns the time since a timestamp in kubectl's form: 12s, 5m, 3h, 2d."""
+    """Returns the time since a timestamp in kubectl's form: 12s, 4m38s, 5h12m, 2d3h."""
     if not stamp:
         return "<unknown>"
     then = datetime.strptime(stamp, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-    seconds = max(0, int((datetime.now(UTC) - then).total_seconds()))
+    return duration(max(0, int((datetime.now(UTC) - then).total_seconds())))
+
+
+def duration(seconds: int) -> str:
+    """Returns a duration as kubectl rounds it: the longer, the coarser."""
+    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
     if seconds < 120:
         return f"{seconds}s"
-    if seconds < 3600 * 2:
-        return f"{seconds // 60}m"
-    return f"{seconds // 3600}h" if seconds < 86400 * 2 else f"{seconds // 86400}d"
+    if minutes < 10:
+        return _two(minutes, "m", seconds % 60, "s")
+    if minutes < 180:
+        return f"{minutes}m"
+    if hours < 8:
+        return _two(hours, "h", minutes % 60, "m")
+    if hours < 48:
+        return f"{hours}h"
+    return _two(days, "d", hours % 24, "h") if days < 8 else f"{days}d"
+
+
+def _two(first: int, unit: str, second: int, smaller: str) -> str:
+    return f"{first}{unit}{second}{smaller}" if second else f"{first}{unit}"
 
 
 def columns(header: Sequence[str], rows: Sequence[Row]) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -10,6 +12,9 @@ import httpx
 from lab import names
 from lab.cli.client import Client, FailureError
 from lab.cli.references import chosen_pods
+from lab.cluster.state import State
+from lab.istiod.process import admin
+from lab.istiod.proxy_files import SENT_FILE, read
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,15 +24,19 @@ class Proxy:
     namespace: str
     name: str
     labels: dict[str, str]
-    address: str
+    folder: Path
+
+    def sent(self) -> dict[str, Any]:
+        """Returns the configuration as istiod sends it; empty when the proxy has none."""
+        found: dict[str, Any] = json.loads(read(self.folder / SENT_FILE) or "{}")
+        return found
 
     def page(self, path: str, **params: str) -> str:
         """Returns an admin page. Raises FailureError when the proxy doesn't answer."""
-        url = f"http://{names.inside(self.address)}:{names.ADMIN_PORT}"
         try:
-            answer = httpx.get(f"{url}{path}", params=params, timeout=5)
-            answer.raise_for_status()
-        except httpx.HTTPError as error:
+            with admin(self.folder, 5) as client:
+                answer = client.get(path, params=params).raise_for_status()
+        except (OSError, httpx.HTTPError) as error:
             raise FailureError(
                 f"the proxy of {self.name} does not answer ({error}); see its log: "
                 f"guestbook logs {self.name} -c {names.PROXY}"
@@ -35,21 +44,21 @@ class Proxy:
         return answer.text
 
 
-def _proxy(pod: dict[str, Any]) -> Proxy | None:
+def _proxy(lab: Client, pod: dict[str, Any]) -> Proxy | None:
     spec = pod["spec"]
     containers = [*spec.get("initContainers", ()), *spec["containers"]]
     if not any(container["name"] == names.PROXY for container in containers):
         return None
     metadata = pod["metadata"]
-    return Proxy(
-        metadata["namespace"], metadata["name"], metadata.get("labels", {}), pod["status"]["podIP"]
-    )
+    namespace, name = metadata["namespace"], metadata["name"]
+    folder = State(lab.folder).pods / namespace / name / names.PROXY
+    return Proxy(namespace, name, metadata.get("labels", {}), folder)
 
 
 def everywhere(client: Client) -> list[Proxy]:
     """Returns all proxies of the lab."""
     pods = client.call("objects", kinds=["pods"], namespace=None)["items"]
-    return [proxy for pod in pods if (proxy := _proxy(pod)) is not None]
+    return [proxy for pod in pods if (proxy := _proxy(client, pod)) is not None]
 
 
 def chosen(client: Client, namespace: str, target: str) -> Proxy:
@@ -62,7 +71,7 @@ def chosen(client: Client, namespace: str, target: str) -> Proxy:
     pods = chosen_pods(client, namespace, target)
     if not pods:
         raise FailureError(f"no pod matches {target}", missing=True)
-    proxy = _proxy(pods[0])
+    proxy = _proxy(client, pods[0])
     if proxy is None:
         raise FailureError(f"pod {pods[0]['metadata']['name']} has no {names.PROXY}")
     return proxy

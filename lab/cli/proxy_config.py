@@ -29,7 +29,11 @@ def proxy_config(
     ] = "short",
     namespace_: Namespace = None,
 ) -> None:
-    """Print a proxy's configuration from its admin page, as `istioctl proxy-config` does.
+    """Print a proxy's configuration, as `istioctl proxy-config` does.
+
+    It is istiod's. Where pods have no network of their own, Envoy has it in another form: its
+    admin page shows that (`guestbook exec POD -c istio-proxy -- pilot-agent request GET
+    config_dump`).
 
     Examples:
       guestbook proxy-config routes deploy/istio-ingressgateway -n istio-system
@@ -38,7 +42,7 @@ def proxy_config(
       guestbook proxy-config secret deploy/ui -o json
     """
     from lab.cli.proxies import chosen
-    from lab.cli.proxy_config_tables import TABLES, Filter, named
+    from lab.cli.proxy_config_tables import TABLES, Filter, as_sent, named
 
     kind = named(kind)
     if kind not in (*TABLES, "all"):
@@ -51,7 +55,8 @@ def proxy_config(
     for one in TABLES if kind == "all" else (kind,):
         table = TABLES[one]
         options = {"format": "json"} if table.page == "/clusters" else {"include_eds": "on"}
-        items = table.items(json.loads(proxy.page(table.page, **options)), wanted)
+        page = as_sent(json.loads(proxy.page(table.page, **options)), proxy.sent())
+        items = table.items(page, wanted)
         if output == "json":
             shown[one] = items
             continue

@@ -53,6 +53,47 @@ def _configs(dump: Json, kind: str, *groups: str) -> Iterator[Json]:
             yield from (item for group in groups for item in part.get(group, []))
 
 
+def as_sent(page: Json, sent: Json) -> Json:
+    """Returns an admin page with what istiod sends in place of what the lab's network needs."""
+    if not sent:
+        return page
+    statuses = page.get("cluster_statuses", [])
+    own = {item["name"] for item in sent["clusters"]}
+    parts = {
+        "ListenersConfigDump": {
+            "dynamic_listeners": [{"active_state": {"listener": one}} for one in sent["listeners"]]
+        },
+        "ClustersConfigDump": {
+            "dynamic_active_clusters": [{"cluster": one} for one in sent["clusters"]]
+        },
+        "RoutesConfigDump": {
+            "dynamic_route_configs": [{"route_config": one} for one in sent["routes"]],
+            "static_route_configs": [
+                {"route_config": one} for one in _inline_routes(sent["listeners"])
+            ],
+        },
+    }
+    return {
+        **page,
+        "configs": [
+            part | parts.get(part.get("@type", "").rpartition(".")[2], {})
+            for part in page.get("configs", [])
+        ],
+        "cluster_statuses": [
+            one for one in statuses if one["name"] in own or "added_via_api" not in one
+        ],
+    }
+
+
+def _inline_routes(listeners: list[Json]) -> Iterator[Json]:
+    for listener in listeners:
+        for chain in listener.get("filter_chains", []):
+            for item in chain.get("filters", []):
+                config = item.get("typed_config", {})
+                if "route_config" in config:
+                    yield config["route_config"]
+
+
 # --- listeners ------------------------------------------------------------------------------------
 
 

@@ -21,8 +21,10 @@ def split(words: Sequence[str]) -> list[tuple[str, list[str]]]:
 
 
 def each(words: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yields the kind and the name of each object."""
+    """Yields the kind and the name of each object. Raises FailureError without a name."""
     for kind, names in split(words):
+        if not any(names):
+            raise FailureError("resource(s) were provided, but no name was specified")
         for name in names:
             yield kind, name
 
@@ -39,6 +41,9 @@ def require_names(names: Sequence[str], selector: str, every: bool) -> None:
         raise FailureError("resource(s) were provided, but no name: use -l or --all")
 
 
+_WITH_PODS = ("Deployment", "StatefulSet", "ReplicaSet", "Service")
+
+
 def chosen_pods(lab: Client, namespace: str, target: str, labels: str = "") -> list[dict[str, Any]]:
     """Returns the pods behind `NAME`, `pod/NAME`, `deploy/NAME`, `svc/NAME` or a selector.
 
@@ -46,9 +51,14 @@ def chosen_pods(lab: Client, namespace: str, target: str, labels: str = "") -> l
     """
     kind, _, name = target.rpartition("/")
     if kind and kind not in ("pod", "pods", "po"):
-        owner = lab.call("objects", kinds=[kind], namespace=namespace, names=[name])
-        spec = owner["items"][0]["spec"]
-        selector = spec["selector"].get("matchLabels", spec["selector"])
+        owner = lab.call("objects", kinds=[kind], namespace=namespace, names=[name])["items"][0]
+        if owner["kind"] not in _WITH_PODS:
+            raise FailureError(
+                f"{reference(owner)} has no pods; name a pod, a Deployment, a StatefulSet or a "
+                "Service"
+            )
+        selector = owner["spec"].get("selector", {})
+        selector = selector.get("matchLabels", selector)
         labels = ",".join(f"{key}={value}" for key, value in selector.items())
         name = ""
     found: list[dict[str, Any]] = lab.call(

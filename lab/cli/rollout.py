@@ -10,7 +10,7 @@ from lab.cli import references
 from lab.cli.client import Client, FailureError
 from lab.cli.context import Namespace, Timeout, Workloads, client, namespace
 from lab.cli.durations import seconds
-from lab.cli.output import write, write_now
+from lab.cli.output import Json, write, write_now
 
 rollout = typer.Typer(help="Watch or restart a rollout.", no_args_is_help=True)
 
@@ -47,25 +47,41 @@ def _wait(lab: Client, kind: str, where: str, name: str, deadline: float) -> Non
             in_effect=True,
         )
         revision = answer["revision"]
-        item = answer["items"][0]
-        status, wanted = item["status"], item["spec"].get("replicas", 1)
-        shown = f'{item["kind"].lower()} "{name}"'
-        if (
-            status["observedGeneration"] >= item["metadata"]["generation"]
-            and status["updatedReplicas"] == wanted == status["replicas"]
-            and status["readyReplicas"] == wanted
-        ):
-            write(f"{shown} successfully rolled out")
-            return
-        line = (
-            f"Waiting for {shown} rollout to finish: {status['updatedReplicas']} of {wanted} "
-            f"updated, {status['readyReplicas']} ready..."
-        )
+        done, line = _progress(answer["items"][0])
         if line != printed:
             printed = line
             write_now(line)
+        if done:
+            return
         if time.monotonic() > deadline:
             raise FailureError("timed out waiting for the condition")
+
+
+def _progress(item: Json) -> tuple[bool, str]:
+    """Returns whether a rollout is complete, and kubectl's line about it."""
+    if item["kind"] not in ("Deployment", "StatefulSet"):
+        raise FailureError(f"no status viewer has been implemented for {item['kind']}")
+    status, name = item["status"], item["metadata"]["name"]
+    wanted, updated = item["spec"].get("replicas", 1), status["updatedReplicas"]
+    kind = item["kind"].lower()
+    if status["observedGeneration"] < item["metadata"]["generation"]:
+        return False, f"Waiting for {kind} spec update to be observed..."
+    if item["kind"] == "StatefulSet":
+        newest = status["updateRevision"]
+        if status["readyReplicas"] < wanted:
+            return False, f"Waiting for {wanted - status['readyReplicas']} pods to be ready..."
+        if newest != status["currentRevision"]:
+            text = f"waiting for statefulset rolling update to complete {updated} pods at revision"
+            return False, f"{text} {newest}..."
+        return True, f"statefulset rolling update complete {updated} pods at revision {newest}..."
+    waiting = f'Waiting for deployment "{name}" rollout to finish:'
+    if updated < wanted:
+        return False, f"{waiting} {updated} out of {wanted} new replicas have been updated..."
+    if (old := status["replicas"] - updated) > 0:
+        return False, f"{waiting} {old} old replicas are pending termination..."
+    if (available := status["availableReplicas"]) < updated:
+        return False, f"{waiting} {available} of {updated} updated replicas are available..."
+    return True, f'deployment "{name}" successfully rolled out'
 
 
 @rollout.command()

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from lab.cli.context import Namespace, client, namespace
-from lab.cli.output import write
+from lab.cli.client import Client, FailureError
+from lab.cli.context import DRY_RUNS, DryRun, Namespace, client, dry, namespace
+from lab.cli.output import write, write_now, yaml_text
 
 
 def run(
@@ -23,13 +24,21 @@ def run(
     labels: Annotated[str, typer.Option("--labels", "-l", help="Labels, as a=b,c=d.")] = "",
     env: Annotated[list[str] | None, typer.Option(help="A variable, as NAME=VALUE.")] = None,
     port: Annotated[int | None, typer.Option(help="The container's port.")] = None,
+    stdin: Annotated[bool, typer.Option("--stdin", "-i", help="Wait and print its log.")] = False,
+    tty: Annotated[bool, typer.Option("--tty", "-t", help="Accepted, without effect.")] = False,  # noqa: ARG001
+    rm: Annotated[bool, typer.Option("--rm", help="Delete the pod when it has ended.")] = False,
+    dry_run: DryRun = "none",
+    output: Annotated[str | None, typer.Option("--output", "-o", help="yaml or json.")] = None,
     namespace_: Namespace = None,
 ) -> None:
-    """Create a pod.
+    """Create a pod; with -i print its log until it ends.
 
-    Example:
+    Examples:
       guestbook run curl --image=curlimages/curl --restart=Never --command -- sleep infinity
+      guestbook run ask --image=curlimages/curl -it --rm --restart=Never -- -s http://ui/
     """
+    if rm and not stdin:
+        raise FailureError("--rm should only be used for attached containers: add -i")
     container: dict[str, Any] = {"name": name, "image": image}
     if words:
         container["command" if command else "args"] = words
@@ -46,5 +55,39 @@ def run(
         "metadata": {"name": name, "namespace": where, "labels": given or {"run": name}},
         "spec": {"restartPolicy": restart, "containers": [container]},
     }
-    client(context).call("apply", files=[("(command line)", json.dumps(pod))], create=True)
-    write(f"pod/{name} created")
+    lab = client(context)
+    files = [("(command line)", json.dumps(pod))]
+    lab.call("apply", files=files, create=True, dry_run=dry(dry_run))
+    if output:
+        write(yaml_text(pod) if output == "yaml" else json.dumps(pod, indent=4))
+    elif not stdin:
+        write(f"pod/{name} created" + DRY_RUNS[dry_run])
+    if stdin and not dry(dry_run):
+        _attached(lab, where, name, delete=rm)
+
+
+def _attached(lab: Client, where: str, name: str, *, delete: bool) -> None:
+    """Prints the log of a pod until it ends; its exit status becomes this command's."""
+    status = 0
+    try:
+        status = _follow(lab, where, name)
+    finally:
+        if delete:
+            lab.call("delete", kind="pod", namespace=where, names=[name], grace=1)
+            write(f'pod "{name}" deleted from {where} namespace')
+    if status:
+        raise typer.Exit(status)
+
+
+def _follow(lab: Client, where: str, name: str) -> int:
+    printed, revision = 0, -1
+    while True:
+        query: dict[str, Any] = {"kinds": ["pod"], "names": [name], "namespace": where}
+        answer = lab.call("objects", after=revision, timeout=0.5, **query)
+        revision = answer["revision"]
+        states = answer["items"][0]["status"]["containerStatuses"]
+        text = b"".join(lab.stream("logs", namespace=where, pod=name, container=name))
+        write_now(text[printed:].decode(errors="replace"), end="")
+        printed = len(text)
+        if states and (end := states[0]["state"].get("terminated")) is not None:
+            return int(end["exitCode"])

@@ -10,6 +10,11 @@ import typer
 from lab.cli.context import client
 from lab.cli.output import write
 
+NETWORKS = {
+    "pods": "pods: each has a network of its own",
+    "proxy": "proxy: one network, programs reach their sidecar by proxy variables",
+}
+
 
 def status(
     context: typer.Context,
@@ -30,6 +35,7 @@ def status(
     write(f"Guestbook   {found['ingress']}")
     write(f"Pods        {found['ready']} of {found['wanted']} ready")
     write(f"Mesh        {'on' if found['mesh'] else 'off: ' + found['meshReason']}")
+    write(f"Network     {NETWORKS[found['network']]}")
     write(f"Database    {found['database']}")
     write(f"Redis       {found['redis']}")
     write(f"State       {found['state']} (process {found['pid']}, up {found['uptime']:.0f} s)")

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from lab.cluster.running import Cluster, Mesh
     from lab.cluster.state import State
+
+NetworkName = Literal["proxy", "pods"]
 
 PLAIN_ENVIRONMENT = "GUESTBOOK_NO_MESH"
 
@@ -53,6 +55,12 @@ def up(
     mesh: Annotated[
         bool, typer.Option("--mesh/--plain", help="With or without an Envoy beside each pod.")
     ] = True,
+    network: Annotated[
+        NetworkName,
+        typer.Option(
+            help="pods: each has a network of its own. proxy: one network, and proxy variables."
+        ),
+    ] = "proxy",
     embedded: Annotated[
         bool,
         typer.Option(
@@ -73,11 +81,13 @@ def up(
     """
     import asyncio
 
-    from lab.cluster import supervisor
+    from lab.cluster import pod_network, proxy_network, supervisor
     from lab.cluster.addresses import NoAddressesError
     from lab.cluster.state import AlreadyRunningError, State, locked, repository
     from lab.standins import EMBEDDED
 
+    if network == "pods":
+        _enter_namespaces()
     if embedded:
         os.environ[EMBEDDED] = "1"
     state = State(settings(context).state_folder())
@@ -93,6 +103,7 @@ def up(
         baseline=tuple(map(Path, filename or ())) or _existing(root, BASELINE),
         mesh_baseline=() if filename else _existing(root, MESH_BASELINE),
         mesh=None if reason else lambda cluster: _control_plane(state, cluster),
+        network=(pod_network if network == "pods" else proxy_network).open_network,
         no_mesh_reason=reason,
     )
     try:
@@ -132,6 +143,19 @@ def _why_no_mesh(wanted: bool) -> str:
     return ""
 
 
+def _enter_namespaces() -> None:
+    """Moves this process, which has no thread yet, to where it may make networks."""
+    from lab.net import detect, namespaces
+
+    if (refused := detect.refusal()) is not None:
+        raise FailureError(
+            f"this machine keeps networks for pods from programs: {refused.reason}",
+            f"this helps: {refused.help}",
+            "or without them: guestbook up --network proxy",
+        )
+    namespaces.become_master()
+
+
 def _require_watches() -> None:
     from lab.istiod.process import require_watches
 
@@ -168,6 +192,7 @@ def _control_plane(state: State, cluster: Cluster) -> Mesh:
     from lab.cluster.events import Event
     from lab.explain.analyze.analyze import at_apply
     from lab.istiod.control_plane import ControlPlane
+    from lab.istiod.placement import LOOPBACK, PODS
     from lab.model import Pod, Snapshot
     from lab.resources.resource import Resource
 
@@ -191,4 +216,5 @@ def _control_plane(state: State, cluster: Cluster) -> Mesh:
         cluster.changed,
         cluster.client,
         analyze,
+        PODS if cluster.network.name == "pods" else LOOPBACK,
     )

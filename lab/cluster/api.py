@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lab.cluster import kubectl_objects
+from lab.cluster import derived, kubectl_objects
 from lab.cluster.controllers import WORKLOADS, stop_pod
 from lab.cluster.events import now
 from lab.cluster.programs import UnknownImageError, split
@@ -20,13 +20,14 @@ from lab.cluster.selector import parse as parse_selector
 from lab.cluster.store import Record, content, document, key
 from lab.manifests import load, registry
 from lab.manifests.read import ManifestError
+from lab.resources.checks import WITHOUT_EFFECT
 from lab.resources.metadata import label_problems
 from lab.resources.resource import Kind, Resource
 
 PROTECTED = ("default", "istio-system")
 """Namespaces that can't be deleted."""
 
-ALL = ("pods", "services", "deployments", "statefulsets")
+ALL = ("pods", "services", "deployments", "replicasets", "statefulsets")
 """The kinds of `get all`."""
 
 
@@ -54,8 +55,11 @@ def reference(resource: Resource) -> str:
     return f"{kind}.{group}/{resource.name}" if group else f"{kind}/{resource.name}"
 
 
-def kind_named(name: str) -> Kind:
+def kind_named(name: str, *, stored: bool = True) -> Kind:
+    """Returns the kind called so; with `stored` only one whose objects can be changed."""
     kind = registry.find(name)
+    if kind is None and (kind := derived.find(name)) is not None and stored:
+        raise RefusedError(f"{kind.plural} are made by the lab itself, and can't be changed")
     if kind is None:
         raise RefusedError(f'the server doesn\'t have a resource type "{name}"')
     return kind
@@ -91,14 +95,32 @@ def apply(
     if errors:
         raise ManifestError(errors)
     if dry_run:
-        return Applied(
-            tuple((reference(r), "checked (dry run)") for r in loaded.resources), loaded.warnings
-        )
+        results = tuple((reference(r), str(store.verb(r))) for r in loaded.resources)
+        return Applied(results, tuple(_untold(cluster, loaded.warnings)))
     results = tuple((reference(r), str(store.apply(r))) for r in loaded.resources)
     if any(verb != "unchanged" for _, verb in results):
         cluster.objects_changed()
     warnings = cluster.mesh.warnings(loaded.resources) if cluster.mesh is not None else []
-    return Applied(results, (*loaded.warnings, *warnings), tuple(loaded.resources))
+    told = _untold(cluster, loaded.warnings)
+    return Applied(results, (*told, *warnings), tuple(loaded.resources))
+
+
+def _untold(cluster: Cluster, warnings: Iterable[str]) -> Iterable[str]:
+    """Yields warnings; of a field or a kind without effect in the lab only the first time."""
+    for warning in warnings:
+        place, found, names = warning.partition(WITHOUT_EFFECT)
+        if found:
+            new = [name for name in names.split(", ") if name not in cluster.told]
+            cluster.told.update(new)
+            if new:
+                yield f"{place}{found}{', '.join(new)}"
+        elif " no effect in the lab: " in warning:
+            reason = warning.partition(" no effect in the lab: ")[2]
+            if reason not in cluster.told:
+                cluster.told.add(reason)
+                yield warning
+        else:
+            yield warning
 
 
 def _unknown_images(resource: Resource) -> Iterable[str]:
@@ -151,12 +173,13 @@ def objects(
         raise RefusedError(str(error)) from None
     wanted = [n for name in kinds for n in (ALL if name == "all" else (name,))]
     found: list[dict[str, Any]] = []
-    for kind in map(kind_named, wanted):
+    for kind in (kind_named(name, stored=False) for name in wanted):
         shown = [
             item
             for item in _of_kind(cluster, kind, namespace)
             if matches(item["metadata"].get("labels") or {})
         ]
+        shown.sort(key=_listed)
         if names:
             by_name = {item["metadata"]["name"]: item for item in shown}
             for name in names:
@@ -165,6 +188,11 @@ def objects(
             shown = [by_name[name] for name in names]
         found += shown
     return found
+
+
+def _listed(item: dict[str, Any]) -> tuple[str, str]:
+    """Returns the place of an object in a list: by namespace, then by name."""
+    return item["metadata"].get("namespace", ""), item["metadata"]["name"]
 
 
 def _not_found(kind: Kind, name: str) -> RefusedError:
@@ -177,6 +205,11 @@ def _group(kind: Kind) -> str:
 
 def _of_kind(cluster: Cluster, kind: Kind, namespace: str | None) -> Iterable[dict[str, Any]]:
     where = namespace if kind.namespaced else None
+    if kind in derived.KINDS:
+        yield from derived.objects(cluster, kind, where)
+        return
+    if kind.kind == "ServiceAccount":
+        yield from derived.accounts(cluster, where)
     if kind.kind == "Pod":
         for runner in list(cluster.runners.values()):
             if where in (None, runner.model.namespace):
@@ -197,6 +230,8 @@ def _shown(cluster: Cluster, record: Record) -> dict[str, Any]:
             cluster.services.load_balancer_port(service, port.port) for port in service.ports
         )
         return kubectl_objects.service(record, service.cluster_ip, published=published)
+    if resource.kind == "PodDisruptionBudget":
+        return kubectl_objects.plain(record) | {"status": derived.disruptions(cluster, record)}
     if resource.kind == "Namespace":
         return kubectl_objects.namespace(record, terminating=name in cluster.terminating)
     return kubectl_objects.plain(record)
@@ -221,6 +256,8 @@ async def delete(
     chosen = [item["metadata"]["name"] for item in shown]
     if found.kind == "Namespace" and (kept := [n for n in chosen if n in PROTECTED]):
         raise RefusedError(f'namespace "{kept[0]}" may not be deleted')
+    if found.kind == "ServiceAccount" and "default" in chosen:
+        raise RefusedError('serviceaccounts "default" can\'t be deleted')
     ends = []
     for name in chosen:
         if found.kind == "Namespace":
@@ -237,7 +274,9 @@ async def delete(
         await work
     else:
         cluster.spawn(work)
-    return [f'{found.kind.lower()}{_group(found)} "{name}"' for name in chosen]
+    where = f" from {namespace} namespace" if found.namespaced else ""
+    how = "force deleted" if grace == 0 and found.kind == "Pod" else "deleted"
+    return [f'{found.kind.lower()}{_group(found)} "{name}" {how}{where}' for name in chosen]
 
 
 async def _delete_namespace(cluster: Cluster, name: str, grace: float | None) -> None:
@@ -248,6 +287,7 @@ async def _delete_namespace(cluster: Cluster, name: str, grace: float | None) ->
     runners = [runner for (where, _), runner in cluster.runners.items() if where == name]
     await asyncio.gather(*(stop_pod(cluster, runner, grace) for runner in runners))
     cluster.terminating.discard(name)
+    cluster.events.forget(namespace=name)
     cluster.store.delete(("Namespace", "", name))
     cluster.objects_changed()
 

@@ -1,6 +1,6 @@
 """Commands inside a container, of `exec`, probes and hooks, as they are run on this machine.
 
-There is no DNS and no network namespace here, so `localhost` and Service names are turned into
+Without a network of the pod's own (`executed`), `localhost` and Service names are turned into
 the addresses that stand for them: the choice that cluster DNS and kube-proxy would make. curl and
 openssl are the machine's own, so that their output and exit status are real.
 """
@@ -66,8 +66,13 @@ class Caller:
 
 
 def in_container(argv: Sequence[str], address: str, env: Mapping[str, str]) -> list[str]:
-    """Returns a probe's or hook's command, `localhost` being `address`; `env` its container's."""
+    """Returns a command with the programs that play those of images.
+
+    `address` is the pod's localhost, `env` the container's environment.
+    """
     name = argv[0].rpartition("/")[2] if argv else ""
+    if name == "pilot-agent":
+        return _pilot_agent(argv[1:], address)
     if name in _MYSQL_CLIENTS:
         return _mysql_client(name, argv[1:], address, mysql.serves(env))
     if name == "redis-cli" and not any(word in ("-h", "-u") for word in argv):
@@ -76,14 +81,12 @@ def in_container(argv: Sequence[str], address: str, env: Mapping[str, str]) -> l
 
 
 def executed(argv: Sequence[str], caller: Caller, env: Mapping[str, str]) -> list[str]:
-    """Returns a command of `exec` as it is run here; `env` is its container's."""
+    """Returns a command as it is run without a network of the pod's own."""
     name = argv[0].rpartition("/")[2] if argv else ""
     if name == "curl":
         return ["curl", *_curl(argv[1:], caller)]
     if name == "openssl":
         return ["openssl", *_openssl(argv[1:], caller)]
-    if name == "pilot-agent":
-        return _pilot_agent(argv[1:], caller)
     return in_container(argv, caller.own, env)
 
 
@@ -100,11 +103,11 @@ def _mysql_client(name: str, args: Sequence[str], address: str, real: bool) -> l
     return [program, *words]
 
 
-def _pilot_agent(args: Sequence[str], caller: Caller) -> list[str]:
+def _pilot_agent(args: Sequence[str], address: str) -> list[str]:
     """Asks the proxy's admin API, as `pilot-agent request GET stats?filter=x` does."""
     if len(args) != 3 or args[0] != "request":
         return ["sh", "-c", "echo 'usage: pilot-agent request GET|POST PATH' >&2; exit 1"]
-    url = f"http://{caller.pod.inside_address}:15000/{args[2].lstrip('/')}"
+    url = f"http://{address}:15000/{args[2].lstrip('/')}"
     return ["curl", "--silent", "--show-error", "--globoff", "--request", args[1], url]
 
 

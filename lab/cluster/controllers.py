@@ -77,7 +77,8 @@ def _create(cluster: Cluster, resource: Resource, owner: Owner | None, template:
         message = f'serviceaccount "{account}" not found in namespace "{namespace}"'
         cluster.events.add(Event(kind, namespace, name, "Warning", "FailedCreate", message))
         return
-    address, inside_address = cluster.network.attach(namespace, resource.name)
+    proxy = _proxy(cluster, resource)
+    address, inside_address = cluster.network.attach((namespace, resource.name), proxy)
     model = Pod(
         namespace=namespace,
         name=resource.name,
@@ -88,10 +89,11 @@ def _create(cluster: Cluster, resource: Resource, owner: Owner | None, template:
         inside_address=inside_address,
         ports=service_kind.container_ports(resource.spec),
         ready=False,
-        proxy=_proxy(cluster, resource),
+        proxy=proxy,
     )
     runner = PodRunner(resource, model, cluster, owner, template)
     cluster.runners[runner.key] = runner
+    cluster.events.forget(namespace, resource.name)
     runner.report("Normal", "Scheduled", f"Assigned {namespace}/{resource.name} to lab")
     runner.start()
     cluster.changed()

@@ -45,6 +45,17 @@ class Events:
                 return
         self._events.append(event)
 
+    def forget(self, namespace: str, name: str | None = None) -> None:
+        """Drops the events of a namespace, or of a pod whose name a new one takes."""
+        kept = [
+            event
+            for event in self._events
+            if event.namespace != namespace
+            or (name is not None and (event.kind, event.name) != ("Pod", name))
+        ]
+        self._events.clear()
+        self._events.extend(kept)
+
     def about(
         self, kind: str | None = None, namespace: str | None = None, name: str | None = None
     ) -> list[Event]:

@@ -12,6 +12,7 @@ from lab.cluster.controllers import WORKLOADS
 from lab.cluster.pod import PodRunner
 from lab.cluster.running import Cluster
 from lab.kinds.services import resolve_port, selected
+from lab.names import PROXY
 from lab.net import streams
 
 
@@ -44,7 +45,14 @@ def exec_command(
     if running is None or running.pid is None or running.current is None:
         raise RefusedError(f'unable to upgrade connection: container "{name}" is not running')
     command = cluster.network.exec(runner.model, running.spec, argv, running.current)
-    return {"argv": command.argv, "env": dict(command.env), "folder": str(command.folder)}
+    return {
+        "argv": command.argv,
+        "env": dict(command.env),
+        "folder": str(command.folder),
+        # The process to whose namespaces the command has to go.
+        "pid": None if command.enter is None else running.pid,
+        "network_admin": name == PROXY,
+    }
 
 
 def forward_target(
@@ -93,6 +101,6 @@ async def forward(cluster: Cluster, reader: StreamReader, writer: StreamWriter) 
         runner = cluster.runners.get((to.get("namespace"), to.get("pod")))
         if runner is None:
             raise ConnectionRefusedError("no such pod")
-        return await cluster.network.connect(runner.model, int(to["port"]), past_proxy=True)
+        return await cluster.network.connect(runner.model, int(to["port"]), "port-forward")
 
     await streams.join(reader, writer, far)

@@ -129,6 +129,10 @@ def workload(record: Record, pods: Sequence[PodRunner]) -> Json:
             {"type": "Available", "status": str(available)},
             {"type": "Progressing", "status": "True"},
         ]
+    else:
+        newest = f"{record.resource.name}-{template}"
+        others = [f"{record.resource.name}-{p.template}" for p in alive if p.template != template]
+        shown["status"] |= {"updateRevision": newest, "currentRevision": (others or [newest])[0]}
     return shown
 
 

@@ -1,7 +1,8 @@
 """The network of a lab, as the cluster uses it: of pods, of Services, and of this machine.
 
-`proxy_network` plays it on the loopback range, with programs that go through their sidecar as
-through an HTTP proxy. Whatever differs between networks is behind this protocol.
+`pod_network` gives each pod a network namespace; `proxy_network` plays the network on the
+loopback range, with programs that go through their sidecar as through an HTTP proxy. Whatever
+differs between the two is behind this protocol.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
+from lab.cluster import injection
 from lab.cluster.process import Command
 from lab.kinds.kubernetes.pod_spec import Container
 from lab.model import Pod, Service
@@ -20,6 +22,10 @@ Name = tuple[str, str]
 """Namespace and name."""
 
 Address = tuple[str, int]
+
+Way = Literal["kubelet", "agent", "port-forward"]
+"""kubelet connects to the pod's address from outside, and so through a sidecar; the agent that
+answers its probes to the application at that address, and port-forward to the pod's localhost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +54,7 @@ class Network(Protocol):
         """`proxy` or `pods`, as `up --network` takes it and `status` shows it."""
         ...
 
-    def attach(self, namespace: str, name: str) -> tuple[str, str]:
+    def attach(self, name: Name, proxy: injection.Proxy) -> tuple[str, str]:
         """Returns the address and the inside address of a new pod. Raises NoAddressesError."""
         ...
 
@@ -73,8 +79,8 @@ class Network(Protocol):
         """
         ...
 
-    async def connect(self, pod: Pod, port: int, *, past_proxy: bool) -> Streams:
-        """Connects to a pod: to the application itself, or from outside the pod. Raises OSError."""
+    async def connect(self, pod: Pod, port: int, way: Way) -> Streams:
+        """Connects to a port of a pod. Raises OSError."""
         ...
 
     def enter(self, pod: Pod, command: Command) -> Command:

@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol
 from lab.cluster import environment, probes, process, programs, volumes
 from lab.cluster.container import ContainerRunner, RestartPolicy
 from lab.cluster.events import Event, Events, EventType, now
-from lab.cluster.network import Network, Start
+from lab.cluster.network import Network, Start, Way
 from lab.cluster.probes import Target
 from lab.cluster.process import Command
 from lab.cluster.services import Services
@@ -198,7 +198,7 @@ class PodRunner:
             inside = self._inside(runner.spec, hook.exec.command, command)
             await process.run(inside, timeout=HOOK_TIMEOUT)
         elif hook.http_get is not None:
-            await probes.http_get(hook.http_get, self._target(past_proxy=True), HOOK_TIMEOUT)
+            await probes.http_get(hook.http_get, self._target(probes.way(self.model)), HOOK_TIMEOUT)
 
     async def _run(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -251,13 +251,13 @@ class PodRunner:
 
     def probe_target(self, container: Container, probe: Probe, command: Command) -> Target:
         """Returns a started container as a probe of it finds it."""
-        target = self._target(past_proxy=container.name == PROXY or probes.past_proxy(self.model))
+        target = self._target("agent" if container.name == PROXY else probes.way(self.model))
         if probe.exec is None:
             return target
         return replace(target, command=self._inside(container, probe.exec.command, command))
 
-    def _target(self, *, past_proxy: bool) -> Target:
-        connect = functools.partial(self.cluster.network.connect, self.model, past_proxy=past_proxy)
+    def _target(self, way: Way) -> Target:
+        connect = functools.partial(self.cluster.network.connect, self.model, way=way)
         return Target(self.model.address, connect, self.model.ports)
 
     def _inside(self, spec: Container, argv: list[str], command: Command) -> Command:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from lab.cluster import process
+from lab.cluster.network import Way
 from lab.cluster.process import TIMED_OUT, Command
 from lab.kinds.kubernetes.pod_spec import HTTPGetAction, Probe
 from lab.model import Pod
@@ -30,14 +31,15 @@ class Target:
     """The command of an exec probe, as it is run here."""
 
 
-def past_proxy(pod: Pod) -> bool:
-    """Returns whether the containers of a pod are probed past its proxy.
+def way(pod: Pod) -> Way:
+    """Returns the way by which the containers of a pod are probed.
 
-    kubelet probes the pod's address, and istiod rewrites a probe so that it reaches the
-    application past the proxy. With the annotation `sidecar.istio.io/rewriteAppHTTPProbers:
-    "false"` it goes through the proxy and its policies.
+    istiod rewrites a probe so that the agent asks the application, past the proxy. With the
+    annotation `sidecar.istio.io/rewriteAppHTTPProbers: "false"` kubelet asks it through the proxy
+    and its policies.
     """
-    return pod.annotations.get(REWRITE) != "false"
+    rewritten = pod.proxy != "none" and pod.annotations.get(REWRITE) != "false"
+    return "agent" if rewritten else "kubelet"
 
 
 async def check(probe: Probe, target: Target) -> str | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import errno
 import os
 import signal
 import subprocess
@@ -35,6 +36,8 @@ class Command:
     argv: list[str]
     env: Mapping[str, str]
     folder: Path
+    enter: Callable[[], None] | None = None
+    """Moves the child, before it becomes the program, to where it runs."""
 
 
 def _die_with_parent() -> None:
@@ -54,16 +57,29 @@ async def start(
     makes Python copy its whole address space (fork in place of vfork). Raises OSError when the
     program can't be started.
     """
-    process = await asyncio.create_subprocess_exec(
-        *command.argv,
-        env=command.env,
-        cwd=command.folder,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        preexec_fn=None if brief else _die_with_parent,
-    )
+
+    def prepare() -> None:
+        _die_with_parent()
+        if command.enter is not None:
+            try:
+                command.enter()
+            except OSError as error:
+                os.write(2, f"The container can't enter its pod: {error}\n".encode())
+                raise
+
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command.argv,
+            env=command.env,
+            cwd=command.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=None if brief and command.enter is None else prepare,
+        )
+    except subprocess.SubprocessError as error:
+        raise OSError(errno.EPERM, "can't enter its pod") from error
     return process, asyncio.create_task(_pump(process, on_output))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from lab import versions
 from lab.names import PROXY
@@ -28,17 +29,19 @@ class Image:
 
     entrypoint: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()
+    """Folders that are the container's own even where the manifest mounts nothing there."""
 
 
-def _module(name: str) -> Image:
-    return Image(entrypoint=(PYTHON, "-m", name))
+def _module(name: str, *volumes: str) -> Image:
+    return Image(entrypoint=(PYTHON, "-m", name), volumes=volumes)
 
 
 _IMAGES: Mapping[str, Image] = {
     "guestbook/ui": _module("services.ui"),
     "guestbook/message": _module("services.message"),
     "guestbook/guestbook": _module("services.guestbook"),
-    "mysql": _module("lab.standins.mysql"),
+    "mysql": _module("lab.standins.mysql", "/var/lib/mysql"),
     "redis": Image(command=("redis-server",)),
     "envoyproxy/ratelimit": Image(command=("/bin/ratelimit",)),
     "openzipkin/zipkin-slim": _module("lab.standins.zipkin"),
@@ -102,6 +105,10 @@ def program(
     else:
         argv = [*known.entrypoint, *(args if args is not None else known.command)]
     return local(argv), dict(_TAGS.get(f"{name}:{tag}", {}))
+
+
+def image_volumes(image: str) -> tuple[Path, ...]:
+    return tuple(map(Path, _IMAGES[split(image)[0]].volumes))
 
 
 def local(argv: Sequence[str]) -> list[str]:

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lab.cluster import container_commands, environment, programs, volumes
-from lab.cluster.addresses import Slice, bindable
-from lab.cluster.network import Address, Name, Start
+from lab.cluster.addresses import Slice, bindable, take_slice
+from lab.cluster.injection import Proxy
+from lab.cluster.network import Address, Name, Start, Way
 from lab.cluster.process import Command
+from lab.cluster.state import State
 from lab.kinds.kubernetes import service as service_kind
 from lab.kinds.kubernetes.pod_spec import Container
 from lab.kinds.services import endpoints
@@ -42,7 +44,7 @@ class ProxyNetwork:
     def name(self) -> str:
         return "proxy"
 
-    def attach(self, namespace: str, name: str) -> tuple[str, str]:  # noqa: ARG002
+    def attach(self, name: Name, proxy: Proxy) -> tuple[str, str]:  # noqa: ARG002
         return self.addresses.take_pod()
 
     def detach(self, pod: Pod) -> None:
@@ -92,11 +94,11 @@ class ProxyNetwork:
 
         return ready
 
-    async def connect(self, pod: Pod, port: int, *, past_proxy: bool) -> Streams:
+    async def connect(self, pod: Pod, port: int, way: Way) -> Streams:
         address = _application(pod)
         # A gateway's Envoy listens on the pod's address, but for its own health check.
         gateway = pod.proxy == "gateway" and port in pod.ports.values() and port != HEALTH_PORT
-        if gateway or not past_proxy:
+        if gateway or way == "kubelet":
             address = pod.address
         return await asyncio.open_connection(address, port)
 
@@ -174,6 +176,11 @@ class ProxyNetwork:
         for server in self._listeners.values():
             server.close()
         self.addresses.close()
+
+
+async def open_network(state: State) -> ProxyNetwork:
+    """Returns the network of a free slice. Raises NoAddressesError."""
+    return ProxyNetwork(take_slice(str(state.folder)))
 
 
 def _application(pod: Pod) -> str:

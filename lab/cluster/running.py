@@ -74,6 +74,8 @@ class Cluster:
     """The proxies' refusals of that revision."""
     problem: str = ""
     """The failure of the last round, for `status`."""
+    told: set[str] = field(default_factory=set)
+    """The fields and kinds without effect of which `apply` has warned."""
     dirty: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the controllers have something to do."""
     _news: asyncio.Condition = field(default_factory=asyncio.Condition)

@@ -93,10 +93,23 @@ class Store:
             )
         return replace(resource, labels=labels, annotations=notes, raw=raw, body=body)
 
+    def verb(self, resource: Resource) -> Verb:
+        """Returns the outcome of applying a resource."""
+        old = self._records.get(key(resource))
+        if old is None:
+            return "created"
+        merged = self._merged(resource)
+        same = (
+            content(merged) == content(old.resource)
+            and merged.labels == old.resource.labels
+            and merged.annotations == old.resource.annotations
+        )
+        return "unchanged" if same else "configured"
+
     def apply(self, resource: Resource) -> Verb:
         """Puts an object in, and on disk."""
-        key_ = key(resource)
-        old = self._records.get(key_)
+        verb = self.verb(resource)
+        old = self._records.get(key(resource))
         applied = tuple(resource.labels), tuple(resource.annotations)
         if old is None:
             self._order += 1
@@ -104,20 +117,15 @@ class Store:
                 replace(resource, order=self._order), str(uuid.uuid4()), now(), 1, *applied
             )
             self._put(record)
-            return "created"
+            return verb
         merged = replace(self._merged(resource), order=old.resource.order)
-        same_spec = content(merged) == content(old.resource)
-        if (
-            same_spec
-            and merged.labels == old.resource.labels
-            and merged.annotations == old.resource.annotations
-        ):
+        if verb == "unchanged":
             # The lines may have moved, and errors should name the new ones.
             self._put(replace(old, resource=merged))
-            return "unchanged"
-        generation = old.generation + (not same_spec)
+            return verb
+        generation = old.generation + (content(merged) != content(old.resource))
         self._put(Record(merged, old.uid, old.created, generation, *applied))
-        return "configured"
+        return verb
 
     def update(self, resource: Resource) -> None:
         """Changes an object in place (label, scale); the labels of its manifest stay known."""

@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,9 @@ import httpx
 
 from lab import versions
 from lab.cluster import api, control_loops, exec, process, server, servers
-from lab.cluster.addresses import take_slice
 from lab.cluster.controllers import workloads
+from lab.cluster.network import Network
 from lab.cluster.pod import PodRunner
-from lab.cluster.proxy_network import ProxyNetwork
 from lab.cluster.running import Cluster, Mesh
 from lab.cluster.services import Services
 from lab.cluster.state import State
@@ -57,6 +56,7 @@ class Plan:
     mesh_baseline: tuple[Path, ...]
     """Manifests that it applies as well when it has a mesh."""
     mesh: Callable[[Cluster], Mesh] | None
+    network: Callable[[State], Awaitable[Network]]
     no_mesh_reason: str = ""
 
 
@@ -92,7 +92,7 @@ async def lab(plan: Plan, environ: Mapping[str, str], say: Say) -> AsyncIterator
         say(f"Cleared away {swept} processes of an earlier run")
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(process.reaper(mark))
-        network = ProxyNetwork(take_slice(mark))
+        network = await plan.network(state)
         stack.callback(network.close)
         http_port = free_port(plan.port)
         client = await stack.enter_async_context(
@@ -135,14 +135,19 @@ def _fill(cluster: Cluster, plan: Plan, say: Say) -> None:
         for file in plan.state.resources.iterdir():
             file.unlink()
         _apply(cluster, "builtin.yaml", [servers.credentials()], plan.baseline, say)
-        filled.touch()
+        filled.write_text(_listed(plan.baseline), encoding="utf-8")
     if plan.mesh is not None and not meshed.exists():
         # A new lab, or one that has run without a mesh so far.
         _apply(cluster, "gateway.yaml", [], plan.mesh_baseline, say)
         api.change(
             cluster, "labels", "ns", "", ["default"], {"istio-injection": "enabled"}, overwrite=True
         )
-        meshed.touch()
+        meshed.write_text(_listed(plan.mesh_baseline), encoding="utf-8")
+
+
+def _listed(files: tuple[Path, ...]) -> str:
+    """Returns the files of a baseline, a line each, for `guestbook reset`."""
+    return "\n".join(str(file.resolve()) for file in files) + "\n"
 
 
 def _apply(

@@ -1,8 +1,8 @@
 """Volumes: folders, and the container's paths that lead to them.
 
-A process of the lab sees the machine's file system, so a mount at `/data/config` becomes a link in
-a folder that stands for the container's root, and the paths in its command line and environment
-are rewritten to it.
+Without a mount namespace a process sees the machine's files. A mount at `/data/config` becomes a
+link in a folder that stands for the container's root then, and the paths in its command line and
+environment are rewritten to it (`link`, `rewrite`).
 """
 
 from __future__ import annotations
@@ -59,17 +59,23 @@ def _fill(
             file.unlink()
 
 
+def source(mount: VolumeMount, volumes: Mapping[str, Path]) -> Path:
+    """Returns the folder or file of a volume that is mounted; a missing `subPath` is made."""
+    path = volumes[mount.name]
+    if mount.sub_path:
+        path = path / mount.sub_path
+        if not path.exists():
+            path.mkdir(parents=True)
+    return path
+
+
 def link(container: Container, volumes: Mapping[str, Path], root: Path) -> None:
     """Makes `root` look like the container's file system, as far as its mounts go."""
     if root.exists():
         shutil.rmtree(root)
     root.mkdir(parents=True)
     for mount in container.volume_mounts:
-        target = volumes[mount.name]
-        if mount.sub_path:
-            target = target / mount.sub_path
-            if not target.exists():
-                target.mkdir(parents=True)
+        target = source(mount, volumes)
         place = root / mount.mount_path.strip("/")
         place.parent.mkdir(parents=True, exist_ok=True)
         place.symlink_to(target)

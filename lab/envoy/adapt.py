@@ -439,7 +439,7 @@ def _cluster(cluster: Json, config: ProxyConfig, pod: Pod, forwarding: set[str])
     elif cluster.get("type") in ("STRICT_DNS", "LOGICAL_DNS"):
         yield _resolved(cluster, config, pod)
     else:
-        yield _from_pod(_with_http_alpn(cluster), config, pod)
+        yield _from_pod(with_http_alpn(cluster), config, pod)
 
 
 def _static(cluster: Json, places: Iterable[tuple[str, int]]) -> Json:
@@ -506,7 +506,7 @@ def _resolved(cluster: Json, config: ProxyConfig, pod: Pod) -> Json:
     return cluster
 
 
-def _with_http_alpn(cluster: Json) -> Json:
+def with_http_alpn(cluster: Json) -> Json:
     """Returns a cluster whose mutual TLS says HTTP, where a port has no protocol.
 
     Istio's own Envoy has a filter for this; without it the server would take HTTP for TCP.

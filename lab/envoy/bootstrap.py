@@ -9,6 +9,9 @@ from lab.xds import ROUTER, extension, file_source, given, socket_address, stati
 CDS_FILE = "cds.json"
 LDS_FILE = "lds.json"
 
+ADMIN_SOCKET = "admin.sock"
+"""The admin interface as a socket in the proxy's folder, for the lab's own commands."""
+
 STATS_TAGS = (
     ("cluster_name", r"^cluster\.((.+?);\.)"),
     ("http_conn_manager_prefix", r"^http\.((.+?);\.)"),
@@ -51,8 +54,18 @@ def bootstrap(pod: Pod) -> Json:
         "static_resources": {
             "clusters": [_to_admin("prometheus_stats", pod), _to_admin("agent", pod)],
             "listeners": [
-                _listener(pod, names.METRICS_PORT, "/stats/prometheus", "prometheus_stats", None),
-                _listener(pod, names.HEALTH_PORT, "/healthz/ready", "agent", "/ready"),
+                _listener(
+                    socket_address(pod.inside_address, names.METRICS_PORT),
+                    "/stats/prometheus",
+                    "prometheus_stats",
+                ),
+                _listener(
+                    socket_address(pod.inside_address, names.HEALTH_PORT),
+                    "/healthz/ready",
+                    "agent",
+                    "/ready",
+                ),
+                _listener({"pipe": {"path": ADMIN_SOCKET, "mode": 0o600}}, "/", "agent"),
             ],
         },
         "bootstrap_extensions": [
@@ -93,7 +106,7 @@ def _to_admin(name: str, pod: Pod) -> Json:
     }
 
 
-def _listener(pod: Pod, port: int, path: str, cluster: str, rewrite: str | None) -> Json:
+def _listener(address: Json, path: str, cluster: str, rewrite: str | None = None) -> Json:
     route = {"match": {"prefix": path}, "route": given(cluster=cluster, prefix_rewrite=rewrite)}
     manager = extension(
         "envoy.filters.network.http_connection_manager",
@@ -104,6 +117,6 @@ def _listener(pod: Pod, port: int, path: str, cluster: str, rewrite: str | None)
         http_filters=[ROUTER],
     )
     return {
-        "address": socket_address(pod.inside_address, port),
+        "address": address,
         "filter_chains": [{"filters": [manager]}],
     }

@@ -36,7 +36,7 @@ def outbound(view: View) -> list[Json]:
     result = [
         _outbound(view, host, port, subset)
         for host in view.destinations.values()
-        for port in host.ports
+        for port in host.cluster_ports
         for subset in view.subsets(host)
     ]
     timeout = duration(view.mesh.connect_timeout)
@@ -167,7 +167,8 @@ def _mesh_tls(view: View, host: Host, port: ServicePort, subset: str, policy: Po
 
 def _default_pool(view: View) -> ConnectionPoolSettings | None:
     default = view.mesh.default_traffic_policy
-    return default.connection_pool if default is not None else None
+    pool = default.connection_pool if default is not None else None
+    return destination_rule.pool_with_mesh(pool, view.mesh)
 
 
 def _passthrough(name: str, timeout: str, pool: ConnectionPoolSettings | None = None) -> Json:
@@ -178,6 +179,7 @@ def _passthrough(name: str, timeout: str, pool: ConnectionPoolSettings | None = 
         "connect_timeout": timeout,
         **_ORIGINAL_DST,
         "circuit_breakers": destination_rule.circuit_breakers(pool, None),
+        **destination_rule.upstream_connection_options(pool),
         "typed_extension_protocol_options": http_protocol_options(
             use_downstream_protocol_config={
                 "http_protocol_options": {},
@@ -236,9 +238,9 @@ def inbound_ports(snapshot: Snapshot, pod: Pod) -> dict[int, tuple[Host, Service
 def _inbound(view: View, target: int, host: Host, port: ServicePort) -> Json:
     name = names.inbound_cluster(target)
     rule = destination_rule.applicable(view.snapshot, view.pod, host.name, host.namespace)
-    policy = destination_rule.effective(rule, port.port)
+    policy = destination_rule.effective(rule, port.port, default=view.default_policy())
     pool = view.sidecar.spec.inbound_connection_pool if view.sidecar is not None else None
-    pool = pool or policy.connection_pool
+    pool = destination_rule.pool_with_mesh(pool or policy.connection_pool, view.mesh)
     of_server = Policy(connection_pool=destination_rule.server_pool(pool))
     return {
         "name": name,

@@ -17,7 +17,7 @@ def assignments(view: View) -> list[Json]:
         assignment(view, host, port, subset)
         for host in view.destinations.values()
         if host.resolution in ("STATIC", "NONE") and not (sidecar and discovers_none(host))
-        for port in host.ports
+        for port in host.cluster_ports
         for subset in view.subsets(host)
     ]
 

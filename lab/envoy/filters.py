@@ -6,13 +6,14 @@ from lab import names
 from lab.envoy import routes
 from lab.kinds.authorization_policy import becomes as authorization
 from lab.kinds.destination_rule import becomes as destination_rule
+from lab.kinds.mesh_config import becomes as mesh_config
 from lab.kinds.request_authentication import becomes as request_authentication
 from lab.kinds.telemetry import becomes as telemetry
 from lab.kinds.telemetry.becomes import Direction
 from lab.kinds.virtual_service import connections
 from lab.kinds.virtual_service.connections import Rule
 from lab.kinds.visible import View
-from lab.model import Json
+from lab.model import Json, ServicePort
 from lab.xds import ROUTER, duration, extension, given
 
 CLIENT_CERTIFICATE_DETAILS: dict[Direction, Json] = {
@@ -28,23 +29,32 @@ CLIENT_CERTIFICATE_DETAILS: dict[Direction, Json] = {
 }
 
 
+GRPC_WEB: Json = extension(
+    "envoy.filters.http.grpc_web", "extensions.filters.http.grpc_web.v3.GrpcWeb"
+)
+
+
+def speaks_grpc_web(port: ServicePort) -> bool:
+    """Returns whether a port's protocol is gRPC-Web, which Envoy turns into gRPC."""
+    return port.name.startswith("grpc-web")
+
+
 def connection_manager(
-    view: View, direction: Direction, stat_prefix: str, **fields: object
+    view: View, direction: Direction, stat_prefix: str, *, grpc_web: bool = False, **fields: object
 ) -> Json:
     """Returns the HTTP connection manager of one direction; `fields` are for its routes."""
     config: Json = {
         "stat_prefix": stat_prefix,
         "codec_type": "AUTO",
         "use_remote_address": direction == "gateway",
-        "normalize_path": True,
-        "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
+        **mesh_config.normalization(view.mesh),
         "stream_idle_timeout": "0s",
         "proxy_100_continue": True,
         "upgrade_configs": [{"upgrade_type": "websocket"}],
         "request_id_extension": telemetry.request_id_extension(view, direction),
         **CLIENT_CERTIFICATE_DETAILS[direction],
         **fields,
-        "http_filters": http_filters(view, direction),
+        "http_filters": [*([GRPC_WEB] if grpc_web else []), *http_filters(view, direction)],
     }
     if direction != "outbound":
         config["server_name"] = "istio-envoy"

@@ -10,7 +10,7 @@ from typing import Literal
 
 from lab import names
 from lab.envoy import clusters, routes, tls
-from lab.envoy.filters import access_log, connection_manager, tcp_proxy
+from lab.envoy.filters import access_log, connection_manager, speaks_grpc_web, tcp_proxy
 from lab.envoy.outbound_listeners import BOUND
 from lab.kinds.authorization_policy import becomes as authorization
 from lab.kinds.peer_authentication import becomes as peer_authentication
@@ -18,7 +18,7 @@ from lab.kinds.peer_authentication.becomes import Mode
 from lab.kinds.services import Host
 from lab.kinds.visible import View
 from lab.model import Json, PortProtocol, ServicePort
-from lab.xds import HTTP_INSPECTOR, ORIGINAL_DST, TLS_INSPECTOR, given, socket_address
+from lab.xds import HTTP_INSPECTOR, ORIGINAL_DST, TLS_INSPECTOR, duration, given, socket_address
 
 _RAW: Json = {"transport_protocol": "raw_buffer"}
 _TLS: Json = {"transport_protocol": "tls"}
@@ -46,7 +46,7 @@ def listener(view: View) -> Json:
         "address": socket_address(names.ANY_ADDRESS, names.INBOUND_PORT),
         "traffic_direction": "INBOUND",
         "continue_on_listener_filters_timeout": True,
-        "listener_filters_timeout": "0s",
+        "listener_filters_timeout": duration(view.mesh.protocol_detection_timeout),
         "listener_filters": [ORIGINAL_DST, *_inspectors(chains)],
         "filter_chains": chains,
         **BOUND,
@@ -178,4 +178,5 @@ def _manager(view: View, target: int, owner: _Owner, cluster: str) -> Json:
         http2_protocol_options={} if http2 else None,
     )
     prefix = f"inbound_{names.listener(names.ANY_ADDRESS, target)};" if owner else f"{cluster};"
-    return connection_manager(view, "inbound", prefix, **fields)
+    grpc_web = port is not None and speaks_grpc_web(port)
+    return connection_manager(view, "inbound", prefix, grpc_web=grpc_web, **fields)

@@ -12,7 +12,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from lab import names
-from lab.envoy.filters import access_log, connection_manager, routed_tcp_proxy, tcp_proxy
+from lab.envoy.filters import (
+    access_log,
+    connection_manager,
+    routed_tcp_proxy,
+    speaks_grpc_web,
+    tcp_proxy,
+)
 from lab.envoy.routes import catch_all, configuration, dns_cache
 from lab.kinds.services import Host
 from lab.kinds.virtual_service import becomes as virtual_service
@@ -20,7 +26,15 @@ from lab.kinds.virtual_service import connections
 from lab.kinds.visible import View
 from lab.model import Json, ServicePort
 from lab.resources.resource import Origin
-from lab.xds import HTTP_INSPECTOR, TLS_INSPECTOR, extension, given, resource_source, socket_address
+from lab.xds import (
+    HTTP_INSPECTOR,
+    TLS_INSPECTOR,
+    duration,
+    extension,
+    given,
+    resource_source,
+    socket_address,
+)
 
 CONNECT_TIMEOUT: Json = {"transport_socket_connect_timeout": "15s"}
 BOUND: Json = {"max_connections_to_accept_per_socket_event": 1}
@@ -42,6 +56,7 @@ class _Chain:
     filters: list[Json]
     origin: Origin = field(default_factory=Origin)
     """The rule of a VirtualService, if it is one's."""
+    metadata: Json | None = None
 
 
 @dataclass(slots=True)
@@ -132,7 +147,8 @@ def origin(view: View, listener: Json, chain: Json) -> Origin:
 
 def _of_port(view: View, host: Host, port: ServicePort) -> Iterator[_Listener]:
     if port.protocol in HTTP_ONLY:
-        http = _http_chain(view, str(port.port), names.listener(names.ANY_ADDRESS, port.port))
+        listener = names.listener(names.ANY_ADDRESS, port.port)
+        http = _http_chain(view, str(port.port), listener, grpc_web=speaks_grpc_web(port))
         yield _Listener(names.ANY_ADDRESS, port.port, "AUTO", [http])
         return
     for address, subnets in _addresses(view, host, port):
@@ -175,7 +191,9 @@ def _tcp_chains(
     rules, incomplete = connections.for_host(view, host.name, port, subnets)
     for rule in rules:
         proxy = routed_tcp_proxy(view, "outbound", rule, port.port)
-        yield _Chain(chain_match(rule.server_names, rule.subnets), [proxy], rule.origin)
+        metadata = virtual_service.metadata(rule.resource) if rule.named else None
+        match = chain_match(rule.server_names, rule.subnets)
+        yield _Chain(match, [proxy], rule.origin, metadata)
     if incomplete:
         secure = port.protocol in connections.TLS_PROTOCOLS and address == names.ANY_ADDRESS
         proxy = tcp_proxy(view, "outbound", names.cluster(port.port, host.name))
@@ -208,11 +226,11 @@ def _name_resolver(host: Host, port: ServicePort) -> Iterator[Json]:
         )
 
 
-def _http_chain(view: View, routes: str, listener: str) -> _Chain:
+def _http_chain(view: View, routes: str, listener: str, *, grpc_web: bool = False) -> _Chain:
     rds = {"route_config_name": routes, "config_source": resource_source("rds", routes)}
-    return _Chain(
-        HTTP_MATCH, [connection_manager(view, "outbound", f"outbound_{listener};", rds=rds)]
-    )
+    prefix = f"outbound_{listener};"
+    manager = connection_manager(view, "outbound", prefix, grpc_web=grpc_web, rds=rds)
+    return _Chain(HTTP_MATCH, [manager])
 
 
 def _config(view: View, found: _Listener) -> Json:
@@ -221,9 +239,7 @@ def _config(view: View, found: _Listener) -> Json:
         given(
             filter_chain_match=chain.match or None,
             filters=chain.filters,
-            metadata=virtual_service.metadata(chain.origin.resource)
-            if chain.origin.resource
-            else None,
+            metadata=chain.metadata,
             **CONNECT_TIMEOUT,
         )
         for chain in found.chains
@@ -248,7 +264,9 @@ def _config(view: View, found: _Listener) -> Json:
         bind_to_port=False,
         traffic_direction="OUTBOUND",
         listener_filters=inspectors or None,
-        listener_filters_timeout="0s",
+        listener_filters_timeout=duration(view.mesh.protocol_detection_timeout)
+        if HTTP_INSPECTOR in inspectors
+        else "0s",
         continue_on_listener_filters_timeout=True,
         filter_chains=specific,
         default_filter_chain=default,

@@ -108,15 +108,18 @@ def of_port(view: View, number: int) -> Iterator[VirtualHost]:
     for resource, hosts, routes in bound:
         for pattern in hosts:
             covered = [name for name in known if names.matches(pattern, name)]
-            for name in [name for name in covered if owners[name] is resource]:
-                yield from _unique(name, domains(view, view.hosts[name]), number, routes, taken)
+            own = (name for name in covered if owners[name] is resource and is_http(known[name]))
+            for name in own:
+                yield from _unique(
+                    name, domains(view, view.hosts[name], number), number, routes, taken
+                )
             if not covered:
                 yield from _unique(pattern, [pattern], number, routes, taken)
     for name, port in known.items():
         if owners[name] is None and is_http(port):
             host = view.hosts[name]
             routes = [default_route(view, host, port)]
-            yield from _unique(name, domains(view, host), number, routes, taken)
+            yield from _unique(name, domains(view, host, number), number, routes, taken)
 
 
 def _unique(
@@ -143,11 +146,10 @@ def _owner(host: str, bound: list[_Bound]) -> Resource | None:
 
 def default_route(view: View, host: Host, port: ServicePort) -> Route:
     """Returns the route of a host without a VirtualService."""
-    balancer = view.hashing(host.name, port.port)
     destination = {"cluster": names.cluster(port.port, host.name)}
     retries = view.mesh.default_http_retry_policy
     action = virtual_service.forward(destination, [], retries)
-    if hashing := destination_rule.hash_policy(balancer):
+    if hashing := destination_rule.hash_policy(view.rules.get(host.name), port.port):
         action["hash_policy"] = hashing  # Its retries still avoid the host that failed.
     config: Json = {
         "name": "default",
@@ -158,12 +160,12 @@ def default_route(view: View, host: Host, port: ServicePort) -> Route:
     return Route(config, Origin(host.source, (), host.entry))
 
 
-def domains(view: View, host: Host) -> list[str]:
-    """Returns the names and addresses of a host for a client in the view's namespace."""
+def domains(view: View, host: Host, port: int) -> list[str]:
+    """Returns the names and addresses of a host's port for a client in the view's namespace."""
     result = names.alternatives(host.name, view.pod.namespace)
     if host.headless:
         result += [f"*.{name}" for name in result]
-    return [*result, *(address for address in host.addresses if "/" not in address)]
+    return [*result, *(address for address in host.addresses_at(port) if "/" not in address)]
 
 
 def catch_all(view: View) -> VirtualHost:

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 
 from lab.exercises import propagation, restore
-from lab.exercises.load import ExerciseError, Lesson, typed_path
+from lab.exercises.load import ExerciseError, Lesson, objects, typed_path
 from lab.exercises.narrate import Transcript
 from lab.exercises.result import Result, StepResult
 from lab.exercises.steps import PAUSE, Change, Play, execute
@@ -97,8 +97,31 @@ class Runner:
             if found[name] is not None:
                 self._delete(name)
                 done.append(f"removed {name.argument}")
+        done += self._uninstall()
         self._apply_baseline()
-        return [*done, "the ingress of exercise 02 is there"]
+        self._behave()
+        return [*done, "the ingress of exercise 02 is there, and every message-service behaves"]
+
+    def _uninstall(self) -> list[str]:
+        """Removes the lab's further IstioOperators, such as that of a closed way out."""
+        if self._target.name != "lab":
+            return []
+        kept = {restore.name_of(item) for item in objects(self._istio / "install/istio.yaml")}
+        found = self._target.get_json("istiooperators", "-A") or {"items": []}
+        names = sorted({restore.name_of(item) for item in found["items"]} - kept)
+        for name in names:
+            self._delete(name)
+        return [f"removed {name.argument}" for name in names]
+
+    def _behave(self) -> None:
+        """Ends the misbehaviour of each pod, at the pod itself, past the rules of the mesh."""
+        found = self._target.get_json("pods", "-l", "app=message-service") or {"items": []}
+        for pod in found["items"]:
+            if "deletionTimestamp" not in pod["metadata"]:
+                with self._target.forward(
+                    "default", f"pod/{pod['metadata']['name']}", 8080
+                ) as port:
+                    httpx.post(f"http://localhost:{port}/behave", trust_env=False, timeout=10)
 
     def _delete(self, name: restore.Name) -> None:
         argv = ["kubectl", "delete", name.argument, *name.where, "--ignore-not-found"]

@@ -22,6 +22,7 @@ from lab.explain.steps import Explanation, Step, Target
 from lab.kinds import services
 from lab.kinds.envoy_filter.matching import Context
 from lab.kinds.gateway import becomes as gateway_kind
+from lab.kinds.mesh_config import becomes as mesh_config
 from lab.kinds.services import Endpoint
 from lab.kinds.visible import View, view
 from lab.model import Json, Pod, ProxyConfig, Snapshot
@@ -51,15 +52,15 @@ def explain(
     given = {name.lower(): value for name, value in (headers or {}).items()}
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     host = parts.hostname if port in (None, 80, 443) else f"{parts.hostname}:{port}"
+    client = view(snapshot, pod)
     request = Request(
         method=method.upper(),
         authority=given.pop("host", host),
-        path=matchers.normalized(path),
+        path=matchers.normalized(path, mesh_config.normalization(client.mesh)),
         headers=given,
         scheme="https" if parts.scheme == "https" else "http",
         claims=claims,
     )
-    client = view(snapshot, pod)
     config = translate.proxy_config(snapshot, pod)
     if pod.proxy == "gateway":
         return _at_gateway(client, config, request, port or _PORTS.get(parts.scheme, 80))
@@ -81,7 +82,9 @@ def _at_sidecar(
     """Explains a connection of a pod's application, and a request on it; `url` is its parts."""
     scheme, name, port = url
     found = Explanation()
-    host = next((one for one in view.hosts.values() if name in routes.domains(view, one)), None)
+    host = next(
+        (one for one in view.hosts.values() if name in routes.domains(view, one, port)), None
+    )
     address = config.addresses.get(host.name, ("",))[0] if host is not None else name
     listener = _outbound_listener(config, address, port)
     own = host is not None and listener["name"] == names.listener(address, port)
@@ -242,7 +245,7 @@ def _without_proxy(
 def _addressed(view: View, name: str, port: int) -> list[Endpoint] | None:
     """The endpoints of a Service's name or of a pod's address; None when it is neither."""
     for host in view.hosts.values():
-        if host.service is not None and name in routes.domains(view, host):
+        if host.service is not None and name in routes.domains(view, host, port):
             return [end for end in view.endpoints(host, port) if end.ready]
     for pod in view.snapshot.pods:
         if pod.address == name:

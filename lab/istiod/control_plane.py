@@ -11,10 +11,10 @@ from typing import Protocol
 
 import httpx
 
-from lab.envoy.adapt import adapt
 from lab.envoy.translate import generated, proxy_config
 from lab.istiod import authority, process, proxy_files
 from lab.istiod.jwks import KeySets, blocked_networks
+from lab.istiod.placement import LOOPBACK, Placement
 from lab.istiod.push import RejectedError, push
 from lab.kinds import services
 from lab.kinds.envoy_filter import becomes as envoy_filter
@@ -62,6 +62,7 @@ class ControlPlane:
         changed: Callable[[], None],
         client: httpx.AsyncClient,
         analyze: Callable[[Snapshot, Sequence[Resource]], Iterable[str]],
+        placement: Placement = LOOPBACK,
     ) -> None:
         """`operators` returns the applied IstioOperators, `analyze` warnings about resources.
 
@@ -74,6 +75,7 @@ class ControlPlane:
         self._report = report
         self._changed = changed
         self._analyze = analyze
+        self._placement = placement
         self._keys = KeySets(client, changed)
         self.pending: set[Key] = set()
         """Pods whose proxy has yet to take the configuration it was given."""
@@ -89,8 +91,10 @@ class ControlPlane:
         self._issue(snapshot)
         known = {(item.namespace, item.name): item for item in snapshot.pods}
         pod = known.get((pod.namespace, pod.name), pod)
-        config = adapt(proxy_config(snapshot, pod), pod)
-        proxy_files.prepare(folder, pod, config)
+        sent = proxy_config(snapshot, pod)
+        config = self._placement.config(sent, pod)
+        proxy_files.prepare(folder, pod, config, self._placement.bootstrap)
+        proxy_files.keep_sent(folder, sent)
         self._given[pod.namespace, pod.name] = config
         return process.command(folder), {}
 
@@ -134,18 +138,22 @@ class ControlPlane:
             if key not in self._given:
                 continue
             pod = pods.get(key, proxy.model)
-            config = adapt(proxy_config(snapshot, pod), pod)
+            sent = proxy_config(snapshot, pod)
+            config = self._placement.config(sent, pod)
             refused, reason = self._refused.get(key, (None, ""))
             if config == refused:
                 problems.append(reason)
             elif config != self._given[key]:
-                jobs.append(self._push(key, proxy, config))
+                jobs.append(self._push(key, proxy, sent, config))
             # One proxy at a time: a translation takes a while, and probes want their turn.
             await asyncio.sleep(0)
         return problems + [problem for problem in await asyncio.gather(*jobs) if problem]
 
-    async def _push(self, key: Key, proxy: Proxy, config: ProxyConfig) -> str:
-        """Returns why Envoy refused the configuration; empty when it did not."""
+    async def _push(self, key: Key, proxy: Proxy, sent: ProxyConfig, config: ProxyConfig) -> str:
+        """Returns why Envoy refused the configuration; empty when it did not.
+
+        `config` is what is `sent`, made fit for the network of the lab.
+        """
         before = self._given[key]
         self._given[key] = config
         self._refused.pop(key, None)
@@ -153,9 +161,10 @@ class ControlPlane:
         folder = proxy.proxy_folder
         try:
             if proxy.proxy_running:
-                await asyncio.to_thread(push, folder, proxy.model, config)
+                await asyncio.to_thread(push, folder, config)
             else:
                 await asyncio.to_thread(proxy_files.put_back, folder, config)
+            await asyncio.to_thread(proxy_files.keep_sent, folder, sent)
         except RejectedError as error:
             self._given[key] = before
             await asyncio.to_thread(proxy_files.put_back, folder, before)

@@ -5,15 +5,18 @@ Nothing here starts a process; the pod's supervisor does.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
-from lab import names
+import httpx
+
+from lab.envoy.bootstrap import ADMIN_SOCKET
 from lab.istiod.proxy_files import BOOTSTRAP_FILE
-from lab.model import Pod
 
 WATCHES = 5
 """inotify instances that an Envoy takes."""
@@ -87,6 +90,19 @@ def require_watches(proxies: int = 1) -> None:
             os.close(number)
 
 
-def admin_url(pod: Pod) -> str:
-    """Returns the URL of a proxy's admin interface."""
-    return f"http://{pod.inside_address}:{names.ADMIN_PORT}"
+@contextlib.contextmanager
+def admin(folder: Path, timeout: float) -> Iterator[httpx.Client]:
+    """Gives a client of the admin interface of the proxy in `folder`.
+
+    It is a socket in that folder, which is reached from any network.
+    """
+    # The path of a socket may have about 100 characters; this one is short however deep.
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        transport = httpx.HTTPTransport(uds=f"/proc/self/fd/{handle}/{ADMIN_SOCKET}")
+        with httpx.Client(
+            transport=transport, base_url="http://localhost", timeout=timeout
+        ) as client:
+            yield client
+    finally:
+        os.close(handle)

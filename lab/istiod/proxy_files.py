@@ -9,7 +9,8 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from lab.envoy.bootstrap import CDS_FILE, LDS_FILE, bootstrap
@@ -17,6 +18,8 @@ from lab.model import Json, Pod, ProxyConfig
 from lab.xds import TYPE_PREFIX, file_name
 
 BOOTSTRAP_FILE = "bootstrap.json"
+SENT_FILE = "istiod.json"
+"""The configuration as istiod sends it, before what the network of the lab needs."""
 
 _LISTENER = f"{TYPE_PREFIX}config.listener.v3.Listener"
 _CLUSTER = f"{TYPE_PREFIX}config.cluster.v3.Cluster"
@@ -26,15 +29,34 @@ _ROUTES = f"{TYPE_PREFIX}config.route.v3.RouteConfiguration"
 def files(config: ProxyConfig) -> dict[str, str]:
     """Returns the content of each file by its path; a file comes after those it refers to.
 
-    A cluster carries its endpoints instead of discovering them: Envoy takes one inotify instance
-    for each file it watches, and Linux allows a user 128.
+    A cluster carries its endpoints instead of discovering them, and the listener of one host its
+    routes: Envoy takes one inotify instance for each file it watches, and Linux allows a user 128.
     """
     assignments = {item["cluster_name"]: item for item in config.endpoints}
     result = {CDS_FILE: clusters(_with_endpoints(item, assignments) for item in config.clusters)}
     for item in config.routes:
-        result[f"rds/{file_name(item['name'])}"] = _response(_ROUTES, [item])
-    result[LDS_FILE] = _response(_LISTENER, config.listeners)
+        if ":" not in item["name"]:
+            result[f"rds/{file_name(item['name'])}"] = _response(_ROUTES, [item])
+    own = {item["name"]: item for item in config.routes if ":" in item["name"]}
+    result[LDS_FILE] = _response(_LISTENER, [with_routes(item, own) for item in config.listeners])
     return result
+
+
+def with_routes(listener: Json, routes: Mapping[str, Json]) -> Json:
+    """Returns a listener that carries some of its route configurations."""
+    names = {f'"route_config_name": {json.dumps(name)}': name for name in routes}
+    text = json.dumps(listener)
+    if not any(found in text for found in names):
+        return listener
+    copy: Json = json.loads(text)
+    for chain in (*copy.get("filter_chains", ()), copy.get("default_filter_chain") or {}):
+        for item in chain.get("filters", ()):
+            config = item.get("typed_config", {})
+            name = config.get("rds", {}).get("route_config_name")
+            if name in routes:
+                del config["rds"]
+                config["route_config"] = routes[name]
+    return copy
 
 
 def clusters(items: Iterable[Json]) -> str:
@@ -64,11 +86,18 @@ def resources(text: str) -> list[Json]:
     return [{key: value for key, value in item.items() if key != "@type"} for item in found]
 
 
-def prepare(folder: Path, pod: Pod, config: ProxyConfig) -> None:
-    """Writes everything a proxy needs to start in `folder`."""
+def prepare(
+    folder: Path, pod: Pod, config: ProxyConfig, place: Callable[[Json], Json] = dict
+) -> None:
+    """Writes everything a proxy needs to start in `folder`; `place` changes its bootstrap."""
     folder.mkdir(parents=True, exist_ok=True)
-    write(folder, {BOOTSTRAP_FILE: json.dumps(bootstrap(pod), indent=1)})
+    write(folder, {BOOTSTRAP_FILE: json.dumps(place(bootstrap(pod)), indent=1)})
     put_back(folder, config)
+
+
+def keep_sent(folder: Path, config: ProxyConfig) -> None:
+    """Writes the configuration that istiod sends a proxy."""
+    write(folder, {SENT_FILE: json.dumps(asdict(config))})
 
 
 def put_back(folder: Path, config: ProxyConfig) -> None:

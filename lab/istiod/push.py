@@ -13,7 +13,8 @@ from pathlib import Path
 import httpx
 
 from lab.envoy.bootstrap import CDS_FILE, LDS_FILE
-from lab.istiod.process import admin_url, binary
+from lab.istiod import process
+from lab.istiod.process import binary
 from lab.istiod.proxy_files import (
     BOOTSTRAP_FILE,
     changing,
@@ -22,9 +23,10 @@ from lab.istiod.proxy_files import (
     read,
     remove_stale,
     resources,
+    with_routes,
     write,
 )
-from lab.model import Json, Pod, ProxyConfig
+from lab.model import ProxyConfig
 
 TIMEOUT = 10.0
 """Seconds a proxy gets to take an update."""
@@ -37,7 +39,7 @@ class RejectedError(RuntimeError):
     """Envoy refused a configuration; the one before is still in force."""
 
 
-def push(folder: Path, pod: Pod, config: ProxyConfig) -> None:
+def push(folder: Path, config: ProxyConfig) -> None:
     """Gives a running proxy a new configuration.
 
     Makes before it breaks, so that no request meets a route to a missing cluster: first new
@@ -50,11 +52,11 @@ def push(folder: Path, pod: Pod, config: ProxyConfig) -> None:
     both = {CDS_FILE: clusters([*resources(wanted[CDS_FILE]), *leaving])}
     others = {name: text for name, text in wanted.items() if name != CDS_FILE}
     for stage in (both, others, {CDS_FILE: wanted[CDS_FILE]}):
-        _write_and_wait(folder, pod, stage)
+        _write_and_wait(folder, stage)
     remove_stale(folder, wanted)
 
 
-def _write_and_wait(folder: Path, pod: Pod, stage: Mapping[str, str]) -> None:
+def _write_and_wait(folder: Path, stage: Mapping[str, str]) -> None:
     changed = changing(folder, stage)
     if not changed:
         return
@@ -64,7 +66,7 @@ def _write_and_wait(folder: Path, pod: Pod, stage: Mapping[str, str]) -> None:
         for name in changed
         if name in (CDS_FILE, LDS_FILE) or json.dumps(f"./{name}") in listeners
     ]
-    with httpx.Client(base_url=admin_url(pod), timeout=TIMEOUT, verify=False) as admin:  # noqa: S501 - plain HTTP, and no time for a trust store
+    with process.admin(folder, TIMEOUT) as admin:
         rejected = _rejections(admin)
         write(folder, stage)
         versions = [json.loads(stage[name])["version_info"] for name in watched]
@@ -114,8 +116,7 @@ def validate(folder: Path) -> str | None:
         for path in (folder / "rds").glob("*.json")
         for item in resources(read(path))
     }
-    for listener in static["listeners"]:
-        _inline_routes(listener, route_configs)
+    static["listeners"] = [with_routes(item, route_configs) for item in static["listeners"]]
     with tempfile.NamedTemporaryFile("w", suffix=".json", dir=folder) as file:
         json.dump(start, file)
         file.flush()
@@ -133,12 +134,3 @@ def validate(folder: Path) -> str | None:
     if (found := _REASON.search(output)) is not None:
         output = found[1]
     return " ".join(output.split()) or f"envoy --mode validate ended with {outcome.returncode}"
-
-
-def _inline_routes(listener: Json, route_configs: Mapping[str, Json]) -> None:
-    chains = [*listener.get("filter_chains", ()), listener.get("default_filter_chain") or {}]
-    for chain in chains:
-        for item in chain.get("filters", ()):
-            config = item.get("typed_config", {})
-            if (rds := config.pop("rds", None)) is not None:
-                config["route_config"] = route_configs[rds["route_config_name"]]

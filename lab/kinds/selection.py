@@ -34,18 +34,20 @@ def _labels(labels: dict[str, str]) -> Iterator[Problem]:
             yield Problem((key,), f'wildcard is not supported in selector: "{key}={value}"')
 
 
-SELECTOR = (
-    Check("spec.selector.matchLabels", _labels),
-    Check(
-        "spec.selector",
-        lambda selector: bool(selector.match_labels),
-        "workload selector specified without labels",
-        "warning",
-    ),
-)
+def selector(
+    field: str, text: str = "workload selector specified without labels"
+) -> tuple[Check, ...]:
+    """Returns the checks of a selector; `text` warns of one that has no labels."""
+    return (
+        Check(f"{field}.matchLabels|labels", _labels),
+        Check(field, lambda selector: any(dict(selector).values()), text, "warning"),
+    )
+
+
+SELECTOR = selector("spec.selector")
 SELECTION = (
     TARGET_REFS,
-    Check("spec", _one_attachment, "only one of targetRefs or selector can be set"),
+    Check("spec", _one_attachment, "only one of targetRefs or workloadSelector can be set"),
     *SELECTOR,
 )
 

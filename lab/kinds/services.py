@@ -47,6 +47,16 @@ class Host:
     parts: tuple[Host, ...] = ()
     """The definitions that are merged in this one; none when there is one alone."""
 
+    @property
+    def cluster_ports(self) -> tuple[ServicePort, ...]:
+        """The ports with clusters: a ServiceEntry adds none to a Service of its name."""
+        return self.service.ports if self.service is not None else self.ports
+
+    def addresses_at(self, port: int) -> tuple[str, ...]:
+        """Returns the addresses by which a port is asked for: of its last definition."""
+        found = [part for part in self.parts if part.port(port) is not None]
+        return found[-1].addresses if found else self.addresses
+
     def port(self, number: int) -> ServicePort | None:
         return next((port for port in self.ports if port.port == number), None)
 
@@ -100,9 +110,12 @@ def selected(service: Service, pod: Pod) -> bool:
 
 
 def endpoints(service: Service, port: ServicePort, pods: Iterable[Pod]) -> list[Endpoint]:
-    """Returns the endpoints of a Service's port, one a pod, in the order of the pods."""
+    """Returns the endpoints of a Service's port, one a pod, in the order of the pods.
+
+    With `publishNotReadyAddresses` all count as ready.
+    """
     return [
-        pod_endpoint(pod, number)
+        replace(pod_endpoint(pod, number), ready=pod.ready or service.publish_not_ready)
         for pod in pods
         if selected(service, pod) and (number := resolve_port(pod, port.target_port)) is not None
     ]

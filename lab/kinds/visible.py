@@ -9,7 +9,7 @@ from lab import names
 from lab.kinds import services
 from lab.kinds.destination_rule import becomes as destination_rule
 from lab.kinds.destination_rule.becomes import Policy, Rule
-from lab.kinds.destination_rule.types import LoadBalancer
+from lab.kinds.mesh_config import annotation
 from lab.kinds.mesh_config import becomes as mesh_config
 from lab.kinds.mesh_config.checks import DefaultTrafficPolicy, MeshConfig, OutboundMode
 from lab.kinds.service_entry import becomes as service_entry
@@ -36,7 +36,7 @@ class View:
     outbound_origin: Origin
     sidecar: Resource | None
     mesh: MeshConfig
-    """With Istio's defaults."""
+    """With Istio's defaults, and what the pod's own annotation says."""
 
     def subsets(self, host: Host) -> list[str]:
         """Returns the subsets of a host, the first of them the whole host with an empty name."""
@@ -58,15 +58,8 @@ class View:
     def policy(self, host: str, port: int, subset: str | None = None) -> Policy:
         """Returns the effective traffic policy towards a destination."""
         default = self.default_policy()
-        return destination_rule.effective(self.rules.get(host), port, subset, default)
-
-    def hashing(self, host: str, port: int, subset: str | None = None) -> LoadBalancer | None:
-        """Returns the load balancer whose hash a route to a destination has.
-
-        Settings of a port without a load balancer leave the cluster without a hash, not the route.
-        """
-        own = self.policy(host, port, subset).load_balancer
-        return own or destination_rule.effective(self.rules.get(host), 0, subset).load_balancer
+        found = destination_rule.effective(self.rules.get(host), port, subset, default)
+        return destination_rule.with_mesh(found, self.mesh)
 
     def default_policy(self) -> tuple[DefaultTrafficPolicy, Origin] | None:
         """Returns the mesh's traffic policy for what no DestinationRule sets."""
@@ -78,8 +71,9 @@ class View:
 
 def view(snapshot: Snapshot, pod: Pod) -> View:
     """Returns everything that exportTo and its Sidecar let a pod's proxy see."""
+    snapshot = mesh_config.with_exports(snapshot)
     scope = sidecar.applicable(snapshot, pod)
-    mesh = mesh_config.defaults(snapshot.mesh)
+    mesh = mesh_config.defaults(annotation.merged(snapshot.mesh, pod.annotations))
     outbound_mode, outbound_origin = sidecar.outbound_mode(scope, mesh, snapshot)
     exported = [
         host

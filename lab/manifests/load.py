@@ -19,7 +19,7 @@ from lab.manifests import registry
 from lab.manifests.read import ManifestError, read
 from lab.resources import checks
 from lab.resources.document import Document, DocumentError, documents
-from lab.resources.metadata import Metadata, metadata_problems
+from lab.resources.metadata import Metadata, internal_annotations, metadata_problems
 from lab.resources.resource import Check, Kind, Path, Problem, Resource, Source
 
 
@@ -105,11 +105,16 @@ def _resource(
         for key, item in value.items()
         if key not in ("apiVersion", "kind", "metadata", "status")
     }
+    of_istio = kind.group.endswith(".istio.io")
+    if of_istio:
+        content = _without_nulls(content)
     body, more = _typed(kind.body, document, content, (), kind.checks)
     problems += more
     if metadata is None or body is None:
         return None, problems
     problems += metadata_problems(metadata, kind.kind)
+    if of_istio:
+        problems += internal_annotations(metadata, kind.kind)
     where, problem = _namespace(kind, metadata, namespace)
     if problem is not None:
         problems.append(problem)
@@ -137,6 +142,13 @@ def _namespace(kind: Kind, metadata: Metadata, namespace: str | None) -> tuple[s
         )
         return metadata.namespace, Problem(("metadata", "namespace"), reason)
     return metadata.namespace or namespace or "default", None
+
+
+def _without_nulls(value: Any) -> Any:
+    """Returns a value without the fields that are null, as the API server drops them."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
 @functools.cache

@@ -21,7 +21,7 @@ class Refusal:
     reason: str
     """The step and the kernel's error, such as `mount: Permission denied`."""
     help: str
-    """What helps, in one line."""
+    """The remedy, in one line."""
 
 
 def refusal() -> Refusal | None:

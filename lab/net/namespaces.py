@@ -116,27 +116,27 @@ def _keep(capability: int) -> None:
     call("prctl", _AMBIENT, _RAISE, capability, 0, 0)
 
 
-def enter(
-    network: Network, host_name: str, binds: dict[str, str], *, network_admin: bool = False
-) -> None:
+def enter(network: Network, host_name: str) -> None:
     """Moves this process, a child before it becomes a program, into a pod.
 
-    `binds` has files in place of those at paths of the machine. `network_admin` lets the program
-    mark what it sends.
+    Mounts that it makes from now on are its own.
     """
     call("setns", network.descriptor, NEWNET)
     call("unshare", NEWNS | NEWUTS)
     socket.sethostname(host_name)
-    for path, own in binds.items():
-        mount(own, path, flags=BIND)
+
+
+def settle(folder: Path, *, network_admin: bool = False) -> None:
+    """Ends the way into a pod: its working folder, and whether the program may mark packets."""
+    os.chdir(folder)
     if network_admin:
         _keep(_NET_ADMIN)
 
 
-def join(pid: int, folder: str) -> None:
+def join(pid: int, folder: str, *, network_admin: bool = False) -> None:
     """Moves this process, which has one thread, to where another process of the same user is.
 
-    `folder` is its working folder there.
+    `folder` is its working folder there; `network_admin` is as in `settle`.
     """
     kinds = ("user", "mnt", "uts", "net")
     # All are opened before the first is entered: /proc looks different from inside.
@@ -144,4 +144,4 @@ def join(pid: int, folder: str) -> None:
     for descriptor in opened:
         call("setns", descriptor, 0)
         os.close(descriptor)
-    os.chdir(folder)
+    settle(Path(folder), network_admin=network_admin)

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from lab.names import INBOUND_PORT, OUTBOUND_PORT
+from lab.names import PROXY_MARK as MARK
 from lab.net import netlink
 from lab.net.namespaces import Network
 
@@ -32,10 +34,6 @@ OUTSIDE_PORT = 15099
 _CLOSED = 1
 """A port of the node where nothing listens."""
 
-MARK = 1337
-"""The mark of the connections of a proxy, as 1337 is its user on a cluster."""
-
-INBOUND_PORT, OUTBOUND_PORT = 15006, 15001
 _NOT_INBOUND = (15008, 15090, 15021, 15020)
 """Ports that istio-init leaves alone: HBONE, metrics, health and the agent's."""
 

@@ -14,6 +14,9 @@ from lab.resources.resource import Check, Model, Path, Problem, Resource
 NO_EFFECT = "no effect"
 """The text of a warning that is joined with the others of its document."""
 
+WITHOUT_EFFECT = "no effect in the lab (see docs/supported-fields.md): "
+"""The beginning of the joined warnings; the names of the fields follow."""
+
 
 def never(_value: object) -> bool:
     return False
@@ -54,7 +57,7 @@ def problems(resource: Resource, checks: tuple[Check, ...]) -> list[Problem]:
             exclusives += _exclusives(value, path)
     if no_effect:
         names = ", ".join(map(str, no_effect))
-        reason = f"no effect in the lab (see docs/supported-fields.md): {names}"
+        reason = f"{WITHOUT_EFFECT}{names}"
         found.append((-1, Problem((), reason, "warning")))
     found.sort(key=lambda item: item[0])
     faulty = {problem.path for _, problem in found if problem.severity == "error"}

@@ -7,6 +7,7 @@ kept, so that `version: 1.0` can be answered with "put it in quotes".
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -80,7 +81,8 @@ def documents(text: str) -> Iterator[Document]:
 
 
 _LETTERS = {"y": True, "Y": True, "n": False, "N": False}
-"""Booleans of YAML 1.1 that kubectl knows and PyYAML does not."""
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+")
+"""Booleans and numbers that kubectl knows and PyYAML does not."""
 
 
 class _Builder:
@@ -133,6 +135,8 @@ class _Builder:
         kind = node.tag.removeprefix(_TAG)
         if kind == "str" and not node.style and text in _LETTERS:
             return _LETTERS[text]
+        if kind == "str" and not node.style and _FLOAT.fullmatch(text):
+            return float(text)
         if kind == "str" or kind == "timestamp" or (kind in ("int", "float") and ":" in text):
             # Kubernetes reads dates and `1:30` as strings; YAML 1.1 as a date and as base 60.
             return text

@@ -70,3 +70,24 @@ def metadata_problems(metadata: Metadata, kind: str) -> Iterator[Problem]:
     for key in metadata.annotations or {}:
         if not _QUALIFIED.fullmatch(key.rpartition("/")[2]):
             yield Problem(("metadata", "annotations", key), f'"{key}" is not a valid name')
+
+
+_INTERNAL = (
+    "internal.istio.io/webhook-always-reject",
+    "internal.istio.io/parents",
+    "internal.istio.io/parent-namespace",
+)
+DRY_RUN = "istio.io/dry-run"
+"""The annotation of an AuthorizationPolicy that is evaluated without effect."""
+
+
+def internal_annotations(metadata: Metadata, kind: str) -> Iterator[Problem]:
+    """Validates the annotations of a resource of Istio's as istiod does."""
+    for key in metadata.annotations or {}:
+        if key in _INTERNAL:
+            reason = f'"{key}" annotation found, this may not be set by users'
+            yield Problem(("metadata", "annotations", key), reason)
+        elif key == DRY_RUN and kind != "AuthorizationPolicy":
+            name = f"{metadata.namespace or 'default'}/{metadata.name}"
+            reason = f"{name} has unsupported annotation {key}, please remove the annotation"
+            yield Problem(("metadata", "annotations", key), reason)

@@ -82,8 +82,28 @@ def parse(name: str, value: Json, *, strict: bool = False) -> message.Message:
         plain = _with_durations(parsed.DESCRIPTOR, value)
         json_format.ParseDict(plain, parsed, ignore_unknown_fields=not strict)
     except (json_format.ParseError, TypeError, ValueError) as error:
-        raise InvalidError(str(error)) from error
+        unknown = _UNKNOWN_FIELD.search(str(error))
+        reason = f'unknown field "{unknown[2]}" in {unknown[1]}' if unknown else str(error)
+        raise InvalidError(reason) from error
     return parsed
+
+
+_UNKNOWN_FIELD = re.compile('Message type "(.+?)" has no field named "(.+?)"')
+
+
+def without_config(parsed: message.Message) -> list[str]:
+    """Returns the names of extensions that have no `typed_config`, inner ones first."""
+    names = {field.json_name: field for field in parsed.DESCRIPTOR.fields}
+    found = [
+        name
+        for field, value in parsed.ListFields()
+        if field.message_type is not None and not field.is_repeated
+        for name in without_config(value)
+    ]
+    given = {field.json_name for field, _ in parsed.ListFields()}
+    if "typedConfig" in names and not given & {"typedConfig", "configDiscovery"}:
+        found.append(str(getattr(parsed, "name", "")))
+    return found
 
 
 _DURATION = "google.protobuf.Duration"
@@ -102,7 +122,7 @@ def _with_durations(kind: Any, value: Any) -> Any:
         kind = message_type(value["@type"].rpartition("/")[2]).DESCRIPTOR
     fields = {name: field for field in kind.fields for name in (field.name, field.json_name)}
     result = {}
-    for key, item in value.items():
+    for key, item in sorted(value.items()):
         inner = fields[key].message_type if key in fields else None
         if inner is None:
             result[key] = item

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -13,9 +13,10 @@ import re2
 from pydantic import BeforeValidator, Field
 
 from lab import durations
-from lab.resources.resource import Problem
+from lab.resources.resource import Problem, Resource
 
 MILLISECOND = timedelta(milliseconds=1)
+_MS_PRECISION = "only durations to ms precision are supported"
 
 
 def parse_duration(value: object) -> timedelta:
@@ -27,12 +28,20 @@ def parse_duration(value: object) -> timedelta:
     return durations.parse(value)
 
 
+def duration_problem(duration: timedelta) -> str | None:
+    """Returns why istiod refuses most durations: of less than 1 ms, or finer ones; else None."""
+    if duration < MILLISECOND:
+        return "duration must be greater than 1ms"
+    return _MS_PRECISION if duration % MILLISECOND else None
+
+
 def _positive(value: object) -> timedelta:
     duration = parse_duration(value)
-    if duration < MILLISECOND:
-        raise ValueError("duration must be greater than 1ms")
-    if duration % MILLISECOND:
-        raise ValueError("only durations to ms precision are supported")
+    problem = duration_problem(duration)
+    if isinstance(value, str) and durations.nanoseconds(value) % 1_000_000:
+        problem = problem or _MS_PRECISION
+    if problem:
+        raise ValueError(problem)
     return duration
 
 
@@ -48,7 +57,9 @@ Unsigned = Annotated[int, Field(ge=0, le=4294967295)]
 
 
 def regex_problem(pattern: str) -> str | None:
-    """Returns why RE2, the engine of Envoy, refuses a pattern; None when it accepts it."""
+    """Returns why istiod refuses a pattern of RE2, Envoy's engine; None when it accepts it."""
+    if len(pattern.encode()) > 1024:
+        return "regex is too large, max length allowed is 1024"
     options = re2.Options()
     options.log_errors = False
     try:
@@ -69,22 +80,44 @@ def is_dns_label(name: str) -> bool:
     return _LABEL.fullmatch(name) is not None
 
 
+_TAG_NAME = r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
+_TAG_PREFIX = r"[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?(\.[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?)*/"
+_TAG_KEY = re.compile(f"({_TAG_PREFIX})?{_TAG_NAME}")
+_TAG_VALUE = re.compile(f"({_TAG_NAME})?")
+
+
+def tag_problems(labels: Mapping[str, str]) -> Iterator[Problem]:
+    """Yields the labels of workloads that istiod refuses."""
+    for key, value in labels.items():
+        prefix, _, name = key.rpartition("/")
+        if not _TAG_KEY.fullmatch(key) or len(prefix) > 253 or len(name) > 63:
+            yield Problem((key,), f'invalid tag key: "{key}"')
+        if not _TAG_VALUE.fullmatch(value):
+            yield Problem((key,), f'invalid tag value: "{value}"')
+
+
 def host_problem(host: str, *, wildcard: bool = True) -> str | None:
     """Returns why `host` is no (wildcard) domain name, in istiod's words; None when it is one."""
-    if not host:
-        return "domain name cannot be empty"
     if len(host) > 255:
         return f'domain name "{host}" too long (max 255)'
-    first, *rest = host.removesuffix(".").split(".")
-    pattern = _WILDCARD_LABEL if wildcard else _LABEL
-    if not pattern.fullmatch(first):
+    if not host:
+        return "empty domain name not allowed"
+    if not wildcard:
+        return _labels_problem(host)
+    first, dot, rest = host.partition(".")
+    if len(first) > 63 or not _WILDCARD_LABEL.fullmatch(first):
         return f'domain name "{host}" invalid (label "{first}" invalid)'
-    if rest and rest[-1].isdecimal():
-        reason = f'top level domain "{rest[-1]}" cannot be all-numeric'
-        return f'domain name "{host}" invalid ({reason})'
-    for label in rest:
-        if not _LABEL.fullmatch(label):
-            return f'domain name "{host}" invalid (label "{label}" invalid)'
+    return _labels_problem(rest) if dot else None
+
+
+def _labels_problem(domain: str) -> str | None:
+    *_, last = labels = domain.split(".")
+    if re.fullmatch(r"[+-]?[0-9]+", last):
+        reason = f'top level domain "{last}" cannot be all-numeric'
+        return f'domain name "{domain}" invalid ({reason})'
+    for label in labels if last else labels[:-1]:
+        if not is_dns_label(label):
+            return f'domain name "{domain}" invalid (label "{label}" invalid)'
     return None
 
 
@@ -95,16 +128,70 @@ def is_ip(host: str) -> bool:
     return False
 
 
-def listed_host_problems(host: str) -> Iterator[str]:
-    """Yields why istiod refuses a host that a Gateway or a Sidecar lists: "*", or with a dot."""
-    if host == "*":
+def network_problem(network: str) -> str | None:
+    """Returns why a text is neither an address nor a CIDR block; None when it is one."""
+    if network.count("/") != 1:
+        return None if is_ip(network) else f"{network} is not a valid IP"
+    return None if is_cidr(network) else f"{network} is not a valid CIDR block"
+
+
+def is_cidr(network: str) -> bool:
+    """Returns whether a text is a CIDR block, with its length as a plain number."""
+    if not re.fullmatch(r"[^/%]+/(0|[1-9][0-9]*)", network):
+        return False
+    with contextlib.suppress(ValueError):
+        return bool(ipaddress.ip_network(network, strict=False))
+    return False
+
+
+def listed_host_problems(host: str, *, gateway: bool) -> Iterator[Problem]:
+    """Yields why istiod refuses a host, or namespace/host, that a Gateway or a Sidecar lists."""
+    namespace, slash, name = host.partition("/")
+    if not slash and not gateway:
+        yield Problem((), f'host must be of form namespace/dnsName, found "{host}"')
         return
-    if "." not in host:
-        yield "short names (non FQDN) are not allowed"
-    if problem := host_problem(host):
-        yield problem
-    if "*" in host and not host.startswith("*."):
-        yield f'partial wildcard "{host}" not allowed'
+    if not slash:
+        name = host
+    elif not namespace or not name:
+        yield Problem((), "config namespace and dnsName in host entry cannot be empty")
+    elif gateway and namespace not in ("*", ".") and not is_dns_label(namespace):
+        yield Problem((), f'invalid namespace value "{namespace}" in gateway')
+    elif not gateway:
+        included = namespace.removeprefix("~")
+        if included not in ("", "*", ".") and not is_dns_label(included):
+            yield Problem((), f'invalid namespace value "{namespace}" in sidecar')
+    if name != "*" and "." not in name:
+        yield Problem((), "short names (non FQDN) are not allowed")
+    if (problem := host_problem(name)) and not (gateway and is_ip(name)):
+        yield Problem((), problem)
+    if problem := partial_wildcard(name):
+        yield Problem((), problem)
+
+
+def partial_wildcard(host: str) -> str | None:
+    """Returns why a host has a wildcard that is not its whole first label; None when it hasn't."""
+    if "*" in host and host != "*" and not host.startswith("*."):
+        return f'partial wildcard "{host}" not allowed'
+    return None
+
+
+def subset_problem(name: str) -> str | None:
+    """Returns why istiod refuses the name of a subset; None when it accepts it."""
+    if not name:
+        return "subset name cannot be empty"
+    return None if is_dns_label(name) else f"subset name is invalid: {name}"
+
+
+def idle_timeout_problem(duration: timedelta) -> str | None:
+    """Returns why istiod refuses a timeout that may be 0, for none; None when it accepts it."""
+    return None if abs(duration) < MILLISECOND else duration_problem(duration)
+
+
+PROTOCOLS = (
+    *("TCP", "UDP", "GRPC", "GRPC-WEB", "HTTP", "HTTP_PROXY"),
+    *("HTTP2", "HTTPS", "TLS", "MONGO", "REDIS", "MYSQL"),
+)
+"""The protocols of ports that Istio knows; their case doesn't matter."""
 
 
 def port_problem(port: int) -> str | None:
@@ -119,19 +206,28 @@ def percent_problem(percent: float) -> str | None:
     return f"percentage {percent:g} is neither 0.0, nor in range [0.0001, 100.0]"
 
 
-def export_to(names: list[str], *, nobody: bool = False) -> Iterator[Problem]:
-    """Checks `exportTo`: ".", "*" and namespaces; for a ServiceEntry also "~", to nobody.
-
-    "*" and "~" are only allowed alone.
-    """
-    signs = (".", "*", "~") if nobody else (".", "*")
-    for index, name in enumerate(names):
-        if name not in signs and not is_dns_label(name):
-            listed = " or ".join(f'"{sign}"' for sign in signs)
-            yield Problem((index,), f'"{name}" is no namespace, {listed}')
-    for alone in ("*", "~"):
-        if alone in names and len(names) > 1:
-            yield Problem((), f'when "{alone}" is present, exportTo can have no other value')
+def export_to(resource: Resource) -> Iterator[Problem]:
+    """Checks `exportTo`: ".", "*" and namespaces; for a ServiceEntry also "~", to nobody."""
+    path = ("spec", "exportTo")
+    given: list[str] = resource.spec.export_to or []
+    named = [resource.namespace if name == "." else name for name in given]
+    for index, name in duplicates(named):
+        what = f" for entry {name}"
+        if given[index] == ".":
+            what = f": . and current namespace {name}"
+        yield Problem((*path, index), f"duplicate entries in exportTo{what}")
+    for index, name in enumerate(named):
+        if name == "~" and resource.kind != "ServiceEntry":
+            reason = "exportTo ~ (none) is not allowed for Istio configuration objects"
+            yield Problem((*path, index), reason)
+        elif name not in ("*", "~") and not is_dns_label(name):
+            reason = "only .,*, or a valid DNS 1123 label is allowed as exportTo entry"
+            yield Problem((*path, index), reason)
+    if "*" in named and len(named) > 1:
+        reason = "cannot have both public (*) and non-public exportTo values for a resource"
+        yield Problem(path, reason)
+    if "~" in named and len(named) > 1 and resource.kind == "ServiceEntry":
+        yield Problem(path, "cannot export service entry to no one (~) and someone")
 
 
 def duplicates(values: Iterable[Any]) -> Iterator[tuple[int, Any]]:

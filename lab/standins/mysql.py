@@ -83,41 +83,45 @@ def _initial_sql(environ: dict[str, str]) -> str:
 
 
 def _initialise(server: str, data: Path, user: list[str]) -> None:
-    """Makes the system tables in an empty folder; an unfinished one is thrown away."""
-    if (data / "mysql").is_dir():
+    """Makes the system tables in an empty folder; an unfinished one is made again."""
+    # The servers take a folder as empty when its files begin with a dot.
+    unfinished = data / ".initialising"
+    if (data / "mysql").is_dir() and not unfinished.exists():
         return
     standins.say("Initialising the database (once)")
-    fresh = data.with_name(data.name + ".new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
+    for path in data.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    unfinished.touch()
     if is_mariadb(server):
         install = shutil.which("mariadb-install-db") or "mysql_install_db"
         command = [
             install,
             "--no-defaults",
-            f"--datadir={fresh}",
+            f"--datadir={data}",
             "--skip-test-db",
             "--skip-name-resolve",
             "--auth-root-authentication-method=normal",
             *user,
         ]
     else:
-        command = [server, "--no-defaults", f"--datadir={fresh}", "--initialize-insecure", *user]
+        command = [server, "--no-defaults", f"--datadir={data}", "--initialize-insecure", *user]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         sys.exit(f"{command[0]} failed:\n{result.stdout}{result.stderr}")
-    # In one step, so that a crash leaves a whole database or none.
-    fresh.rename(data)
+    unfinished.unlink()
 
 
 def _serve(server: str) -> None:
-    host = os.environ.get("HOST", "127.0.0.1")
+    host = os.environ.get("HOST", "0.0.0.0")
     root = Path(os.environ.get("GUESTBOOK_ROOT", ".")).absolute()
     data = (root / "var/lib/mysql").resolve()
     data.mkdir(parents=True, exist_ok=True)
     user = [f"--user={pwd.getpwuid(0).pw_name}"] if os.geteuid() == 0 else []
     _initialise(server, data, user)
-    initial = root / "init.sql"
+    initial = Path("init.sql").absolute()
     initial.touch(mode=0o600)
     initial.write_text(_initial_sql(dict(os.environ)), encoding="utf-8")
     args = sys.argv[1:]
@@ -145,7 +149,7 @@ def _serve(server: str) -> None:
 
 
 def _placeholder() -> None:
-    host = os.environ.get("HOST", "127.0.0.1")
+    host = os.environ.get("HOST", "0.0.0.0")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with socket.create_server((host, PORT)) as server:
         url = os.environ.get("DATABASE_URL", "").partition(":")[0] or "SQLite"

@@ -30,7 +30,7 @@ def _embedded(host: str, port: int) -> None:
 
 def main() -> None:
     """Becomes the real server, or serves."""
-    host = os.environ.get("HOST", "127.0.0.1")
+    host = os.environ.get("HOST", "0.0.0.0")
     args = sys.argv[1:]
     port = args[args.index("--port") + 1] if "--port" in args else "6379"
     server = installed()

@@ -32,6 +32,7 @@ SETS: frozenset[tuple[str, str]] = frozenset(
     for message, field in (
         ("route.v3.RouteConfiguration", "virtual_hosts"),
         ("route.v3.VirtualHost", "domains"),
+        ("route.v3.RouteMatch", "query_parameters"),
         ("listener.v3.Listener", "filter_chains"),
         ("listener.v3.FilterChainMatch", "server_names"),
         ("listener.v3.FilterChainMatch", "application_protocols"),

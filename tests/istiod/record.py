@@ -126,7 +126,7 @@ def written(base: Mapping[str, Proxy], answer: Mapping[str, Proxy]) -> Json:
 
 
 def _entry(before: Proxy, key: str, after: Json | None) -> Json:
-    """Returns a change of a resource; a new one is like one of its type, if that is short."""
+    """Returns a change of a resource; a new one is written like another, if that is short."""
     if key in before or after is None:
         return {"proxies": [], "change": change(before.get(key), after)}
     like = [other for other in sorted(before) if other.split()[0] == key.split()[0]]

@@ -97,6 +97,16 @@ spec:
 """,
     "mesh_config": """
 apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: theirs, namespace: elsewhere}
+spec: {hosts: [elsewhere], http: [{directResponse: {status: 204}}]}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: theirs, namespace: elsewhere}
+spec: {host: elsewhere, trafficPolicy: {loadBalancer: {simple: RANDOM}}}
+---
+apiVersion: networking.istio.io/v1
 kind: ServiceEntry
 metadata: {name: resolved, namespace: default}
 spec: {hosts: [resolved.example], resolution: DNS, ports: [{number: 80, name: a, protocol: HTTP}]}
@@ -119,6 +129,7 @@ spec:
   - {match: [{uri: {exact: /a}}], route: [{destination: {host: server, subset: cookie}}]}
   - {match: [{uri: {exact: /b}}], route: [{destination: {host: server, subset: address}}]}
   - {match: [{uri: {exact: /c}}], route: [{destination: {host: server, subset: query}}]}
+  - {route: [{destination: {host: server}}]}
 ---
 """,
 }

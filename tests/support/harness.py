@@ -151,7 +151,7 @@ class Running:
 
     @property
     def admin(self) -> Admin:
-        return Admin(envoy.admin_url(self.pod))
+        return Admin(f"http://{self.pod.inside_address}:{names.ADMIN_PORT}")
 
 
 @dataclass
@@ -281,7 +281,7 @@ class Mesh:
         for running in self.pods.values():
             if running.process is not None:
                 config = adapt(translate.proxy_config(snapshot, running.pod), running.pod)
-                push(running.folder, running.pod, config)
+                push(running.folder, config)
 
     def set_ready(self, name: str, ready: bool) -> None:
         running = self.pods[name]

@@ -60,9 +60,22 @@ class Request:
         return re.split("[?#]", self.path, maxsplit=1)[0]
 
 
-def normalized(path: str) -> str:
-    """Returns a path after `normalize_path`: unreserved characters decoded, dots resolved."""
+def normalized(path: str, rules: Json) -> str:
+    """Returns a path as a connection manager with these fields leaves it.
+
+    `normalize_path` decodes unreserved characters and resolves dots.
+    """
     bare, mark, query = path.partition("?")
+    if rules["path_with_escaped_slashes_action"] == "UNESCAPE_AND_FORWARD":
+        bare = re.sub("%(?:2f|5c)", "/", bare, flags=re.IGNORECASE)
+    if rules["normalize_path"]:
+        bare = _normalized(bare)
+    if rules.get("merge_slashes"):
+        bare = re.sub("/+", "/", bare)
+    return bare + mark + query
+
+
+def _normalized(bare: str) -> str:
     bare = re.sub(r"%([0-9A-Fa-f]{2})", _decoded, bare.replace("\\", "/"))
     segments: list[str] = []
     parts = bare.split("/")[1:]
@@ -75,7 +88,7 @@ def normalized(path: str) -> str:
                 segments.append("")
         else:
             segments.append(part)
-    return "/" + "/".join(segments) + mark + query
+    return "/" + "/".join(segments)
 
 
 def _decoded(found: re.Match[str]) -> str:

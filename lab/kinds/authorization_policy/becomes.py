@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lab.kinds import selection
-from lab.kinds.authorization_policy.checks import DRY_RUN, MATCH_ANY, MATCH_ONE
+from lab.kinds.authorization_policy.checks import MATCH_ANY, MATCH_ONE, TRUE
 from lab.kinds.authorization_policy.types import Operation, Rule, Source
 from lab.model import Json, Pod, Snapshot
+from lab.resources.metadata import DRY_RUN
 from lab.resources.resource import Resource
 from lab.xds import extension
 
@@ -45,7 +46,7 @@ def applicable(snapshot: Snapshot, pod: Pod, action: Action) -> list[Resource]:
 
 def dry_run(policy: Resource) -> bool:
     """Returns whether a policy is only reported, not enforced."""
-    return policy.annotations.get(DRY_RUN) == "true"
+    return policy.annotations.get(DRY_RUN) in TRUE
 
 
 def rule_name(policy: Resource, index: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterator
 
@@ -16,10 +15,9 @@ from lab.kinds.authorization_policy.types import (
 )
 from lab.kinds.selection import SELECTION
 from lab.resources.checks import fields, refused
+from lab.resources.metadata import DRY_RUN
 from lab.resources.resource import Check, Problem, Resource
-
-DRY_RUN = "istio.io/dry-run"
-"""The annotation of a policy that is evaluated without effect."""
+from lab.resources.values import is_cidr, is_ip
 
 MATCH_ONE, MATCH_ANY = "{*}", "{**}"
 """The templates of `paths`: one segment of a path, and any number of them."""
@@ -27,9 +25,23 @@ MATCH_ONE, MATCH_ANY = "{*}", "{**}"
 _CUSTOM = "external authorizers (action CUSTOM); ALLOW, DENY and AUDIT are"
 
 
+TRUE = ("1", "t", "T", "TRUE", "true", "True")
+FALSE = ("0", "f", "F", "FALSE", "false", "False")
+"""Booleans as Go reads them."""
+
+
 def _dry_run(resource: Resource) -> Iterator[Problem]:
-    if resource.annotations.get(DRY_RUN, "true") not in ("true", "false"):
-        yield Problem(("metadata", "annotations", DRY_RUN), 'must be "true" or "false"')
+    value, action = resource.annotations.get(DRY_RUN), resource.spec.action
+    where = ("metadata", "annotations", DRY_RUN)
+    if value is not None and action not in ("ALLOW", "DENY"):
+        reason = (
+            f"the annotation {DRY_RUN} currently only supports action ALLOW/DENY, found action "
+            f"{action} in {resource.namespace}/{resource.name}"
+        )
+        yield Problem(where, reason)
+    elif value is not None and value not in (*TRUE, *FALSE):
+        name = f"{resource.namespace}/{resource.name}"
+        yield Problem(where, f"{name} has annotation {DRY_RUN} with invalid value ({value})")
 
 
 def _provider(spec: AuthorizationPolicySpec) -> Iterator[Problem]:
@@ -41,12 +53,8 @@ def _provider(spec: AuthorizationPolicySpec) -> Iterator[Problem]:
 def _rules(rules: list[Rule]) -> Iterator[Problem]:
     for index, rule in enumerate(rules):
         found = f"found at rule {index}"
-        if rule.from_ is not None and not rule.from_:
-            yield Problem((index, "from"), f"from must not be empty, {found}")
-        if rule.to is not None and not rule.to:
-            yield Problem((index, "to"), f"to must not be empty, {found}")
         for position, item in enumerate(rule.from_ or ()):
-            if reason := _source(item.source):
+            if reason := _empty("from.source", item.source) or _accounts(item.source):
                 yield Problem((index, "from", position, "source"), f"{reason}, {found}")
         for position, target in enumerate(rule.to or ()):
             if reason := _empty("to.operation", target.operation):
@@ -60,43 +68,47 @@ def _empty(name: str, model: Source | Operation | None) -> str:
     return "" if any(lists) else f"{name} must not be empty"
 
 
-def _source(source: Source | None) -> str:
+def _accounts(source: Source | None) -> str:
     if source is not None and (source.service_accounts or source.not_service_accounts):
         others = (source.principals, source.not_principals)
         if any((*others, source.namespaces, source.not_namespaces)):
             return "cannot set serviceAccounts with namespaces or principals"
-    return _empty("from.source", source)
+    return ""
 
 
 def _address(value: str) -> str | None:
-    try:
-        if "/" in value:
-            ipaddress.ip_network(value, strict=False)
-        else:
-            ipaddress.ip_address(value)
-    except ValueError:
-        return f"bad {'CIDR range' if '/' in value else 'IP address'} ({value})"
-    return None
+    if "/" in value:
+        return None if is_cidr(value) else f"bad CIDR range ({value})"
+    return None if is_ip(value) else f"bad IP address ({value})"
 
 
 def _port(value: str) -> str | None:
-    return None if value.isdecimal() and int(value) <= 65535 else f"bad port ({value})"
+    good = re.fullmatch("[0-9]+", value) and int(value) <= 65535
+    return None if good else f"bad port ({value})"
 
 
 def _service_account(value: str) -> str | None:
     if "*" in value:
-        return f"wildcard not allowed: {value}"
+        return f'wildcard not allowed, found "{value}"'
+    if len(value) > 320:
+        return f"value cannot exceed 320 characters: {value}"
     if value.count("/") > 1 or not all(value.split("/")):
-        return f'expected format "serviceAccount" or "namespace/serviceAccount", found "{value}"'
+        return f"expected format 'serviceAccount' or 'namespace/serviceAccount', found \"{value}\""
     return None
 
 
 def _wildcard(value: str) -> str | None:
     if value.count("*") > 1:
-        return f'at most one wildcard is allowed: "{value}"'
+        return f'at most one wildcard is allowed, found "{value}"'
     if "*" in value[1:-1]:
-        return f'wildcard is only allowed at the start or end: "{value}"'
+        return f'wildcard is only allowed at the start or end, found "{value}"'
     return None
+
+
+def _trust_domain(value: str) -> str | None:
+    if "/" in value:
+        return f"trust domain must not contain '/', found \"{value}\""
+    return _wildcard(value)
 
 
 _SEGMENT = re.compile(r"[a-zA-Z0-9\-._~%!$&'()+,;:@=]+")
@@ -145,7 +157,7 @@ def _condition(condition: Condition) -> Iterator[Problem]:
     elif not condition.values and not condition.not_values:
         yield Problem((), f"at least one of values or notValues must be set for key {key}")
     elif reason := _key_problem(key):
-        yield Problem(("key",), reason)
+        yield Problem(("key",), f"invalid value for key {key}: {reason}")
     else:
         yield from _values(key, "values", condition.values or [])
         yield from _values(key, "notValues", condition.not_values or [])
@@ -159,7 +171,7 @@ def _values(key: str, field: str, values: list[str]) -> Iterator[Problem]:
         yield Problem((field,), "may not have more than 16 values")
     for index, value in enumerate(values):
         if key in _VALUES and (reason := _VALUES[key](value)):
-            yield Problem((field, index), reason)
+            yield Problem((field, index), f"invalid {field[:-1]} for key {key}: {reason}")
 
 
 def _key_problem(key: str) -> str | None:
@@ -188,12 +200,12 @@ def _http_only(spec: AuthorizationPolicySpec) -> Iterator[Problem]:
         sources = [item.source for item in rule.from_ or () if item.source is not None]
         operations = [item.operation for item in rule.to or () if item.operation is not None]
         tcp_from = any(
-            getattr(source, f"{negation}{name}") is not None
+            getattr(source, f"{negation}{name}")
             for source in sources
             for name in _TCP_SOURCE
             for negation in ("", "not_")
         )
-        tcp_to = any(item.ports is not None or item.not_ports is not None for item in operations)
+        tcp_to = any(item.ports or item.not_ports for item in operations)
         if not tcp_to if operations else bool(sources) and not tcp_from:
             yield Problem(
                 ("rules", index),
@@ -214,7 +226,7 @@ CHECKS = (
         "spec",
         lambda spec: spec.action != "DENY" or bool(spec.rules),
         "DENY action without rules is meaningless as it will never be triggered, add an empty rule "
-        "{{}} if you want it to be triggered for every request",
+        "{{}} if you want it be triggered for every request",
     ),
     Check("spec.rules", _rules),
     Check(
@@ -224,12 +236,7 @@ CHECKS = (
     ),
     Check("**.source.ipBlocks[]|notIpBlocks[]|remoteIpBlocks[]|notRemoteIpBlocks[]", _address),
     Check("**.source.serviceAccounts[]|notServiceAccounts[]", _service_account),
-    Check("**.source.trustDomains[]|notTrustDomains[]", _wildcard),
-    Check(
-        "**.source.trustDomains[]|notTrustDomains[]",
-        lambda domain: "/" not in domain,
-        'trust domain must not contain "/": "{value}"',
-    ),
+    Check("**.source.trustDomains[]|notTrustDomains[]", _trust_domain),
     Check("**.operation.ports[]|notPorts[]", _port),
     Check("**.operation.paths[]|notPaths[]", _template),
     Check("spec.rules[].when[]", _condition),

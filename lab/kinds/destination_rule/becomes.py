@@ -19,10 +19,11 @@ from lab.kinds.destination_rule.types import (
     PortTrafficPolicy,
     RetryBudget,
     Subset,
+    TCPSettings,
     TrafficPolicy,
     ZoneAwareLbSetting,
 )
-from lab.kinds.mesh_config.checks import DefaultTrafficPolicy
+from lab.kinds.mesh_config.checks import DefaultTrafficPolicy, MeshConfig
 from lab.kinds.services import exported
 from lab.model import Json, Pod, ServicePort, Snapshot
 from lab.resources.resource import Origin, Resource
@@ -69,6 +70,7 @@ def applicable(snapshot: Snapshot, pod: Pod, host: str, namespace: str) -> Rule 
         rule
         for rule in snapshot.of("DestinationRule")
         if exported(rule.spec.export_to, rule.namespace, pod.namespace)
+        and (rule.namespace == pod.namespace or not rule.spec.workload_selector)
     ]
     searched = [namespace, snapshot.root_namespace]
     if pod.namespace != snapshot.root_namespace:
@@ -141,6 +143,37 @@ def effective(
             found |= fields
     values = {name: value for name, (value, _) in found.items()}
     return Policy(**values, origins={name: origin for name, (_, origin) in found.items()})
+
+
+def with_mesh(policy: Policy, mesh: MeshConfig) -> Policy:
+    """Returns a policy with the mesh's settings for what it leaves open."""
+    balancer = policy.load_balancer or LoadBalancer()
+    settled = balancer.zone_aware_lb_setting or balancer.locality_lb_setting
+    if mesh.zone_aware_lb_setting is not None and settled is None:
+        balancer = balancer.model_copy(update={"zone_aware_lb_setting": mesh.zone_aware_lb_setting})
+    return replace(
+        policy,
+        connection_pool=pool_with_mesh(policy.connection_pool, mesh),
+        load_balancer=balancer if balancer != LoadBalancer() else policy.load_balancer,
+        origins={"connection_pool": Origin(), "load_balancer": Origin(), **policy.origins},
+    )
+
+
+def pool_with_mesh(
+    pool: ConnectionPoolSettings | None, mesh: MeshConfig
+) -> ConnectionPoolSettings | None:
+    """Returns a pool with the mesh's TCP keep-alive and upgrade to HTTP/2 where it has none."""
+    update: dict[str, Any] = {}
+    if mesh.tcp_keepalive is not None:
+        tcp = (pool and pool.tcp) or TCPSettings()
+        own = tcp.tcp_keepalive.model_dump(exclude_none=True) if tcp.tcp_keepalive else {}
+        keepalive = mesh.tcp_keepalive.model_copy(update=own)
+        update["tcp"] = tcp.model_copy(update={"tcp_keepalive": keepalive})
+    http = (pool and pool.http) or HTTPSettings()
+    undecided = http.h2_upgrade_policy in (None, "DEFAULT") and not http.use_client_protocol
+    if mesh.h2_upgrade_policy == "UPGRADE" and undecided:
+        update["http"] = http.model_copy(update={"h2_upgrade_policy": "UPGRADE"})
+    return (pool or ConnectionPoolSettings()).model_copy(update=update) if update else pool
 
 
 def _own(policy: TrafficPolicy, port: int, origin: Origin) -> tuple[_Found, bool]:
@@ -377,9 +410,21 @@ def _hashing(hashing: ConsistentHash) -> Json:
     return {"lb_policy": "RING_HASH", "ring_hash_lb_config": {"minimum_ring_size": size or 1024}}
 
 
-def hash_policy(balancer: LoadBalancer | None) -> list[Json]:
-    """Returns what a route to a destination with consistent hashing hashes."""
-    hashing = balancer.consistent_hash if balancer else None
+def hash_policy(rule: Rule | None, port: int | None, subset: str | None = None) -> list[Json]:
+    """Returns the hash of a route to a destination; `port` where it names one.
+
+    The most specific consistent hash counts; other load balancers leave a less specific one.
+    """
+    policies = [one.spec.traffic_policy for one in rule.resources] if rule else []
+    policies = [policy for policy in policies if policy is not None][:1]
+    chosen = rule.subset(subset) if rule and subset else None
+    if chosen is not None and chosen.traffic_policy is not None:
+        policies.append(chosen.traffic_policy)
+    hashing: ConsistentHash | None = None
+    for policy in policies:
+        ports = [own for own in policy.port_level_settings if own.port and own.port.number == port]
+        for balancer in (policy.load_balancer, *(own.load_balancer for own in ports[:1])):
+            hashing = (balancer.consistent_hash if balancer else None) or hashing
     if hashing is None:
         return []
     if hashing.http_header_name is not None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from lab.kinds.destination_rule.types import ConsistentHash, kind
-from lab.resources.checks import exactly_one, newer, refused, warned
-from lab.resources.resource import Check, Problem
+from lab.kinds.destination_rule.types import ClientTLSSettings, ConsistentHash, Maglev, kind
+from lab.kinds.selection import selector
+from lab.resources.checks import newer, refused, warned
+from lab.resources.resource import Check, Problem, Resource
 from lab.resources.values import (
     duplicates,
     export_to,
     host_problem,
-    is_dns_label,
-    port_problem,
+    idle_timeout_problem,
+    subset_problem,
+    tag_problems,
     within,
 )
 
@@ -26,30 +28,66 @@ def _subset_names(subsets: list[Any]) -> Iterator[Problem]:
         yield Problem((index, "name"), f"duplicate subset names: {name}")
 
 
-def _table_size(size: int) -> str | None:
-    if size and (size < 2 or not all(size % divisor for divisor in range(2, int(size**0.5) + 1))):
-        return f"{size} is no prime number"
-    return "must be less than 5000011" if size >= 5000011 else None
+def _table_size(maglev: Maglev) -> Iterator[Problem]:
+    size = maglev.table_size
+    if not size:
+        yield Problem((), "tableSize must be set for maglev")
+    elif size >= 5000011:
+        yield Problem(("tableSize",), "tableSize must be less than 5000011 for maglev")
+    elif size < 1 or not all(size % divisor for divisor in range(2, int(size**0.5) + 1)):
+        yield Problem(("tableSize",), "tableSize must be a prime number for maglev")
 
 
-def _ring_size(hashing: ConsistentHash) -> Iterator[Problem]:
+def _hashing(hashing: ConsistentHash) -> Iterator[Problem]:
+    attributes = hashing.http_cookie.attributes if hashing.http_cookie else []
+    for index, name in duplicates(attribute.name for attribute in attributes):
+        where = ("httpCookie", "attributes", index, "name")
+        yield Problem(where, f"duplicate cookie attribute name: {name}")
+    if hashing.minimum_ring_size and (hashing.ring_hash or hashing.maglev):
+        yield Problem((), "only one of MinimumRingSize or Maglev/Ringhash can be specified")
     ring = hashing.ring_hash.minimum_ring_size if hashing.ring_hash else 0
     if max(ring, hashing.minimum_ring_size or 0) > _RING_LIMIT:
-        yield Problem(("ringHash",), f"Envoy takes at most {_RING_LIMIT}")
+        yield Problem(("ringHash",), f"the lab refuses it: Envoy takes at most {_RING_LIMIT}")
 
 
-def _certificates(tls: Any) -> Iterator[Problem]:
-    """Checks which certificates a mode needs, and which it leaves unread."""
-    client = {"clientCertificate": tls.client_certificate, "privateKey": tls.private_key}
-    for field, value in {**client, "caCertificates": tls.ca_certificates}.items():
-        if tls.mode == "MUTUAL" and field in client and not value:
-            yield Problem((), f"{field} required for mutual tls")
-        elif tls.mode == "ISTIO_MUTUAL" and value:
-            yield Problem((field,), f"{field} must be empty for ISTIO_MUTUAL mode")
-        elif tls.mode in ("DISABLE", "SIMPLE") and field in client and value:
-            text = f"{field} has no effect with mode {tls.mode}"
-            yield Problem((field,), text, "warning")
+def _certificates(tls: ClientTLSSettings) -> Iterator[Problem]:
+    """Checks which certificates a mode needs, and which exclude each other."""
+    named = tls.credential_name if tls.mode in ("SIMPLE", "MUTUAL") else None
+    if tls.insecure_skip_verify and tls.mode in ("SIMPLE", "MUTUAL"):
+        also = " or CredentialName" if tls.mode == "SIMPLE" else ""
+        if tls.ca_certificates or tls.subject_alt_names or (also and named):
+            reason = f"cannot specify CaCertificates{also} or SubjectAltNames when "
+            yield Problem((), f"{reason}InsecureSkipVerify is set true")
+    files = (tls.client_certificate, tls.private_key)
+    if named and any((*files, tls.ca_certificates, tls.ca_crl)):
+        reason = "cannot specify client certificates or CA certificate or CA CRL If "
+        yield Problem((), f"{reason}credentialName is set")
+    for what, value in zip(("client certificate", "private key"), files, strict=True):
+        if tls.mode == "MUTUAL" and not named and not value:
+            yield Problem((), f"{what} required for mutual tls")
 
+
+def _export_to(resource: Resource) -> Iterator[Problem]:
+    yield from export_to(resource)
+    names = resource.spec.export_to
+    if resource.spec.workload_selector is None or not names:
+        return
+    own = {resource.namespace if name == "." else name for name in names}
+    if resource.namespace not in own:
+        reason = "cannot have exportTo beyond current namespace"
+    elif len(own) > 1:
+        reason = "cannot have multiple entries in exportTo"
+    else:
+        return
+    path = ("spec", "exportTo")
+    yield Problem(path, f"destination rule with workload selector {reason}")
+
+
+_CONSECUTIVE_ERRORS = (
+    "outlier detection consecutive errors is deprecated, use consecutiveGatewayErrors or "
+    "consecutive5xxErrors instead (the lab says so everywhere, Istio only outside of subsets: it "
+    "is ignored)"
+)
 
 CONNECTION_POOL = (
     Check(
@@ -57,11 +95,16 @@ CONNECTION_POOL = (
         lambda pool: pool.tcp is not None or pool.http is not None,
         "connection pool must have at least one field",
     ),
-    Check(
-        "**.http.http1MaxPendingRequests|http2MaxRequests|maxRequestsPerConnection|maxRetries"
-        "|maxConcurrentStreams",
-        lambda number: number >= 0,
-        "{field} must be non-negative",
+    *(
+        Check(f"**.{field}", lambda number: number >= 0, f"{words} must be non-negative")
+        for field, words in {
+            "http.http1MaxPendingRequests": "http1 max pending requests",
+            "http.http2MaxRequests": "http2 max requests",
+            "http.maxRequestsPerConnection": "max requests per connection",
+            "http.maxRetries": "max retries",
+            "http.maxConcurrentStreams": "max concurrent streams",
+            "tcp.maxConnections": "max connections",
+        }.items()
     ),
     Check(
         "**.connectionPool|inboundConnectionPool.http",
@@ -78,24 +121,21 @@ CONNECTION_POOL = (
         lambda keepalive: keepalive.timeout is not None,
         "http2 keepalive timeout is required",
     ),
-    Check(
-        "**.tcp.maxConnections",
-        lambda number: number >= 0,
-        "max connections must be non-negative",
-    ),
+    Check("**.tcp.idleTimeout", idle_timeout_problem),
 )
 """Also of Sidecar's inboundConnectionPool and of the mesh's default."""
 
 OUTLIER_DETECTION = (
-    warned(
+    Check(
         "**.outlierDetection.consecutiveErrors",
-        "outlier detection consecutive errors is deprecated and ignored; use "
-        "consecutiveGatewayErrors or consecutive5xxErrors instead (Envoy's default, 5 in a row, "
-        "applies)",
+        lambda count: count == 0,
+        _CONSECUTIVE_ERRORS,
+        "warning",
+        _CONSECUTIVE_ERRORS,
     ),
     warned(
         "**.outlierDetection.outlierDetectionHttpErrorCodes",
-        "Istio 1.31 accepts this and makes nothing of it; 5xx are the errors",
+        "the lab remarks: Istio 1.31 makes nothing of it; 5xx are the errors",
     ),
     Check(
         "**.outlierDetection.maxEjectionPercent|minHealthPercent",
@@ -126,21 +166,24 @@ CHECKS = (
     refused("**.tls.caCrl", "revocation lists"),
     refused("**.trafficPolicy.tunnel", "tunnelling through an HTTP proxy"),
     refused("**.trafficPolicy.proxyProtocol", "the PROXY protocol to upstreams"),
-    warned(
-        "**.consistentHash.minimumRingSize",
-        "minimumRingSize is deprecated; use ringHash.minimumRingSize",
+    Check(
+        "spec.trafficPolicy.loadBalancer.consistentHash.minimumRingSize",
+        lambda size: size == 0,
+        "consistent hash MinimumRingSize is deprecated, use ConsistentHashLB's RingHash "
+        "configuration instead",
+        "warning",
     ),
-    warned("**.warmupDurationSecs", "warmupDurationSecs is deprecated; use warmup.duration"),
     # The rule and its subsets.
-    Check("spec.host", bool, "host is required"),
-    Check("spec.host", lambda host: None if host in ("", "*") else host_problem(host)),
-    Check("spec.exportTo", export_to),
-    Check("spec.subsets[].name", is_dns_label, "subset name is invalid: {value}"),
+    Check("spec.host", host_problem),
+    Check("", _export_to),
+    *selector("spec.workloadSelector"),
+    Check("spec.subsets[].name", subset_problem),
+    Check("spec.subsets[].labels", tag_problems),
     Check("spec.subsets", _subset_names),
     Check(
         "spec.subsets[]",
         lambda subset: bool(subset.labels),
-        "subset {value.name} has no labels: it is every endpoint",
+        "the lab remarks: subset {value.name} has no labels, so it is every endpoint",
         "warning",
     ),
     Check(
@@ -151,9 +194,16 @@ CHECKS = (
     Check(
         "**.portLevelSettings[]",
         lambda settings: settings.port is not None,
-        "portLevelSettings must have a port",
+        "portTrafficPolicy must have valid port",
     ),
-    Check("**.portLevelSettings[].port.number", port_problem),
+    Check(
+        "**.portLevelSettings[]",
+        lambda settings: (
+            any((settings.outlier_detection, settings.connection_pool, settings.load_balancer))
+            or settings.tls is not None
+        ),
+        "port traffic policy must have at least one field",
+    ),
     *CONNECTION_POOL,
     *OUTLIER_DETECTION,
     # Load balancing.
@@ -162,12 +212,6 @@ CHECKS = (
         lambda simple: simple != "PASSTHROUGH",
         "not supported by the lab: PASSTHROUGH needs the original destination of a redirected "
         "connection",
-    ),
-    Check(
-        "**.loadBalancer.simple",
-        lambda simple: simple != "LEAST_CONN",
-        "LEAST_CONN is deprecated; use LEAST_REQUEST instead",
-        "warning",
     ),
     Check(
         "**.localityLbSetting",
@@ -180,38 +224,11 @@ CHECKS = (
         "only one of localityLbSetting and zoneAwareLbSetting can be set",
     ),
     Check("**.warmup.aggression", lambda value: value > 0, "aggression should be greater than 0"),
-    Check(
-        "**.loadBalancer",
-        lambda balancer: (
-            not (balancer.warmup or balancer.warmup_duration_secs)
-            or balancer.simple in (None, "UNSPECIFIED", "ROUND_ROBIN", "LEAST_REQUEST")
-        ),
-        "warmup is for ROUND_ROBIN and LEAST_REQUEST",
-    ),
-    Check(
-        "**.loadBalancer",
-        lambda balancer: (
-            not (balancer.warmup or balancer.warmup_duration_secs)
-            or balancer.consistent_hash is None
-        ),
-        "warmup is not for consistentHash",
-    ),
-    Check("**.consistentHash", exactly_one, "consistentHash needs exactly one hash key"),
     Check("**.consistentHash.httpCookie.name", bool, "name required for HttpCookie"),
-    Check("**.consistentHash.maglev.tableSize", _table_size),
-    Check("**.consistentHash", _ring_size),
+    Check("**.attributes[].name", bool, "cookie attribute name cannot be empty"),
+    Check("**.consistentHash.maglev", _table_size),
+    Check("**.consistentHash", _hashing),
     # TLS to the upstream.
-    Check(
-        "**.tls",
-        lambda tls: (
-            not (
-                tls.insecure_skip_verify
-                and tls.mode == "SIMPLE"
-                and (tls.ca_certificates or tls.subject_alt_names)
-            )
-        ),
-        "cannot specify CaCertificates or SubjectAltNames with InsecureSkipVerify",
-    ),
     Check("**.tls", _certificates),
 )
 

@@ -78,7 +78,7 @@ class ConsistentHash(Model):
     http_header_name: str | None = None
     http_query_parameter_name: str | None = None
     maglev: Maglev | None = None
-    minimum_ring_size: Annotated[int, Field(ge=0)] | None = None
+    minimum_ring_size: Annotated[int, Field(ge=0)] = 0
     ring_hash: RingHash | None = None
     use_source_ip: bool | None = None
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from lab.kinds.envoy_filter.types import ConfigPatch, Match, kind
-from lab.kinds.selection import TARGET_REFS
+from lab.kinds.selection import TARGET_REFS, selector
 from lab.resources.checks import never, newer, refused, warned
 from lab.resources.resource import Check, Path, Problem
 from lab.resources.values import regex_problem
@@ -64,17 +64,19 @@ def _config_patch(config: ConfigPatch) -> Iterator[Problem]:
     else:
         version = config.match.proxy.proxy_version if config.match.proxy is not None else ""
         if version and (problem := regex_problem(version)):
-            yield Problem(
-                ("match", "proxy", "proxyVersion"),
-                f"Envoy filter: invalid regex for proxy version, [{problem}]",
-            )
+            where = ("match", "proxy", "proxyVersion")
+            yield Problem(where, f"Envoy filter: invalid regex for proxy version, [{problem}]")
         yield from _match(config.match, applied)
         if patch.value is not None:
             yield from _value(patch.value, MESSAGES[applied])
 
 
 _CLASSES = (
-    (LISTENER_CLASS, "listener", "listener class objects cannot have non listener match"),
+    (
+        ("LISTENER", "FILTER_CHAIN", "NETWORK_FILTER", "HTTP_FILTER"),
+        "listener",
+        "listener class objects cannot have non listener match",
+    ),
     (
         ROUTE_CLASS,
         "route_configuration",
@@ -90,7 +92,7 @@ def _match(match: Match, applied: str) -> Iterator[Problem]:
     for classes, wanted, what in _CLASSES:
         if applied in classes and wanted not in given and given:
             yield Problem(("match",), f"Envoy filter: applyTo for {what}")
-    listener = match.listener
+    listener = match.listener if applied in _CLASSES[0][0] else None
     if listener is None or listener.filter_chain is None or listener.filter_chain.filter is None:
         return
     chosen = listener.filter_chain.filter
@@ -121,7 +123,7 @@ def _deprecated(name: str, path: Path) -> Iterator[Problem]:
     if (current := _DEPRECATED_NAMES.get(name)) is not None:
         yield Problem(
             path,
-            f'using deprecated filter name "{name}"; use "{current}" instead: nothing has the old '
+            f'using deprecated filter name "{name}"; use "{current}" instead; nothing has the old '
             "name, so the patch matches nothing",
             "warning",
         )
@@ -135,7 +137,8 @@ def _value(value: dict[str, Any], name: str) -> Iterator[Problem]:
         protobuf.parse(name, value)
     except protobuf.UnknownTypeError as error:
         hint = " (hint: try using the v3 XDS API)" if ".v2." in str(error) else ""
-        yield Problem(where, f"referenced type unknown{hint}: {error}")
+        what = f"Envoy filter: could not resolve Any message type: type.googleapis.com/{error}"
+        yield Problem(where, f"referenced type unknown{hint}: {what}")
         return
     except protobuf.InvalidError as error:
         yield Problem(where, str(error))
@@ -143,7 +146,11 @@ def _value(value: dict[str, Any], name: str) -> Iterator[Problem]:
     try:
         protobuf.parse(name, value, strict=True)
     except protobuf.InvalidError as error:
-        yield Problem(where, f"Istio drops what Envoy doesn't know: {error}", "warning")
+        yield Problem(where, f"Envoy filter: {error}; Istio drops it", "warning")
+        return
+    if missing := protobuf.without_config(protobuf.parse(name, value)):
+        reason = f"using deprecated types by name without typed_config; {', '.join(missing)}"
+        yield Problem(where, reason, "warning")
 
 
 CHECKS = (
@@ -160,11 +167,10 @@ CHECKS = (
         "other APIs if possible, and exercise extreme caution, especially around upgrades.",
         "warning",
     ),
-    Check(
+    *selector(
         "spec.workloadSelector",
-        lambda selector: bool(selector.labels),
-        "workload selector specified without labels, will be applied to all services in namespace",
-        "warning",
+        "Envoy filter: workload selector specified without labels, will be applied to all services "
+        "in namespace",
     ),
     Check(
         "spec.configPatches[].match.context",

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from lab.kinds.kubernetes.pod_spec import NO_TOKENS, POD_CHECKS, PodSpec, Port, PortName, mounts
+from lab.kinds.mesh_config import annotation
 from lab.resources.fields import declared, inert, refused
 from lab.resources.resource import Check, Kind, Model, Problem
 from lab.resources.values import duplicates
@@ -99,7 +100,7 @@ def _port_names(ports: list[ServicePort]) -> Iterator[Problem]:
             yield Problem((index, "name"), f'"{name}" is used twice')
 
 
-POD = (*declared(Pod), *POD_CHECKS, Check("spec", mounts))
+POD = (*declared(Pod), *POD_CHECKS, Check("spec", mounts), *annotation.CHECKS)
 SERVICE = (
     *declared(Service),
     Check("spec.ports", _port_names),

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, field_validator
 
+from lab.kinds.mesh_config import annotation
 from lab.resources.checks import exactly_one
 from lab.resources.fields import inert, refused
 from lab.resources.metadata import label_problems
@@ -379,4 +380,4 @@ def _selector(spec: Any) -> Iterator[Problem]:
     yield from label_problems(labels, ("template", "metadata", "labels"))
 
 
-TEMPLATE_CHECKS = (Check("spec", _selector), *POD_CHECKS)
+TEMPLATE_CHECKS = (Check("spec", _selector), *POD_CHECKS, *annotation.TEMPLATE_CHECKS)

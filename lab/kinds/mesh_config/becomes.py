@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from lab.kinds.mesh_config.checks import ExtensionProvider, FileAccessLogProvider, MeshConfig
-from lab.model import Snapshot
+from lab.kinds.services import EXPORT_TO
+from lab.model import Json, Snapshot
 from lab.resources.resource import Origin, Path, Resource
 
 _PROFILES: dict[str, dict[str, Any]] = {
@@ -34,6 +36,47 @@ def origin(snapshot: Snapshot, field: str) -> Origin:
         if path in operator.source.lines:
             return Origin(operator.source, path, operator)
     return Origin()
+
+
+_EXPORTS = {
+    "VirtualService": "defaultVirtualServiceExportTo",
+    "DestinationRule": "defaultDestinationRuleExportTo",
+    "ServiceEntry": "defaultServiceExportTo",
+}
+
+
+def with_exports(snapshot: Snapshot) -> Snapshot:
+    """Returns a snapshot in which what has no `exportTo` has the mesh's for its kind."""
+    config = dict(snapshot.config)
+    for kind, field in _EXPORTS.items():
+        if default := snapshot.mesh.get(field):
+            config[kind] = tuple(_exported(item, default) for item in snapshot.of(kind))
+    services = snapshot.services
+    if default := snapshot.mesh.get(_EXPORTS["ServiceEntry"]):
+        own = {EXPORT_TO: ",".join(default)}
+        services = tuple(replace(one, annotations={**own, **one.annotations}) for one in services)
+    return replace(snapshot, config=config, services=services)
+
+
+def _exported(resource: Resource, default: list[str]) -> Resource:
+    if resource.spec.export_to:
+        return resource
+    spec = resource.spec.model_copy(update={"export_to": default})
+    return replace(resource, body=resource.body.model_copy(update={"spec": spec}))
+
+
+def normalization(mesh: MeshConfig) -> Json:
+    """Returns the fields of an HTTP connection manager about paths."""
+    rules = mesh.path_normalization.normalization
+    result: Json = {
+        "normalize_path": rules != "NONE",
+        "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
+    }
+    if rules in ("MERGE_SLASHES", "DECODE_AND_MERGE_SLASHES"):
+        result["merge_slashes"] = True
+    if rules == "DECODE_AND_MERGE_SLASHES":
+        result["path_with_escaped_slashes_action"] = "UNESCAPE_AND_FORWARD"
+    return result
 
 
 def provider(config: MeshConfig, name: str) -> ExtensionProvider | None:

@@ -11,10 +11,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from lab.kinds.destination_rule.checks import CONNECTION_POOL, OUTLIER_DETECTION
-from lab.kinds.destination_rule.types import ConnectionPoolSettings, OutlierDetection
+from lab.kinds.destination_rule.checks import CONNECTION_POOL, ONE_LOCALITY, OUTLIER_DETECTION
+from lab.kinds.destination_rule.types import (
+    ConnectionPoolSettings,
+    OutlierDetection,
+    TcpKeepalive,
+    ZoneAwareLbSetting,
+)
 from lab.kinds.virtual_service.checks import retry_on_problems
 from lab.kinds.virtual_service.types import HTTPRetry
+from lab.resources import checks
 from lab.resources.checks import newer
 from lab.resources.fields import ignored, refused
 from lab.resources.resource import Check, Model, Problem
@@ -120,6 +126,9 @@ class GatewayTopology(Model):
     proxy_protocol: dict[str, Any] | None = refused("the PROXY protocol from a load balancer")
 
 
+_AGENT = "the pilot-agent's business; the lab has Envoy alone"
+
+
 class ProxyConfig(Model):
     gateway_topology: GatewayTopology = GatewayTopology()
     tracing: ProxyTracing = ProxyTracing()
@@ -135,6 +144,25 @@ class ProxyConfig(Model):
     concurrency: int | None = ignored(
         "an Envoy of the lab has one worker thread, so that a limit of one connection is one"
     )
+    proxy_headers: dict[str, Any] | None = refused("other headers than by default")
+    ca_certificates_pem: list[str] | None = refused("another authority than the lab's own")
+    private_key_provider: dict[str, Any] | None = refused("keys outside Envoy")
+    interception_mode: str | None = refused("there are no iptables in the lab to choose from")
+    runtime_values: dict[str, str] | None = refused("flags of Envoy's runtime")
+    proxy_metadata: dict[str, str] | None = ignored(_AGENT)
+    drain_duration: str | None = ignored(_AGENT)
+    termination_drain_duration: str | None = ignored(_AGENT)
+    readiness_probe: dict[str, Any] | None = ignored(_AGENT)
+    status_port: int | None = ignored(_AGENT)
+    image: dict[str, Any] | None = ignored("the lab pulls no images")
+    extra_stat_tags: list[str] | None = ignored("in the lab Envoy keeps all its statistics")
+    stats_compression: bool | None = ignored("statistics are not compressed")
+
+
+class PathNormalization(Model):
+    normalization: Literal[
+        "DEFAULT", "NONE", "BASE", "MERGE_SLASHES", "DECODE_AND_MERGE_SLASHES"
+    ] = "DEFAULT"
 
 
 _ONE_MESH = "the lab is one mesh with these names"
@@ -150,9 +178,7 @@ class MeshConfig(Model):
     enable_auto_mtls: bool = True
     outbound_traffic_policy: OutboundTrafficPolicy = OutboundTrafficPolicy()
     connect_timeout: Duration = timedelta(seconds=10)
-    protocol_detection_timeout: Duration | None = ignored(
-        "in the lab a port's protocol is known or it is HTTP: nothing is detected"
-    )
+    protocol_detection_timeout: Duration = timedelta()
     dns_refresh_rate: Duration = timedelta(seconds=60)
     extension_providers: list[ExtensionProvider] = Field(default_factory=list)
     default_providers: DefaultProviders = DefaultProviders()
@@ -168,9 +194,16 @@ class MeshConfig(Model):
     inbound_traffic_policy: dict[str, Any] | None = refused(
         "ports that no Service names are always served, as by default"
     )
-    path_normalization: dict[str, Any] | None = refused("other rules than the default, BASE")
-    locality_lb_setting: dict[str, Any] | None = refused("it is one locality")
-    zone_aware_lb_setting: dict[str, Any] | None = refused("it is one locality")
+    path_normalization: PathNormalization = PathNormalization()
+    h2_upgrade_policy: Literal["DO_NOT_UPGRADE", "UPGRADE"] = "DO_NOT_UPGRADE"
+    tcp_keepalive: TcpKeepalive | None = None
+    default_service_export_to: list[str] = Field(default_factory=list)
+    default_virtual_service_export_to: list[str] = Field(default_factory=list)
+    default_destination_rule_export_to: list[str] = Field(default_factory=list)
+    proxy_http_port: int | None = refused("a port of one's own for an HTTP proxy; the lab has one")
+    service_settings: list[Any] | None = refused("several clusters; the lab is one")
+    locality_lb_setting: dict[str, Any] | None = ignored(f"{ONE_LOCALITY}: nothing to choose")
+    zone_aware_lb_setting: ZoneAwareLbSetting | None = None
     mesh_mtls: dict[str, Any] | None = refused(
         "TLS versions other than the default", alias="meshMTLS"
     )
@@ -190,6 +223,7 @@ CHECKS = (
     Check("spec.meshConfig.defaultHttpRetryPolicy.retryOn", retry_on_problems),
     *CONNECTION_POOL,
     *OUTLIER_DETECTION,
+    checks.refused("**.zoneAwareLbSetting.failover|failoverPriority", ONE_LOCALITY),
     Check("**.meshConfig.extensionProviders", _provider_names),
     Check(
         "**.meshConfig.extensionProviders[]",

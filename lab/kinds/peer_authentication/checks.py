@@ -17,8 +17,7 @@ def _ports(spec: PeerAuthenticationSpec) -> Iterator[Problem]:
     if spec.port_level_mtls and not _selects(spec):
         yield Problem(
             ("portLevelMtls",),
-            "portLevelMtls requires a selector: a mesh or namespace policy cannot have port level "
-            "mTLS",
+            "mesh/namespace peer authentication cannot have port level mTLS; it needs a selector",
         )
     for port in spec.port_level_mtls or ():
         if not 1 <= port <= 65535:
@@ -29,7 +28,8 @@ def _root_namespace(resource: Resource) -> Iterator[Problem]:
     if resource.namespace == "istio-system" and _selects(resource.spec):
         yield Problem(
             ("spec", "selector"),
-            "a policy with a selector is ignored in the root namespace; put it into the workload's",
+            "the lab remarks: Istio ignores a policy with a selector in the root namespace; put it "
+            "into the workload's",
             "warning",
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,7 +15,8 @@ from lab.kinds.selection import SELECTION
 from lab.resources.checks import newer, warned
 from lab.resources.resource import Check, Problem
 
-_PRIVATE = ("d", "k")
+_PRIVATE = ("d", "p", "q", "dp", "dq", "qi", "oth")
+"""The private members of a key of RSA or of a curve."""
 
 
 def usable_keys(text: str) -> int:
@@ -30,8 +32,9 @@ def usable_keys(text: str) -> int:
 
 
 def _usable(key: dict[str, Any]) -> bool:
+    public = {name: value for name, value in key.items() if name not in _PRIVATE}
     try:
-        jwt.PyJWK(key)
+        jwt.PyJWK(public)
     except (jwt.PyJWTError, KeyError, TypeError, ValueError):  # it does not check what it reads
         return False
     return True
@@ -49,14 +52,16 @@ def _jwks(text: str) -> Iterator[Problem]:
     if not keys:
         yield Problem(
             (),
-            "the key set is empty, so every token is refused (a proxy on a cluster would not take "
-            "the configuration); `guestbook token --manifest FILE` fills in yours",
+            "the lab remarks: the key set is empty, so every token is refused (a proxy on a "
+            "cluster would not take the configuration); `guestbook token --manifest FILE` fills in "
+            "yours",
             "warning",
         )
     elif not usable:
-        yield Problem((), "jwks has no valid public key; Envoy would not take the configuration")
+        reason = "the lab refuses it: jwks has no valid public key, Envoy would not take it"
+        yield Problem((), reason)
     for index, key in enumerate(keys):
-        if any(field in key for field in _PRIVATE):
+        if "d" in key or "k" in key:
             yield Problem(
                 (),
                 f"jwks key at index {index} contains private key material; only public keys are "
@@ -65,9 +70,14 @@ def _jwks(text: str) -> Iterator[Problem]:
             )
 
 
-def _scheme(uri: str) -> str | None:
-    scheme = urlsplit(uri).scheme
-    return None if scheme in ("http", "https") else f'URI scheme "{scheme}" is not supported'
+def _keys_uri(uri: str) -> str | None:
+    parsed = urlsplit(uri)
+    if parsed.scheme not in ("http", "https"):
+        return f'URI scheme "{parsed.scheme}" is not supported'
+    _, colon, port = parsed.netloc.rpartition("@")[2].rpartition(":")
+    if colon and not port.endswith("]") and not re.fullmatch("[0-9]*", port):
+        return f'parse "{uri}": invalid port ":{port}" after host'
+    return None
 
 
 CHECKS = (
@@ -84,7 +94,7 @@ CHECKS = (
         lambda rule: rule.jwks is None or not rule.keys_uri,
         "only one of jwks and jwksUri can be set",
     ),
-    Check("spec.jwtRules[].jwksUri", _scheme),
+    Check("spec.jwtRules[].jwksUri", _keys_uri),
     Check("spec.jwtRules[].jwks", _jwks),
 )
 

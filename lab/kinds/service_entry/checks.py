@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import functools
-import ipaddress
 from collections.abc import Iterator
 
+from lab.kinds.selection import selector
 from lab.kinds.service_entry.types import ServiceEntryPort, ServiceEntrySpec, WorkloadEntry, kind
 from lab.resources.checks import refused
-from lab.resources.resource import Check, Problem
+from lab.resources.resource import Check, Problem, Resource
 from lab.resources.values import (
+    PROTOCOLS,
     duplicates,
     export_to,
     host_problem,
     is_dns_label,
     is_ip,
+    network_problem,
+    partial_wildcard,
     port_problem,
+    tag_problems,
 )
 
-PROTOCOLS = ("HTTP", "HTTP2", "GRPC", "GRPC-WEB", "HTTPS", "TLS", "TCP", "MONGO", "REDIS", "MYSQL")
+_HTTP = ("HTTP", "HTTP2", "HTTP_PROXY", "GRPC", "GRPC-WEB")
+_TLS = ("HTTPS", "TLS")
+_USE_WAYPOINT = "istio.io/use-waypoint"
+_ALLOCATION = "networking.istio.io/enable-autoallocate-ip"
 
 
 def _names(spec: ServiceEntrySpec) -> Iterator[Problem]:
@@ -29,6 +35,13 @@ def _names(spec: ServiceEntrySpec) -> Iterator[Problem]:
             "DestinationRule",
             "warning",
         )
+    for index, host in enumerate(spec.hosts):
+        if host == "*":
+            yield Problem(("hosts", index), "invalid host *")
+        elif problem := host_problem(host):
+            yield Problem(("hosts", index), problem)
+        elif spec.resolution != "DYNAMIC_DNS" and (problem := partial_wildcard(host)):
+            yield Problem(("hosts", index), problem, "warning")
 
 
 def _ports(ports: list[ServiceEntryPort]) -> Iterator[Problem]:
@@ -39,92 +52,148 @@ def _ports(ports: list[ServiceEntryPort]) -> Iterator[Problem]:
 
 
 def _protocol(protocol: str) -> str | None:
-    if not protocol or protocol.upper() in PROTOCOLS:
-        return None
-    if protocol.upper() == "UDP":
-        return "not supported by the lab: UDP"
-    return f"unsupported protocol: {protocol}"
+    if protocol and protocol.upper() not in PROTOCOLS:
+        return f"unsupported protocol: {protocol}"
+    if protocol.upper() in ("UDP", "HTTP_PROXY"):
+        return f"not supported by the lab: {protocol.upper()}"
+    return None
 
 
-def _addresses(spec: ServiceEntrySpec) -> Iterator[Problem]:
+def _addresses(entry: Resource) -> Iterator[Problem]:
+    spec: ServiceEntrySpec = entry.spec
     for index, address in enumerate(spec.addresses):
-        reason = ""
-        try:
-            ipaddress.ip_network(address, strict=False)
-        except ValueError:
-            reason = f"address {address} is no IP address or CIDR"
-        else:
-            if "/" in address and spec.resolution not in ("NONE", "STATIC"):
-                reason = "CIDR addresses are allowed only for NONE/STATIC resolution types"
-        if reason:
-            yield Problem(("addresses", index), reason)
-    if not spec.addresses and any((port.protocol or "").upper() == "TCP" for port in spec.ports):
-        yield Problem(
-            ("addresses",),
-            "addresses are required for ports serving TCP (or unset) protocol: without them the "
-            "port is this entry's for every host",
-            "warning",
-        )
+        if problem := network_problem(address):
+            yield Problem(("spec", "addresses", index), problem)
+        elif "/" in address and spec.resolution not in ("NONE", "STATIC"):
+            reason = "CIDR addresses are allowed only for NONE/STATIC resolution types"
+            yield Problem(("spec", "addresses", index), reason)
+    off = entry.labels.get(_ALLOCATION, "").lower() == "false"
+    if not spec.addresses and (off or spec.resolution == "NONE"):
+        for index, port in enumerate(spec.ports):
+            if port.protocol in (None, "", "TCP"):
+                yield Problem(
+                    ("spec", "ports", index),
+                    "addresses are required for ports serving TCP (or unset) protocol when IP "
+                    "Autoallocation is not enabled",
+                    "warning",
+                )
 
 
-def _resolution(spec: ServiceEntrySpec) -> Iterator[Problem]:
-    wildcards = [index for index, host in enumerate(spec.hosts) if host.startswith("*")]
+def _resolution(entry: Resource) -> Iterator[Problem]:
+    spec: ServiceEntrySpec = entry.spec
+    protocols = [(port.protocol or "").upper() for port in spec.ports]
     match spec.resolution:
-        case "NONE" | "DYNAMIC_DNS" if spec.endpoints:
-            resolution = spec.resolution.lower()
-            reason = f"no endpoints should be provided for resolution type {resolution}"
-            yield Problem(("endpoints",), reason)
+        case "NONE":
+            if spec.endpoints:
+                reason = "no endpoints should be provided for resolution type none"
+                yield Problem(("spec", "endpoints"), reason)
+            if spec.workload_selector is not None:
+                reason = "workloadSelector should not be set when resolution mode is NONE"
+                yield Problem(("spec", "workloadSelector"), reason, "warning")
         case "DYNAMIC_DNS":
-            for index in range(len(spec.hosts)):
-                if index not in wildcards:
-                    yield Problem(("hosts", index), "DYNAMIC_DNS is for wildcard hosts only")
+            yield from _dynamic_dns(entry, protocols)
         case "DNS" | "DNS_ROUND_ROBIN":
-            if not spec.endpoints and not spec.workload_selector:
-                for index in wildcards:
+            for index, host in enumerate([] if spec.endpoints else spec.hosts):
+                if problem := host_problem(host, wildcard=False):
                     yield Problem(
-                        ("hosts", index),
+                        ("spec", "hosts", index),
                         "hosts must be FQDN or contain only prefix wildcards if no endpoints are "
-                        "provided for resolution mode DNS, and a wildcard cannot be resolved: use "
-                        "resolution NONE",
+                        f"provided for resolution mode {spec.resolution}, {problem}",
                     )
             if spec.resolution == "DNS_ROUND_ROBIN" and len(spec.endpoints) > 1:
                 reason = "there must only be 0 or 1 endpoint for resolution mode DNS_ROUND_ROBIN"
-                yield Problem(("endpoints",), reason)
+                yield Problem(("spec", "endpoints"), reason)
+    if spec.resolution != "NONE" and len(spec.hosts) > 1:
+        if any(protocol not in (*_HTTP, *_TLS) for protocol in protocols):
+            reason = "multiple hosts provided with non-HTTP, non-TLS ports"
+            yield Problem(("spec", "hosts"), reason)
+        elif spec.resolution.startswith("DNS") and spec.addresses and {*protocols} & {*_TLS}:
+            yield Problem(
+                ("spec", "hosts"),
+                "service entry can not have more than one host specified simultaneously with "
+                "address and tcp port",
+                "warning",
+            )
+
+
+def _dynamic_dns(entry: Resource, protocols: list[str]) -> Iterator[Problem]:
+    spec: ServiceEntrySpec = entry.spec
+    for index, host in enumerate(spec.hosts):
+        if not host.startswith("*"):
+            reason = "host must be wildcarded for resolution mode DYNAMIC_DNS"
+            yield Problem(("spec", "hosts", index), reason)
+    if spec.addresses:
+        reason = (
+            "addresses cannot be set for resolution type DYNAMIC_DNS. HTTP route domains will only "
+            "be generated from the hosts field values"
+        )
+        yield Problem(("spec", "addresses"), reason)
+    if spec.endpoints:
+        reason = (
+            "endpoints cannot be set for resolution type DYNAMIC_DNS. Destination IP address "
+            "determined from hosts field values"
+        )
+        yield Problem(("spec", "endpoints"), reason)
+    for index, protocol in enumerate(protocols):
+        if protocol not in ("HTTP", "TLS", "GRPC", "HTTP2"):
+            reason = (
+                "only HTTP, TLS, GRPC, and HTTP2 protocols are supported for resolution type "
+                "DYNAMIC_DNS"
+            )
+            yield Problem(("spec", "ports", index, "protocol"), reason)
+    waypoint = entry.labels.get(_USE_WAYPOINT, "none").lower() not in ("", "none")
+    if spec.location == "MESH_INTERNAL" and waypoint:
+        reason = (
+            "location MESH_INTERNAL with resolution type DYNAMIC_DNS is not supported when using "
+            "waypoints"
+        )
+        yield Problem(("spec", "location"), reason)
 
 
 def _endpoints(spec: ServiceEntrySpec) -> Iterator[Problem]:
     names = {port.name for port in spec.ports}
-    for index, endpoint in enumerate(spec.endpoints):
+    checked = spec.endpoints if spec.resolution in ("STATIC", "DNS", "DNS_ROUND_ROBIN") else []
+    for index, endpoint in enumerate(checked):
         where = ("endpoints", index)
         if reason := _address(spec, endpoint):
             yield Problem((*where, "address"), reason)
-        for name in endpoint.ports:
+        for label in tag_problems(endpoint.labels):
+            yield Problem((*where, "labels", *label.path), label.reason)
+        for name, port in endpoint.ports.items():
             if name not in names:
-                reason = f"endpoint port {name} is not defined by the service entry"
+                reason = f"endpoint port {port} is not defined by the service entry"
                 yield Problem((*where, "ports", name), reason)
+            if problem := port_problem(port):
+                yield Problem((*where, "ports", name), problem)
 
 
 def _address(spec: ServiceEntrySpec, endpoint: WorkloadEntry) -> str | None:
     address = endpoint.address or ""
+    if spec.resolution != "STATIC":
+        if is_ip(address) or not host_problem(address, wildcard=False):
+            return None
+        return f'endpoint address "{address}" is not a valid FQDN or an IP address'
     if not address:
-        return "address is required"
+        return None if endpoint.network else "address is required"
     if address.startswith("unix://"):
         return "not supported by the lab: unix domain sockets"
-    if spec.resolution != "STATIC":
-        return None if is_ip(address) else host_problem(address, wildcard=False)
-    return None if is_ip(address) else f"{address} is no IP address, and resolution is STATIC"
+    return None if is_ip(address) else f'endpoint address "{address}" is not a valid IP address'
 
 
 CHECKS = (
     refused("**.endpoints[].network", "the lab is one network"),
     refused("**.endpoints[].locality", "the lab is one locality"),
-    Check("spec.exportTo", functools.partial(export_to, nobody=True)),
-    Check("spec.hosts[]", lambda host: "invalid host *" if host == "*" else host_problem(host)),
+    *selector(
+        "spec.workloadSelector",
+        "service entry: workload selector specified without labels, will be applied to all "
+        "services in namespace",
+    ),
+    Check("", export_to),
     Check("spec", _names),
-    Check("spec.ports", bool, "service entry must have at least one port"),
     Check("spec.ports[].name", is_dns_label, "invalid port name: {value}"),
     Check("spec.ports", _ports),
-    Check("spec.ports[].number|targetPort", port_problem),
+    Check("spec.ports[].number", port_problem),
+    Check("spec.ports[].targetPort", lambda port: port_problem(port) if port else None),
     Check(
         "spec.ports[]",
         lambda port: bool(port.protocol),
@@ -133,15 +202,14 @@ CHECKS = (
         "warning",
     ),
     Check("spec.ports[].protocol", _protocol),
-    Check("spec", _addresses),
+    Check("", _addresses),
     Check(
         "spec",
-        lambda spec: not (spec.workload_selector and spec.endpoints),
+        lambda spec: not spec.model_fields_set >= {"workload_selector", "endpoints"},
         "only one of WorkloadSelector or Endpoints is allowed in Service Entry",
     ),
-    Check("spec", _resolution),
+    Check("", _resolution),
     Check("spec", _endpoints),
-    Check("spec.endpoints[].ports{}", port_problem),
 )
 
 KINDS = (kind(CHECKS),)

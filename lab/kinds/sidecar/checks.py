@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 from lab.kinds.destination_rule.checks import CONNECTION_POOL
+from lab.kinds.selection import selector
 from lab.kinds.sidecar.types import kind
-from lab.resources.checks import never, refused
-from lab.resources.resource import Check, Problem
-from lab.resources.values import is_dns_label, listed_host_problems
+from lab.resources.checks import refused, warned
+from lab.resources.resource import Check, Problem, Resource
+from lab.resources.values import listed_host_problems
 
 
-def _host(host: str) -> Iterator[Problem]:
-    namespace, slash, name = host.partition("/")
-    if not slash:
-        yield Problem((), f'host must be of form namespace/dnsName, found "{host}"')
-        return
-    if namespace not in ("*", ".", "~") and not is_dns_label(namespace):
-        yield Problem((), f'namespace "{namespace}" in host "{host}" is invalid')
-    yield from (Problem((), problem) for problem in listed_host_problems(name))
+def _hosts(sidecar: Resource) -> Iterator[Problem]:
+    for index, listener in enumerate(sidecar.spec.egress):
+        seen: dict[str, set[str]] = {}
+        for position, host in enumerate(listener.hosts):
+            namespace, slash, name = host.partition("/")
+            if not slash or namespace.startswith("~"):
+                continue
+            names = seen.setdefault(sidecar.namespace if namespace == "." else namespace, set())
+            if names if name == "*" else names & {name, "*"}:
+                where = ("spec", "egress", index, "hosts", position)
+                yield Problem(where, f"duplicated egress host: {host}", "warning")
+            names.add(name)
+        if "*" in seen.get("*", ()) and len(seen) > 1:
+            reason = "`*/*` host select all resources, no other hosts can be added"
+            yield Problem(("spec", "egress", index, "hosts"), reason, "warning")
 
 
 CHECKS = (
@@ -36,21 +45,25 @@ CHECKS = (
             bool(spec.egress or spec.ingress or spec.inbound_connection_pool)
             or spec.outbound_traffic_policy is not None
         ),
-        "sidecar: empty configuration provided. Please provide ingress or egress",
+        "sidecar: empty configuration provided",
+    ),
+    *selector(
+        "spec.workloadSelector",
+        "sidecar: workload selector specified without labels, will be applied to all services in "
+        "namespace",
     ),
     *CONNECTION_POOL,
-    Check(
+    warned(
         "spec.inboundConnectionPool.http.h2UpgradePolicy",
-        never,
-        "a client's connections are upgraded, not a server's: no effect here",
-        "warning",
+        "the lab remarks: a client's connections are upgraded, not a server's, so it has no effect",
     ),
     Check("spec.egress[].hosts", bool, "sidecar: egress listener must contain at least one host"),
-    Check("spec.egress[].hosts[]", _host),
+    Check("spec.egress[].hosts[]", functools.partial(listed_host_problems, gateway=False)),
+    Check("", _hosts),
     Check(
         "spec.egress",
         lambda listeners: len(listeners) <= 1,
-        "sidecar: egress listeners without a port: there can be only one",
+        "sidecar: the egress listener with empty port should be the last listener in the list",
     ),
 )
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from lab.kinds.selection import SELECTION
 from lab.kinds.telemetry.types import kind
-from lab.resources.checks import exactly_one, refused
+from lab.resources.checks import refused
 from lab.resources.resource import Check, Problem
 
 
@@ -36,11 +36,6 @@ CHECKS = (
         "warning",
     ),
     Check("spec.tracing[].customTags", _tag_names),
-    Check(
-        "spec.tracing[].customTags{}",
-        exactly_one,
-        "a tag has exactly one of literal, environment, header, formatter",
-    ),
 )
 
 KINDS = (kind(CHECKS),)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from lab import names
 from lab.kinds.destination_rule import becomes as destination_rule
 from lab.kinds.virtual_service import delegate
-from lab.kinds.virtual_service.checks import CLAIM_PREFIX, claim_path, grpc_status
+from lab.kinds.virtual_service.checks import GRPC_STATUSES, claim_path
 from lab.kinds.virtual_service.types import (
     CorsPolicy,
     Destination,
@@ -136,8 +136,8 @@ def _route(
         _headers(route, http.route[0].headers)
     route["decorator"] = {"operation": _operation(resource, http, route, attachment)}
     filters: Json = {}
-    if http.fault:
-        filters[FAULT] = _fault(http.fault)
+    if http.fault and (fault := _fault(http.fault)):
+        filters[FAULT] = fault
     if http.cors_policy:
         filters[CORS] = _cors(http.cors_policy)
     return route | given(typed_per_filter_config=filters or None)
@@ -173,14 +173,14 @@ def match_config(match: HTTPMatchRequest | None) -> Json:
     claims: list[Json] = []
     for invert, found in ((False, match.headers), (True, match.without_headers)):
         for name, value in sorted(found.items()):
-            if name.startswith(CLAIM_PREFIX):
+            if claim_path(name) is not None:
                 claims.append(_claim(name, value or StringMatch(), invert=invert))
             else:
                 headers.append(_header(name, value or StringMatch(), invert=invert))
     pseudo = {":method": match.method, ":authority": match.authority, ":scheme": match.scheme}
     for name, value in pseudo.items():
         if value is not None:
-            headers.append({"name": name, "string_match": string_match(value)})
+            headers.append({"name": name, **_matched(value)})
     parameters = [
         {"name": name, **_matched(value or StringMatch())}
         for name, value in sorted(match.query_params.items())
@@ -274,7 +274,7 @@ def _action(view: View, resource: Resource, http: HTTPRoute, attachment: Attachm
     regex = rewrite.uri_regex_rewrite if rewrite else None
     return forward(
         destination,
-        _hash_policy(view, [cluster_of(entry.destination) for entry in http.route]),
+        list(_hash_policies(view, resource.namespace, http.route)),
         http.retries or view.mesh.default_http_retry_policy,
         duration(http.timeout),
         regex_rewrite=regex and {"pattern": {"regex": regex.match}, "substitution": regex.rewrite},
@@ -319,13 +319,15 @@ def _weighted(
             yield cluster
 
 
-def _hash_policy(view: View, clusters: list[str]) -> list[Json]:
-    policies: list[Json] = []
-    for cluster in clusters:
-        _, port, subset, host = cluster.split("|")
-        balancer = view.hashing(host, int(port), subset)
-        policies += [one for one in destination_rule.hash_policy(balancer) if one not in policies]
-    return policies
+def _hash_policies(
+    view: View, namespace: str, entries: list[HTTPRouteDestination]
+) -> Iterator[Json]:
+    for entry in entries:
+        to = entry.destination
+        rule = view.rules.get(names.expand(to.host, namespace))
+        if entry.weight > 0 or len(entries) == 1:
+            port = to.port.number if to.port is not None else None
+            yield from destination_rule.hash_policy(rule, port, to.subset)
 
 
 def retry_policy(retries: HTTPRetry | None, *, hashing: bool = False) -> Json | None:
@@ -398,14 +400,14 @@ def _fault(fault: HTTPFaultInjection) -> Json:
             "fixed_delay": duration(delay.fixed_delay),
             "percentage": _fraction(delay.percentage, delay.percent or 0),
         }
-    if abort:
+    if abort and (abort.grpc_status is not None or abort.http_status is not None):
         status = abort.grpc_status
         fields["abort"] = given(
             http_status=abort.http_status,
-            grpc_status=None if status is None else grpc_status(status),
+            grpc_status=None if status is None else GRPC_STATUSES.index(status),
             percentage=abort.percentage and _fraction(abort.percentage, 0),
         )
-    return typed("extensions.filters.http.fault.v3.HTTPFault", **fields)
+    return fields and typed("extensions.filters.http.fault.v3.HTTPFault", **fields)
 
 
 def _cors(cors: CorsPolicy) -> Json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -9,7 +10,6 @@ from itertools import combinations
 
 from lab.kinds.virtual_service.connection_checks import CONNECTIONS
 from lab.kinds.virtual_service.types import (
-    HeaderOperations,
     Headers,
     HTTPDirectResponse,
     HTTPMatchRequest,
@@ -31,6 +31,8 @@ from lab.resources.values import (
     percent_problem,
     port_problem,
     regex_problem,
+    subset_problem,
+    tag_problems,
     within,
 )
 
@@ -83,18 +85,45 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS"
 
 def _hosts(spec: VirtualServiceSpec) -> Iterator[Problem]:
     in_mesh = not spec.gateways or "mesh" in spec.gateways
+    valid = True
     for index, host in enumerate(spec.hosts):
+        problem = host_problem(host)
+        if problem and is_ip(host):
+            continue
         if host == "*" and in_mesh:
-            yield Problem(
-                ("hosts", index),
-                "wildcard host * is not allowed for virtual services bound to the mesh gateway",
+            problem = (
+                "wildcard host * is not allowed for virtual services bound to the mesh gateway"
             )
-        elif host != "*" and (problem := host_problem(host)) and not is_ip(host):
+        if problem:
+            valid = False
             yield Problem(("hosts", index), problem)
-    for first, second in combinations(spec.hosts, 2):
+    for first, second in combinations(spec.hosts, 2) if valid else ():
         if _overlap(first, second):
             reason = f"duplicate hosts in virtual service: {first} & {second}"
             yield Problem(("hosts",), reason)
+
+
+def _gateways(names: list[str]) -> Iterator[Problem]:
+    for index, given in enumerate(names):
+        namespace, slash, name = given.partition("/")
+        if not slash:
+            if "." in given:
+                first, second, *_ = given.split(".")
+                yield Problem(
+                    (index,),
+                    f'using legacy gatewayName format "{given}"; prefer the <namespace>/<name> '
+                    f'format: "{second}/{first}"',
+                    "warning",
+                )
+            if problem := host_problem(given, wildcard=False):
+                yield Problem((index,), problem)
+            return  # istiod looks no further.
+        if not namespace or not name:
+            yield Problem((index,), "config namespace and gateway name cannot be empty")
+        if not is_dns_label(namespace):
+            yield Problem((index,), f'invalid value for namespace: "{namespace}"')
+        if not is_dns_label(name):
+            yield Problem((index,), f'invalid value for gateway name: "{name}"')
 
 
 def _overlap(first: str, second: str) -> bool:
@@ -125,22 +154,22 @@ def _root(route: HTTPRoute) -> Iterator[Problem]:
 
 
 def _action(route: HTTPRoute) -> Iterator[Problem]:
+    actions = (("redirect", route.redirect), ("direct_response", route.direct_response))
+    action = next((name for name, value in actions if value is not None), None)
     others = {
         "route": bool(route.route),
         "fault": route.fault is not None,
         "rewrite": route.rewrite is not None,
-        "mirror": route.mirror is not None or bool(route.mirrors),
+        "direct_response": route.direct_response is not None and action == "redirect",
     }
-    for name, action in (("redirect", route.redirect), ("direct_response", route.direct_response)):
-        for other in (other for other, present in others.items() if present and action):
-            yield Problem((), f"HTTP route cannot contain both {other} and {name}")
-    if route.redirect and route.direct_response:
-        yield Problem((), "HTTP route cannot contain both redirect and direct_response")
-    if not (route.route or route.redirect or route.direct_response):
+    for other in (other for other, present in others.items() if present and action):
+        what = "HTTP route" if other in ("route", "fault") else "HTTP route rule"
+        yield Problem((), f"{what} cannot contain both {other} and {action}")
+    if not route.route and not action:
         yield Problem((), "HTTP route, redirect or direct_response is required")
     if route.mirror and route.mirrors:
         yield Problem((), "HTTP route cannot contain both mirror and mirrors")
-    if len(route.route) > 1 and sum(max(entry.weight, 0) for entry in route.route) == 0:
+    if len(route.route) > 1 and sum(entry.weight for entry in route.route) == 0:
         yield Problem(("route",), "total destination weight = 0")
 
 
@@ -151,86 +180,129 @@ def _rewritten_prefixes(route: HTTPRoute) -> Iterator[Problem]:
         yield Problem(("redirect", "prefixRewrite"), reason)
 
 
-def _matches(spec: VirtualServiceSpec) -> Iterator[Problem]:
-    on_gateway = any(gateway != "mesh" for gateway in spec.gateways)
+def _claims(spec: VirtualServiceSpec) -> Iterator[Problem]:
+    if spec.gateways and "mesh" not in spec.gateways:
+        return
     for index, route in enumerate(spec.http):
         for position, match in enumerate(route.match):
-            for problem in _match(match, on_gateway=on_gateway):
-                path = ("http", index, "match", position, *problem.path)
-                yield Problem(path, problem.reason, problem.severity)
+            for field, headers in (
+                ("headers", match.headers),
+                ("withoutHeaders", match.without_headers),
+            ):
+                for name in headers:
+                    if claim_path(name) is not None:
+                        reason = (
+                            f"JWT claim based routing (key: {name}) is only supported for gateway, "
+                            f"found no gateways: [{' '.join(spec.gateways)}]"
+                        )
+                        yield Problem(("http", index, "match", position, field, name), reason)
 
 
-def _match(match: HTTPMatchRequest, *, on_gateway: bool) -> Iterator[Problem]:
-    for field in ("uri", "scheme", "method", "authority"):
-        if (value := getattr(match, field)) is not None:
-            yield from _string_match(value, (field,), field)
-            if value == StringMatch():
-                yield Problem((field,), f"{field} match needs exact, prefix or regex")
-    for field, headers in (
-        ("headers", match.headers),
-        ("withoutHeaders", match.without_headers),
-        ("queryParams", match.query_params),
-    ):
-        for name, value in headers.items():
-            if value is None:
-                yield Problem((field, name), f"header match {name} cannot be null")
-                continue
-            if not name:
-                yield Problem((field, name), f"{field} match needs a name")
-            if name.startswith(CLAIM_PREFIX):
-                if not on_gateway or "mesh" in match.gateways:
-                    reason = "JWT claim based routing is only supported for gateway, found mesh"
-                    yield Problem((field, name), reason)
-                if claim_path(name) is None:
-                    yield Problem((field, name), f'"{name}" names no claim')
-            yield from _string_match(value, (field, name), name)
-    if match.source_labels and match.gateways and "mesh" not in match.gateways:
-        reason = "sourceLabels are ignored: this match names a gateway"
-        yield Problem(("sourceLabels",), reason, "warning")
+def _match(match: HTTPMatchRequest) -> Iterator[Problem]:
+    if match.uri is not None:
+        yield from _regex(match.uri, ("uri",), "uri")
+    for field in ("scheme", "method", "authority"):
+        yield from _string_match(getattr(match, field), (field,), field)
+    for name, value in match.headers.items():
+        if value is None:
+            yield Problem(("headers", name), f"header match {name} cannot be null")
+        yield from _match_name(name, ("headers", name))
+        yield from _string_match(value, ("headers", name), "headers")
+    for name, value in match.without_headers.items():
+        yield from _match_name(name, ("withoutHeaders", name))
+        if value is None or value.regex != "*":  # It means that the header is there.
+            yield from _string_match(value, ("withoutHeaders", name), "withoutHeaders")
+    for name, value in match.query_params.items():
+        if not name:
+            reason = "the lab refuses it: Envoy takes no query parameter without a name"
+            yield Problem(("queryParams", name), reason)
+        yield from _string_match(value, ("queryParams", name), "queryParams")
+
+
+_PSEUDO_HEADERS = (":method", ":scheme", ":authority", ":path", ":status")
+_HEADER_NAME = re.compile(r"[-!#$%&'*+,.^_`|~0-9a-zA-Z]+")
+
+
+def _header_name(name: str) -> str | None:
+    if not name:
+        return "header name cannot be empty"
+    if not _HEADER_NAME.fullmatch(name):
+        return f"header name {name} is not a valid header name"
+    return None
+
+
+def _match_name(name: str, path: Path) -> Iterator[Problem]:
+    if claim_path(name) is None and name not in _PSEUDO_HEADERS and (reason := _header_name(name)):
+        yield Problem(path, reason)
 
 
 def claim_path(name: str) -> list[str] | None:
     """Returns the path in `@request.auth.claims.a.b` or `@request.auth.claims[a][b]`.
 
-    None if there is none.
+    None if it is another header.
     """
-    rest = name.removeprefix(CLAIM_PREFIX)
+    rest = name[len(CLAIM_PREFIX) :]
+    if not name.lower().startswith(CLAIM_PREFIX) or len(rest) < 2:
+        return None
     if rest.startswith("."):
-        parts = rest[1:].split(".")
-        return parts if all(parts) else None
-    parts = re.findall(r"\[([^\[\]]+)\]", rest)
-    return parts if parts and "".join(f"[{part}]" for part in parts) == rest else None
+        return rest[1:].split(".")
+    if rest.startswith("[") and rest.endswith("]") and len(rest) > 2:
+        return rest[1:-1].split("][")
+    return None
 
 
-def _string_match(match: StringMatch, path: Path, name: str) -> Iterator[Problem]:
-    for key, value in match.model_dump(exclude_none=True).items():
-        if not value and key != "exact" and (*path, key) != ("uri", "prefix"):
-            reason = f'"{name}" must not be empty: {key} match has no value'
-            yield Problem((*path, key), reason)
-    plain = match.regex == "*" and name not in ("uri", "scheme", "method", "authority")
-    if match.regex and not plain and (problem := regex_problem(match.regex)):
-        yield Problem((*path, "regex"), problem)
+def _string_match(match: StringMatch | None, path: Path, where: str) -> Iterator[Problem]:
+    if match is not None and match.prefix == "":
+        reason = f'"{where}": prefix string match should not be empty'
+        yield Problem((*path, "prefix"), reason)
+    if match is not None:
+        yield from _regex(match, path, where)
+
+
+def _regex(match: StringMatch, path: Path, where: str) -> Iterator[Problem]:
+    if match.regex == "":
+        yield Problem((*path, "regex"), f'"{where}": regex string match should not be empty')
+    elif match.regex and (problem := regex_problem(match.regex)):
+        yield Problem((*path, "regex"), f'"{where}": {problem}')
 
 
 def _origin(origin: StringMatch) -> Iterator[Problem]:
-    yield from _string_match(origin, (), "allowOrigins")
-    if origin == StringMatch():
-        yield Problem((), "needs exact, prefix or regex")
+    if not (origin.exact or origin.prefix or origin.regex):
+        yield Problem((), "'' is not a valid match type for CORS allow origins")
+    else:
+        yield from _regex(origin, (), "corsPolicy.allowOrigins")
 
 
 def _redirect(redirect: HTTPRedirect) -> Iterator[Problem]:
     given = (redirect.uri, redirect.prefix_rewrite, redirect.authority, redirect.scheme)
     if redirect.uri and redirect.prefix_rewrite:
         yield Problem((), "redirect may only specify one of uri or prefix_rewrite")
-    if not any((*given, redirect.port, redirect.derive_port)):
+    if not any(given) and redirect.port is None and redirect.derive_port is None:
         yield Problem((), "redirect must specify URI, authority, scheme, or port")
+
+
+def _redirect_code(code: int) -> str | None:
+    if code and not 300 <= code <= 399:
+        return f"{code} is not a valid redirect code, must be 3xx"
+    if code not in (0, 301, 302, 303, 307, 308):
+        return "the lab refuses it: Envoy redirects with 301, 302, 303, 307 or 308"
+    return None
 
 
 def _body_size(response: HTTPDirectResponse) -> Iterator[Problem]:
     body = response.body
-    size = len((body.string or "").encode()) + len(body.bytes or "") if body else 0
+    data = (body.string or "").encode() if body else b""
+    if body and body.bytes:
+        try:
+            data = base64.b64decode(body.bytes, validate=True)
+        except ValueError:
+            yield Problem(("body", "bytes"), "must be of type byte: it is not base64")
+    size = len(data)
     if size > 1024 * 1024:
-        yield Problem(("body",), "body is larger than 1 MiB")
+        reason = (
+            "large direct_responses may impact control plane performance, must be less than 1MB"
+        )
+        yield Problem(("body",), reason)
     elif size > 100 * 1024:
         reason = "large direct_responses may impact control plane performance"
         yield Problem(("body",), reason, "warning")
@@ -238,153 +310,210 @@ def _body_size(response: HTTPDirectResponse) -> Iterator[Problem]:
 
 def _rewrite(rewrite: HTTPRewrite) -> Iterator[Problem]:
     regex = rewrite.uri_regex_rewrite
-    if not (rewrite.uri or rewrite.authority or regex) or (rewrite.uri and regex):
+    if rewrite.uri and regex is not None:
+        yield Problem((), "rewrite may only contain one of URI or UriRegexRewrite")
+    elif not (rewrite.uri or rewrite.authority) and regex is None:
         yield Problem(
             (),
             "rewrite must specify at least one of URI, UriRegexRewrite, or authority. "
             "Only one of URI or UriRegexRewrite may be specified",
         )
-    if regex and not (regex.match and regex.rewrite):
-        yield Problem(("uriRegexRewrite",), "match and rewrite must both be set")
-    elif regex and (problem := regex_problem(regex.match)):
+    elif regex is not None and not (regex.match and regex.rewrite):
+        reason = "UriRegexRewrite requires both Rewrite and Match fields to be specified"
+        yield Problem(("uriRegexRewrite",), reason)
+    elif regex is not None and (problem := regex_problem(regex.match)):
         yield Problem(("uriRegexRewrite", "match"), problem)
 
 
-def grpc_status(name: str) -> int | None:
-    """Returns the number of a gRPC status given as name or number; None if there is none."""
-    if name.isdecimal():
-        return int(name) if int(name) < len(GRPC_STATUSES) else None
-    return GRPC_STATUSES.index(name) if name in GRPC_STATUSES else None
+def _status(status: int) -> str | None:
+    if not 200 <= status <= 600:
+        return f"HTTP status {status} is not in range 200-599"
+    return "the lab refuses it: Envoy answers with no status of 600" if status == 600 else None
 
 
-def _retries(retries: HTTPRetry) -> bool:
+def _attempts(retries: HTTPRetry) -> bool:
     """Returns whether a policy without attempts is otherwise empty."""
-    others = (retries.per_try_timeout, retries.retry_on, retries.retry_remote_localities)
-    return retries.attempts != 0 or not (others[0] is not None or any(others[1:]))
+    others = (retries.per_try_timeout, retries.retry_on or None, retries.retry_remote_localities)
+    return retries.attempts != 0 or others == (None, None, None)
 
 
 def retry_on_problems(conditions: str) -> Iterator[Problem]:
     for token in conditions.split(",") if conditions else ():
         status = token.isdecimal() and int(token) in {code.value for code in HTTPStatus}
         if token not in RETRY_POLICIES and not status:
-            yield Problem((), f"{token or 'an empty value'} is not a valid retryOn policy")
+            yield Problem((), f'"{token}" is not a valid retryOn policy')
 
 
 def _destination_host(host: str) -> str | None:
-    if not host:
-        return "destination host is required"
     return f"invalid destination host {host}" if host == "*" else host_problem(host)
 
 
 def _mirror_percent(percent: float) -> str | None:
     if percent > 100:
-        return "mirror_percentage must have a max value of 100"
-    return percent_problem(percent)
-
-
-_HEADER_NAME = re.compile(r"[-!#$%&'*+.^_`|~0-9a-zA-Z]+")
+        return f"mirror_percentage must have a max value of 100 (it has {percent:f})"
+    if percent < 0:
+        return f"mirror_percentage must have a min value of 0 (it has {percent:f})"
+    return None
 
 
 def _is_authority(name: str) -> bool:
     return name.lower() in ("host", ":authority")
 
 
-def _headers(route: HTTPRoute) -> Iterator[Problem]:
-    found: list[tuple[Path, Headers | None]] = [
-        (("route", index, "headers"), entry.headers) for index, entry in enumerate(route.route)
-    ]
-    for path, headers in (*found, (("headers",), route.headers)):
-        rewritten = route.rewrite is not None and bool(route.rewrite.authority)
-        request = headers.request if headers is not None else None
-        names = (*request.set, *request.add) if request is not None else ()
-        if headers is not None and rewritten + sum(map(_is_authority, names)) > 1:
-            yield Problem(path, "authority header cannot be set multiple times")
-
-
-def _header_operations(operations: HeaderOperations) -> Iterator[Problem]:
-    for verb, values in (("set", operations.set), ("add", operations.add)):
+def _authority(route: HTTPRoute) -> Iterator[Problem]:
+    """Checks that the authority of a request is set once."""
+    current = (route.rewrite.authority if route.rewrite else None) or ""
+    request = route.headers.request if route.headers else None
+    for field, values in (("set", request.set), ("add", request.add)) if request else ():
         for name, value in values.items():
-            if re.search(r"[\r\n\0]", value):
-                yield Problem((verb, name), "a header value is one line")
-            elif problem := _format_problem(value):
-                yield Problem((verb, name), problem)
+            if _is_authority(name) and current:
+                reason = (
+                    f'authority header cannot be set multiple times: have "{current}", attempting '
+                    f'to set "{value}"'
+                )
+                yield Problem(("headers", "request", field, name), reason)
+            if _is_authority(name):
+                current = value
 
 
-def _header_names(headers: Headers) -> Iterator[Problem]:
+def _headers(headers: Headers) -> Iterator[Problem]:
     for direction, operations in (("request", headers.request), ("response", headers.response)):
         if operations is None:
             continue
-        for name, path in (
-            *((name, ("set", name)) for name in operations.set),
-            *((name, ("add", name)) for name in operations.add),
-            *((name, ("remove",)) for name in operations.remove),
-        ):
-            authority = direction == "request" and _is_authority(name)
-            if not authority and not _HEADER_NAME.fullmatch(name):
-                yield Problem((direction, *path), f'"{name}" is not a valid header name')
+        for verb, values in (("set", operations.set), ("add", operations.add)):
+            for name, value in values.items():
+                free = direction == "request" and _is_authority(name)
+                for problem in (not free and _changed_name(name), header_value_problem(value)):
+                    if problem:
+                        yield Problem((direction, verb, name), problem)
+        for index, name in enumerate(operations.remove):
+            if problem := _changed_name(name):
+                yield Problem((direction, "remove", index), problem)
 
 
-def _format_problem(value: str) -> str | None:
-    """Checks a header value, which is a format string of Envoy: `%%` is a percent sign."""
-    rest = value.replace("%%", "")
+def _changed_name(name: str) -> str | None:
+    if not name:
+        return "header name cannot be empty"
+    if name.lower() == "host":
+        return f'invalid header "{name}": cannot set Host header'
+    if name.startswith(":"):
+        return f'invalid header "{name}": header cannot have ":" prefix'
+    if re.search(r"[\r\n\0]", name):
+        return "the lab refuses it: Envoy takes no header name of several lines"
+    return None
+
+
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_QUOTED = r'"(\\.|[^"\\)])*"'
+_ARGUMENTS = rf"\( *(\[ *{_QUOTED} *(, *{_QUOTED} *)*\] *|[^ \[](\\.|[^)\\])*)\)"
+_VARIABLE = re.compile(rf"%%|%[^%(]*({_ARGUMENTS} *)?%", re.DOTALL)
+
+
+def header_value_problem(value: str) -> str | None:
+    """Returns why istiod refuses a header value, a format string of Envoy; None if it doesn't."""
+    if _CONTROL.search(value):
+        return f"header value configuration {value} is invalid"
+    rest = _VARIABLE.sub("", value)
     if "%" not in rest:
         return None
-    if re.fullmatch(r"[^%]*(%[A-Z_0-9]+(\([^)%]*\))?(:\d+)?%[^%]*)+", rest):
-        return None
-    return "a literal % is written %% (header values are Envoy format strings)"
+    what = f"Un-terminated variable expression '{value}'"
+    if rest.endswith("%"):
+        what = "Un-escaped %"
+    reason = f"header value configuration: invalid header configuration. {what}"
+    return f"{reason}; a literal % is written %%"
 
 
 def _unreachable(spec: VirtualServiceSpec) -> Iterator[Problem]:
-    catch_all: int | None = None
     seen: dict[str, int] = {}
+    catch_all: int | None = None
+    prefixes: list[tuple[int, int, HTTPMatchRequest]] = []
     for index, route in enumerate(spec.http):
-        where = ("http", index)
-        if catch_all is not None:
-            yield Problem(
-                where,
-                f"virtualService rule #{index} not used (only the last rule can have no matches)"
-                if not route.match
-                else f"virtualService rule #{index} is unreachable: rule #{catch_all} matches all",
-                "warning",
-            )
-            continue
-        for position, match in enumerate(route.match):
-            key = match.model_dump_json(exclude={"name", "stat_prefix"})
-            if key in seen:
-                yield Problem(
-                    (*where, "match", position),
-                    f"this match is ineffective: rule #{seen[key]} has the same match",
-                    "warning",
-                )
-            seen.setdefault(key, index)
-        if not route.match or any(match_is_catch_all(match) for match in route.match):
+        where: Path = ("http", index)
+        rule = f"virtualService rule {_named(route.name, index)}"
+        if not route.match and catch_all is not None:
+            reason = f"{rule} not used (only the last rule can have no matches)"
+            yield Problem(where, reason, "warning")
+        if not route.match:
             catch_all = index
+        repeated = 0
+        for position, match in enumerate(route.match):
+            path = (*where, "match", position)
+            key = match.model_dump_json(exclude={"name"})
+            if catch_all is not None:
+                reason = f"{rule} not used (route without matches defined before)"
+                yield Problem(path, reason, "warning")
+            elif key in seen:
+                repeated += 1
+                earlier = _named(spec.http[seen[key]].name, seen[key])
+                yield Problem(
+                    path, _overlaps(rule, _named(match.name, position), earlier), "warning"
+                )
+            else:
+                seen[key] = index
+                if match.uri is not None and match.uri.prefix:
+                    prefixes.append((index, position, match))
+        if route.match and repeated == len(route.match):
+            reason = f"{rule} not used (all matches used by prior rules)"
+            yield Problem(where, reason, "warning")
+    for (index, position, first), (later, place, second) in combinations(prefixes, 2):
+        if _covers(first, second):
+            earlier = (
+                f"{_named(first.name, position)} of prefix {_prefix(first)} on "
+                f"{_named(spec.http[index].name, index)}"
+            )
+            covered = f"{_named(second.name, place)} of prefix {_prefix(second)}"
+            rule = f"virtualService rule {_named(spec.http[later].name, later)}"
+            path = ("http", later, "match", place)
+            yield Problem(path, _overlaps(rule, covered, earlier), "warning")
 
 
-def match_is_catch_all(match: HTTPMatchRequest) -> bool:
-    """Returns whether every request meets this match, wherever it comes from."""
-    uri = match.uri
-    every_path = uri is None or uri.prefix in ("", "/") or uri.regex in (".*", "*")
-    return every_path and not (
-        match.scheme
-        or match.method
-        or match.authority
-        or match.headers
-        or match.without_headers
-        or match.query_params
-        or match.port
-        or match.source_labels
-        or match.source_namespace
-        or match.gateways
+def _prefix(match: HTTPMatchRequest) -> str:
+    return (match.uri.prefix if match.uri else None) or ""
+
+
+def _named(name: str | None, index: int) -> str:
+    return f'"{name}"' if name else f"#{index}"
+
+
+def _overlaps(rule: str, match: str, earlier: str) -> str:
+    return f"{rule} match {match} is not used (duplicate/overlapping match in rule {earlier})"
+
+
+def _covers(first: HTTPMatchRequest, second: HTTPMatchRequest) -> bool:
+    """Returns whether istiod takes the prefix of a match to be covered by an earlier one."""
+    one, other = _prefix(first), _prefix(second)
+    if one == other or not other.startswith(one):
+        return False
+    if (first.port or 0) != (second.port or 0):
+        return False
+    return all(
+        mine.keys() == theirs.keys() and all(mine[key].startswith(theirs[key]) for key in mine)
+        for mine, theirs in zip(_conditions(first), _conditions(second), strict=True)
     )
+
+
+def _conditions(match: HTTPMatchRequest) -> list[dict[str, str]]:
+    plain = {"method": match.method, "authority": match.authority}
+    conditions = [
+        {name: _spelled(value) for name, value in found.items()}
+        for found in (plain, match.headers, match.query_params, match.without_headers)
+    ]
+    conditions[0]["method"] = conditions[0]["method"] or "exact:GET"
+    return conditions
+
+
+def _spelled(match: StringMatch | None) -> str:
+    if match is not None and match.exact:
+        return f"exact:{match.exact}"
+    return f"prefix:{match.prefix}" if match is not None and match.prefix else ""
 
 
 CHECKS = (
     refused("**.exponentialDelay", "Istio hides this field and does not implement it"),
-    warned("**.delay.percent", "percent is deprecated; use percentage.value"),
-    warned("**.mirrorPercent", "mirrorPercent is deprecated; use mirrorPercentage.value"),
-    warned("**.mirror_percent", "mirror_percent is deprecated; use mirrorPercentage.value"),
-    warned("**.allowOrigin", "allowOrigin is deprecated; use allowOrigins"),
+    warned(
+        "**.mirrorPercent|mirror_percent",
+        'using deprecated setting "mirrorPercent", use "mirrorPercentage" instead',
+    ),
     # Hosts and gateways.
     Check("spec", _hosts),
     Check(
@@ -393,39 +522,32 @@ CHECKS = (
         "delegate virtual service must have no gateways specified",
     ),
     Check("spec", _delegation),
-    Check(
-        "spec.gateways[]",
-        lambda name: name.rsplit("/", 1)[-1] != "" and name.count("/") < 2,
-        '"{value}" is not "name" or "ns/name"',
-    ),
-    Check("spec.exportTo", export_to),
+    Check("**.gateways", _gateways),
+    Check("", export_to),
     Check(
         "spec",
         lambda spec: bool(spec.http or spec.tls or spec.tcp),
         "http, tcp or tls must be provided in virtual service",
     ),
     # Routes.
-    Check("spec", _matches),
-    Check("spec.http[].match[].port", port_problem),
+    Check("spec", _claims),
+    Check("spec.http[].match[]", _match),
+    Check("spec.http[].match[]|redirect.port", lambda port: port_problem(port) if port else None),
+    Check("spec.http[].match[].sourceLabels", tag_problems),
+    Check(
+        "spec.http[].match[].sourceNamespace",
+        lambda name: not name or is_dns_label(name),
+        "sourceNamespace match {value} is invalid",
+    ),
     Check("spec.http[].redirect", _redirect),
     Check("spec.http[]", _rewritten_prefixes),
-    Check("spec.http[].redirect.port", port_problem),
     Check(
         "spec.http[].redirect.scheme",
-        lambda scheme: scheme in ("http", "https"),
-        "redirect scheme must be http or https",
+        lambda scheme: scheme in ("", "http", "https"),
+        'invalid redirect scheme, must be "http" or "https"',
     ),
-    Check(
-        "spec.http[].redirect.redirectCode",
-        lambda code: code in (0, 301, 302, 303, 307, 308),
-        "{value} is no redirect; Envoy knows 301, 302, 303, 307 and 308",
-    ),
-    Check(
-        "**.directResponse|abort.status|httpStatus",
-        within(200, 599),
-        "HTTP status {value} is not in range 200-599",
-    ),
-    Check("**.directResponse.body", exactly_one, "exactly one of string and bytes must be set"),
+    Check("spec.http[].redirect.redirectCode", _redirect_code),
+    Check("**.directResponse|abort.status|httpStatus", _status),
     Check("**.directResponse", _body_size),
     Check("spec.http[].rewrite", _rewrite),
     # Faults and retries.
@@ -435,35 +557,35 @@ CHECKS = (
         "HTTP fault injection must have an abort and/or a delay",
     ),
     Check("**.fault.delay|abort.percentage.value", percent_problem),
-    Check("**.delay.percent", within(0, 100), "percentage must be in range 0..100"),
     Check(
-        "**.delay",
-        lambda delay: delay.fixed_delay is not None or delay.exponential_delay is not None,
-        "delay needs fixedDelay",
-    ),
-    Check(
-        "**.delay",
-        lambda delay: delay.percentage is not None or bool(delay.percent),
-        "without percentage the delay is never injected",
-        "warning",
+        "**.delay.percent",
+        within(0, 100),
+        "the lab refuses it: a percentage is in the range 0..100",
     ),
     Check("**.abort.http2Error", never, "HTTP/2 abort fault injection not supported yet"),
-    Check("**.abort", exactly_one, "abort needs exactly one of httpStatus and grpcStatus"),
-    Check(
-        "**.abort.grpcStatus",
-        lambda status: grpc_status(status) is not None,
-        "gRPC status {value} is not supported",
-    ),
     Check(
         "**.abort",
-        lambda abort: abort.percentage is not None,
-        "without percentage the abort is never injected",
+        exactly_one,
+        "the lab remarks: abort configured, but error type not set",
+        "warning",
+    ),
+    Check(
+        "**.abort.grpcStatus",
+        lambda status: status in GRPC_STATUSES,
+        'gRPC status "{value}" is not supported. See '
+        "https://github.com/grpc/grpc/blob/master/doc/statuscodes.md for a list of supported "
+        "codes, for example 'NOT_FOUND'",
+    ),
+    Check(
+        "**.fault.delay|abort",
+        lambda part: part.percentage is not None or bool(getattr(part, "percent", None)),
+        "the lab remarks: without percentage the {field} is never injected",
         "warning",
     ),
     Check("**.retries.attempts", lambda count: count >= 0, "attempts cannot be negative"),
     Check(
         "**.retries",
-        _retries,
+        _attempts,
         "http retry policy configured when attempts are set to 0 (disabled)",
     ),
     Check("**.retries.retryOn", retry_on_problems),
@@ -477,15 +599,12 @@ CHECKS = (
     Check(
         "**.corsPolicy.maxAge",
         lambda age: not age.microseconds,
-        "only whole seconds are supported",
+        "max_age duration is accurate only to seconds precision",
     ),
+    Check("**.corsPolicy.allowHeaders[]|exposeHeaders[]", _header_name),
     # Destinations, mirrors, headers.
     Check("**.destination|mirror.host", _destination_host),
-    Check(
-        "**.destination|mirror.subset",
-        lambda name: not name or is_dns_label(name),
-        "subset name is invalid: {value}",
-    ),
+    Check("**.destination|mirror.subset", lambda name: subset_problem(name) if name else None),
     Check("**.destination|mirror.port.number", port_problem),
     Check("**.route[].weight", lambda weight: weight >= 0, "weight {value} < 0"),
     Check("**.mirrors[].percentage.value", _mirror_percent),
@@ -493,12 +612,11 @@ CHECKS = (
     Check(
         "**.mirrorPercent|mirror_percent",
         lambda percent: percent <= 100,
-        "mirror_percent must have a max value of 100",
+        "mirror_percent must have a max value of 100 (it has {value})",
     ),
-    Check("spec.http[].headers", _header_names),
-    Check("spec.http[].route[].headers", _header_names),
-    Check("**.headers.request|response", _header_operations),
-    Check("spec.http[]", _headers),
+    Check("spec.http[].headers", _headers),
+    Check("spec.http[].route[].headers", _headers),
+    Check("spec.http[]", _authority),
     Check("spec", _unreachable),
     *CONNECTIONS,
 )

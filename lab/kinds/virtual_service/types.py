@@ -24,7 +24,7 @@ class CorsPolicy(Model):
     allow_credentials: bool | None = None
     allow_headers: list[str] = Field(default_factory=list)
     allow_methods: list[str] = Field(default_factory=list)
-    allow_origin: list[str] | None = None
+    allow_origin: list[str] = Field(default_factory=list)
     allow_origins: list[StringMatch] = Field(default_factory=list)
     expose_headers: list[str] = Field(default_factory=list)
     max_age: PositiveDuration | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lab.cli.output import duration
 from tests.support.lab import COMMAND, Lab
 from tests.support.wait import wait
 
@@ -22,6 +24,9 @@ kind: ConfigMap
 metadata: {name: notes, labels: {kept: here}}
 data: {a: first}
 """
+
+
+DELETED = 'configmap "notes" deleted from default namespace\n'
 
 
 @pytest.fixture
@@ -67,7 +72,8 @@ def test_every_form_of_output_shows_the_same_objects(lab: Lab) -> None:
     path = "jsonpath={.items[*].metadata.name}"
     assert lab.ok("get", "pods", "-o", path).split() == names
     title, *rows = lab.ok("get", "pods", "-o", "wide").splitlines()
-    assert title.split() == ["NAME", "READY", "STATUS", "RESTARTS", "AGE", "IP", "NODE"]
+    assert title.endswith("   NOMINATED NODE   READINESS GATES")
+    assert title.split()[:7] == ["NAME", "READY", "STATUS", "RESTARTS", "AGE", "IP", "NODE"]
     assert [row.split()[0] for row in rows] == names
     assert lab.ok("get", "pods", "--no-headers").splitlines()[0].split()[0] == names[0]
     labelled = lab.ok("get", "pods", "-l", "app=curl", "--show-labels").splitlines()
@@ -78,14 +84,16 @@ def test_every_form_of_output_shows_the_same_objects(lab: Lab) -> None:
 def test_apply_says_what_it_did(lab: Lab, tmp_path: Path) -> None:
     file = tmp_path / "notes.yaml"
     file.write_text(NOTES)
-    assert lab.ok("apply", "-f", str(file), "--dry-run") == "configmap/notes checked (dry run)\n"
+    assert lab.ok("apply", "-f", str(file), "--dry-run") == "configmap/notes created (dry run)\n"
+    server = lab.ok("apply", "-f", str(file), "--dry-run=server")
+    assert server == "configmap/notes created (server dry run)\n"
     assert lab.run("get", "cm", "notes").status == 1
     assert lab.ok("apply", "-f", str(file)) == "configmap/notes created\n"
     assert lab.ok("apply", "-f", str(tmp_path)) == "configmap/notes unchanged\n"
     file.write_text(NOTES.replace("first", "second"))
     assert lab.ok("apply", "-f", str(file)) == "configmap/notes configured\n"
     assert lab.json("cm", "notes")["data"] == {"a": "second"}
-    assert lab.ok("delete", "-f", str(file)) == 'configmap "notes" deleted\n'
+    assert lab.ok("delete", "-f", str(file)) == DELETED
     again = lab.run("delete", "-f", str(file))
     assert (again.status, again.err) == (
         1,
@@ -128,6 +136,22 @@ def test_one_problem_and_nothing_is_applied(lab: Lab) -> None:
         ("label pod curl a=!", "is not a valid label value"),
         ("wait pod/curl --for=nonsense", "unrecognized condition: 'nonsense'"),
         ("wait pod/curl --for=delete --timeout=0s", "timed out waiting for the condition"),
+        ("rollout status pod/curl", "no status viewer has been implemented for Pod"),
+        ("rollout status svc/message-service", "no status viewer has been implemented for Service"),
+        ("rollout status ns/default", "no status viewer has been implemented for Namespace"),
+        ("rollout status deploy", "resource(s) were provided, but no name was specified"),
+        ("rollout restart deploy", "resource(s) were provided, but no name was specified"),
+        ("rollout restart pod/curl", "pods have no replicas"),
+        ("logs ns/default", "namespace/default has no pods"),
+        ("exec sa/message-sa -- true", "serviceaccount/message-sa has no pods"),
+        ("scale deploy --replicas=1", "resource(s) were provided, but no name was specified"),
+        ("delete sa default", 'serviceaccounts "default" can\'t be deleted'),
+        ("delete node lab", "nodes are made by the lab itself"),
+        ("label rs --all a=b", "replicasets are made by the lab itself"),
+        ("apply --dry-run=maybe -f -", "Invalid dry-run value (maybe)"),
+        ("get pods -o jsonpath={.items[*", "unclosed action"),
+        ("get pods -o custom-columns=NAME", "custom-columns format must be"),
+        ("run x --image=redis --rm", "--rm should only be used for attached containers"),
         ("port-forward svc/nope 80", 'services "nope" not found'),
         ("port-forward svc/message-service 81", "does not have a service port 81"),
     ],
@@ -178,7 +202,7 @@ def test_logs_follow_and_end_with_ctrl_c(lab: Lab) -> None:
     wait(lambda: "line 3" in lab.run("logs", "talker", "-c", "talker").out, seconds=30)
     assert lab.ok("logs", "talker", "-c", "talker", "--tail=1") == "line 3\n"
     assert lab.ok("logs", "-l", "run=talker", "-c", "talker", "--prefix", "--tail=1") == (
-        "[pod/talker] line 3\n"
+        "[pod/talker/talker] line 3\n"
     )
     with start(lab, "logs", "-f", "talker", "-c", "talker") as following:
         assert following.stdout is not None
@@ -295,3 +319,107 @@ def test_keys_that_can_not_be_fetched_are_a_warning(lab: Lab) -> None:
     assert reason in lab.ok("status").partition("Warning     ")[2]
     lab.ok("delete", "requestauthentication", "keyless")
     assert "Warning" not in lab.ok("status")
+
+
+def rows(text: str) -> list[list[str]]:
+    return [re.split(r"  +", line) for line in text.splitlines()]
+
+
+def test_kinds_print_kubectls_columns(lab: Lab) -> None:
+    lab.apply(
+        """
+{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: columns},
+ spec: {hosts: [message-service, other.example], gateways: [mesh],
+        http: [{route: [{destination: {host: message-service}}]}]}}
+---
+{apiVersion: policy/v1, kind: PodDisruptionBudget, metadata: {name: columns},
+ spec: {minAvailable: 1, selector: {matchLabels: {app: message-service}}}}
+"""
+    )
+    title, row = rows(lab.ok("get", "vs", "columns"))
+    assert title == ["NAME", "GATEWAYS", "HOSTS", "AGE"]
+    assert row[:3] == ["columns", '["mesh"]', '["message-service", "other.example"]']
+    title, row = rows(lab.ok("get", "pdb"))
+    assert title == ["NAME", "MIN AVAILABLE", "MAX UNAVAILABLE", "ALLOWED DISRUPTIONS", "AGE"]
+    assert row[:4] == ["columns", "1", "N/A", "1"]
+    deleted = lab.ok("delete", "vs/columns", "pdb/columns")
+    assert deleted.splitlines() == [
+        'virtualservice.networking.istio.io "columns" deleted from default namespace',
+        'poddisruptionbudget.policy "columns" deleted from default namespace',
+    ]
+    accounts = rows(lab.ok("get", "sa"))
+    assert [row[:2] for row in accounts] == [
+        ["NAME", "SECRETS"],
+        ["default", "0"],
+        ["message-sa", "0"],
+    ]
+
+
+def test_what_a_cluster_makes_by_itself_is_shown(lab: Lab) -> None:
+    pods = lab.ready("app=message-service", 2)
+    addresses = [f"{pod['status']['podIP']}:8080" for pod in pods]
+    _, replicas = rows(lab.ok("get", "rs"))
+    assert pods[0]["metadata"]["ownerReferences"][0]["name"] == replicas[0]
+    assert replicas[1:4] == ["2", "2", "2"]
+    _, endpoints = rows(lab.ok("get", "endpoints", "message-service"))
+    assert endpoints[1] == ",".join(addresses)
+    _, slices = rows(lab.ok("get", "endpointslices", "-l", "kubernetes.io/service-name"))
+    assert slices[1:3] == ["IPv4", "8080"]
+    assert rows(lab.ok("get", "nodes"))[1][:2] == ["lab", "Ready"]
+    assert f"Endpoints:    {','.join(addresses)}" in lab.ok("describe", "svc", "message-service")
+
+
+def test_describe_finds_by_the_beginning_of_a_name(lab: Lab) -> None:
+    names = [pod["metadata"]["name"] for pod in lab.pods("app=message-service")]
+    found = re.findall(r"^Name: +(.*)", lab.ok("describe", "pod", "message"), re.MULTILINE)
+    assert sorted(found) == sorted(names)
+
+
+def test_lists_are_by_name_or_as_asked(lab: Lab) -> None:
+    names = lab.ok("get", "pods", "-o", "name").split()
+    assert names == sorted(names)
+    by_app = lab.ok(
+        "get", "pods", "-l", "app", "--sort-by=.metadata.labels.app", "-L", "app,version"
+    )
+    title, *found = rows(by_app)
+    assert title[-2:] == ["APP", "VERSION"]
+    assert [row[5] for row in found] == ["curl", "message-service", "message-service"]
+    columns = "custom-columns=POD:.metadata.name,OWNER:.metadata.ownerReferences[0].kind"
+    assert rows(lab.ok("get", "pod", "curl", "-o", columns)) == [
+        ["POD", "OWNER"],
+        ["curl", "<none>"],
+    ]
+
+
+def test_logs_of_several_pods_say_which(lab: Lab) -> None:
+    answer = lab.run("logs", "deploy/message-service", "--tail=1")
+    assert re.fullmatch(r"Found 2 pods, using pod/message-service-\S+\n", answer.err)
+
+
+def test_a_pod_for_one_command(lab: Lab) -> None:
+    words = ("--image=curlimages/curl", "--restart=Never", "--command", "--")
+    manifest = lab.ok("run", "once", "--dry-run=client", "-o", "yaml", *words, "true")
+    assert yaml.safe_load(manifest)["metadata"]["name"] == "once"
+    assert lab.run("get", "pod", "once").status == 1
+    done = lab.run("run", "once", "-it", "--rm", *words, "sh", "-c", "echo hello; exit 3")
+    assert (done.status, done.err) == (3, "")
+    assert done.out == 'hello\npod "once" deleted from default namespace\n'
+    assert lab.run("get", "pod", "once").status == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (119, "119s"),
+        (120, "2m"),
+        (278, "4m38s"),
+        (600, "10m"),
+        (10799, "179m"),
+        (3 * 3600 + 60, "3h1m"),
+        (9 * 3600 + 60, "9h"),
+        (49 * 3600, "2d1h"),
+        (9 * 86400, "9d"),
+    ],
+)
+def test_ages_are_rounded_as_kubectl_does(seconds: int, shown: str) -> None:
+    assert duration(seconds) == shown

@@ -239,7 +239,7 @@ def test_an_envoy_filter_that_extends_a_policy_decides(secured: harness.Mesh) ->
     ("spec", "problem"),
     [
         ("{action: DENY}", "DENY action without rules is meaningless"),
-        ("{rules: [{from: []}]}", "from must not be empty, found at rule 0"),
+        ("{rules: [{from: [{}]}]}", "from.source must not be nil, found at rule 0"),
         ("{rules: [{to: [{operation: {}}]}]}", "to.operation must not be empty, found at rule 0"),
         ("{rules: [{to: [{operation: {ports: [http]}}]}]}", "bad port (http)"),
         ("{rules: [{from: [{source: {ipBlocks: [10.0.0.0/33]}}]}]}", "bad CIDR range"),

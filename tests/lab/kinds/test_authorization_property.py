@@ -32,6 +32,7 @@ from lab.explain.interpret.matchers import Request
 from lab.explain.interpret.routing import configurations
 from lab.istiod import authority, tokens
 from lab.kinds.authorization_policy import becomes as authorization
+from lab.kinds.mesh_config import becomes as mesh_config
 from lab.kinds.request_authentication import becomes as request_authentication
 from lab.model import Json, Pod, Snapshot
 from lab.xds import ROUTER, extension
@@ -56,6 +57,7 @@ POD = Pod(
 )
 ACCOUNTS = {"ui": ("default", "ui-sa"), "other": ("prod-a", "ui-sa-2")}
 ISSUER = "https://a/b"
+BASE = mesh_config.normalization(mesh_config.defaults({}))
 
 values = st.sampled_from
 
@@ -346,7 +348,7 @@ def seen(asked: Asked, host: str) -> Request:
     return Request(
         port=PORT,
         method=asked.method,
-        path=matchers.normalized(asked.path),
+        path=matchers.normalized(asked.path, BASE),
         authority=asked.host,
         headers={} if asked.header is None else {"x-a": asked.header},
         peer=peer,

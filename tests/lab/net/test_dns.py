@@ -13,6 +13,7 @@ import pytest
 
 from lab.net import dns, ways
 from lab.net.dns import Zone
+from lab.net.files import Mount, arrange
 from lab.net.namespaces import Network, enter
 from lab.net.node import DNS, HOST, Node
 from tests.support.namespaces import isolated
@@ -106,21 +107,27 @@ def test_a_program_in_a_pod_resolves_names() -> None:
         port = upstream.get_extra_info("sockname")[1]
         server.upstream = (("127.0.0.9", port),)
         with tempfile.TemporaryDirectory() as folder:
-            own = {}
-            for path, text in (
-                ("/etc/resolv.conf", dns.resolv_conf("default")),
-                ("/etc/nsswitch.conf", "hosts: files dns\n"),
+            own = []
+            for name, text in (
+                ("resolv.conf", dns.resolv_conf("default")),
+                ("nsswitch.conf", "hosts: files dns\n"),
             ):
-                if Path(path).exists():
-                    own[path] = f"{folder}/{Path(path).name}"
-                    Path(own[path]).write_text(text)
+                (Path(folder) / name).write_text(text)
+                own.append(Mount(Path(folder) / name, Path("/etc") / name))
+            root = Path(folder) / "root"
+            root.mkdir()
+
+            def into_pod() -> None:
+                enter(pod, "ui-0")
+                arrange(own, (), root)
+
             process = await asyncio.create_subprocess_exec(
                 "/usr/bin/env",
                 "python3",
                 "-c",
                 PROGRAM,
                 stdout=asyncio.subprocess.PIPE,
-                preexec_fn=lambda: enter(pod, "ui-0", own),
+                preexec_fn=into_pod,
             )
             async with asyncio.timeout(20):
                 output = (await process.communicate())[0].decode()

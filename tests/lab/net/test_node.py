@@ -9,9 +9,10 @@ from collections import Counter
 
 import pytest
 
+from lab.names import PROXY_MARK as MARK
 from lab.net import netlink
 from lab.net.namespaces import Network
-from lab.net.node import MARK, Node, ServicePort, intercept, node_rules, pod_rules
+from lab.net.node import Node, ServicePort, intercept, node_rules, pod_rules
 from tests.support.namespaces import isolated
 
 A, B, SERVICE = "10.244.0.10", "10.244.0.11", "10.96.0.30"

@@ -1,0 +1,64 @@
+"""Placement of a proxy: in a network of its pod's own, or on the loopback range.
+
+The translation is the same. On the loopback range `adapt` changes it. In a pod it stays as
+istiod has it, and the bootstrap makes the proxy's connections known to the pod's rules.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lab import names
+from lab.envoy.adapt import adapt, with_http_alpn
+from lab.model import Json, Pod, ProxyConfig
+from lab.xds import socket_address
+
+_SOL_SOCKET, _SO_MARK = 1, 36
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """The changes for one way to place proxies."""
+
+    config: Callable[[ProxyConfig, Pod], ProxyConfig]
+    bootstrap: Callable[[Json], Json]
+
+
+def _in_pod(config: ProxyConfig, _: Pod) -> ProxyConfig:
+    # A copy through text shares no part with the original.
+    clusters = [with_http_alpn(item) for item in json.loads(json.dumps(config.clusters))]
+    return ProxyConfig(
+        config.listeners, clusters, config.routes, config.endpoints, config.addresses
+    )
+
+
+def _marked(bootstrap: Json) -> Json:
+    """Returns a bootstrap whose connections bear the mark, and whose health others can ask.
+
+    A cluster knows a proxy by its user, 1337; the rules of a pod know it by this mark.
+    """
+    mark = {
+        "level": _SOL_SOCKET,
+        "name": _SO_MARK,
+        "int_value": names.PROXY_MARK,
+        "state": "STATE_PREBIND",
+    }
+    static = bootstrap["static_resources"]
+    listeners = [_on_any_address(item) for item in static["listeners"]]
+    return bootstrap | {
+        "cluster_manager": {"upstream_bind_config": {"socket_options": [mark]}},
+        "static_resources": static | {"listeners": listeners},
+    }
+
+
+def _on_any_address(listener: Json) -> Json:
+    address = listener["address"].get("socket_address")
+    if address is None:
+        return listener
+    return listener | {"address": socket_address(names.ANY_ADDRESS, address["port_value"])}
+
+
+PODS = Placement(_in_pod, _marked)
+LOOPBACK = Placement(adapt, lambda bootstrap: bootstrap)

@@ -1,0 +1,206 @@
+"""A lab whose pods have networks of their own: programs in them notice nothing of the lab."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.lab import Lab, alive, left_behind, process_of, running, spawn, wait_until_ready
+from tests.support.namespaces import require_namespaces
+from tests.support.wait import wait
+
+SMALL = Path(__file__).with_name("small.yaml")
+
+MOUNTS = """
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: words}
+data: {word: hello}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: mounts, labels: {app: mounts}, annotations: {sidecar.istio.io/inject: "false"}}
+spec:
+  hostname: custom
+  terminationGracePeriodSeconds: 1
+  volumes:
+  - {name: words, configMap: {name: words}}
+  - {name: run, emptyDir: {}}
+  - {name: tmp, emptyDir: {}}
+  containers:
+  - name: c
+    image: curlimages/curl
+    command: [sleep, infinity]
+    volumeMounts:
+    - {name: words, mountPath: /not-on-this-machine/words, readOnly: true}
+    - {name: run, mountPath: /var/run/not-on-this-machine}
+    - {name: tmp, mountPath: /tmp}
+"""
+
+
+@pytest.fixture(scope="module")
+def pods(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    require_namespaces()
+    folder = tmp_path_factory.mktemp("pods") / "state"
+    with running(folder, "--network", "pods", "-f", str(SMALL)) as started:
+        yield started
+    assert left_behind(folder) == []
+
+
+def shell(lab: Lab, pod: str, script: str, *options: str) -> str:
+    return lab.ok("exec", pod, *options, "--", "sh", "-c", script).strip()
+
+
+def test_status_says_so(pods: Lab) -> None:
+    assert json.loads(pods.ok("status", "-o", "json"))["network"] == "pods"
+    assert "each has a network of its own" in pods.ok("status")
+
+
+def test_a_program_without_proxy_variables_calls_through_both_sidecars(pods: Lab) -> None:
+    script = (
+        "import os, urllib.request as r\n"
+        "assert not [name for name in os.environ if name.lower().endswith('_proxy')]\n"
+        "print(r.urlopen('http://message-service/hello/you', timeout=10).read().decode())"
+    )
+    answer = json.loads(pods.ok("exec", "curl", "--", "python3", "-c", script))
+    assert answer["greeting"].startswith("Hello you from message-service-")
+    assert statistic(pods, "curl", "outbound", "upstream_rq_total") >= 1
+    # By mutual TLS: both ends have a handshake.
+    assert statistic(pods, "curl", "outbound", "ssl.handshake") >= 1
+    assert statistic(pods, answer["hostname"], "listener.0.0.0.0_15006", "ssl.handshake") >= 1
+
+
+def test_the_proxys_own_commands_go_past_the_proxy(pods: Lab) -> None:
+    """As user 1337 on a cluster: in plain text, without the identity of the pod."""
+    before = statistic(pods, "curl", "outbound", "upstream_rq_total")
+    url = "http://message-service/hello/past"
+    for options in (["-c", "istio-proxy"], []):
+        answer = pods.ok("exec", "curl", *options, "--", "curl", "-sS", "-m", "5", url)
+        assert "Hello past" in answer
+    assert statistic(pods, "curl", "outbound", "upstream_rq_total") == before + 1
+    missing = pods.run("exec", "curl", "-c", "istio-proxy", "--", "no-such-program")
+    assert missing.status == 127
+    assert 'exec: "no-such-program": executable file not found in $PATH' in missing.err
+
+
+def statistic(lab: Lab, pod: str, owner: str, name: str) -> int:
+    """The sum of a pod's statistics of that name."""
+    request = ["pilot-agent", "request", "GET", f"stats?filter={owner}.*{name}$"]
+    lines = lab.ok("exec", pod, "-c", "istio-proxy", "--", *request).splitlines()
+    return sum(int(line.rpartition(": ")[2]) for line in lines)
+
+
+def test_a_pod_has_address_name_and_resolver_of_its_own(pods: Lab) -> None:
+    pod = pods.json("pod", "curl")
+    address = pod["status"]["podIP"]
+    assert shell(pods, "curl", "hostname") == "curl"
+    assert "nameserver 10.96.0.10" in shell(pods, "curl", "cat /etc/resolv.conf")
+    assert f"{address}\tcurl" in shell(pods, "curl", "cat /etc/hosts")
+    script = f"import socket; s = socket.create_server(('{address}', 80)); print('bound')"
+    assert pods.ok("exec", "curl", "--", "python3", "-c", script) == "bound\n"
+
+
+def test_a_pod_reaches_another_by_its_address(pods: Lab) -> None:
+    server = pods.ready("app=message-service", 2)[0]
+    url = f"http://{server['status']['podIP']}:8080/hello/direct"
+    assert "Hello direct" in pods.ok("exec", "curl", "--", "curl", "-sS", "-m", "5", url)
+
+
+def test_volumes_are_where_the_manifest_mounts_them(pods: Lab) -> None:
+    pods.apply(MOUNTS)
+    pods.ready("app=mounts", 1)
+    assert shell(pods, "mounts", "hostname") == "custom"
+    assert shell(pods, "mounts", "cat /not-on-this-machine/words/word") == "hello"
+    denied = pods.run("exec", "mounts", "--", "touch", "/not-on-this-machine/words/new")
+    assert "Read-only" in denied.err
+    shell(
+        pods, "mounts", "touch /var/run/not-on-this-machine/of-the-pod-alone /tmp/of-the-pod-alone"
+    )
+    listed = shell(pods, "mounts", "ls /var/run/not-on-this-machine /tmp")
+    assert listed.count("of-the-pod-alone") == 2
+    assert not Path("/not-on-this-machine").exists()
+    assert not Path("/run/not-on-this-machine").exists()
+    assert not Path("/tmp/of-the-pod-alone").exists()
+    pods.ok("delete", "pod", "mounts")
+
+
+def test_localhost_leads_to_the_gateways_own_port(pods: Lab) -> None:
+    gateway = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: hello}
+spec:
+  hosts: ["*"]
+  gateways: [hello]
+  http: [{route: [{destination: {host: message-service}}]}]
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: hello}
+spec:
+  selector: {istio: ingressgateway}
+  servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ["*"]}]
+"""
+    pods.apply(gateway)
+    assert "Hello in" in httpx.get(f"{pods.url()}/hello/in", timeout=10).text
+    pods.ok("delete", "virtualservice", "hello")
+    pods.ok("delete", "gateway", "hello")
+
+
+def test_port_forward_and_proxy_config_reach_a_pod(pods: Lab) -> None:
+    command = [sys.executable, "-m", "lab.cli", "--state", str(pods.folder), "port-forward"]
+    with subprocess.Popen(
+        [*command, "deploy/message-service", ":8080"], stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            port = process.stdout.readline().split(" -> ")[0].rpartition(":")[2]
+            assert "Hello" in httpx.get(f"http://localhost:{port}/hello/x", timeout=10).text
+        finally:
+            process.send_signal(signal.SIGINT)
+    assert "virtualInbound" in pods.ok("proxy-config", "listeners", "curl", "-o", "json")
+
+
+def test_kill_leaves_nothing_behind_and_the_lab_starts_again(tmp_path: Path) -> None:
+    require_namespaces()
+    folder = tmp_path / "state"
+    networks_before, mounts_before = links(), Path("/proc/self/mounts").read_text()
+    lab = spawn(folder, "--network", "pods", "-f", str(SMALL))
+    wait_until_ready(lab)
+    pod = lab.json("pod", "curl")
+    programs = [process_of(pod, "curl"), process_of(pod, "istio-proxy")]
+    inside = {Path(f"/proc/{pid}/ns/net").readlink() for pid in programs}
+    assert len(inside) == 1
+    lab.process.kill()
+    lab.process.wait()
+    wait(lambda: not any(map(alive, programs)), "the programs have ended", 5)
+    wait(lambda: left_behind(folder) == [], "nothing carries the lab's mark", 5)
+    wait(lambda: not inside & namespaces_in_use(), "the pod's network has ended", 5)
+    assert links() == networks_before
+    assert Path("/proc/self/mounts").read_text() == mounts_before
+    again = spawn(folder, "--network", "pods", "-f", str(SMALL))
+    try:
+        wait_until_ready(again)
+    finally:
+        again.stop()
+
+
+def links() -> list[Path]:
+    return sorted(Path("/sys/class/net").iterdir())
+
+
+def namespaces_in_use() -> set[Path]:
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*/ns/net"):
+        try:
+            found.add(entry.readlink())
+        except OSError:
+            continue
+    return found
