@@ -33,9 +33,9 @@ def proxy_config(
 ) -> None:
     """Print a proxy's configuration, as `istioctl proxy-config` does.
 
-    It is istiod's. Where pods have no network of their own, Envoy has it in another form: its
-    admin page shows that (`guestbook exec POD -c istio-proxy -- pilot-agent request GET
-    config_dump`).
+    It is istiod's. Where pods have no network of their own, Envoy has it in
+    another form: its admin page shows that, with `guestbook exec POD
+    -c istio-proxy -- pilot-agent request GET config_dump`.
 
     Examples:
       guestbook proxy-config routes deploy/istio-ingressgateway -n istio-system

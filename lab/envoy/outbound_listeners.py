@@ -56,6 +56,7 @@ class _Chain:
     filters: list[Json]
     origin: Origin = field(default_factory=Origin)
     """The rule of a VirtualService, if it is one's."""
+    metadata: Json | None = None
 
 
 @dataclass(slots=True)
@@ -190,7 +191,9 @@ def _tcp_chains(
     rules, incomplete = connections.for_host(view, host.name, port, subnets)
     for rule in rules:
         proxy = routed_tcp_proxy(view, "outbound", rule, port.port)
-        yield _Chain(chain_match(rule.server_names, rule.subnets), [proxy], rule.origin)
+        metadata = virtual_service.metadata(rule.resource) if rule.named else None
+        match = chain_match(rule.server_names, rule.subnets)
+        yield _Chain(match, [proxy], rule.origin, metadata)
     if incomplete:
         secure = port.protocol in connections.TLS_PROTOCOLS and address == names.ANY_ADDRESS
         proxy = tcp_proxy(view, "outbound", names.cluster(port.port, host.name))
@@ -236,9 +239,7 @@ def _config(view: View, found: _Listener) -> Json:
         given(
             filter_chain_match=chain.match or None,
             filters=chain.filters,
-            metadata=virtual_service.metadata(chain.origin.resource)
-            if chain.origin.resource
-            else None,
+            metadata=chain.metadata,
             **CONNECT_TIMEOUT,
         )
         for chain in found.chains

@@ -28,7 +28,6 @@ OTHER_VERDICTS = {
     "gateway/passthrough": _LIMIT,
     "service_entry/udp": _LIMIT,
     "telemetry/metrics": _LIMIT,
-    "virtual_service/tcp-route": _LIMIT,
     "virtual_service/redirect-304": _ENVOY,
     "virtual_service/status-600": _ENVOY,
     "telemetry/expression": "Istio refuses it; in the lab Envoy does, which alone can read it.",

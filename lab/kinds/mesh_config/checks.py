@@ -282,7 +282,7 @@ class MeshConfig(Model):
     discovery_selectors: list[Any] | None = refused("all namespaces are in the mesh")
     proxy_listen_port: int | None = refused(_PORTS)
     proxy_inbound_listen_port: int | None = refused(_PORTS)
-    service_scope_configs: list[Any] | None = refused("the lab is one cluster")
+    service_scope_configs: list[Any] | None = refused("several clusters; the lab is one")
     hbone_idle_timeout: str | None = ignored("ambient mode; the lab has sidecars")
     config_sources: list[Any] | None = refused("resources from elsewhere; apply them")
     certificates: list[Any] | None = ignored("Istio no longer makes these certificates")

@@ -26,6 +26,8 @@ class Rule:
     """The names in the client's TLS hello; empty for any."""
     subnets: tuple[str, ...] = ()
     """The destination's addresses; empty for any."""
+    named: bool = True
+    """Whether istiod names the VirtualService in the metadata of its filter chain."""
 
 
 def for_host(
@@ -79,8 +81,8 @@ def _of_tcp(
                 yield Rule(resource, origin, tcp.route, (), subnets)
                 return
             if own:
-                named = tuple(subnet for match in own for subnet in match.destination_subnets)
-                yield Rule(resource, origin, tcp.route, (), named)
+                chosen = tuple(subnet for match in own for subnet in match.destination_subnets)
+                yield Rule(resource, origin, tcp.route, (), chosen, named=False)
 
 
 def _concerns(
