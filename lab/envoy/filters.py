@@ -7,6 +7,7 @@ from lab.envoy import routes
 from lab.kinds.authorization_policy import becomes as authorization
 from lab.kinds.destination_rule import becomes as destination_rule
 from lab.kinds.mesh_config import becomes as mesh_config
+from lab.kinds.mesh_config import connection_settings
 from lab.kinds.request_authentication import becomes as request_authentication
 from lab.kinds.telemetry import becomes as telemetry
 from lab.kinds.telemetry.becomes import Direction
@@ -56,15 +57,19 @@ def connection_manager(
         **fields,
         "http_filters": [*([GRPC_WEB] if grpc_web else []), *http_filters(view, direction)],
     }
+    proxy = view.mesh.default_config
     if direction != "outbound":
         config["server_name"] = "istio-envoy"
     if direction == "gateway":
         config["http_protocol_options"] = {}
-        topology = view.mesh.default_config.gateway_topology
+        topology = proxy.gateway_topology
+        if topology.forward_client_cert_details not in (None, "APPEND_FORWARD", "SANITIZE_SET"):
+            del config["set_current_client_cert_details"]
         config |= given(
             xff_num_trusted_hops=topology.num_trusted_proxies or None,
             forward_client_cert_details=topology.forward_client_cert_details,
         )
+    config |= connection_settings.manager_fields(proxy, gateway=direction == "gateway")
     config |= given(
         access_log=telemetry.access_log(view, direction) or None,
         tracing=telemetry.tracing(view, direction),
@@ -148,7 +153,8 @@ def _tcp_proxy(
         "extensions.filters.network.tcp_proxy.v3.TcpProxy",
         **target,
         **given(
-            idle_timeout=duration(pool.tcp.idle_timeout) if pool and pool.tcp else None,
+            idle_timeout=(duration(pool.tcp.idle_timeout) if pool and pool.tcp else None)
+            or (connection_settings.idle_timeout(view.mesh.default_config) if log else None),
             max_downstream_connection_duration=duration(pool.tcp.max_connection_duration)
             if pool and pool.tcp
             else None,

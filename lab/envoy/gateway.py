@@ -12,6 +12,7 @@ from lab.envoy.routes import VirtualHost
 from lab.kinds.authorization_policy import becomes as authorization
 from lab.kinds.gateway import becomes as gateway
 from lab.kinds.gateway.becomes import BoundServer
+from lab.kinds.mesh_config import connection_settings
 from lab.kinds.virtual_service import becomes as virtual_service
 from lab.kinds.virtual_service.becomes import Attachment, Route
 from lab.kinds.virtual_service.connections import Rule
@@ -37,6 +38,7 @@ def _listener(view: View, port: int, found: list[BoundServer]) -> Json:
         address=socket_address(names.ANY_ADDRESS, port),
         traffic_direction="OUTBOUND",
         **BOUND,
+        **connection_settings.buffer_limit(view.mesh.default_config),
         **filters.access_log(view, "gateway"),
         listener_filters=[TLS_INSPECTOR] if inspected else None,
         filter_chains=chains,

@@ -1,4 +1,4 @@
-"""What learners leave behind: `exercise clean`, `reset`, and an `install` taken back."""
+"""Traces of learners: `exercise clean`, `reset`, and an `install` taken back."""
 
 from __future__ import annotations
 

@@ -82,6 +82,21 @@ def site(
     )
 
 
+def test_a_gateway_at_the_edge_is_stricter(mesh: Mesh) -> None:
+    """The profile EDGE of connectionSettings: other headers and paths than Envoy's own defaults."""
+    manifests = SUBSETS + gateway() + site('["*"]', "v1")
+    mesh.apply(manifests)
+    assert ask(mesh, "//a%2Fb", x_a="1").status_code == 200
+    mesh.mesh_config["defaultConfig"] = {"connectionSettings": {"profile": "EDGE"}}
+    try:
+        mesh.apply(manifests)
+        assert ask(mesh, "//a").json()["path"] == "/a"
+        assert ask(mesh, x_a="1").status_code == 400
+        assert ask(mesh, "/a%2Fb").headers["location"].endswith("/a/b")
+    finally:
+        mesh.mesh_config.pop("defaultConfig")
+
+
 def test_no_gateway_refuses_connections_and_no_route_is_a_404(mesh: Mesh) -> None:
     with pytest.raises(httpx.ConnectError):
         ask(mesh)
