@@ -13,6 +13,7 @@ from __future__ import annotations
 import ipaddress
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from lab import names
@@ -59,7 +60,7 @@ def adapt(config: ProxyConfig, pod: Pod) -> ProxyConfig:
         for item in routes:
             item["request_headers_to_remove"] = [ORIGINAL_DESTINATION]
             _by_name(item)
-    return ProxyConfig(listeners, built, routes, config.endpoints, config.addresses)
+    return replace(config, listeners=listeners, clusters=built, routes=routes)
 
 
 # --- gateways -------------------------------------------------------------------------------------

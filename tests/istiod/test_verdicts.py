@@ -25,7 +25,6 @@ OTHER_VERDICTS = {
     "authorization_policy/custom": _LIMIT,
     "destination_rule/credential": _LIMIT,
     "destination_rule/passthrough": _LIMIT,
-    "gateway/passthrough": _LIMIT,
     "service_entry/udp": _LIMIT,
     "telemetry/metrics": _LIMIT,
     "virtual_service/redirect-304": _ENVOY,

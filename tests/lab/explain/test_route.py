@@ -168,6 +168,23 @@ def test_a_tcp_route(ask: Any, tmp_path: Path) -> None:
     assert told.shares() == {"outbound|6379||redis.default.svc.cluster.local": 1}
 
 
+def test_a_gateway_passes_tls_through(ask: Any, tmp_path: Path) -> None:
+    file = tmp_path / "through.yaml"
+    file.write_text(
+        "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: through}\n"
+        "spec:\n  selector: {istio: ingressgateway}\n  servers:\n"
+        "  - port: {number: 443, name: tls, protocol: TLS}\n"
+        "    hosts: [a.example]\n    tls: {mode: PASSTHROUGH}\n---\n"
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: through}\n"
+        "spec:\n  hosts: [a.example]\n  gateways: [through]\n  tls:\n"
+        "  - match: [{sniHosts: [a.example]}]\n    route: [{destination: {host: ui}}]\n"
+    )
+    told = ask("https://a.example/", files=(str(file),))
+    assert told.step("route")["place"] == f"{file}:18"
+    assert told.shares() == {"outbound|80||ui.default.svc.cluster.local": 1}
+    assert ask("https://b.example/", files=(str(file),)).outcome() == ("refused", None)
+
+
 def test_rate_limit(ask: Any) -> None:
     """Exercise 11: what the rate limit service would be asked."""
     files = (*INGRESS, "istio/11-rate-limiting")

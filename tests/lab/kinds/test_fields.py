@@ -35,17 +35,19 @@ Field = tuple[str, ...]
 """A field by its names; `[]` is any item of a list and `{}` any key of a map."""
 
 REFUSED = {
-    "DestinationRule": [
-        "host: a, trafficPolicy: {loadBalancer: {localityLbSetting: {enabled: true}}}"
-    ],
     "VirtualService": [
         "hosts: [a], http: [{fault: {abort: {http2Error: X}}, route: [{destination: {host: a}}]}]"
     ],
 }
 """Specs with fields that are refused by their value, so that no model says it."""
 
-FOR_PEOPLE = {"Gateway": ["servers: [{name: x}]"]}
-"""Specs with fields from which Istio makes nothing either."""
+FOR_PEOPLE = {
+    "DestinationRule": [
+        "host: a, trafficPolicy: {loadBalancer: {localityLbSetting: {enabled: true}}}"
+    ],
+    "Gateway": ["servers: [{name: x}]"],
+}
+"""Specs with fields from which Istio makes nothing either, or nothing in one locality."""
 
 
 def fields_of(schema: Any, prefix: Field = ()) -> Iterator[Field]:
