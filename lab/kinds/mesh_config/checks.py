@@ -252,8 +252,8 @@ class MeshConfig(Model):
     extension_providers: list[ExtensionProvider] = Field(default_factory=list)
     default_providers: DefaultProviders = DefaultProviders()
     default_config: ProxyConfig = ProxyConfig()
-    trust_domain: Literal["cluster.local"] = "cluster.local"
-    root_namespace: Literal["istio-system"] = "istio-system"
+    trust_domain: str = "cluster.local"
+    root_namespace: str = "istio-system"
     trust_domain_aliases: list[str] | None = refused(_ONE_MESH)
     default_http_retry_policy: HTTPRetry | None = None
     default_traffic_policy: DefaultTrafficPolicy | None = None
@@ -311,6 +311,16 @@ def _provider_names(providers: list[ExtensionProvider]) -> Iterator[Problem]:
 
 
 CHECKS = (
+    Check(
+        "spec.meshConfig.trustDomain",
+        lambda name: name == "cluster.local",
+        "not supported by the lab: another trust domain than cluster.local",
+    ),
+    Check(
+        "spec.meshConfig.rootNamespace",
+        lambda name: name == "istio-system",
+        "not supported by the lab: another root namespace than istio-system",
+    ),
     newer("spec.meshConfig.defaultInboundHttpRetryPolicy", "1.32"),
     Check("spec.meshConfig.defaultHttpRetryPolicy.retryOn", retry_on_problems),
     Check("**.defaultConfig.proxyMetadata", metadata_problems),

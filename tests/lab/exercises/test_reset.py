@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import httpx
 
-from tests.lab.exercises.test_lab import behaves
-from tests.support.lab import Lab, picture
+from tests.support.lab import Lab, behaves, picture
 from tests.support.wait import wait
 
 MESSAGE = "kept-over-the-reset"

@@ -7,16 +7,6 @@ import pytest
 from lab.manifests.load import parse
 from lab.manifests.read import ManifestError
 
-GATEWAY = """\
-apiVersion: networking.istio.io/v1
-kind: Gateway
-metadata: {name: a}
-spec:
-  servers:
-  - hosts: ["*"]
-    port: {number: 443, name: https, protocol: HTTPS}
-    tls: {credentialName: a}
-"""
 KEYS = """\
 apiVersion: security.istio.io/v1
 kind: RequestAuthentication
@@ -44,13 +34,6 @@ spec:
     pilot:
       k8s: {}
 """
-
-
-def test_no_mode_is_passthrough() -> None:
-    """As in Istio, whose enumeration begins with it."""
-    with pytest.raises(ManifestError, match=r"x:8: .*mode: not supported by the lab: PASSTHROUGH"):
-        parse([("x", GATEWAY)])
-    assert parse([("x", GATEWAY.replace("tls: {", "tls: {mode: SIMPLE, "))]).resources
 
 
 def test_a_key_that_is_none_is_refused() -> None:
