@@ -34,11 +34,12 @@ def route(
         ),
     ] = GATEWAY,
     header: Annotated[
-        list[str] | None, typer.Option("--header", "-H", metavar="'NAME: VALUE'", help="A header.")
+        list[str] | None,
+        typer.Option("--header", "-H", metavar="'NAME: VALUE'", help="A header, also a token."),
     ] = None,
     claim: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="A claim of its accepted token."),
+        typer.Option(metavar="NAME=VALUE", help="A claim, in place of a valid token."),
     ] = None,
     filename: Files = None,
     output: Annotated[str, typer.Option("--output", "-o", help="text or json.")] = "text",
@@ -55,6 +56,7 @@ def route(
       guestbook route GET http://localhost/ -H 'user-agent: Chrome/140'
       guestbook route --from ui http://message-service/hello/x
       guestbook route --from ui http://message-service/hello/x -f k8s/base -f istio/05-retries
+      guestbook route http://localhost/ -H "Authorization: Bearer $(guestbook token)"
       guestbook route --from ui tcp://redis:6379 -o json
     """
     from lab.cluster import snapshots
@@ -95,19 +97,19 @@ def _request(words: Sequence[str]) -> tuple[str, str]:
     raise FailureError("a request is [METHOD] URL, for example GET http://ui/")
 
 
-def _pairs(values: Sequence[str] | None, separator: str) -> dict[str, str]:
-    pairs: dict[str, str] = {}
+def _pairs(values: Sequence[str] | None, separator: str) -> list[tuple[str, str]]:
+    pairs: list[tuple[str, str]] = []
     for value in values or ():
         name, found, rest = value.partition(separator)
         if not found or not name.strip():
             raise FailureError(f"{value!r} is not NAME{separator} VALUE")
-        pairs[name.strip()] = rest.strip()
+        pairs.append((name.strip(), rest.strip()))
     return pairs
 
 
 def _claims(values: Sequence[str] | None) -> list[tuple[str, object]]:
     claims: list[tuple[str, object]] = []
-    for name, text in _pairs(values, "=").items():
+    for name, text in _pairs(values, "="):
         try:
             claims.append((name, json.loads(text)))
         except ValueError:

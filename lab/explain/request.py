@@ -6,7 +6,7 @@ the manifest, file and line, that it comes from.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -35,12 +35,13 @@ def explain(
     pod: Pod,
     method: str,
     url: str,
-    headers: Mapping[str, str] | None = None,
+    headers: Iterable[tuple[str, str]] = (),
     claims: Mapping[str, Any] | None = None,
 ) -> Explanation:
     """Returns the explanation of a request that a pod's application sends.
 
     A gateway's pod receives it from outside the mesh. `url` is http://, https:// or tcp://.
+    `claims` stand for a token that is right but for its issuer and audience.
     Raises NoAnswerError.
     """
     parts = urlsplit(url)
@@ -50,13 +51,15 @@ def explain(
         raise NoAnswerError(f"{url}: {error}") from None
     if parts.scheme not in ("http", "https", "tcp") or not parts.hostname:
         raise NoAnswerError(f"{url} is no URL of the form http://HOST[:PORT]/PATH")
-    given = {name.lower(): value for name, value in (headers or {}).items()}
+    given: dict[str, tuple[str, ...]] = {}
+    for name, value in headers:
+        given[name.lower()] = (*given.get(name.lower(), ()), value)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     host = parts.hostname if port in (None, 80, 443) else f"{parts.hostname}:{port}"
     client = view(snapshot, pod)
     request = Request(
         method=method.upper(),
-        authority=given.pop("host", host),
+        authority=given.pop("host", (host,))[0],
         path=matchers.normalized(path, mesh_config.normalization(client.mesh)),
         headers=given,
         scheme="https" if parts.scheme == "https" else "http",

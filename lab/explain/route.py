@@ -45,10 +45,9 @@ def add(route: Json, origin: Origin, request: Request, found: Explanation) -> bo
 
 def _preflight(policy: Json | None, request: Request) -> str | None:
     """Returns the answer of the CORS filter to a preflight; None when the request goes on."""
-    origin = request.header("origin")
-    asks = request.header("access-control-request-method") is not None
-    if policy is None or request.method != "OPTIONS" or origin is None or not asks:
+    if policy is None or not request.preflight:
         return None
+    origin = request.header("origin") or ""
     if any(matchers.string(one, origin) for one in policy.get("allow_origin_string_match", ())):
         return f"to a preflight, with access-control-allow-origin: {origin}"
     if policy.get("forward_not_matching_preflights", True):

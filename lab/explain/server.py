@@ -156,7 +156,7 @@ def admission(snapshot: Snapshot, pod: Pod, chain: Json, request: Request) -> Ad
         policies = selection.for_pod(snapshot, request_authentication.KIND, pod)
         place = policies[0].source.at("spec") if policies else ""
         says = ", ".join(map(_named, policies)) or "jwt_authn"
-        failure, request, forwarded = jwt.check(config, request)
+        failure, request, forwarded = jwt.check(config, request, _unfetched(snapshot, pod))
         if failure is not None:
             return Admission(tuple(steps), *failure, place, request, forwarded)
         accepted = f"a token of {(request.claims or {}).get('iss')}, which {says} accepts"
@@ -172,6 +172,15 @@ def admission(snapshot: Snapshot, pod: Pod, chain: Json, request: Request) -> Ad
     steps += [Step("authorization", says) for says in _remarks(snapshot, configs, request)]
     status, answer = (200, "") if decision.allowed else (403, "RBAC: access denied")
     return Admission(tuple(steps), status, answer, place, request, forwarded)
+
+
+def _unfetched(snapshot: Snapshot, pod: Pod) -> set[str]:
+    """The issuers whose keys would be fetched, but are not in the snapshot."""
+    sources = {
+        rule.issuer: request_authentication.keys_source(rule)
+        for rule in request_authentication.rules(snapshot, pod)
+    }
+    return {issuer for issuer, url in sources.items() if url and url not in snapshot.jwks}
 
 
 def _named(policy: Resource) -> str:

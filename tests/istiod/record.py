@@ -102,7 +102,21 @@ def _proxies(folder: Path) -> dict[str, Proxy]:
 
 
 def _named(config: Mapping[str, Iterable[Json]]) -> Proxy:
-    return {f"{kind} {name_of(item)}": item for kind, items in config.items() for item in items}
+    return {
+        f"{kind} {name_of(item)}": _stable(item) for kind, items in config.items() for item in items
+    }
+
+
+def _stable(value: Any) -> Any:
+    """Returns a value with the one list sorted whose order changes from run to run in istiod."""
+    if isinstance(value, list):
+        return [_stable(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: sorted(item, key=json.dumps) if key == "query_parameters" else _stable(item)
+        for key, item in value.items()
+    }
 
 
 # --- writing and reading --------------------------------------------------------------------------

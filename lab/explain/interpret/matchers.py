@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,11 +29,11 @@ class Request:
     authority: str
     path: str
     """With the query; normalized."""
-    headers: Mapping[str, str] = field(default_factory=dict)
-    """By lower-case name."""
+    headers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The values of each header, by lower-case name."""
     scheme: str = "http"
     claims: Mapping[str, Any] | None = None
-    """The claims of an accepted JSON Web Token."""
+    """The claims of an accepted JSON Web Token; of a question, those given in place of one."""
     port: int = 0
     """The container port at the receiving pod."""
     peer: str | None = None
@@ -44,7 +44,8 @@ class Request:
     destination_ip: str = ""
     server_name: str = ""
 
-    def header(self, name: str) -> str | None:
+    def values(self, name: str) -> tuple[str, ...]:
+        """Returns each value of a header or a pseudo-header."""
         pseudo = {
             ":method": self.method,
             ":authority": self.authority,
@@ -52,7 +53,18 @@ class Request:
             ":path": self.path,
             "host": self.authority,
         }
-        return pseudo.get(name.lower(), self.headers.get(name.lower()))
+        key = name.lower()
+        return (pseudo[key],) if key in pseudo else self.headers.get(key, ())
+
+    def header(self, name: str) -> str | None:
+        """Returns the values of a header as one, None when it is missing."""
+        return ",".join(values) if (values := self.values(name)) else None
+
+    @property
+    def preflight(self) -> bool:
+        """Whether it is a CORS preflight."""
+        wanted = ("origin", "access-control-request-method")
+        return self.method == "OPTIONS" and all(map(self.header, wanted))
 
     @property
     def bare_path(self) -> str:
@@ -81,8 +93,9 @@ def _normalized(bare: str) -> str:
     parts = bare.split("/")[1:]
     for index, part in enumerate(parts):
         last = index == len(parts) - 1
-        if part in (".", ".."):
-            if part == ".." and segments:
+        dots = part.partition(";")[0]  # Parameters of a path's part do not hide them.
+        if dots in (".", ".."):
+            if dots == ".." and segments:
                 segments.pop()
             if last:
                 segments.append("")
@@ -118,28 +131,28 @@ def full_match(pattern: str, text: str) -> bool:
 
 
 def header(matcher: Json, request: Request) -> bool:
-    """Whether a request passes a HeaderMatcher."""
-    return _field(matcher, request.header(matcher["name"]))
+    """Whether a request passes a HeaderMatcher, by one of the header's values."""
+    return _field(matcher, request.values(matcher["name"]))
 
 
 def query_parameter(matcher: Json, request: Request) -> bool:
     """Whether a request passes a QueryParameterMatcher; escapes in it are not decoded."""
     query = request.path.partition("?")[2].partition("#")[0]
     pairs = (part.partition("=") for part in query.split("&"))
-    found = (value for name, _, value in pairs if name == matcher["name"])
-    return _field(matcher, next(found, None))
+    found = [value for name, _, value in pairs if name == matcher["name"]]
+    return _field(matcher, found[:1])
 
 
-def _field(matcher: Json, value: str | None) -> bool:
-    """Whether a header or a parameter, None when it is missing, passes its matcher."""
+def _field(matcher: Json, values: Sequence[str]) -> bool:
+    """Whether one of the values of a header or a parameter passes its matcher."""
     invert = bool(matcher.get("invert_match"))
     if "string_match" not in matcher:
         if kinds := matcher.keys() - {"name", "invert_match", "present_match"}:
             raise NoAnswerError(f"route does not read the matcher {', '.join(sorted(kinds))}")
-        return ((value is not None) == bool(matcher.get("present_match", True))) != invert
-    if value is None and not matcher.get("treat_missing_header_as_empty"):
-        return invert
-    return string(matcher["string_match"], value or "") != invert
+        return (bool(values) == bool(matcher.get("present_match", True))) != invert
+    if not values and matcher.get("treat_missing_header_as_empty"):
+        values = ("",)
+    return any(string(matcher["string_match"], value) for value in values) != invert
 
 
 def metadata(matcher: Json, request: Request) -> bool:

@@ -70,7 +70,10 @@ def _unreachable(rules: Sequence[TCPRoute | TLSRoute]) -> Iterator[Problem]:
             key = match.model_dump_json()
             if key in seen:
                 repeated += 1
-                reason = f"this match is ineffective: rule #{seen[key]} has the same match"
+                reason = (
+                    f"virtualService rule #{index} match #{position} is not used "
+                    f"(duplicate/overlapping match in rule #{seen[key]})"
+                )
                 yield Problem((index, "match", position), reason, "warning")
             seen.setdefault(key, index)
         if repeated and repeated == len(rule.match):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,9 +13,11 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from lab import names
 from lab.cli import main
 from lab.cluster.state import repository
 from lab.explain import request
+from lab.explain.interpret.matchers import NoAnswerError
 from lab.istiod import tokens
 from tests.support import harness
 from tests.support.secured import apply, direct, get, mesh, talk
@@ -446,6 +448,103 @@ CLAIMS: tuple[dict[str, Any] | None, ...] = (
 )
 
 
+PLACES = security(
+    "RequestAuthentication",
+    json.dumps(
+        {
+            "jwtRules": [
+                {
+                    "issuer": "me",
+                    "jwks": tokens.key_set(SIGNER),
+                    "audiences": ["a"],
+                    "fromHeaders": [
+                        {"name": "authorization", "prefix": "Bearer "},
+                        {"name": "x-t"},
+                    ],
+                    "fromParams": ["token"],
+                    "fromCookies": ["token"],
+                    "outputClaimToHeaders": [{"header": "x-sub", "claim": "sub"}],
+                }
+            ]
+        }
+    ),
+)
+WANTED = security(
+    "AuthorizationPolicy",
+    json.dumps(
+        {
+            "rules": [
+                {
+                    "from": [{"source": {"requestPrincipals": ["me/*"]}}],
+                    "when": [
+                        {"key": "request.auth.claims[scope]", "values": ["read"]},
+                        {"key": "request.headers[x-sub]", "values": ["x"]},
+                    ],
+                }
+            ]
+        }
+    ),
+)
+
+
+def token(age: timedelta = timedelta(), key: Any = SIGNER, **claims: Any) -> str:
+    given = {"iss": "me", "sub": "x", "aud": "a", "scope": "write read", **claims}
+    kid = tokens.key_id(SIGNER)
+    return tokens.mint(key, datetime.now(UTC) - age, claims=given, kid=kid)
+
+
+GOOD = token()
+LATE = token(age=timedelta(hours=2))
+FORGED = token(key=tokens.new_key())
+SENT: dict[str, tuple[str, list[tuple[str, str]]]] = {
+    "none": ("/", [("x-sub", "x")]),
+    "good": ("/", [("authorization", f"Bearer {GOOD}")]),
+    "expired": ("/", [("authorization", f"Bearer {LATE}")]),
+    "forged": ("/", [("authorization", f"Bearer {FORGED}")]),
+    "for another": ("/", [("authorization", f"Bearer {token(aud='b')}")]),
+    "of another": ("/", [("authorization", f"Bearer {token(iss='you')}")]),
+    "early": ("/", [("authorization", f"Bearer {token(nbf=2**40)}")]),
+    "time as text": ("/", [("authorization", f"Bearer {token(exp='soon')}")]),
+    "another scope": ("/", [("authorization", f"Bearer {token(scope='write reads')}")]),
+    "scopes as a list": ("/", [("authorization", f"Bearer {token(scope=['read'])}")]),
+    "another subject": ("/", [("authorization", f"Bearer {token(sub='y')}"), ("x-sub", "x")]),
+    "no token": ("/", [("authorization", "Bearer some.thing")]),
+    "no JSON": ("/", [("authorization", "Bearer YWJj.YWJj.YWJj")]),
+    "another scheme": ("/", [("authorization", f"Basic {GOOD}")]),
+    "twice": ("/", [("authorization", f"Bearer {GOOD}"), ("authorization", f"Bearer {GOOD}")]),
+    "own header": ("/", [("x-t", GOOD)]),
+    "two headers": ("/", [("x-t", GOOD), ("authorization", f"Bearer {GOOD}")]),
+    "one of two is late": ("/", [("x-t", LATE), ("authorization", f"Bearer {GOOD}")]),
+    "parameter": (f"/?a=b&token={GOOD}", []),
+    "another parameter": (f"/?access_token={GOOD}", []),
+    "cookie": ("/", [("cookie", f"a=b; token={GOOD}")]),
+}
+
+
+def test_a_token_is_checked_as_the_server_does(secured: harness.Mesh) -> None:
+    apply(secured, PLACES, WANTED)
+    pod = secured.pods["ui"].pod
+    for name, (path, headers) in SENT.items():
+        url = f"http://message{path}"
+        told = request.explain(secured.snapshot(), pod, "GET", url, headers)
+        proxy = f"http://{pod.inside_address}:{names.OUTBOUND_PORT}"
+        with httpx.Client(proxy=proxy, timeout=10) as client:
+            answer = client.get(url, headers=headers)
+        said = [step.says for step in told.targets[0].steps if step.what == "answer"]
+        real = [] if answer.status_code == 200 else [f"{answer.status_code} {answer.text}"]
+        assert said == real, name
+
+
+def test_keys_that_were_not_fetched(secured: harness.Mesh) -> None:
+    policy = security("RequestAuthentication", '{jwtRules: [{issuer: me, jwksUri: "http://x/"}]}')
+    secured.config = harness.resources(policy)
+    pod, url = secured.pods["ui"].pod, "http://message/"
+    bearer = [("authorization", f"Bearer {GOOD}")]
+    with pytest.raises(NoAnswerError, match="the keys of me are not known here"):
+        request.explain(secured.snapshot(), pod, "GET", url, bearer)
+    assert request.explain(secured.snapshot(), pod, "GET", url, claims={}).outcome == "forwarded"
+
+
 def seen(
     secured: harness.Mesh, client: str, url: str, headers: dict[str, str]
 ) -> tuple[str, int | str | None]:
@@ -482,7 +581,7 @@ def test_the_answer_is_what_happens(secured: harness.Mesh, name: str) -> None:
                 minted = tokens.mint(SIGNER, datetime.now(UTC), issuer=claims["iss"], claims=claims)
                 headers["authorization"] = f"Bearer {minted}"
             pod = secured.pods[client].pod
-            told = request.explain(secured.snapshot(), pod, "GET", url, headers, claims)
+            told = request.explain(secured.snapshot(), pod, "GET", url, headers.items())
             expected: int | str | None = told.status
             if told.outcome == "forwarded":
                 (expected,) = told.targets[0].pods

@@ -350,7 +350,7 @@ def seen(asked: Asked, host: str) -> Request:
         method=asked.method,
         path=matchers.normalized(asked.path, BASE),
         authority=asked.host,
-        headers={} if asked.header is None else {"x-a": asked.header},
+        headers={} if asked.header is None else {"x-a": (asked.header,)},
         peer=peer,
         source_ip="127.0.0.1",
         destination_ip=host,
@@ -430,7 +430,7 @@ def value_fits(key: str, value: str, request: Request) -> bool:
         case "requestPrincipals":
             return principal_fits(value, str(claims.get("iss", "")), str(claims.get("sub", "")))
         case "request.headers[x-a]":
-            header = request.headers.get("x-a")
+            header = request.header("x-a")
             return header is not None and wildcard(value, header)
         case "request.auth.claims[groups]":
             return claim_fits(value, claims.get("groups"))
