@@ -106,4 +106,4 @@ class ProxyConfig:
     addresses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The addresses of each host: Istio's name table, which answers a pod's DNS queries."""
     secrets: Mapping[str, Json] = field(default_factory=dict)
-    """The secrets that TLS settings name, as istiod serves them: parts of Envoy's Secret."""
+    """Parts of Envoy's Secret that istiod serves, by the names in TLS settings."""

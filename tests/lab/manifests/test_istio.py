@@ -7,6 +7,16 @@ import pytest
 from lab.manifests.load import parse
 from lab.manifests.read import ManifestError
 
+GATEWAY = """\
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: a}
+spec:
+  servers:
+  - hosts: ["*"]
+    port: {number: 443, name: https, protocol: HTTPS}
+    tls: {credentialName: a}
+"""
 KEYS = """\
 apiVersion: security.istio.io/v1
 kind: RequestAuthentication
@@ -34,6 +44,13 @@ spec:
     pilot:
       k8s: {}
 """
+
+
+def test_no_mode_is_passthrough() -> None:
+    """As in Istio, whose enumeration begins with it."""
+    (warning,) = parse([("x", GATEWAY)]).warnings
+    assert "PASSTHROUGH mode does not use certificates, they will be ignored" in warning
+    assert not parse([("x", GATEWAY.replace("tls: {", "tls: {mode: SIMPLE, "))]).warnings
 
 
 def test_a_key_that_is_none_is_refused() -> None:
