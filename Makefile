@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up test bench lint format istio-schema lock images kind kind-down compose compose-down
+.PHONY: help setup up test bench lint format istio-schema istiod lock images kind kind-down compose compose-down
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,14 @@ format: $(STAMP) ## Format the code
 
 istio-schema: $(STAMP) ## Write the types of Istio's kinds from its schema (VERSION=x takes another)
 	@$(BIN)/python -m scripts.istio_schema $(VERSION)
+
+istiod: $(STAMP) ## Record what istiod makes of the tests' manifests (needs Go; docs/istiod.md)
+	@command -v go > /dev/null || { echo "Go is missing: https://go.dev/doc/install" >&2; exit 1; }
+	@echo "==> Building istiod's packages (a quarter of an hour the first time, a minute later)"
+	@go build -C scripts/istiod -o $(abspath $(BIN))/istiod .
+	@$(BIN)/python -m tests.istiod.record $(BIN)/istiod
+	@echo "==> Asking for verdicts"
+	@$(BIN)/python -m scripts.istiod_verdicts $(BIN)/istiod
 
 images: ## Build the images (REGISTRY=, TAG=, PLATFORMS=, PUSH=1; see docs/images.md)
 	@REGISTRY='$(REGISTRY)' TAG='$(TAG)' PLATFORMS='$(PLATFORMS)' PUSH='$(PUSH)' scripts/images.sh

@@ -105,3 +105,5 @@ class ProxyConfig:
     endpoints: list[Json]
     addresses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The addresses of each host: Istio's name table, which answers a pod's DNS queries."""
+    secrets: Mapping[str, Json] = field(default_factory=dict)
+    """Parts of Envoy's Secret that istiod serves, by the names in TLS settings."""

@@ -62,6 +62,11 @@ def resource_source(kind: str, resource: str) -> Json:
     return file_source(f"./{kind}/{file_name(resource)}")
 
 
+def served_secret(name: str) -> Json:
+    """Returns the reference to a secret that istiod, or the agent of a proxy, serves."""
+    return {"name": name, "sds_config": {"ads": {}, "resource_api_version": "V3"}}
+
+
 HTTP_PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 

@@ -157,6 +157,11 @@ SHAPES = {
         names={
             STRING_MATCH: "StringMatch",
             "**.http[]": "HTTPRoute",
+            "**.tls[]": "TLSRoute",
+            "**.tcp[]": "TCPRoute",
+            "**.tls[].match[]": "TLSMatchAttributes",
+            "**.tcp[].match[]": "L4MatchAttributes",
+            "**.tls[]|tcp[].route[]": "RouteDestination",
             "**.match[]": "HTTPMatchRequest",
             "**.route[]": "HTTPRouteDestination",
             "**.destination|mirror": "Destination",

@@ -18,6 +18,7 @@ from lab.cli.apply import apply, install
 from lab.cli.client import FailureError
 from lab.cli.context import Settings
 from lab.cli.create import create
+from lab.cli.dashboard import dashboard
 from lab.cli.delete import delete
 from lab.cli.describe import describe
 from lab.cli.down import down
@@ -26,6 +27,7 @@ from lab.cli.exec import exec_
 from lab.cli.exercise import exercise
 from lab.cli.get import get
 from lab.cli.graph import graph
+from lab.cli.image import image
 from lab.cli.kube_inject import kube_inject
 from lab.cli.label import annotate, label
 from lab.cli.logs import logs
@@ -63,6 +65,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "scale": scale,
     "wait": wait,
     "run": run_pod,
+    "image": image,
     "logs": logs,
     "exec": exec_,
     "port-forward": port_forward,
@@ -70,6 +73,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "token": token,
     "proxy-config": proxy_config,
     "graph": graph,
+    "dashboard": dashboard,
     "route": route,
     "analyze": analyze,
 }

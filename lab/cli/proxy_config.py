@@ -23,7 +23,9 @@ def proxy_config(
     ],
     port: Annotated[int, typer.Option(help="Only resources for this port.")] = 0,
     fqdn: Annotated[str, typer.Option(help="Only clusters and endpoints of this host.")] = "",
-    name: Annotated[str, typer.Option(help="Only the resource with this very name.")] = "",
+    name: Annotated[
+        str, typer.Option("--name", "--cluster", help="Only the resource with this very name.")
+    ] = "",
     output: Annotated[
         str, typer.Option("--output", "-o", help="json for all that Envoy has, or short.")
     ] = "short",
@@ -31,9 +33,9 @@ def proxy_config(
 ) -> None:
     """Print a proxy's configuration, as `istioctl proxy-config` does.
 
-    It is istiod's. Where pods have no network of their own, Envoy has it in another form: its
-    admin page shows that (`guestbook exec POD -c istio-proxy -- pilot-agent request GET
-    config_dump`).
+    It is istiod's. Where pods have no network of their own, Envoy has it in
+    another form: its admin page shows that, with `guestbook exec POD
+    -c istio-proxy -- pilot-agent request GET config_dump`.
 
     Examples:
       guestbook proxy-config routes deploy/istio-ingressgateway -n istio-system

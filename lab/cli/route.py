@@ -123,7 +123,7 @@ def from_files(names: Sequence[str], *, gateway: bool = True) -> list[Resource]:
     from lab.manifests.read import ManifestError
 
     try:
-        resources = list(load.load(names).resources)
+        resources = list(load.load(names, running=False).resources)
     except ManifestError as error:
         raise FailureError(*error.lines) from None
     if gateway and not any(r.kind == "Deployment" and r.labels.get("istio") for r in resources):

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
+import shlex
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lab.cluster import derived, kubectl_objects
+from lab.cluster import derived, kubectl_objects, programs
 from lab.cluster.controllers import WORKLOADS, stop_pod
 from lab.cluster.events import now
 from lab.cluster.programs import UnknownImageError, split
 from lab.cluster.running import Cluster
 from lab.cluster.selector import parse as parse_selector
 from lab.cluster.store import Record, content, document, key
+from lab.files import write_atomically
 from lab.manifests import load, registry
 from lab.manifests.read import ManifestError
 from lab.resources.checks import WITHOUT_EFFECT
@@ -367,3 +371,26 @@ def _replace(cluster: Cluster, resource: Resource, spec: dict[str, Any]) -> None
     body = kind.body.model_validate({"spec": spec})
     cluster.store.update(dataclasses.replace(resource, raw=raw, body=body))
     cluster.objects_changed()
+
+
+def images(cluster: Cluster, own: dict[str, list[str] | None]) -> list[tuple[str, bool, str]]:
+    """Gives images a program of this machine, or takes it away for None.
+
+    Returns each image with whether its program is the user's, and the command line.
+    """
+    known = {name: list(words) for name, words in programs.own().items()}
+    for name, words in own.items():
+        if ":" in name.rpartition("/")[2] or name.count("/") > 1 or "@" in name:
+            raise RefusedError(f'"{name}": an image is named without its registry and its tag')
+        if words is None and name not in known:
+            raise RefusedError(f'no program of your own plays "{name}"', missing=True)
+        if words is not None and shutil.which(words[0]) is None:
+            raise RefusedError(f'"{words[0]}" is no program on the PATH of the lab')
+        if words is None:
+            del known[name]
+        else:
+            known[name] = words
+    if own:
+        write_atomically(cluster.state.images, json.dumps(known, indent=1).encode())
+        programs.play(known)
+    return [(name, name in known, shlex.join(words)) for name, words in programs.images().items()]

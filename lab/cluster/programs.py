@@ -49,6 +49,9 @@ _IMAGES: Mapping[str, Image] = {
     "istio/proxyv2": Image(),
 }
 
+_own: dict[str, Image] = {}
+"""The images that the user has given a program."""
+
 _TAGS: Mapping[str, Mapping[str, str]] = {
     "guestbook/ui:v2": {"UI_BACKGROUND": "goldenrod", "DEMO_VERSION": "2.0"},
 }
@@ -75,10 +78,11 @@ def split(image: str) -> tuple[str, str]:
     last, _, tag = last.partition(":")
     folder = path.rpartition("/")[2]
     for known in (f"{folder}/{last}", last):
-        if known in _IMAGES:
+        if known in _own or known in _IMAGES:
             return known, tag
     raise UnknownImageError(
-        f'the lab has no program for the image "{image}"; it has {", ".join(sorted(_IMAGES))}'
+        f'the lab has no program for the image "{image}"; it has '
+        f"{', '.join(sorted({*_IMAGES, *_own}))} (guestbook image NAME=COMMAND gives it one)"
     )
 
 
@@ -99,7 +103,7 @@ def program(
     command alone. Raises UnknownImageError.
     """
     name, tag = split(image)
-    known = _IMAGES[name]
+    known = _image(name)
     if command:
         argv = [*command, *(args or ())]
     else:
@@ -108,7 +112,30 @@ def program(
 
 
 def image_volumes(image: str) -> tuple[Path, ...]:
-    return tuple(map(Path, _IMAGES[split(image)[0]].volumes))
+    return tuple(map(Path, _image(split(image)[0]).volumes))
+
+
+def _image(name: str) -> Image:
+    return _own.get(name) or _IMAGES[name]
+
+
+def images() -> dict[str, tuple[str, ...]]:
+    """Returns the command line of each image that the lab can run, by the lab's name for it."""
+    return {
+        name: (*_image(name).entrypoint, *_image(name).command)
+        for name in sorted({*_IMAGES, *_own})
+    }
+
+
+def own() -> Mapping[str, tuple[str, ...]]:
+    """Returns the entry points of the images that the user has given a program."""
+    return {name: image.entrypoint for name, image in _own.items()}
+
+
+def play(entry_points: Mapping[str, Sequence[str]]) -> None:
+    """Has programs of this machine play these images, and no others of the user's."""
+    _own.clear()
+    _own.update({name: Image(entrypoint=tuple(words)) for name, words in entry_points.items()})
 
 
 def local(argv: Sequence[str]) -> list[str]:

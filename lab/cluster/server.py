@@ -171,6 +171,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "restart": api.restart,
     "events": events,
     "logs": read_log,
+    "images": api.images,
     "exec": exec.exec_command,
     "forward": exec.forward_target,
 }

@@ -75,6 +75,11 @@ class State:
         """The socket of `port-forward`."""
         return self.folder / "forward.sock"
 
+    @property
+    def images(self) -> Path:
+        """The user's own programs for images."""
+        return self.folder / "images.json"
+
     def create(self) -> None:
         """Makes the folder, readable by its owner alone (it holds Secrets)."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import json
 import os
 import signal
 import socket
@@ -17,7 +18,7 @@ from typing import Any
 import httpx
 
 from lab import versions
-from lab.cluster import api, control_loops, exec, process, server, servers
+from lab.cluster import api, control_loops, exec, process, programs, server, servers
 from lab.cluster.controllers import workloads
 from lab.cluster.network import Network
 from lab.cluster.pod import PodRunner
@@ -88,6 +89,7 @@ async def lab(plan: Plan, environ: Mapping[str, str], say: Say) -> AsyncIterator
     """Runs a lab; when the block ends everything in it is stopped."""
     state = plan.state
     mark = str(state.folder)
+    programs.play(json.loads(state.images.read_text()) if state.images.exists() else {})
     if swept := process.sweep(mark):
         say(f"Cleared away {swept} processes of an earlier run")
     async with contextlib.AsyncExitStack() as stack:

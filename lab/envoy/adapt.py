@@ -10,8 +10,10 @@ On a cluster iptables leads each connection to a sidecar, with its original dest
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from lab import names
@@ -58,7 +60,7 @@ def adapt(config: ProxyConfig, pod: Pod) -> ProxyConfig:
         for item in routes:
             item["request_headers_to_remove"] = [ORIGINAL_DESTINATION]
             _by_name(item)
-    return ProxyConfig(listeners, built, routes, config.endpoints, config.addresses)
+    return replace(config, listeners=listeners, clusters=built, routes=routes)
 
 
 # --- gateways -------------------------------------------------------------------------------------
@@ -115,6 +117,7 @@ def _at_sidecar(
         elif address == names.ANY_ADDRESS:
             by_domains.append(([f"*:{port}"], name))
         else:
+            listener = _of_address(listener, address)
             inner = name
             if port >= 1024 and port not in bound and not any(map(_managers, _chains(listener))):
                 bound.add(port)
@@ -153,6 +156,29 @@ def _domains(config: ProxyConfig, pod: Pod, address: str, port: int) -> Iterator
         yield f"{name}:{port}"
         if port == 80:
             yield name
+
+
+def _of_address(listener: Json, address: str) -> Json:
+    """Returns a listener with the chains for its address, at which no client arrives here."""
+    ranked = [(_prefix_length(chain, address), chain) for chain in listener["filter_chains"]]
+    best = max((length for length, _ in ranked if length is not None), default=None)
+    own = [dict(chain) for length, chain in ranked if length == best is not None]
+    for chain in own:
+        match = dict(chain.pop("filter_chain_match", {}))
+        match.pop("prefix_ranges", None)
+        chain |= {"filter_chain_match": match} if match else {}
+    return listener | {"filter_chains": own}
+
+
+def _prefix_length(chain: Json, address: str) -> int | None:
+    """Returns the longest prefix of a chain for an address, -1 for any; None when none fits."""
+    ranges = chain.get("filter_chain_match", {}).get("prefix_ranges")
+    if not ranges:
+        return -1
+    texts = (f"{one['address_prefix']}/{one['prefix_len']}" for one in ranges)
+    networks = (ipaddress.ip_network(text, strict=False) for text in texts)
+    own = ipaddress.ip_address(address)
+    return max((one.prefixlen for one in networks if own in one), default=None)
 
 
 def _bound(listener: Json, pod: Pod) -> Json:

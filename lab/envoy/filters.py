@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from lab import names
 from lab.envoy import routes
 from lab.kinds.authorization_policy import becomes as authorization
 from lab.kinds.destination_rule import becomes as destination_rule
 from lab.kinds.mesh_config import becomes as mesh_config
+from lab.kinds.mesh_config import connection_settings
 from lab.kinds.request_authentication import becomes as request_authentication
 from lab.kinds.telemetry import becomes as telemetry
 from lab.kinds.telemetry.becomes import Direction
+from lab.kinds.virtual_service import connections
+from lab.kinds.virtual_service.connections import Rule
 from lab.kinds.visible import View
 from lab.model import Json, ServicePort
 from lab.xds import ROUTER, duration, extension, given
@@ -53,15 +57,19 @@ def connection_manager(
         **fields,
         "http_filters": [*([GRPC_WEB] if grpc_web else []), *http_filters(view, direction)],
     }
+    proxy = view.mesh.default_config
     if direction != "outbound":
         config["server_name"] = "istio-envoy"
     if direction == "gateway":
         config["http_protocol_options"] = {}
-        topology = view.mesh.default_config.gateway_topology
+        topology = proxy.gateway_topology
+        if topology.forward_client_cert_details not in (None, "APPEND_FORWARD", "SANITIZE_SET"):
+            del config["set_current_client_cert_details"]
         config |= given(
             xff_num_trusted_hops=topology.num_trusted_proxies or None,
             forward_client_cert_details=topology.forward_client_cert_details,
         )
+    config |= connection_settings.manager_fields(proxy, gateway=direction == "gateway")
     config |= given(
         access_log=telemetry.access_log(view, direction) or None,
         tracing=telemetry.tracing(view, direction),
@@ -108,6 +116,31 @@ def http_filters(view: View, direction: Direction) -> list[Json]:
 
 def tcp_proxy(view: View, direction: Direction, cluster: str, *, log: bool = True) -> Json:
     """Returns the filter that forwards bytes to one cluster."""
+    target = {"stat_prefix": cluster, "cluster": cluster}
+    return _tcp_proxy(view, direction, cluster, target, log=log)
+
+
+def routed_tcp_proxy(view: View, direction: Direction, rule: Rule, port: int) -> Json:
+    """Returns the filter that forwards the connections of a VirtualService's rule.
+
+    Several destinations have the settings of the first one's host.
+    """
+    found = connections.clusters(view, rule, port)
+    if len(found) == 1:
+        return tcp_proxy(view, direction, found[0][0])
+    _, number, _, host = found[0][0].split("|")
+    shares = [{"name": name, "weight": weight} for name, weight in found if weight > 0]
+    target = {
+        "stat_prefix": f"{rule.resource.name}.{rule.resource.namespace}",
+        "weighted_clusters": {"clusters": shares},
+    }
+    return _tcp_proxy(view, direction, names.cluster(int(number), host), target)
+
+
+def _tcp_proxy(
+    view: View, direction: Direction, cluster: str, target: Json, *, log: bool = True
+) -> Json:
+    """Returns a TCP proxy to a target, with the settings of a cluster's host."""
     pool, balancer = None, None
     if cluster.startswith("outbound|"):
         _, _, subset, host = cluster.split("|")
@@ -118,10 +151,10 @@ def tcp_proxy(view: View, direction: Direction, cluster: str, *, log: bool = Tru
     return extension(
         "envoy.filters.network.tcp_proxy",
         "extensions.filters.network.tcp_proxy.v3.TcpProxy",
+        **target,
         **given(
-            stat_prefix=cluster,
-            cluster=cluster,
-            idle_timeout=duration(pool.tcp.idle_timeout) if pool and pool.tcp else None,
+            idle_timeout=(duration(pool.tcp.idle_timeout) if pool and pool.tcp else None)
+            or (connection_settings.idle_timeout(view.mesh.default_config) if log else None),
             max_downstream_connection_duration=duration(pool.tcp.max_connection_duration)
             if pool and pool.tcp
             else None,

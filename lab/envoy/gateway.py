@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from lab import names
 from lab.envoy import filters, routes
-from lab.envoy.outbound_listeners import BOUND, CONNECT_TIMEOUT
+from lab.envoy.outbound_listeners import BOUND, CONNECT_TIMEOUT, chain_match
 from lab.envoy.routes import VirtualHost
+from lab.kinds.authorization_policy import becomes as authorization
 from lab.kinds.gateway import becomes as gateway
 from lab.kinds.gateway.becomes import BoundServer
+from lab.kinds.mesh_config import connection_settings
 from lab.kinds.virtual_service import becomes as virtual_service
-from lab.kinds.virtual_service.becomes import Attachment
+from lab.kinds.virtual_service.becomes import Attachment, Route
+from lab.kinds.virtual_service.connections import Rule
 from lab.kinds.visible import View
 from lab.model import Json
-from lab.xds import TLS_INSPECTOR, resource_source, socket_address
+from lab.xds import TLS_INSPECTOR, given, resource_source, socket_address
 
 
 def listeners(view: View) -> list[Json]:
@@ -28,54 +31,81 @@ def listeners(view: View) -> list[Json]:
 
 
 def _listener(view: View, port: int, found: list[BoundServer]) -> Json:
-    listener: Json = {
-        "name": names.listener(names.ANY_ADDRESS, port),
-        "address": socket_address(names.ANY_ADDRESS, port),
-        "traffic_direction": "OUTBOUND",
+    chains = [chain for _, chain in filter_chains(view, found)]
+    inspected = any("filter_chain_match" in one or "transport_socket" in one for one in chains)
+    return given(
+        name=names.listener(names.ANY_ADDRESS, port),
+        address=socket_address(names.ANY_ADDRESS, port),
+        traffic_direction="OUTBOUND",
         **BOUND,
+        **connection_settings.buffer_limit(view.mesh.default_config),
         **filters.access_log(view, "gateway"),
-    }
-    if found[0].secure:
-        listener["listener_filters"] = [TLS_INSPECTOR]
-        listener["filter_chains"] = list(_secure_chains(view, found))
-    else:
-        listener["filter_chains"] = [{"filters": [_manager(view, found[0])], **CONNECT_TIMEOUT}]
-    return listener
+        listener_filters=[TLS_INSPECTOR] if inspected else None,
+        filter_chains=chains,
+    )
+
+
+def filter_chains(view: View, found: list[BoundServer]) -> Iterator[tuple[Rule | None, Json]]:
+    """Yields the filter chains of a port, each with the rule whose connections it forwards.
+
+    Plain HTTP servers share one; one that passes TLS through has one for each rule.
+    """
+    taken: dict[int, set[str]] = {}
+    plain = next((bound for bound in found if bound.plain_http), None)
+    for bound in found:
+        if bound.plain_http:
+            if bound is plain:
+                yield None, _chain([_manager(view, bound)])
+        elif bound.serves_http:
+            yield None, _chain([_manager(view, bound)], bound)
+        elif bound.passes_through:
+            for rule in gateway.tls_rules(view, bound, taken):
+                yield rule, _chain(_proxy(view, bound, rule), server_names=rule.server_names)
+        elif (forwarded := gateway.tcp_rule(view, bound)) is not None:
+            proxy = _proxy(view, bound, forwarded)
+            yield forwarded, _chain(proxy, bound if bound.secure else None)
+
+
+def _chain(
+    filters: list[Json], secure: BoundServer | None = None, server_names: Sequence[str] = ()
+) -> Json:
+    """Returns a filter chain; that of a secure server ends TLS for its hosts."""
+    match = chain_match(secure.hosts if secure else server_names)
+    tls = secure.server.tls if secure else None
+    return given(
+        filter_chain_match=match or None,
+        filters=filters,
+        transport_socket=gateway.server_tls(tls) if tls else None,
+        **CONNECT_TIMEOUT,
+    )
+
+
+def _proxy(view: View, bound: BoundServer, rule: Rule) -> list[Json]:
+    return [
+        *authorization.network_filters(view.snapshot, view.pod),
+        filters.routed_tcp_proxy(view, "gateway", rule, bound.server.port.number),
+    ]
 
 
 def _manager(view: View, bound: BoundServer) -> Json:
     name = bound.route_name
+    prefix = f"outbound_0.0.0.0_{bound.target};"
+    if bound.secure and bound.server.name:
+        prefix = bound.server.name
     return filters.connection_manager(
         view,
         "gateway",
-        f"outbound_0.0.0.0_{bound.target};",
+        prefix,
         rds={"route_config_name": name, "config_source": resource_source("rds", name)},
     )
-
-
-def _secure_chains(view: View, found: list[BoundServer]) -> Iterator[Json]:
-    taken: set[str] = set()
-    for bound in found:
-        fresh = [host for host in bound.hosts if host not in taken]
-        taken.update(fresh)
-        socket = gateway.server_tls(view.snapshot, view.pod, bound.server)
-        if not fresh or socket is None:
-            continue
-        chain: Json = {
-            "filters": [_manager(view, bound)],
-            "transport_socket": socket,
-            **CONNECT_TIMEOUT,
-        }
-        if "*" not in fresh:
-            chain["filter_chain_match"] = {"server_names": fresh}
-        yield chain
 
 
 def route_configurations(view: View) -> list[Json]:
     """Returns the route configuration of every listener's filter chains."""
     groups: dict[str, list[BoundServer]] = {}
     for bound in gateway.servers(view.snapshot, view.pod):
-        groups.setdefault(bound.route_name, []).append(bound)
+        if bound.serves_http:
+            groups.setdefault(bound.route_name, []).append(bound)
     return [
         routes.configuration(name, virtual_hosts(view, found), ignore_port_in_host_matching=True)
         for name, found in sorted(groups.items())
@@ -85,18 +115,23 @@ def route_configurations(view: View) -> list[Json]:
 def virtual_hosts(view: View, found: list[BoundServer]) -> list[VirtualHost]:
     """Returns the virtual hosts of one port.
 
-    Each host of both a server and VirtualServices has the routes of these, oldest first.
+    Each host of both a server and VirtualServices has the routes of these, oldest first. A
+    VirtualService has the routes that it has at the first of a Gateway's servers, as in istiod.
     """
     hosts: dict[str, VirtualHost] = {}
+    made: dict[tuple[str, str, str], tuple[Route, ...]] = {}
     for bound in found:
         for resource in view.virtual_services:
             if not virtual_service.applies(resource, bound.gateway):
                 continue
-            attachment = Attachment(bound.gateway, bound.server.port.number, bound.secure)
-            added = tuple(virtual_service.routes(view, resource, attachment))
-            if not added:
-                continue
-            for host in gateway.common_hosts(bound, resource):
+            common = list(gateway.common_hosts(bound, resource))
+            key = (bound.gateway, resource.namespace, resource.name)
+            if common and not made.get(key):
+                secure = bound.server.tls is not None
+                attachment = Attachment(bound.gateway, bound.server.port.number, secure)
+                made[key] = tuple(virtual_service.routes(view, resource, attachment))
+            added = made.get(key, ())
+            for host in common if added else ():
                 known = hosts.get(host) or _virtual_host(host, bound)
                 together = [*known.routes, *added]
                 together.sort(key=lambda route: virtual_service.is_catch_all(route.config))

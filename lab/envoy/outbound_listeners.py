@@ -6,16 +6,26 @@ destination: one for each port with HTTP (`0.0.0.0_80`), one for each address an
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import ipaddress
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from lab import names
-from lab.envoy.filters import access_log, connection_manager, speaks_grpc_web, tcp_proxy
+from lab.envoy.filters import (
+    access_log,
+    connection_manager,
+    routed_tcp_proxy,
+    speaks_grpc_web,
+    tcp_proxy,
+)
 from lab.envoy.routes import catch_all, configuration, dns_cache
 from lab.kinds.services import Host
+from lab.kinds.virtual_service import becomes as virtual_service
+from lab.kinds.virtual_service import connections
 from lab.kinds.visible import View
 from lab.model import Json, ServicePort
+from lab.resources.resource import Origin
 from lab.xds import (
     HTTP_INSPECTOR,
     TLS_INSPECTOR,
@@ -44,6 +54,9 @@ class _Chain:
     match: Json
     """A FilterChainMatch; an empty one matches all."""
     filters: list[Json]
+    origin: Origin = field(default_factory=Origin)
+    """The rule of a VirtualService, if it is one's."""
+    metadata: Json | None = None
 
 
 @dataclass(slots=True)
@@ -123,25 +136,34 @@ def _merged(view: View) -> list[_Listener]:
     return list(found.values())
 
 
+def origin(view: View, listener: Json, chain: Json) -> Origin:
+    """Returns the VirtualService's rule that a chain of a listener is from, if it is from one."""
+    match = chain.get("filter_chain_match") or {}
+    for found in _merged(view):
+        if names.listener(found.address, found.port) == listener["name"]:
+            return next((one.origin for one in found.chains if one.match == match), Origin())
+    return Origin()
+
+
 def _of_port(view: View, host: Host, port: ServicePort) -> Iterator[_Listener]:
     if port.protocol in HTTP_ONLY:
         listener = names.listener(names.ANY_ADDRESS, port.port)
         http = _http_chain(view, str(port.port), listener, grpc_web=speaks_grpc_web(port))
         yield _Listener(names.ANY_ADDRESS, port.port, "AUTO", [http])
         return
-    for address, match in _addresses(view, host, port):
-        tcp = _tcp_chain(view, host, port, address, match)
+    for address, subnets in _addresses(view, host, port):
+        tcp = list(_tcp_chains(view, host, port, address, subnets))
         if port.protocol != "AUTO":
-            yield _Listener(address, port.port, "TCP", [tcp])
+            yield _Listener(address, port.port, "TCP", tcp)
             continue
         shared = address == names.ANY_ADDRESS
         routes = str(port.port) if shared else names.virtual_host(host.name, port.port)
         http = _http_chain(view, routes, names.listener(address, port.port))
-        yield _Listener(address, port.port, "AUTO", [tcp, http])
+        yield _Listener(address, port.port, "AUTO", [*tcp, http])
 
 
-def _addresses(view: View, host: Host, port: ServicePort) -> Iterator[tuple[str, Json]]:
-    """Yields the addresses to listen on for a port without HTTP, each with its match.
+def _addresses(view: View, host: Host, port: ServicePort) -> Iterator[tuple[str, Sequence[str]]]:
+    """Yields the addresses to listen on for a port without HTTP, each with the ranges it is for.
 
     Without an address of its own a host has those of its endpoints (a headless Service), else all
     addresses; a range of addresses is a match on all addresses.
@@ -150,25 +172,47 @@ def _addresses(view: View, host: Host, port: ServicePort) -> Iterator[tuple[str,
         ends = view.endpoints(host, port.port)
         for end in ends:
             if end.address != view.pod.address:  # It does not pass its sidecar to reach itself.
-                yield end.address, {}
+                yield end.address, ()
         if not ends and host.entry is not None and host.entry.spec.workload_selector is None:
-            yield names.ANY_ADDRESS, {}
+            yield names.ANY_ADDRESS, ()
         return
     for address in host.addresses or (names.ANY_ADDRESS,):
         start, slash, length = address.partition("/")
         if slash and length != "32":
-            ranges = [{"address_prefix": start, "prefix_len": int(length)}]
-            yield names.ANY_ADDRESS, {"prefix_ranges": ranges}
+            yield names.ANY_ADDRESS, (address,)
         else:
-            yield start, {}
+            yield start, ()
 
 
-def _tcp_chain(view: View, host: Host, port: ServicePort, address: str, match: Json) -> _Chain:
-    """Returns the chain to a host, by its TLS server name where the address is not its own."""
-    if port.protocol in ("TLS", "HTTPS") and address == names.ANY_ADDRESS:
-        match = {"server_names": [host.name], **match}
-    proxy = tcp_proxy(view, "outbound", names.cluster(port.port, host.name))
-    return _Chain(match, [*_name_resolver(host, port), proxy])
+def _tcp_chains(
+    view: View, host: Host, port: ServicePort, address: str, subnets: Sequence[str]
+) -> Iterator[_Chain]:
+    """Yields the chains of VirtualServices' rules, then the host's own where they leave one out."""
+    rules, incomplete = connections.for_host(view, host.name, port, subnets)
+    for rule in rules:
+        proxy = routed_tcp_proxy(view, "outbound", rule, port.port)
+        metadata = virtual_service.metadata(rule.resource) if rule.named else None
+        match = chain_match(rule.server_names, rule.subnets)
+        yield _Chain(match, [proxy], rule.origin, metadata)
+    if incomplete:
+        secure = port.protocol in connections.TLS_PROTOCOLS and address == names.ANY_ADDRESS
+        proxy = tcp_proxy(view, "outbound", names.cluster(port.port, host.name))
+        match = chain_match([host.name] if secure else (), subnets)
+        yield _Chain(match, [*_name_resolver(host, port), proxy])
+
+
+def chain_match(server_names: Sequence[str], subnets: Sequence[str] = ()) -> Json:
+    """Returns the match of a chain by TLS server names and destinations; empty ones match all."""
+    ranges = [ipaddress.ip_interface(subnet) for subnet in sorted(subnets)]
+    return given(
+        server_names=sorted(server_names) if "*" not in server_names and server_names else None,
+        prefix_ranges=[
+            {"address_prefix": str(one.ip), "prefix_len": one.network.prefixlen}
+            for one in ranges
+            if not one.ip.is_unspecified
+        ]
+        or None,
+    )
 
 
 def _name_resolver(host: Host, port: ServicePort) -> Iterator[Json]:
@@ -192,7 +236,12 @@ def _http_chain(view: View, routes: str, listener: str, *, grpc_web: bool = Fals
 def _config(view: View, found: _Listener) -> Json:
     """Returns a listener as Envoy's JSON; the chain that matches all is the default one."""
     chains = [
-        given(filter_chain_match=chain.match or None, filters=chain.filters, **CONNECT_TIMEOUT)
+        given(
+            filter_chain_match=chain.match or None,
+            filters=chain.filters,
+            metadata=chain.metadata,
+            **CONNECT_TIMEOUT,
+        )
         for chain in found.chains
     ]
     specific = [chain for chain in chains if "filter_chain_match" in chain]

@@ -12,6 +12,7 @@ from lab.envoy import (
 )
 from lab.kinds import visible
 from lab.kinds.envoy_filter import becomes as envoy_filter
+from lab.kinds.gateway import becomes as gateway_kind
 from lab.kinds.visible import View
 from lab.model import Pod, ProxyConfig, Snapshot
 
@@ -30,6 +31,7 @@ def generated(view: View) -> ProxyConfig:
             routes=gateway.route_configurations(view),
             endpoints=endpoints.assignments(view),
             addresses=endpoints.addresses(view),
+            secrets=gateway_kind.secrets(view.snapshot, view.pod),
         )
     outbound = outbound_listeners.listeners(view)
     return ProxyConfig(

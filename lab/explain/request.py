@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from lab import names
-from lab.envoy import gateway, routes, translate
+from lab.envoy import gateway, outbound_listeners, routes, secrets, translate
 from lab.explain import envoy_filters, route, server
 from lab.explain.destination import ANY_ADDRESS, target
 from lab.explain.interpret import matchers, routing
@@ -22,6 +22,7 @@ from lab.explain.steps import Explanation, Step, Target
 from lab.kinds import services
 from lab.kinds.envoy_filter.matching import Context
 from lab.kinds.gateway import becomes as gateway_kind
+from lab.kinds.gateway.becomes import BoundServer
 from lab.kinds.mesh_config import becomes as mesh_config
 from lab.kinds.services import Endpoint
 from lab.kinds.visible import View, view
@@ -113,7 +114,17 @@ def _at_sidecar(
         request = replace(request, method="CONNECT")
     elif scheme == "tcp":
         request = replace(request, method="")
+    rule = outbound_listeners.origin(view, listener, chain)
+    return _forwarded(view, config, request, chain, rule, found)
+
+
+def _forwarded(
+    view: View, config: ProxyConfig, request: Request, chain: Json, rule: Origin, found: Explanation
+) -> Explanation:
+    """Adds the steps of a filter chain that forwards bytes, by a VirtualService's rule if any."""
     proxy = chain["filters"][-1]["typed_config"]
+    if rule.resource is not None:
+        found.add("route", _route_text({}, rule), rule)
     if proxy.get("cluster") == names.BLACK_HOLE:
         return found.answer(
             "connection reset: unknown host and REGISTRY_ONLY", view.outbound_origin
@@ -150,11 +161,15 @@ def _at_gateway(view: View, config: ProxyConfig, request: Request, port: int) ->
     if not bound or listener is None:
         return found.answer(f"connection refused: no Gateway opens port {port} on {view.pod.name}")
     found.add("listener", f"{listener['name']} (port {port})", bound[0].origin)
-    server_name = request.authority.split(":")[0]
-    chain = filter_chain(listener, server_name=server_name, tls=bound[0].secure)
-    if chain is None:
+    tls = request.scheme == "https"
+    usable = by_name(secrets.listeners(config), listener["name"]) or {}
+    server_name = request.authority.split(":")[0] if tls else ""
+    chain = filter_chain(usable, server_name=server_name, tls=tls)
+    if chain is None or (not tls and "transport_socket" in chain):
         return found.answer("connection closed: no server has this host name")
-    http = manager(chain) or {}
+    http = manager(chain)
+    if http is None:
+        return _bytes_at_gateway(view, config, request, chain, bound, found)
     name = http.get("rds", {}).get("route_config_name", "")
     own = [item for item in bound if item.route_name == name]
     hosts = {host.name: host for host in gateway.virtual_hosts(view, own)}
@@ -166,6 +181,30 @@ def _at_gateway(view: View, config: ProxyConfig, request: Request, port: int) ->
     found.steps += envoy_filters.of_listeners(view, "GATEWAY", listener)
     requests = (admitted.request, admitted.forwarded)
     return _routed(view, config, requests, name, hosts, http, found)
+
+
+def _bytes_at_gateway(
+    view: View,
+    config: ProxyConfig,
+    request: Request,
+    chain: Json,
+    bound: list[BoundServer],
+    found: Explanation,
+) -> Explanation:
+    """Adds the steps of a gateway's server that speaks no HTTP."""
+    connection = replace(request, method="CONNECT" if request.scheme == "https" else "")
+    received = server.received(connection, view.pod, bound[0].target)
+    admitted = server.admission(view.snapshot, view.pod, chain, received)
+    found.steps += admitted.steps
+    if admitted.status != 200:
+        return found.answer("the connection is closed", admitted.place)
+    match = chain.get("filter_chain_match")
+    rules = (
+        rule.origin
+        for rule, made in gateway.filter_chains(view, bound)
+        if rule is not None and made.get("filter_chain_match") == match
+    )
+    return _forwarded(view, config, connection, chain, next(rules, Origin()), found)
 
 
 def _routed(

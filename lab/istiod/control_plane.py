@@ -16,7 +16,6 @@ from lab.istiod import authority, process, proxy_files
 from lab.istiod.jwks import KeySets, blocked_networks
 from lab.istiod.placement import LOOPBACK, Placement
 from lab.istiod.push import RejectedError, push
-from lab.kinds import services
 from lab.kinds.envoy_filter import becomes as envoy_filter
 from lab.kinds.kubernetes.pod_spec import HTTPGetAction, Probe
 from lab.kinds.virtual_service import delegate
@@ -101,8 +100,8 @@ class ControlPlane:
     def warnings(self, resources: Sequence[Resource]) -> list[str]:
         """Returns warnings about references that lead nowhere, and about what has no effect.
 
-        These are patches of EnvoyFilters that match nothing, TCP ports that sidecars listen on for
-        another Service, and rules of VirtualServices that delegate in vain.
+        These are patches of EnvoyFilters that match nothing, rules of VirtualServices that delegate
+        in vain, and what the placement of the proxies does not give.
         """
         snapshot = self._with_keys(self._snapshot())
         return [
@@ -110,7 +109,10 @@ class ControlPlane:
             *(
                 resource.describe(problem.path, problem.reason)
                 for resource in resources
-                for problem in _without_effect(resource, snapshot)
+                for problem in (
+                    *self._placement.limits(resource, snapshot),
+                    *_without_effect(resource, snapshot),
+                )
             ),
         ]
 
@@ -205,8 +207,6 @@ class ControlPlane:
 
 def _without_effect(resource: Resource, snapshot: Snapshot) -> Iterable[Problem]:
     match resource.kind:
-        case "Service":
-            return services.taken_ports(resource, snapshot)
         case "VirtualService":
             return delegate.problems(resource, snapshot)
         case "EnvoyFilter":

@@ -7,12 +7,14 @@ istiod has it, and the bootstrap makes the proxy's connections known to the pod'
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from lab import names
 from lab.envoy.adapt import adapt, with_http_alpn
-from lab.model import Json, Pod, ProxyConfig
+from lab.kinds import services
+from lab.model import Json, Pod, ProxyConfig, Snapshot
+from lab.resources.resource import Problem, Resource
 from lab.xds import socket_address
 
 _SOL_SOCKET, _SO_MARK = 1, 36
@@ -24,6 +26,8 @@ class Placement:
 
     config: Callable[[ProxyConfig, Pod], ProxyConfig]
     bootstrap: Callable[[Json], Json]
+    limits: Callable[[Resource, Snapshot], Iterable[Problem]]
+    """Warnings about what a resource asks for and does not get there."""
 
 
 def _in_pod(config: ProxyConfig, _: Pod) -> ProxyConfig:
@@ -60,5 +64,9 @@ def _on_any_address(listener: Json) -> Json:
     return listener | {"address": socket_address(names.ANY_ADDRESS, address["port_value"])}
 
 
-PODS = Placement(_in_pod, _marked)
-LOOPBACK = Placement(adapt, lambda bootstrap: bootstrap)
+def _one_address(resource: Resource, snapshot: Snapshot) -> Iterable[Problem]:
+    return services.taken_ports(resource, snapshot) if resource.kind == "Service" else ()
+
+
+PODS = Placement(_in_pod, _marked, lambda _resource, _snapshot: ())
+LOOPBACK = Placement(adapt, lambda bootstrap: bootstrap, _one_address)

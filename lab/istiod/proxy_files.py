@@ -10,9 +10,10 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
+from lab.envoy import secrets
 from lab.envoy.bootstrap import CDS_FILE, LDS_FILE, bootstrap
 from lab.model import Json, Pod, ProxyConfig
 from lab.xds import TYPE_PREFIX, file_name
@@ -29,16 +30,20 @@ _ROUTES = f"{TYPE_PREFIX}config.route.v3.RouteConfiguration"
 def files(config: ProxyConfig) -> dict[str, str]:
     """Returns the content of each file by its path; a file comes after those it refers to.
 
-    A cluster carries its endpoints instead of discovering them, and the listener of one host its
-    routes: Envoy takes one inotify instance for each file it watches, and Linux allows a user 128.
+    Secrets are in the places of the references to them, a cluster carries its endpoints instead of
+    discovering them, and the listener of one host its routes: Envoy takes one inotify instance for
+    each file it watches, and Linux allows a user 128.
     """
     assignments = {item["cluster_name"]: item for item in config.endpoints}
-    result = {CDS_FILE: clusters(_with_endpoints(item, assignments) for item in config.clusters)}
+    complete = (_with_endpoints(item, assignments) for item in secrets.clusters(config))
+    result = {CDS_FILE: clusters(complete)}
     for item in config.routes:
         if ":" not in item["name"]:
             result[f"rds/{file_name(item['name'])}"] = _response(_ROUTES, [item])
     own = {item["name"]: item for item in config.routes if ":" in item["name"]}
-    result[LDS_FILE] = _response(_LISTENER, [with_routes(item, own) for item in config.listeners])
+    result[LDS_FILE] = _response(
+        _LISTENER, [with_routes(item, own) for item in secrets.listeners(config)]
+    )
     return result
 
 
@@ -96,8 +101,8 @@ def prepare(
 
 
 def keep_sent(folder: Path, config: ProxyConfig) -> None:
-    """Writes the configuration that istiod sends a proxy."""
-    write(folder, {SENT_FILE: json.dumps(asdict(config))})
+    """Writes the configuration that istiod sends a proxy, without the secrets."""
+    write(folder, {SENT_FILE: json.dumps(asdict(replace(config, secrets={})))})
 
 
 def put_back(folder: Path, config: ProxyConfig) -> None:

@@ -139,6 +139,9 @@ def _destinations(snapshot: Snapshot, virtual_service: Resource) -> Iterator[str
         found += [mirror.destination for mirror in http.mirrors]
         for destination in found:
             yield names.expand(destination.host, virtual_service.namespace)
+    for rule in (*virtual_service.spec.tcp, *virtual_service.spec.tls):
+        for entry in rule.route:
+            yield names.expand(entry.destination.host, virtual_service.namespace)
 
 
 def _publicity(virtual_service: Resource) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from lab.manifests import registry
+from lab.manifests import offline, registry
 from lab.manifests.read import ManifestError, read
 from lab.resources import checks
 from lab.resources.document import Document, DocumentError, documents
@@ -31,16 +31,19 @@ class Loaded:
     warnings: tuple[str, ...] = ()
 
 
-def load(names: Iterable[str], namespace: str | None = None) -> Loaded:
+def load(names: Iterable[str], namespace: str | None = None, *, running: bool = True) -> Loaded:
     """Reads and parses the files behind `-f` arguments."""
-    return parse([text for name in names for text in read(name)], namespace)
+    return parse([text for name in names for text in read(name)], namespace, running=running)
 
 
-def parse(files: Iterable[tuple[str, str]], namespace: str | None = None) -> Loaded:
+def parse(
+    files: Iterable[tuple[str, str]], namespace: str | None = None, *, running: bool = True
+) -> Loaded:
     """Returns the resources of `(name, text)` pairs.
 
     `namespace` is the one asked for on the command line: it is given to resources without one,
-    and one that names another is an error. Raises ManifestError.
+    and one that names another is an error. Without `running` pods are only names and ports, and
+    what concerns their processes is not read. Raises ManifestError.
     """
     resources: list[Resource] = []
     errors: list[str] = []
@@ -51,7 +54,7 @@ def parse(files: Iterable[tuple[str, str]], namespace: str | None = None) -> Loa
         except DocumentError as error:
             errors.append(f"{file}:{error.line}: {error.reason}")
             continue
-        for document in found:
+        for document in found if running else offline.reduced_documents(found):
             resource, problems = _resource(document, file, namespace)
             for problem in problems:
                 line = _describe(document, file, problem)
@@ -201,6 +204,8 @@ def _problem(
     spelled = document.spelled.get(where)
     if kind == "extra_forbidden":
         unknown = "the lab doesn't support this field, or Kubernetes has no such field"
+        if ".istio.io/" in document.value["apiVersion"]:
+            unknown = f'unknown field "{path[-1]}"'
         return Problem(where, checks.text_about(where, rows) or unknown)
     if kind == "missing":
         return Problem(where, "required, but missing")

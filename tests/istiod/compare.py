@@ -22,10 +22,10 @@ from typing import Any
 
 from lab.envoy import translate
 from lab.manifests.read import ManifestError
-from lab.model import ProxyConfig, Snapshot
+from lab.model import ProxyConfig
 from tests.istiod import left_out, record
 from tests.istiod.difference import Difference, Path, differences
-from tests.istiod.normal import Resources, normal
+from tests.istiod.normal import normal
 from tests.istiod.scenarios import Scenario, all_scenarios
 from tests.istiod.world import asked
 
@@ -58,22 +58,23 @@ def compare(scenario: Scenario, used: set[str] | None = None) -> Iterator[Found]
         raise ValueError(f"{scenario.name}: the proxies are {sorted(pods)}: record again")
     noted: set[str] = set() if used is None else used
     for name, pod in pods.items():
-        theirs = left_out.without(normal(record.lists(expected[name])), noted)
-        ours = left_out.without(lab(snapshot, translate.proxy_config(snapshot, pod)), noted)
-        for difference in differences(theirs, ours):
+        config = translate.proxy_config(snapshot, pod)
+        for difference in differences_of(expected[name], config, noted):
             yield Found(scenario.name, name, difference)
 
 
-def lab(snapshot: Snapshot, config: ProxyConfig) -> Resources:
-    """Returns the lab's configuration in the normal form."""
-    return normal(
-        {
-            "listeners": config.listeners,
-            "routes": config.routes,
-            "clusters": config.clusters,
-            "endpoints": config.endpoints,
-        }
-    )
+def differences_of(
+    expected: record.Proxy, config: ProxyConfig, used: set[str]
+) -> Iterator[Difference]:
+    """Yields the differences of a proxy's configuration from that of istiod."""
+    lists = {
+        "listeners": config.listeners,
+        "routes": config.routes,
+        "clusters": config.clusters,
+        "endpoints": config.endpoints,
+    }
+    theirs = left_out.without(normal(record.lists(expected)), used)
+    yield from differences(theirs, left_out.without(normal(lists), used))
 
 
 def kind(difference: Difference) -> str:

@@ -119,7 +119,7 @@ def identity(item: Any) -> str:
 
 def changed(before: Any, edit: Any) -> Any:
     """Returns a value with a change applied."""
-    if isinstance(before, list) and isinstance(edit, dict):
+    if isinstance(before, list) and isinstance(edit, dict) and any(k[:1] == "[" for k in edit):
         return _edited(before, edit)
     if not isinstance(before, dict) or not isinstance(edit, dict):
         return edit

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lab.kinds.request_authentication.becomes import REJECT_ALL_KEYS
 from tests.istiod.normal import Resources
 
 Path = tuple[str, ...]
@@ -22,6 +23,8 @@ class LeftOut:
 
     where: str
     reason: str
+    values: tuple[str, ...] = ()
+    """The values that are left out; all when there are none."""
 
     @property
     def steps(self) -> Path:
@@ -44,7 +47,14 @@ LEFT_OUT: tuple[LeftOut, ...] = (
     LeftOut("endpoints metadata.filter_metadata.istio", _TELEMETRY),
     LeftOut("listeners filters[envoy.filters.network.mongo_proxy]", "It only counts."),
     LeftOut("clusters aggression.runtime_key", "istiod writes one character; nobody reads it."),
-    LeftOut("listeners local_jwks", "Of a key set that nobody fetched, the lab has nobody's key."),
+    LeftOut(
+        "listeners local_jwks.inline_string",
+        "Envoy refuses a key set without keys, which istiod sends all the same.",
+        values=('{"keys":[]}', REJECT_ALL_KEYS),
+    ),
+    LeftOut(
+        "listeners provider.typed_config.service_name", "The proxy tells istiod, when it runs."
+    ),
     LeftOut("* sds_config", _SOURCE),
     LeftOut("clusters eds_cluster_config.eds_config", _SOURCE),
     LeftOut("listeners rds.config_source", _SOURCE),
@@ -59,10 +69,10 @@ def without(resources: Resources, used: set[str]) -> Resources:
     }
 
 
-def _by_last_step() -> Mapping[str, list[tuple[Path, str]]]:
-    found: dict[str, list[tuple[Path, str]]] = {}
+def _by_last_step() -> Mapping[str, list[tuple[Path, LeftOut]]]:
+    found: dict[str, list[tuple[Path, LeftOut]]] = {}
     for entry in LEFT_OUT:
-        found.setdefault(entry.steps[-1], []).append((entry.steps, entry.where))
+        found.setdefault(entry.steps[-1], []).append((entry.steps, entry))
     return found
 
 
@@ -85,9 +95,10 @@ def _without(value: Any, path: Path, used: set[str]) -> Any:
 
 
 def _part(item: Any, path: Path, used: set[str]) -> Any:
-    for steps, where in _ENTRIES.get(path[-1], ()):
-        if steps[0] in ("*", path[0]) and path[-len(steps) + 1 :] == steps[1:]:
-            used.add(where)
+    for steps, entry in _ENTRIES.get(path[-1], ()):
+        here = steps[0] in ("*", path[0]) and path[-len(steps) + 1 :] == steps[1:]
+        if here and (not entry.values or item in entry.values):
+            used.add(entry.where)
             return _NOTHING
     found = _without(item, path, used)
     return _NOTHING if found is None else found

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from lab.manifests.read import ManifestError
 from tests.istiod.difference import change, changed
 from tests.istiod.normal import name_of
 from tests.istiod.scenarios import HERE, all_scenarios
@@ -39,6 +40,9 @@ def main() -> int:
     print(f"==> Asking istiod about {len(scenarios)} scenarios")
     try:
         answers = ask(Path(sys.argv[1]), {name: one.world() for name, one in scenarios.items()})
+    except ManifestError as error:
+        print(f"The lab refuses a pod or a Service: {error}", file=sys.stderr)
+        return 1
     except subprocess.CalledProcessError:
         print("istiod refuses a scenario, for the reason above", file=sys.stderr)
         return 1
@@ -98,7 +102,21 @@ def _proxies(folder: Path) -> dict[str, Proxy]:
 
 
 def _named(config: Mapping[str, Iterable[Json]]) -> Proxy:
-    return {f"{kind} {name_of(item)}": item for kind, items in config.items() for item in items}
+    return {
+        f"{kind} {name_of(item)}": _stable(item) for kind, items in config.items() for item in items
+    }
+
+
+def _stable(value: Any) -> Any:
+    """Returns a value with the one list sorted whose order changes from run to run in istiod."""
+    if isinstance(value, list):
+        return [_stable(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: sorted(item, key=json.dumps) if key == "query_parameters" else _stable(item)
+        for key, item in value.items()
+    }
 
 
 # --- writing and reading --------------------------------------------------------------------------

@@ -6,6 +6,8 @@ exercises by the files that they have applied. A scenario's head may say
 
     # with: FILE...       manifests that are applied before it
     # unready: POD...     pods that are not ready
+
+`python -m tests.istiod.scenarios FOLDER FILE` writes the scenario of a file for `istiod config`.
 """
 
 from __future__ import annotations
@@ -13,12 +15,14 @@ from __future__ import annotations
 import functools
 import json
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
+from lab.manifests.read import ManifestError
 from lab.model import Snapshot
 from tests.istiod.world import Text, World, snapshot, texts, world
 from tests.support import sample
@@ -80,3 +84,23 @@ def _of_file(file: Path) -> Scenario:
     head = dict(re.findall(r"^# (with|unready): (.*)$", file.read_text(), re.MULTILINE))
     before = (*BASE, *head.get("with", "").split())
     return Scenario(file.stem, (*_paths(before), file), tuple(head.get("unready", "").split()))
+
+
+def main() -> int:
+    if len(sys.argv) != 3:
+        print(__doc__, file=sys.stderr)
+        return 2
+    folder, file = map(Path, sys.argv[1:])
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        found = _of_file(file.resolve()).world()
+    except ManifestError as error:
+        print(error, file=sys.stderr)
+        return 1
+    for name, text in found.files.items():
+        (folder / name).write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

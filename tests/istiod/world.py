@@ -221,9 +221,9 @@ def _labels(pod: Pod) -> dict[str, str]:
 
 def _pod(pod: Pod) -> Json:
     ports = [
-        {"name": name, "containerPort": port, "protocol": "TCP"} for name, port in pod.ports.items()
+        {"name": "" if name.isdecimal() else name, "containerPort": port, "protocol": "TCP"}
+        for name, port in pod.ports.items()
     ]
-    ports = [port if not str(port["name"]).isdecimal() else {**port, "name": ""} for port in ports]
     return {
         "apiVersion": "v1",
         "kind": "Pod",

@@ -17,7 +17,7 @@ BELOW: dict[str, set[str]] = {
     "resources": {"durations", "versions"},
     "model": {"resources"},
     "xds": {"model"},
-    "kinds": {"model", "names", "resources", "versions", "xds"},
+    "kinds": {"durations", "model", "names", "resources", "versions", "xds"},
     "manifests": {"kinds", "resources"},
     "envoy": {"kinds", "model", "names", "resources", "versions", "xds"},
     "istiod": {"envoy", "files", "kinds", "manifests", "model", "names", "resources", "xds"},

@@ -39,6 +39,11 @@ spec:
   selector: {istio: ingressgateway}
   servers: [{hosts: ["*"], port: {number: 80, name: http, protocol: HTTP}}]
 ---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: secure, namespace: default}
+spec: {hosts: [a.example], ports: [{number: 443, name: tls, protocol: TLS}]}
+---
 """,
     "envoy_filter": """
 apiVersion: networking.istio.io/v1

@@ -15,6 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from lab.cli import main
 from lab.cluster.process import marked
 from lab.exercises import restore
@@ -201,3 +203,14 @@ def picture(lab: Lab) -> dict[str, Any]:
     seen["pods"] = sorted((p["metadata"]["name"], condition(p)) for p in pods)
     seen["records"] = [path.name for path in lab.folder.glob("exercise-*")]
     return seen
+
+
+def behaves(lab: Lab) -> bool:
+    """Whether each pod of message-service answers, and at once."""
+    addresses = [pod["status"]["podIP"] for pod in lab.pods("app=message-service")]
+    answers = [
+        httpx.get(f"http://{address}:8080/hello/test", trust_env=False, timeout=20)
+        for address in addresses
+    ]
+    quick = all(answer.elapsed.total_seconds() < 0.9 for answer in answers)
+    return quick and all(answer.status_code == 200 for answer in answers)

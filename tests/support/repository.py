@@ -8,6 +8,9 @@ from lab.exercises import load
 
 ROOT = Path(__file__).resolve().parents[2]
 ISTIO = ROOT / "istio"
+MESH = (ROOT / "k8s/base", ISTIO / "install/istio.yaml", *(ISTIO / "02-ingress").glob("*.yaml"))
+"""The guestbook with its gateway, as the first lessons leave it."""
+
 LESSONS = load.read_all(ISTIO)
 
 

@@ -42,6 +42,16 @@ def _destinations(resource: Resource) -> Iterator[tuple[str, Path, Destination]]
     """Yields each destination with its place, and `mirror ` before its name if it is one."""
     for index, http in enumerate(resource.spec.http):
         yield from _of_route(http, ("spec", "http", index))
+    for kind, routes in (("tcp", resource.spec.tcp), ("tls", resource.spec.tls)):
+        for index, route in enumerate(routes):
+            for position, entry in enumerate(route.route):
+                path = ("spec", kind, index, "route", position, "destination")
+                yield "", path, entry.destination
+    for kind in ("tcp", "tls"):
+        for index, rule in enumerate(getattr(resource.spec, kind)):
+            for position, entry in enumerate(rule.route):
+                path = ("spec", kind, index, "route", position, "destination")
+                yield "", path, entry.destination
 
 
 def _of_route(http: HTTPRoute, path: Path) -> Iterator[tuple[str, Path, Destination]]:

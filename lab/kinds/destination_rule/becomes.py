@@ -27,10 +27,9 @@ from lab.kinds.mesh_config.checks import DefaultTrafficPolicy, MeshConfig
 from lab.kinds.services import exported
 from lab.model import Json, Pod, ServicePort, Snapshot
 from lab.resources.resource import Origin, Resource
-from lab.xds import duration, extension, given, http_protocol_options
+from lab.xds import duration, extension, given, http_protocol_options, served_secret
 
 UNLIMITED = 4294967295
-SYSTEM_ROOTS = "/etc/ssl/certs/ca-certificates.crt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -456,19 +455,17 @@ def originated_tls(settings: ClientTLSSettings, *, http2: bool) -> Json:
         }
     }
     if settings.mode == "MUTUAL":
-        certificate = {
-            "certificate_chain": {"filename": settings.client_certificate},
-            "private_key": {"filename": settings.private_key},
+        pair = f"file-cert:{settings.client_certificate}~{settings.private_key}"
+        common["tls_certificate_sds_secret_configs"] = [served_secret(pair)]
+    if settings.insecure_skip_verify:
+        common["validation_context"] = {}
+    else:
+        names = [{"exact": name} for name in settings.subject_alt_names]
+        roots = f"file-root:{settings.ca_certificates or 'system'}"
+        common["combined_validation_context"] = {
+            "default_validation_context": given(match_subject_alt_names=names or None),
+            "validation_context_sds_secret_config": served_secret(roots),
         }
-        common["tls_certificates"] = [certificate]
-    if not settings.insecure_skip_verify:
-        validation: Json = {"trusted_ca": {"filename": settings.ca_certificates or SYSTEM_ROOTS}}
-        if settings.subject_alt_names:
-            validation["match_typed_subject_alt_names"] = [
-                {"san_type": "URI" if "://" in name else "DNS", "matcher": {"exact": name}}
-                for name in settings.subject_alt_names
-            ]
-        common["validation_context"] = validation
     if http2:
         common["alpn_protocols"] = ["h2"]
     return extension(

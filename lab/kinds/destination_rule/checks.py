@@ -214,11 +214,6 @@ CHECKS = (
         "connection",
     ),
     Check(
-        "**.localityLbSetting",
-        lambda locality: locality.enabled is False,
-        "not supported by the lab: it is one locality (enabled: false is accepted)",
-    ),
-    Check(
         "**.loadBalancer",
         lambda balancer: not (balancer.locality_lb_setting and balancer.zone_aware_lb_setting),
         "only one of localityLbSetting and zoneAwareLbSetting can be set",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import re2
 
@@ -164,12 +164,12 @@ def _patched(patching: Patching, config: ProxyConfig) -> ProxyConfig:
     context: Context = "GATEWAY" if patching.pod.proxy == "gateway" else "SIDECAR_OUTBOUND"
     patched = _clusters(patching, clusters)
     known = {cluster.get("name") for cluster in patched}
-    return ProxyConfig(
+    return replace(
+        config,
         listeners=_listeners(patching, listeners),
         clusters=patched,
         routes=[_routes(patching, one, context) for one in routes],
         endpoints=[item for item in config.endpoints if item["cluster_name"] in known],
-        addresses=config.addresses,
     )
 
 

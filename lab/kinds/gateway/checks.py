@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterator
 
 from lab.kinds.gateway.types import Server, kind
-from lab.resources.checks import newer, refused, warned
+from lab.resources.checks import newer, refused
 from lab.resources.resource import Check, Problem, Resource
 from lab.resources.values import (
     PROTOCOLS,
@@ -16,7 +16,7 @@ from lab.resources.values import (
     port_problem,
 )
 
-_HTTP = ("HTTP", "HTTP2", "GRPC", "GRPC-WEB")
+PLAIN_HTTP = ("HTTP", "HTTP2", "GRPC", "GRPC-WEB")
 _FILES = "files in the proxy's image; use credentialName"
 
 
@@ -31,8 +31,8 @@ def _protocol(given: str) -> str | None:
     if protocol not in PROTOCOLS:
         known = "HTTP, HTTP2, GRPC, GRPC-WEB, MONGO, REDIS, MYSQL, TCP"
         return f'invalid protocol "{given}", supported protocols are {known}'
-    if protocol not in (*_HTTP, "HTTPS"):
-        return f"not supported by the lab: {protocol} servers; HTTP and HTTPS servers are"
+    if protocol == "UDP":
+        return "not supported by the lab: UDP servers"
     return None
 
 
@@ -44,26 +44,37 @@ def _tls(server: Server) -> Iterator[Problem]:
         return
     passes = tls.mode in (None, "PASSTHROUGH", "AUTO_PASSTHROUGH")
     if protocol in PROTOCOLS and protocol not in ("HTTPS", "TLS"):
-        if protocol not in (*_HTTP, "HTTP_PROXY"):
+        if protocol not in (*PLAIN_HTTP, "HTTP_PROXY"):
             yield Problem(("tls",), "server cannot have TLS settings for non HTTPS/TLS ports")
         elif not passes or any((tls.ca_certificates, tls.private_key, tls.server_certificate)):
             yield Problem(("tls",), "server cannot have TLS settings for plain text HTTP ports")
-    elif tls.mode != "SIMPLE":
-        given = tls.mode or "PASSTHROUGH, which no mode means"
-        yield Problem(("tls", "mode"), f"not supported by the lab: {given}; SIMPLE servers are")
-    elif not tls.credential_name and not tls.credential_names:
+    elif tls.mode in ("AUTO_PASSTHROUGH", "ISTIO_MUTUAL"):
+        yield Problem(("tls", "mode"), f"not supported by the lab: {tls.mode} servers")
+    elif not passes and not tls.credential_name and not tls.credential_names:
+        kind = "SIMPLE TLS" if tls.mode == "SIMPLE" else "MUTUAL TLS"
+        if kind == "MUTUAL TLS" and not tls.ca_certificates:
+            yield Problem(("tls",), f"{kind} requires a client CA bundle: set credentialName")
         if not tls.server_certificate and not tls.tls_certificates:
-            reason = "SIMPLE TLS requires a server certificate: set credentialName"
-            yield Problem(("tls",), reason)
+            yield Problem(("tls",), f"{kind} requires a server certificate: set credentialName")
         if not tls.private_key and not tls.tls_certificates:
-            yield Problem(("tls",), "SIMPLE TLS requires a private key: set credentialName")
-    if tls.https_redirect and protocol not in (*_HTTP, "HTTP_PROXY"):
+            yield Problem(("tls",), f"{kind} requires a private key: set credentialName")
+    if tls.credential_name and tls.credential_names:
+        yield Problem(
+            ("tls",),
+            "only one of credential_name, credential_names, server_certificate/private_key, "
+            "tls_certificates should be specified",
+        )
+    if tls.insecure_skip_verify and tls.mode not in ("MUTUAL", "OPTIONAL_MUTUAL"):
+        reason = "the lab remarks: Istio looks at it for client certificates alone"
+        yield Problem(("tls", "insecureSkipVerify"), reason, "warning")
+    yield from _cipher_suites(tls.cipher_suites)
+    if tls.https_redirect and protocol not in (*PLAIN_HTTP, "HTTP_PROXY"):
         reason = "tls.httpsRedirect should only be used with http servers"
         yield Problem(("tls", "httpsRedirect"), reason, "warning")
-    if passes and tls.credential_name:
+    if passes and (tls.credential_name or tls.credential_names):
         reason = f"{tls.mode or 'PASSTHROUGH'} mode does not use certificates, they will be ignored"
         yield Problem(("tls", "credentialName"), reason, "warning")
-    if tls.min_protocol_version in ("TLSV1_0", "TLSV1_1"):
+    if tls.min_protocol_version in ("TLSV1_0", "TLSV1_1") and not tls.cipher_suites:
         yield Problem(
             ("tls", "minProtocolVersion"),
             "TLS version below TLSV1_2 require setting compatible ciphers as by default they no "
@@ -72,25 +83,51 @@ def _tls(server: Server) -> Iterator[Problem]:
         )
 
 
+def _cipher_suites(suites: list[str]) -> Iterator[Problem]:
+    unknown = sorted({suite for suite in suites if not valid_cipher_suite(suite)})
+    if unknown:
+        reason = f"ignoring invalid cipher suites: [{' '.join(unknown)}]"
+        yield Problem(("tls", "cipherSuites"), reason, "warning")
+    repeated = sorted({suite for _, suite in duplicates(suites)} - {*unknown})
+    if repeated:
+        reason = f"ignoring duplicate cipher suites: [{' '.join(repeated)}]"
+        yield Problem(("tls", "cipherSuites"), reason, "warning")
+
+
+_CIPHER_SUITES = (
+    "ECDHE-ECDSA-AES128-GCM-SHA256",
+    "ECDHE-RSA-AES128-GCM-SHA256",
+    "ECDHE-ECDSA-AES256-GCM-SHA384",
+    "ECDHE-RSA-AES256-GCM-SHA384",
+    "ECDHE-ECDSA-CHACHA20-POLY1305",
+    "ECDHE-RSA-CHACHA20-POLY1305",
+    "ECDHE-ECDSA-AES128-SHA",
+    "ECDHE-RSA-AES128-SHA",
+    "ECDHE-ECDSA-AES256-SHA",
+    "ECDHE-RSA-AES256-SHA",
+    "AES128-GCM-SHA256",
+    "AES256-GCM-SHA384",
+    "AES128-SHA",
+    "AES256-SHA",
+    "DES-CBC3-SHA",
+)
+
+
+def valid_cipher_suite(suite: str) -> bool:
+    """Returns whether istiod sends a cipher suite to gateways; operators like `-ALL` it does."""
+    return suite in (*_CIPHER_SUITES, "", "ALL") or not suite[0].isalnum()
+
+
 def _name(gateway: Resource) -> Iterator[Problem]:
     if not is_dns_label(gateway.name):
         yield Problem(("metadata", "name"), f'invalid gateway name: "{gateway.name}"')
 
 
 CHECKS = (
-    refused("**.tls.credentialNames|tlsCertificates", "one credentialName a server"),
-    refused("**.tls.serverCertificate|privateKey|caCertificates", _FILES),
+    refused("**.tls.serverCertificate|privateKey|caCertificates|tlsCertificates", _FILES),
     refused("**.tls.caCrl", "revocation lists"),
-    refused(
-        "**.tls.caCertCredentialName|subjectAltNames|verifyCertificateSpki|verifyCertificateHash",
-        "client certificates at the gateway",
-    ),
+    refused("**.tls.caCertCredentialName", "a certificate authority in a Secret of its own"),
     newer("**.tls.ecdhCurves", "1.32"),
-    warned(
-        "**.tls.insecureSkipVerify",
-        "the lab remarks: Istio looks at it for client certificates alone",
-    ),
-    refused("**.tls.cipherSuites", "the choice of cipher suites"),
     refused("**.servers[].bind", "the gateway's addresses are the lab's to choose"),
     refused("**.servers[].defaultEndpoint", "Istio does not implement it for gateways"),
     Check("", _name),

@@ -24,9 +24,9 @@ class ServerTLSSettings(Model):
     ca_cert_credential_name: Any = None
     ca_certificates: Any = None
     ca_crl: Any = None
-    cipher_suites: Any = None
+    cipher_suites: list[str] = Field(default_factory=list)
     credential_name: str | None = None
-    credential_names: Any = None
+    credential_names: list[str] = Field(default_factory=list, min_length=1, max_length=2)
     https_redirect: bool = False
     insecure_skip_verify: bool | None = None
     max_protocol_version: Literal["TLS_AUTO", "TLSV1_0", "TLSV1_1", "TLSV1_2", "TLSV1_3"] | None = (
@@ -43,10 +43,10 @@ class ServerTLSSettings(Model):
     ) = None
     private_key: Any = None
     server_certificate: Any = None
-    subject_alt_names: Any = None
+    subject_alt_names: list[str] = Field(default_factory=list)
     tls_certificates: Any = None
-    verify_certificate_hash: Any = None
-    verify_certificate_spki: Any = None
+    verify_certificate_hash: list[str] = Field(default_factory=list)
+    verify_certificate_spki: list[str] = Field(default_factory=list)
 
 
 class Server(Model):

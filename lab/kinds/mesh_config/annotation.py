@@ -1,15 +1,16 @@
-"""The annotation `proxy.istio.io/config`: a pod's own part of the mesh's `defaultConfig`."""
+"""Istio's annotations of a pod; `proxy.istio.io/config` is its part of `defaultConfig`."""
 
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
-from lab.kinds.mesh_config.checks import ProxyConfig
+from lab.kinds.mesh_config.checks import ProxyConfig, metadata_problems
 from lab.resources.checks import fields
 from lab.resources.fields import declared
 from lab.resources.resource import Check, Problem, Resource
@@ -17,21 +18,63 @@ from lab.resources.resource import Check, Problem, Resource
 KEY = "proxy.istio.io/config"
 
 
+_READ = (
+    KEY,
+    "sidecar.istio.io/inject",
+    "sidecar.istio.io/rewriteAppHTTPProbers",
+    "sidecar.istio.io/status",
+)
+_IMAGE = "the lab's sidecar is Envoy alone, of no image"
+_RESOURCES = "the lab has no resources to limit"
+_AGENT = "the lab has Envoy alone, without an agent"
+_STATISTICS = "in the lab Envoy keeps all its statistics"
+_TRAFFIC = "all of a pod's traffic goes through its sidecar in the lab"
+_NO_EFFECT = (
+    (r"sidecar\.istio\.io/proxy(CPU|Memory)(Limit)?", _RESOURCES),
+    (r"sidecar\.istio\.io/(proxyImage(Type)?|userVolume(Mount)?)", _IMAGE),
+    (r"(inject|proxy)\.istio\.io/(templates|overrides)", _IMAGE),
+    (r"sidecar\.istio\.io/(stats[A-Z]\w+|extraStatTags)", _STATISTICS),
+    (r"sidecar\.istio\.io/((agent|component)LogLevel|logLevel)", _AGENT),
+    (r"sidecar\.istio\.io/(bootstrapOverride|discoveryAddress|nativeSidecar)", _AGENT),
+    (r"(readiness\.)?status\.sidecar\.istio\.io/\w+", _AGENT),
+    (r"sidecar\.istio\.io/interceptionMode", _TRAFFIC),
+    (r"traffic\.sidecar\.istio\.io/(in|ex)clude\w+", _TRAFFIC),
+    (r"traffic\.sidecar\.istio\.io/kubevirtInterfaces", _TRAFFIC),
+)
+"""Istio's annotations of a pod that change nothing in the lab, with the reason."""
+_OF_PODS = re.compile(r"(.*\.)?sidecar\.istio\.io/.*|(proxy|inject)\.istio\.io/.*")
+
+
+def _unread(key: str) -> str | None:
+    """Returns the remark about an annotation of Istio's that the lab does not read."""
+    if key in _READ or not _OF_PODS.fullmatch(key):
+        return None
+    for pattern, reason in _NO_EFFECT:
+        if re.fullmatch(pattern, key):
+            return f"no effect in the lab: {reason}"
+    return "the lab remarks: Istio has no such annotation"
+
+
 def merged(mesh: Mapping[str, Any], annotations: Mapping[str, str]) -> dict[str, Any]:
     """Returns a mesh configuration with a pod's own `defaultConfig`.
 
     A field of the annotation replaces the mesh's as a whole, as in istiod: `tracing` with a
-    sampling alone has no other of the mesh's settings.
+    sampling alone has no other of the mesh's settings. Only `proxyMetadata` is merged.
     """
     text = annotations.get(KEY, "")
     if not text:
         return dict(mesh)
     known = {name: value for name, value in _read(text).items() if name in _names()}
-    return {**mesh, "defaultConfig": {**mesh.get("defaultConfig", {}), **known}}
+    default = mesh.get("defaultConfig", {})
+    variables = {**default.get("proxyMetadata", {}), **known.get("proxyMetadata", {})}
+    return {**mesh, "defaultConfig": {**default, **known, "proxyMetadata": variables}}
 
 
 def problems(annotations: Mapping[str, str]) -> Iterator[Problem]:
-    """Checks the annotation: Istio injects no proxy where it can't read it."""
+    """Checks the annotations: Istio injects no proxy where it can't read its configuration."""
+    for key in annotations:
+        if remark := _unread(key):
+            yield Problem((key,), remark, "warning")
     try:
         found = _read(annotations.get(KEY, ""))
         ProxyConfig.model_validate({name: found[name] for name in found if name in _names()})
@@ -46,6 +89,9 @@ def problems(annotations: Mapping[str, str]) -> Iterator[Problem]:
     for name in found:
         if name not in _names():
             yield Problem((KEY,), f"{name}: Istio passes over a field that it lacks", "warning")
+    for problem in metadata_problems(found.get("proxyMetadata", {})):
+        where = f"proxyMetadata.{problem.path[0]}"
+        yield Problem((KEY,), f"{where}: no effect in the lab: {problem.reason}", "warning")
     for check in declared(ProxyConfig):
         if found.get(check.where) is True and check.where == "holdApplicationUntilProxyStarts":
             continue  # The lab does so in any case.

@@ -108,13 +108,20 @@ class DefaultProviders(Model):
     )
 
 
+_TRACER = "a tracer in the bootstrap; name a provider in extensionProviders and in a Telemetry"
+
+
 class ProxyTracing(Model):
     sampling: float = 1.0
     max_path_tag_length: int | None = None
-    zipkin: dict[str, Any] | None = refused(
-        "a tracer in the bootstrap; name a provider in extensionProviders and in a Telemetry"
-    )
+    zipkin: dict[str, Any] | None = refused(_TRACER)
     custom_tags: dict[str, Any] | None = refused("tags for all proxies; put them into a Telemetry")
+    enable_istio_tags: bool | None = refused("put enableIstioTags into a Telemetry")
+    lightstep: dict[str, Any] | None = refused(_TRACER)
+    datadog: dict[str, Any] | None = refused(_TRACER)
+    stackdriver: dict[str, Any] | None = refused(_TRACER)
+    open_census_agent: dict[str, Any] | None = refused(_TRACER)
+    tls_settings: dict[str, Any] | None = refused(_TRACER)
 
 
 class GatewayTopology(Model):
@@ -126,7 +133,46 @@ class GatewayTopology(Model):
     proxy_protocol: dict[str, Any] | None = refused("the PROXY protocol from a load balancer")
 
 
+_NAMED = "other names in spans than by default"
+_SINK = "statistics sent elsewhere; scrape them from :15090"
 _AGENT = "the pilot-agent's business; the lab has Envoy alone"
+
+
+HTTP10 = "ISTIO_META_HTTP10"
+IDLE_TIMEOUT = "ISTIO_META_IDLE_TIMEOUT"
+_LATER = "Istio 1.31 accepts this and makes nothing of it"
+_Window = Annotated[int, Field(ge=65535)]
+
+
+class ConnectionSettings(Model):
+    profile: Literal["SIDECAR", "EDGE"] = "SIDECAR"
+    listener_per_connection_buffer_limit_bytes: Annotated[int, Field(ge=0)] | None = None
+    http_idle_timeout: Duration | None = None
+    http_max_connection_duration: Duration | None = None
+    http_drain_timeout: Duration | None = None
+    http_request_timeout: Duration | None = None
+    http_request_headers_timeout: Duration | None = None
+    http_stream_idle_timeout: Duration | None = None
+    http_max_stream_duration: Duration | None = None
+    http_max_concurrent_streams: Annotated[int, Field(ge=1)] | None = None
+    http2_initial_stream_window_size: _Window | None = None
+    http2_initial_connection_window_size: _Window | None = None
+    http_headers_with_underscores_action: (
+        Literal[
+            "HEADERS_WITH_UNDERSCORES_ALLOW",
+            "HEADERS_WITH_UNDERSCORES_REJECT_REQUEST",
+            "HEADERS_WITH_UNDERSCORES_DROP_HEADER",
+        ]
+        | None
+    ) = None
+    http_merge_slashes: bool | None = None
+    http_path_with_escaped_slashes_action: (
+        Literal["KEEP_UNCHANGED", "REJECT_REQUEST", "UNESCAPE_AND_REDIRECT", "UNESCAPE_AND_FORWARD"]
+        | None
+    ) = None
+    cluster_per_connection_buffer_limit_bytes: int | None = ignored(_LATER)
+    listener_connection_limit: int | None = ignored(_LATER)
+    global_downstream_connection_limit: int | None = ignored(_LATER)
 
 
 class ProxyConfig(Model):
@@ -135,9 +181,7 @@ class ProxyConfig(Model):
     hold_application_until_proxy_starts: bool | None = ignored(
         "in the lab an application always starts after its proxy"
     )
-    connection_settings: dict[str, Any] | None = refused(
-        "limits of a proxy's connections; an EnvoyFilter sets them"
-    )
+    connection_settings: ConnectionSettings = ConnectionSettings()
     proxy_stats_matcher: dict[str, Any] | None = ignored(
         "in the lab Envoy keeps all its statistics"
     )
@@ -149,7 +193,7 @@ class ProxyConfig(Model):
     private_key_provider: dict[str, Any] | None = refused("keys outside Envoy")
     interception_mode: str | None = refused("there are no iptables in the lab to choose from")
     runtime_values: dict[str, str] | None = refused("flags of Envoy's runtime")
-    proxy_metadata: dict[str, str] | None = ignored(_AGENT)
+    proxy_metadata: dict[str, str] = Field(default_factory=dict)
     drain_duration: str | None = ignored(_AGENT)
     termination_drain_duration: str | None = ignored(_AGENT)
     readiness_probe: dict[str, Any] | None = ignored(_AGENT)
@@ -157,6 +201,29 @@ class ProxyConfig(Model):
     image: dict[str, Any] | None = ignored("the lab pulls no images")
     extra_stat_tags: list[str] | None = ignored("in the lab Envoy keeps all its statistics")
     stats_compression: bool | None = ignored("statistics are not compressed")
+    config_path: str | None = ignored(_AGENT)
+    binary_path: str | None = ignored(_AGENT)
+    discovery_address: str | None = ignored(_AGENT)
+    discovery_refresh_delay: str | None = ignored(_AGENT)
+    control_plane_auth_policy: str | None = ignored(_AGENT)
+    availability_zone: str | None = ignored("the lab is one locality")
+    stat_name_length: int | None = ignored("Envoy has no such limit any more")
+    sds: dict[str, Any] | None = ignored("certificates always come by SDS")
+    service_cluster: str | None = refused(_NAMED)
+    tracing_service_name: str | None = refused(_NAMED)
+    mesh_id: str | None = refused(_NAMED)
+    proxy_admin_port: int | None = refused("Envoy's own port is 15000")
+    custom_config_file: str | None = refused("another bootstrap than Istio's")
+    proxy_bootstrap_template_path: str | None = refused("another bootstrap than Istio's")
+    zipkin_address: str | None = refused(_TRACER)
+    statsd_udp_address: str | None = refused(_SINK)
+    envoy_metrics_service_address: str | None = refused(_SINK)
+    envoy_metrics_service: dict[str, Any] | None = refused(_SINK)
+    envoy_access_log_service: dict[str, Any] | None = refused("access logs over gRPC")
+    file_flush_interval: str | None = ignored("access logs are written at once")
+    file_flush_min_size_kb: int | None = ignored(
+        "access logs are written at once", alias="fileFlushMinSizeKb"
+    )
 
 
 class PathNormalization(Model):
@@ -165,6 +232,8 @@ class PathNormalization(Model):
     ] = "DEFAULT"
 
 
+_PORTS = "other ports than Istio's default: 15001, 15006"
+_INGRESS = "the lab has no Ingress"
 _ONE_MESH = "the lab is one mesh with these names"
 
 
@@ -183,8 +252,8 @@ class MeshConfig(Model):
     extension_providers: list[ExtensionProvider] = Field(default_factory=list)
     default_providers: DefaultProviders = DefaultProviders()
     default_config: ProxyConfig = ProxyConfig()
-    trust_domain: Literal["cluster.local"] = "cluster.local"
-    root_namespace: Literal["istio-system"] = "istio-system"
+    trust_domain: str = "cluster.local"
+    root_namespace: str = "istio-system"
     trust_domain_aliases: list[str] | None = refused(_ONE_MESH)
     default_http_retry_policy: HTTPRetry | None = None
     default_traffic_policy: DefaultTrafficPolicy | None = None
@@ -211,6 +280,29 @@ class MeshConfig(Model):
     ca: dict[str, Any] | None = refused("another authority than the lab's own")
     ca_certificates: list[Any] | None = refused("another authority than the lab's own")
     discovery_selectors: list[Any] | None = refused("all namespaces are in the mesh")
+    proxy_listen_port: int | None = refused(_PORTS)
+    proxy_inbound_listen_port: int | None = refused(_PORTS)
+    service_scope_configs: list[Any] | None = refused("several clusters; the lab is one")
+    hbone_idle_timeout: str | None = ignored("ambient mode; the lab has sidecars")
+    config_sources: list[Any] | None = refused("resources from elsewhere; apply them")
+    certificates: list[Any] | None = ignored("Istio no longer makes these certificates")
+    enable_envoy_access_log_service: bool | None = refused("access logs over gRPC")
+    disable_envoy_listener_log: bool | None = refused("name providers in a Telemetry")
+    inbound_cluster_stat_name: str | None = refused("other names of statistics")
+    outbound_cluster_stat_name: str | None = refused("other names of statistics")
+    enable_prometheus_merge: bool | None = ignored("the lab has no agent that merges metrics")
+    verify_certificate_at_client: bool | None = refused("name caCertificates in a DestinationRule")
+    ingress_class: str | None = ignored(_INGRESS)
+    ingress_service: str | None = ignored(_INGRESS)
+    ingress_selector: str | None = ignored(_INGRESS)
+    ingress_controller_mode: str | None = ignored(_INGRESS)
+
+
+def metadata_problems(metadata: dict[str, str]) -> Iterator[Problem]:
+    """Yields a warning for each variable of the agent that means nothing to the lab."""
+    for name in metadata:
+        if name not in (HTTP10, IDLE_TIMEOUT):
+            yield Problem((name,), _AGENT, "warning")
 
 
 def _provider_names(providers: list[ExtensionProvider]) -> Iterator[Problem]:
@@ -219,8 +311,19 @@ def _provider_names(providers: list[ExtensionProvider]) -> Iterator[Problem]:
 
 
 CHECKS = (
+    Check(
+        "spec.meshConfig.trustDomain",
+        lambda name: name == "cluster.local",
+        "not supported by the lab: another trust domain than cluster.local",
+    ),
+    Check(
+        "spec.meshConfig.rootNamespace",
+        lambda name: name == "istio-system",
+        "not supported by the lab: another root namespace than istio-system",
+    ),
     newer("spec.meshConfig.defaultInboundHttpRetryPolicy", "1.32"),
     Check("spec.meshConfig.defaultHttpRetryPolicy.retryOn", retry_on_problems),
+    Check("**.defaultConfig.proxyMetadata", metadata_problems),
     *CONNECTION_POOL,
     *OUTLIER_DETECTION,
     checks.refused("**.zoneAwareLbSetting.failover|failoverPriority", ONE_LOCALITY),

@@ -107,29 +107,34 @@ def _loggers(view: View, direction: Direction, conditions: list[Json]) -> list[J
 
 
 def _log_providers(view: View, direction: Direction) -> dict[str, str] | None:
-    """Returns the providers that log, each with its filter; None without any Telemetry."""
-    standard = view.mesh.default_providers.access_logging
-    blocks = [
-        block
-        for policy in _policies(view)
-        for block in policy.spec.access_logging
-        if _concerns(block.match, direction)
-    ]
-    chosen: dict[str, str] = dict.fromkeys(standard, "")
-    current = list(standard)
-    for block in blocks:
+    """Returns the providers that log, each with its filter; None without any Telemetry.
+
+    Those that the last policy names are in question, with the last filter of each; a block without
+    providers has those of the one before.
+    """
+    standard = list(view.mesh.default_providers.access_logging)
+    policies = [policy for policy in _policies(view) if policy.spec.access_logging]
+    if not policies:
+        return dict.fromkeys(standard, "") or None
+    filters: dict[str, str] = {}
+    wanted = standard
+    for policy in policies:
+        named = [
+            (provider.name, block.filter.expression if block.filter is not None else "")
+            for block in policy.spec.access_logging
+            if _concerns(block.match, direction)
+            for provider in block.providers
+        ]
+        filters |= dict(named)
+        wanted = list(dict(named)) or wanted
+    current = standard
+    enabled: dict[str, bool] = {}
+    for block in (block for policy in policies for block in policy.spec.access_logging):
         current = [provider.name for provider in block.providers] or current
-        if not current and not block.disabled:
-            current = ["envoy"]
-        for name in current:
-            if block.disabled:
-                chosen.pop(name, None)
-            elif block.filter is not None:
-                chosen[name] = block.filter.expression
-            else:
-                chosen.setdefault(name, "")
+        if _concerns(block.match, direction):
+            enabled |= {name: not block.disabled for name in current if name in wanted}
     # Without a provider there is none to disable: the mesh's `accessLogFile` stays.
-    return chosen if current else None
+    return {name: filters.get(name, "") for name, on in enabled.items() if on} if enabled else None
 
 
 def _mesh_log(mesh: MeshConfig, path: str) -> Json:

@@ -119,14 +119,10 @@ def _route(
     attachment: Attachment,
 ) -> Json:
     parts = (http.name, match.name if match else None)
-    config = (
-        "/apis/networking.istio.io/v1/namespaces/"
-        f"{resource.namespace}/virtual-service/{resource.name}"
-    )
     route = given(
         name=".".join(part for part in parts if part),
         match=match_config(match),
-        metadata={"filter_metadata": {"istio": {"config": config}}},
+        metadata=metadata(resource),
         stat_prefix=(match.stat_prefix if match else None) or None,
     )
     if http.redirect:
@@ -145,6 +141,15 @@ def _route(
     if http.cors_policy:
         filters[CORS] = _cors(http.cors_policy)
     return route | given(typed_per_filter_config=filters or None)
+
+
+def metadata(resource: Resource) -> Json:
+    """Returns the metadata by which Istio names the VirtualService of a route."""
+    config = (
+        "/apis/networking.istio.io/v1/namespaces/"
+        f"{resource.namespace}/virtual-service/{resource.name}"
+    )
+    return {"filter_metadata": {"istio": {"config": config}}}
 
 
 def _operation(resource: Resource, http: HTTPRoute, route: Json, attachment: Attachment) -> str:
@@ -292,9 +297,14 @@ def destination_cluster(
     if destination.port is not None:
         number = destination.port.number
     elif place.gateway != names.MESH:
-        known = view.destinations.get(host)
-        number = known.ports[0].port if known and len(known.ports) == 1 else place.port
+        number = only_port(view, host) or place.port
     return names.cluster(number, host, destination.subset or "")
+
+
+def only_port(view: View, host: str) -> int | None:
+    """Returns the port of a host that has no other."""
+    known = view.destinations.get(host)
+    return known.ports[0].port if known and len(known.ports) == 1 else None
 
 
 def _weighted(

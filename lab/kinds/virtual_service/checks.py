@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from http import HTTPStatus
 from itertools import combinations
 
+from lab.kinds.virtual_service.connection_checks import CONNECTIONS
 from lab.kinds.virtual_service.types import (
     Headers,
     HTTPDirectResponse,
@@ -508,11 +509,6 @@ def _spelled(match: StringMatch | None) -> str:
 
 
 CHECKS = (
-    refused(
-        "spec.tls",
-        "tls routes; HTTPS leaves the lab by the SNI of a ServiceEntry, without a VirtualService",
-    ),
-    refused("spec.tcp", "tcp routes; a TCP service has its one default route"),
     refused("**.exponentialDelay", "Istio hides this field and does not implement it"),
     warned(
         "**.mirrorPercent|mirror_percent",
@@ -622,6 +618,7 @@ CHECKS = (
     Check("spec.http[].route[].headers", _headers),
     Check("spec.http[]", _authority),
     Check("spec", _unreachable),
+    *CONNECTIONS,
 )
 
 KINDS = (kind(CHECKS),)

@@ -174,13 +174,46 @@ class HTTPRoute(Model):
     )
 
 
+class L4MatchAttributes(Model):
+    destination_subnets: list[str] = Field(default_factory=list)
+    gateways: list[str] = Field(default_factory=list)
+    port: Unsigned | None = None
+    source_labels: dict[str, str] = Field(default_factory=dict)
+    source_namespace: str | None = None
+    source_subnet: str | None = None
+
+
+class RouteDestination(Model):
+    destination: Destination
+    weight: int = 0
+
+
+class TCPRoute(Model):
+    match: list[L4MatchAttributes] = Field(default_factory=list)
+    route: list[RouteDestination] = Field(default_factory=list)
+
+
+class TLSMatchAttributes(Model):
+    destination_subnets: list[str] = Field(default_factory=list)
+    gateways: list[str] = Field(default_factory=list)
+    port: Unsigned | None = None
+    sni_hosts: list[str]
+    source_labels: dict[str, str] = Field(default_factory=dict)
+    source_namespace: str | None = None
+
+
+class TLSRoute(Model):
+    match: list[TLSMatchAttributes]
+    route: list[RouteDestination] = Field(default_factory=list)
+
+
 class VirtualServiceSpec(Model):
     export_to: list[str] | None = None
     gateways: list[str] = Field(default_factory=list)
     hosts: list[str] = Field(default_factory=list)
     http: list[HTTPRoute] = Field(default_factory=list)
-    tcp: Any = None
-    tls: Any = None
+    tcp: list[TCPRoute] = Field(default_factory=list)
+    tls: list[TLSRoute] = Field(default_factory=list)
 
 
 class VirtualService(Model):

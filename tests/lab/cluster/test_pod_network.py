@@ -45,6 +45,29 @@ spec:
 """
 
 
+OWN = """
+apiVersion: v1
+kind: Service
+metadata: {name: files}
+spec:
+  selector: {app: files}
+  ports: [{name: http, port: 80}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: files, labels: {app: files}}
+spec:
+  terminationGracePeriodSeconds: 1
+  volumes: [{name: words, configMap: {name: words}}]
+  containers:
+  - name: files
+    image: registry.example/mine/files:v3
+    args: ["80", --directory, /pages]
+    volumeMounts: [{name: words, mountPath: /pages}]
+    readinessProbe: {httpGet: {path: /word, port: 80}, periodSeconds: 1}
+"""
+
+
 @pytest.fixture(scope="module")
 def pods(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     require_namespaces()
@@ -129,6 +152,29 @@ def test_volumes_are_where_the_manifest_mounts_them(pods: Lab) -> None:
     assert not Path("/run/not-on-this-machine").exists()
     assert not Path("/tmp/of-the-pod-alone").exists()
     pods.ok("delete", "pod", "mounts")
+
+
+def test_a_program_of_ones_own_plays_an_image(pods: Lab) -> None:
+    """It runs as the manifest says, behind a sidecar, and knows nothing of the lab."""
+    pods.apply(MOUNTS.split("---")[0])
+    unknown = pods.run("apply", "-f", "-", stdin=OWN)
+    assert 'no program for the image "registry.example/mine/files:v3"' in unknown.err
+    pods.ok("image", "mine/files=python3 -m http.server")
+    assert "mine/files" in pods.ok("image")
+    pods.apply(OWN)
+    pods.ready("app=files", 1)
+    wait(
+        lambda: shell(pods, "curl", "curl -sS -m 5 http://files/word") == "hello",
+        "the program answers through the mesh",
+        10,
+    )
+    assert statistic(pods, "files", "listener.0.0.0.0_15006", "ssl.handshake") >= 1
+    pods.ok("delete", "pod", "files")
+    pods.ok("delete", "service", "files")
+    pods.ok("image", "mine/files-")
+    assert "mine/files" not in pods.ok("image")
+    refused = pods.run("image", "mine/files=no-such-program --x")
+    assert '"no-such-program" is no program' in refused.err
 
 
 def test_localhost_leads_to_the_gateways_own_port(pods: Lab) -> None:

@@ -9,7 +9,6 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 from rich.console import Console
 
@@ -21,7 +20,7 @@ from lab.exercises.narrate import Transcript
 from lab.exercises.result import Result
 from lab.exercises.runner import Runner
 from lab.exercises.target import LabTarget
-from tests.support.lab import COMMAND, Lab, picture
+from tests.support.lab import COMMAND, Lab, behaves, picture
 from tests.support.repository import ISTIO, LESSONS, ROOT
 from tests.support.wait import wait
 
@@ -30,17 +29,6 @@ PROOFS = [
     for lesson in LESSONS
     for proof in lesson.exercise.counterproof
 ]
-
-
-def behaves(lab: Lab) -> bool:
-    """Whether each pod of message-service answers, and at once."""
-    addresses = [pod["status"]["podIP"] for pod in lab.pods("app=message-service")]
-    answers = [
-        httpx.get(f"http://{address}:8080/hello/test", trust_env=False, timeout=20)
-        for address in addresses
-    ]
-    quick = all(answer.elapsed.total_seconds() < 0.9 for answer in answers)
-    return quick and all(answer.status_code == 200 for answer in answers)
 
 
 @pytest.fixture

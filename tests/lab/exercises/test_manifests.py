@@ -193,7 +193,7 @@ APPLYING = [
     *ISTIO.rglob("*.sh"),
     *ISTIO.glob("*/check/exercise.yaml"),
     *(ROOT / "docs").glob("*.md"),
-    *(ROOT / "scripts").iterdir(),
+    *(file for file in (ROOT / "scripts").iterdir() if file.is_file()),
 ]
 
 

@@ -1,11 +1,10 @@
-"""What learners leave behind: `exercise clean`, `reset`, and an `install` taken back."""
+"""Traces of learners: `exercise clean`, `reset`, and an `install` taken back."""
 
 from __future__ import annotations
 
 import httpx
 
-from tests.lab.exercises.test_lab import behaves
-from tests.support.lab import Lab, picture
+from tests.support.lab import Lab, behaves, picture
 from tests.support.wait import wait
 
 MESSAGE = "kept-over-the-reset"

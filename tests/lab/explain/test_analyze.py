@@ -14,8 +14,8 @@ from lab.explain.analyze.analyze import analyze
 from lab.explain.analyze.finding import LEVELS
 from lab.model import Pod, Snapshot
 from lab.resources.resource import Resource, Source
-from tests.lab.explain.test_cases import MESH
 from tests.support.lab import Lab
+from tests.support.repository import MESH
 
 FAULTS = sorted((Path(__file__).parent / "faults").glob("*.yaml"))
 MARK = re.compile(r"(IST\d{4}) (.*?)(?= IST\d{4} |$)")

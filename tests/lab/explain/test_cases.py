@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 
 from lab.cli import main
-from tests.support.repository import ISTIO, ROOT
+from tests.support.repository import MESH
 
 CASES = sorted((Path(__file__).parent / "cases").glob("*.yaml"))
-MESH = (ROOT / "k8s/base", ISTIO / "install/istio.yaml", *(ISTIO / "02-ingress").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda path: path.stem)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -147,6 +148,43 @@ def test_egress(ask: Any) -> None:
     files = (CLOSED, "istio/10-egress/ubuntu.yaml")
     told = ask("--from", "ui", "http://archive.ubuntu.com/", files=files)
     assert told.shares() == {"outbound|80||*.ubuntu.com": 1}
+
+
+def test_a_tcp_route(ask: Any, tmp_path: Path) -> None:
+    """The rule that divides connections, with its line."""
+    file = tmp_path / "redis.yaml"
+    file.write_text(
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: redis}\n"
+        "spec:\n  hosts: [redis]\n  tcp:\n  - match: [{sourceLabels: {app: ui}}]\n"
+        "    route:\n    - {destination: {host: redis}, weight: 75}\n"
+        "    - {destination: {host: mysql}, weight: 25}\n"
+    )
+    told = ask("--from", "ui", "tcp://redis:6379", files=(str(file),))
+    assert told.step("route")["says"] == "VirtualService default/redis, tcp[0]"
+    assert told.step("route")["place"] == f"{file}:7"
+    assert told.shares() == {
+        "outbound|6379||redis.default.svc.cluster.local": 0.75,
+        "outbound|3306||mysql.default.svc.cluster.local": 0.25,
+    }
+    told = ask("--from", "guestbook-service", "tcp://redis:6379", files=(str(file),))
+    assert told.shares() == {"outbound|6379||redis.default.svc.cluster.local": 1}
+
+
+def test_a_gateway_passes_tls_through(ask: Any, tmp_path: Path) -> None:
+    file = tmp_path / "through.yaml"
+    file.write_text(
+        "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: through}\n"
+        "spec:\n  selector: {istio: ingressgateway}\n  servers:\n"
+        "  - port: {number: 443, name: tls, protocol: TLS}\n"
+        "    hosts: [a.example]\n    tls: {mode: PASSTHROUGH}\n---\n"
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: through}\n"
+        "spec:\n  hosts: [a.example]\n  gateways: [through]\n  tls:\n"
+        "  - match: [{sniHosts: [a.example]}]\n    route: [{destination: {host: ui}}]\n"
+    )
+    told = ask("https://a.example/", files=(str(file),))
+    assert told.step("route")["place"] == f"{file}:18"
+    assert told.shares() == {"outbound|80||ui.default.svc.cluster.local": 1}
+    assert ask("https://b.example/", files=(str(file),)).outcome() == ("refused", None)
 
 
 def test_rate_limit(ask: Any) -> None:

@@ -55,7 +55,7 @@ def manifest(kind: str, annotation: str) -> str:
         ("tracing: {sampling: ten}", "could not parse proxy config: tracing.sampling: "),
         ("tracing: {", "could not parse proxy config: "),
         ("[a]", "could not parse proxy config: it is no mapping"),
-        ("connectionSettings: {profile: EDGE}", "connectionSettings: not supported by the lab"),
+        ("proxyHeaders: {server: {disabled: true}}", "proxyHeaders: not supported by the lab"),
         ("tracing: {zipkin: {address: a}}", "tracing.zipkin: not supported by the lab"),
     ],
 )
@@ -71,5 +71,27 @@ def test_what_has_no_effect_is_a_warning_by_name(kind: str) -> None:
     said = parse([("x", manifest(kind, annotation))]).warnings
     assert len(said) == 3
     assert all(KEY in line for line in said)
-    for name in ("nonsense: Istio passes", "concurrency: no effect", "proxyMetadata: no effect"):
+    for name in ("nonsense: Istio passes", "concurrency: no effect", "proxyMetadata.A: no effect"):
         assert any(name in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("key", "remark"),
+    [
+        ("sidecar.istio.io/proxyCPU", "no effect in the lab: the lab has no resources to limit"),
+        ("sidecar.istio.io/statsInclusionRegexps", "no effect in the lab: in the lab Envoy keeps"),
+        ("traffic.sidecar.istio.io/excludeOutboundPorts", "no effect in the lab: all of a pod's"),
+        ("status.sidecar.istio.io/port", "no effect in the lab: the lab has Envoy alone"),
+        ("sidecar.istio.io/injekt", "the lab remarks: Istio has no such annotation"),
+    ],
+)
+def test_annotations_that_the_lab_does_not_read(key: str, remark: str) -> None:
+    text = manifest("Deployment", "").replace(KEY, key)
+    (warning,) = parse([("x", text)]).warnings
+    assert f"spec.template.metadata.annotations.{key}: {remark}" in warning
+
+
+def test_annotations_that_the_lab_reads() -> None:
+    text = manifest("Pod", "true").replace(KEY, "sidecar.istio.io/inject")
+    assert parse([("x", text)]).warnings == ()
+    assert parse([("x", text.replace("sidecar.istio.io", "example.com"))]).warnings == ()

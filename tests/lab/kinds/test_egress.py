@@ -222,6 +222,56 @@ def test_a_virtual_service_can_route_an_external_host(closed: Mesh) -> None:
     assert get(closed, "api.example").status_code == 418
 
 
+def routes(spec: str, host: str = "api.example") -> str:
+    return (
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: routes}\n"
+        f"spec:\n  hosts: [{host}]\n{spec}\n---\n"
+    )
+
+
+def test_a_tls_route_chooses_by_the_server_name(closed: Mesh) -> None:
+    """Names that no rule has are unknown, as soon as a rule is there."""
+    address = closed.pods["outside"].pod.address
+    there = f"resolution: STATIC\n  endpoints: [{{address: {address}}}]"
+    gone = "resolution: STATIC\n  endpoints: [{address: 127.77.255.255}]"
+    known = entry("[api.example]", TLS, gone) + entry("[other.example]", TLS, there).replace(
+        "name: outside", "name: other"
+    )
+    closed.apply(known)
+    assert curl(closed, "https://api.example/x").returncode != 0
+    to_other = "    route: [{destination: {host: other.example}}]"
+    closed.apply(known + routes(f"  tls:\n  - match: [{{sniHosts: [api.example]}}]\n{to_other}"))
+    found = curl(closed, "https://api.example/x")
+    assert '"version": "https"' in found.stdout, found.stderr
+    wait(lambda: "outbound|443||other.example" in closed.pods["client"].log)
+    elsewhere = "  tls:\n  - match: [{sniHosts: [api.example], sourceLabels: {app: else}}]\n"
+    closed.apply(known + routes(elsewhere + to_other))
+    assert curl(closed, "https://api.example/x").returncode != 0
+
+
+def test_a_tcp_route_divides_connections(mesh: Mesh) -> None:
+    mesh.services = [service for service in mesh.services if service.name != "db"]
+    selector = {"app": "server"}
+    mesh.service("db", ports=(ServicePort("tcp-db", 3306, 8080, "TCP"),), selector=selector)
+    mesh.service("other", ports=(ServicePort("tcp", 3307, 8080, "TCP"),), selector={"app": "else"})
+    inside = mesh.pods["client"].pod.inside_address
+
+    def reached() -> bool:
+        try:
+            return bool(httpx.get(f"http://{inside}:3306/").json()["pod"] == "server")
+        except httpx.HTTPError:
+            return False
+
+    to = "    route: [{destination: {host: %s}, weight: %d}, {destination: {host: %s}, weight: %d}]"
+    mesh.apply(routes("  tcp:\n  - match: [{port: 3306}]\n" + to % ("db", 1, "other", 1), "db"))
+    assert {reached() for _ in range(60)} == {True, False}
+    wait(lambda: mesh.pods["client"].admin.stats("tcp.routes.default.downstream_cx_total") != {})
+    subnet = "  tcp:\n  - match: [{destinationSubnets: [127.79.%d.0/24]}]\n"
+    for number, expected in ((mesh.slice, {False}), (0, {True})):
+        mesh.apply(routes(subnet % number + to % ("db", 0, "other", 1), "db"))
+        assert {reached() for _ in range(5)} == expected
+
+
 def sidecar(spec: str, name: str = "default") -> str:
     return (
         "apiVersion: networking.istio.io/v1\nkind: Sidecar\n"

@@ -19,7 +19,7 @@ import yaml
 
 from lab.envoy import translate
 from lab.kinds.mesh_config import becomes as mesh_config
-from lab.kinds.mesh_config.checks import MeshConfig
+from lab.kinds.mesh_config.checks import MeshConfig, ProxyConfig, ProxyTracing
 from lab.manifests import load, registry
 from lab.manifests.read import ManifestError
 from lab.resources.checks import fields, matches
@@ -35,17 +35,19 @@ Field = tuple[str, ...]
 """A field by its names; `[]` is any item of a list and `{}` any key of a map."""
 
 REFUSED = {
-    "DestinationRule": [
-        "host: a, trafficPolicy: {loadBalancer: {localityLbSetting: {enabled: true}}}"
-    ],
     "VirtualService": [
         "hosts: [a], http: [{fault: {abort: {http2Error: X}}, route: [{destination: {host: a}}]}]"
     ],
 }
 """Specs with fields that are refused by their value, so that no model says it."""
 
-FOR_PEOPLE = {"Gateway": ["servers: [{name: x}]"]}
-"""Specs with fields from which Istio makes nothing either."""
+FOR_PEOPLE = {
+    "DestinationRule": [
+        "host: a, trafficPolicy: {loadBalancer: {localityLbSetting: {enabled: true}}}"
+    ],
+    "Gateway": ["servers: [{name: x}]"],
+}
+"""Specs with fields from which Istio makes nothing either, or nothing in one locality."""
 
 
 def fields_of(schema: Any, prefix: Field = ()) -> Iterator[Field]:
@@ -182,6 +184,125 @@ def test_every_field_of_the_mesh_configuration_is_known() -> None:
         and name not in NAMES
     ]
     assert silent == []
+
+
+MESH_CONFIG = [
+    "proxyListenPort",
+    "proxyInboundListenPort",
+    "proxyHttpPort",
+    "connectTimeout",
+    "hboneIdleTimeout",
+    "protocolDetectionTimeout",
+    "tcpKeepalive",
+    "ingressClass",
+    "ingressService",
+    "ingressControllerMode",
+    "ingressSelector",
+    "enableTracing",
+    "accessLogFile",
+    "accessLogFormat",
+    "accessLogEncoding",
+    "enableEnvoyAccessLogService",
+    "disableEnvoyListenerLog",
+    "defaultConfig",
+    "outboundTrafficPolicy",
+    "inboundTrafficPolicy",
+    "configSources",
+    "enableAutoMtls",
+    "trustDomain",
+    "trustDomainAliases",
+    "caCertificates",
+    "defaultServiceExportTo",
+    "defaultVirtualServiceExportTo",
+    "defaultDestinationRuleExportTo",
+    "rootNamespace",
+    "localityLbSetting",
+    "zoneAwareLbSetting",
+    "dnsRefreshRate",
+    "h2UpgradePolicy",
+    "inboundClusterStatName",
+    "outboundClusterStatName",
+    "certificates",
+    "serviceSettings",
+    "serviceScopeConfigs",
+    "enablePrometheusMerge",
+    "verifyCertificateAtClient",
+    "ca",
+    "extensionProviders",
+    "defaultProviders",
+    "discoverySelectors",
+    "pathNormalization",
+    "defaultHttpRetryPolicy",
+    "meshMTLS",
+    "tlsDefaults",
+    "defaultTrafficPolicy",
+    "serviceEntryVisibility",
+]
+PROXY_CONFIG = [
+    "configPath",
+    "binaryPath",
+    "serviceCluster",
+    "tracingServiceName",
+    "drainDuration",
+    "discoveryAddress",
+    "discoveryRefreshDelay",
+    "zipkinAddress",
+    "statsdUdpAddress",
+    "envoyMetricsServiceAddress",
+    "proxyAdminPort",
+    "availabilityZone",
+    "controlPlaneAuthPolicy",
+    "customConfigFile",
+    "statNameLength",
+    "concurrency",
+    "proxyBootstrapTemplatePath",
+    "interceptionMode",
+    "tracing",
+    "sds",
+    "envoyAccessLogService",
+    "envoyMetricsService",
+    "proxyMetadata",
+    "runtimeValues",
+    "statusPort",
+    "extraStatTags",
+    "gatewayTopology",
+    "terminationDrainDuration",
+    "meshId",
+    "readinessProbe",
+    "proxyStatsMatcher",
+    "holdApplicationUntilProxyStarts",
+    "caCertificatesPem",
+    "image",
+    "privateKeyProvider",
+    "proxyHeaders",
+    "fileFlushInterval",
+    "fileFlushMinSizeKb",
+    "statsCompression",
+    "connectionSettings",
+]
+TRACING = [
+    "zipkin",
+    "lightstep",
+    "datadog",
+    "stackdriver",
+    "openCensusAgent",
+    "customTags",
+    "maxPathTagLength",
+    "sampling",
+    "tlsSettings",
+    "enableIstioTags",
+]
+"""The fields of Istio 1.31, as its API lists them."""
+
+
+@pytest.mark.parametrize(
+    ("model", "names"),
+    [(MeshConfig, MESH_CONFIG), (ProxyConfig, PROXY_CONFIG), (ProxyTracing, TRACING)],
+)
+def test_every_setting_of_istio_is_known(model: Any, names: list[str]) -> None:
+    known = {name for _, name in fields(model)}
+    assert set(names) - known == set()
+    assert known - set(names) == set()
 
 
 NAMES = ("trustDomain", "rootNamespace")

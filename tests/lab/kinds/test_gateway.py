@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import json
 import ssl
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -13,7 +15,7 @@ import pytest
 
 from lab.model import ServicePort
 from tests.support import harness
-from tests.support.harness import Mesh
+from tests.support.harness import Mesh, Server
 from tests.support.ports import free_port
 from tests.support.routing import SUBSETS
 
@@ -25,14 +27,16 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
         made.add("server-v1", app="server", version="1.0")
         made.add("server-v2", app="server", version="2.0")
         made.service("server")
+        made.add("behind", server=False)
+        made.service("behind", ports=(ServicePort("tls", 443, 8443, "TLS"),))
         made.add(
             "ingress",
             proxy="gateway",
             server=False,
             namespace="istio-system",
             labels={"istio": "ingressgateway"},
-            ports={"http2": 8080, "https": 8443},
-            published={8080: (("127.0.0.1", free_port()),), 8443: (("127.0.0.1", free_port()),)},
+            ports={"http2": 8080, "https": 8443, "tcp": 31400},
+            published={port: (("127.0.0.1", free_port()),) for port in (8080, 8443, 31400)},
         )
         made.service(
             "ingress",
@@ -76,6 +80,21 @@ def site(
         f"metadata: {{name: {name}}}\nspec:\n  hosts: {hosts}\n  gateways: {gateways}\n"
         f"  http:\n  - {where}route: [{{destination: {{host: server, subset: {subset}}}}}]\n---\n"
     )
+
+
+def test_a_gateway_at_the_edge_is_stricter(mesh: Mesh) -> None:
+    """The profile EDGE of connectionSettings: other headers and paths than Envoy's own defaults."""
+    manifests = SUBSETS + gateway() + site('["*"]', "v1")
+    mesh.apply(manifests)
+    assert ask(mesh, "//a%2Fb", x_a="1").status_code == 200
+    mesh.mesh_config["defaultConfig"] = {"connectionSettings": {"profile": "EDGE"}}
+    try:
+        mesh.apply(manifests)
+        assert ask(mesh, "//a").json()["path"] == "/a"
+        assert ask(mesh, x_a="1").status_code == 400
+        assert ask(mesh, "/a%2Fb").headers["location"].endswith("/a/b")
+    finally:
+        mesh.mesh_config.pop("defaultConfig")
 
 
 def test_no_gateway_refuses_connections_and_no_route_is_a_404(mesh: Mesh) -> None:
@@ -196,6 +215,124 @@ def test_https_with_a_certificate_from_a_secret(mesh: Mesh, tmp_path: Path) -> N
     reply = httpx.get(url, verify=context, headers={"host": "shop.example"})
     assert reply.json()["version"] == "1.0"
     assert reply.json()["headers"]["x-forwarded-proto"] == "https"
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Certificates of a server and a client that sign themselves."""
+
+    server: Path
+    client: Path
+
+    def secret(self) -> str:
+        """The server's certificate with its key, and the client's as the authority."""
+        files = {
+            "tls.crt": self.server / "cert.pem",
+            "tls.key": self.server / "key.pem",
+            "ca.crt": self.client / "cert.pem",
+        }
+        data = {name: base64.b64encode(file.read_bytes()).decode() for name, file in files.items()}
+        return (
+            "apiVersion: v1\nkind: Secret\nmetadata: {name: shop-cert, namespace: istio-system}\n"
+            f"data: {json.dumps(data)}\n---\n"
+        )
+
+    def context(self, *, client: bool = False) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=str(self.server / "cert.pem"))
+        if client:
+            context.load_cert_chain(self.client / "cert.pem", self.client / "key.pem")
+        return context
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
+    folders = [tmp_path_factory.mktemp(name) for name in ("server", "client")]
+    for folder in folders:
+        certificate(folder)
+    return Keys(*folders)
+
+
+def secure_get(mesh: Mesh, context: ssl.SSLContext, name: str = "shop.example") -> httpx.Response:
+    """HTTPS to the gateway with a server name."""
+    _, port = mesh.pods["ingress"].pod.published[8443][0]
+    with httpx.Client(verify=context) as session:
+        request = session.build_request(
+            "GET",
+            f"https://127.0.0.1:{port}/",
+            headers={"host": name},
+            extensions={"sni_hostname": name},
+        )
+        return session.send(request)
+
+
+HTTPS = "{number: 443, name: https, protocol: HTTPS}"
+TLS = "{number: 443, name: tls, protocol: TLS}"
+
+
+@pytest.mark.parametrize("mode", ["MUTUAL", "OPTIONAL_MUTUAL"])
+def test_certificates_of_clients(mesh: Mesh, keys: Keys, mode: str) -> None:
+    def server(more: str) -> str:
+        tls = f"    tls: {{mode: {mode}, credentialName: shop-cert{more}}}\n"
+        return gateway('["shop.example"]', port=HTTPS, tls=tls)
+
+    rest = keys.secret() + SUBSETS + site('["shop.example"]', "v1")
+    mesh.apply(rest + server(""))
+    assert secure_get(mesh, keys.context(client=True)).json()["version"] == "1.0"
+    if mode == "MUTUAL":
+        with pytest.raises(httpx.HTTPError):
+            secure_get(mesh, keys.context())
+    else:
+        assert secure_get(mesh, keys.context()).status_code == 200
+    mesh.apply(rest + server(", subjectAltNames: [another.example]"))
+    with pytest.raises(httpx.HTTPError):
+        secure_get(mesh, keys.context(client=True))
+
+
+def connections(route: str, hosts: str = '["shop.example"]') -> str:
+    return (
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: connections}\n"
+        f"spec:\n  hosts: {hosts}\n  gateways: [web]\n{route}\n---\n"
+    )
+
+
+def test_tls_passes_through_by_its_server_name(mesh: Mesh, keys: Keys) -> None:
+    pod = mesh.pods["behind"].pod
+    server = Server("behind", "secure", (pod.address, 8443))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(keys.server / "cert.pem", keys.server / "key.pem")
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    mesh.listen(server)
+    to = "    route: [{destination: {host: behind}}]"
+    mesh.apply(
+        gateway('["*.example"]', port=TLS, tls="    tls: {mode: PASSTHROUGH}\n")
+        + connections(f"  tls:\n  - match: [{{port: 443, sniHosts: [shop.example]}}]\n{to}")
+    )
+    assert secure_get(mesh, keys.context()).json()["version"] == "secure"
+    any_name = keys.context()
+    any_name.check_hostname = False
+    with pytest.raises(httpx.ConnectError):
+        secure_get(mesh, any_name, "other.example")
+
+
+def test_a_gateway_ends_tls_and_forwards_bytes(mesh: Mesh, keys: Keys) -> None:
+    rule = "  tcp:\n  - route: [{destination: {host: server, port: {number: 80}}}]"
+    ended = gateway(
+        '["shop.example"]', port=TLS, tls="    tls: {mode: SIMPLE, credentialName: shop-cert}\n"
+    )
+    mesh.apply(keys.secret() + ended + connections(rule))
+    reply = secure_get(mesh, keys.context()).json()
+    assert reply["pod"].startswith("server")
+    assert "x-forwarded-proto" not in reply["headers"]
+
+
+def test_a_tcp_server(mesh: Mesh) -> None:
+    rule = "  tcp:\n  - match: [{port: 31400}]\n    route: [{destination: {host: server}}]"
+    tcp = gateway(port="{number: 31400, name: tcp, protocol: TCP}")
+    mesh.apply(tcp + connections(rule, '["*"]'))
+    _, port = mesh.pods["ingress"].pod.published[31400][0]
+    reply = httpx.get(f"http://127.0.0.1:{port}/")
+    assert reply.json()["pod"].startswith("server")
+    assert "server" not in reply.headers or reply.headers["server"] != "istio-envoy"
 
 
 def test_an_update_keeps_open_connections(mesh: Mesh) -> None:

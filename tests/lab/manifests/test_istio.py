@@ -48,9 +48,9 @@ spec:
 
 def test_no_mode_is_passthrough() -> None:
     """As in Istio, whose enumeration begins with it."""
-    with pytest.raises(ManifestError, match=r"x:8: .*mode: not supported by the lab: PASSTHROUGH"):
-        parse([("x", GATEWAY)])
-    assert parse([("x", GATEWAY.replace("tls: {", "tls: {mode: SIMPLE, "))]).resources
+    (warning,) = parse([("x", GATEWAY)]).warnings
+    assert "PASSTHROUGH mode does not use certificates, they will be ignored" in warning
+    assert not parse([("x", GATEWAY.replace("tls: {", "tls: {mode: SIMPLE, "))]).warnings
 
 
 def test_a_key_that_is_none_is_refused() -> None:

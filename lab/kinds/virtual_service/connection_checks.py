@@ -1,0 +1,103 @@
+"""Checks of a VirtualService's `tcp` and `tls` routes: istiod's validation beyond the schema."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator, Sequence
+
+from lab import names
+from lab.kinds.virtual_service.types import (
+    RouteDestination,
+    TCPRoute,
+    TLSRoute,
+    VirtualServiceSpec,
+)
+from lab.resources.checks import warned
+from lab.resources.resource import Check, Path, Problem
+from lab.resources.values import host_problem, is_ip, port_problem
+
+
+def _subnet(subnet: str) -> str | None:
+    if "/" in subnet:
+        try:
+            ipaddress.ip_interface(subnet)
+        except ValueError:
+            return f"{subnet} is not a valid CIDR block"
+        return None
+    return None if is_ip(subnet) else f"{subnet} is not a valid IP"
+
+
+def _sni_hosts(spec: VirtualServiceSpec) -> Iterator[Problem]:
+    for index, tls in enumerate(spec.tls):
+        for position, match in enumerate(tls.match):
+            for place, name in enumerate(match.sni_hosts):
+                path = ("tls", index, "match", position, "sniHosts", place)
+                yield from _sni_host(name, spec.hosts, path)
+
+
+def _sni_host(name: str, hosts: Sequence[str], path: Path) -> Iterator[Problem]:
+    if is_ip(name):
+        reason = (
+            f'using an IP address ("{name}") goes against SNI spec and most clients do not '
+            "support this"
+        )
+        yield Problem(path, reason, "warning")
+    elif problem := host_problem(name):
+        yield Problem(path, problem)
+    elif not any(names.matches(host, name) for host in hosts):
+        listed = ", ".join(hosts)
+        reason = f'SNI host "{name}" is not a compatible subset of any of the virtual service hosts'
+        yield Problem(path, f"{reason}: [{listed}]")
+
+
+def _weights(route: list[RouteDestination]) -> bool:
+    return len(route) < 2 or sum(entry.weight for entry in route) > 0
+
+
+def _unreachable(rules: Sequence[TCPRoute | TLSRoute]) -> Iterator[Problem]:
+    catch_all = False
+    seen: dict[str, int] = {}
+    for index, rule in enumerate(rules):
+        unused = f"virtualService rule #{index} not used"
+        if not rule.match and catch_all:
+            reason = f"{unused} (only the last rule can have no matches)"
+            yield Problem((index,), reason, "warning")
+        elif rule.match and catch_all:
+            reason = f"{unused} (route without matches defined before)"
+            yield Problem((index,), reason, "warning")
+        repeated = 0
+        for position, match in enumerate(() if catch_all else rule.match):
+            key = match.model_dump_json()
+            if key in seen:
+                repeated += 1
+                reason = (
+                    f"virtualService rule #{index} match #{position} is not used "
+                    f"(duplicate/overlapping match in rule #{seen[key]})"
+                )
+                yield Problem((index, "match", position), reason, "warning")
+            seen.setdefault(key, index)
+        if repeated and repeated == len(rule.match):
+            yield Problem((index,), f"{unused} (all matches used by prior rules)", "warning")
+        catch_all = catch_all or not rule.match
+
+
+CONNECTIONS = (
+    warned("**.sourceSubnet", "Istio does not look at it"),
+    Check(
+        "spec.tls[].match",
+        bool,
+        "TLS route must have at least one match condition",
+    ),
+    Check(
+        "spec.tls[].match[].sniHosts",
+        bool,
+        "TLS match must have at least one SNI host",
+    ),
+    Check("spec", _sni_hosts),
+    Check("**.destinationSubnets[]", _subnet),
+    Check("spec.tls[]|tcp[].match[].port", lambda port: port_problem(port) if port else None),
+    Check("spec.tls[]", lambda rule: bool(rule.route), "TLS route is required"),
+    Check("spec.tcp[]", lambda rule: bool(rule.route), "TCP route is required"),
+    Check("spec.tls[]|tcp[].route", _weights, "total destination weight = 0"),
+    Check("spec.tls|tcp", _unreachable),
+)
