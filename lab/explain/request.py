@@ -238,6 +238,7 @@ def _routed(
     found.steps += route.rate_limits(http.get("http_filters", ()), host, chosen, request)
     if not route.add(chosen, origin, request, found):
         return found
+    forwarded = route.rewritten(chosen, forwarded)
     targets, mirrors = route.clusters(chosen.get("route", {}))
     found.targets = [target(view, config, forwarded, *cluster) for cluster in targets]
     found.mirrors = [target(view, config, forwarded, *cluster) for cluster in mirrors]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
+import re2
+
 from lab.envoy import routes
 from lab.explain.interpret import matchers
 from lab.explain.interpret.matchers import Request
@@ -54,6 +56,31 @@ def _preflight(policy: Json | None, request: Request) -> str | None:
     if policy.get("forward_not_matching_preflights", True):
         return None
     return "to a preflight, without access-control-allow-origin"
+
+
+def rewritten(route: Json, request: Request) -> Request:
+    """Returns a request as a route sends it: with its own path, host and headers."""
+    action, match = route.get("route", {}), route["match"]
+    bare, rest = request.bare_path, request.path[len(request.bare_path) :]
+    if "prefix_rewrite" in action:
+        matched = len(match["prefix"]) if "prefix" in match else len(bare)
+        bare = action["prefix_rewrite"] + bare[matched:]
+    elif "regex_rewrite" in action:
+        regex = action["regex_rewrite"]
+        bare = re2.sub(regex["pattern"]["regex"], regex["substitution"], bare)
+    headers = dict(request.headers)
+    for name in route.get("request_headers_to_remove", ()):
+        headers.pop(name.lower(), None)
+    for item in route.get("request_headers_to_add", ()):
+        name, value = item["header"]["key"].lower(), item["header"]["value"]
+        kept = (
+            ()
+            if str(item.get("append_action", "")).startswith("OVERWRITE")
+            else headers.get(name, ())
+        )
+        headers[name] = (*kept, value)
+    authority = action.get("host_rewrite_literal", request.authority)
+    return replace(request, path=bare + rest, authority=authority, headers=headers)
 
 
 _REDIRECTS = {"FOUND": 302, "SEE_OTHER": 303, "TEMPORARY_REDIRECT": 307, "PERMANENT_REDIRECT": 308}

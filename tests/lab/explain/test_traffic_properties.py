@@ -214,7 +214,7 @@ def test_route_and_the_traffic_agree(mesh: Mesh, many: list[Any]) -> None:
             pod = mesh.pods[client].pod
             told = explain.explain(snapshot, pod, method, f"http://{host}{path}", sent)
             real = send(mesh, client, method, host, path, sent)
-            assert real in outcomes(told), (client, method, host, path, named, service, told)
+            assert real in outcomes(told), (client, method, host, path, named, service, told, real)
 
 
 def send(
