@@ -73,12 +73,8 @@ def rewritten(route: Json, request: Request) -> Request:
         headers.pop(name.lower(), None)
     for item in route.get("request_headers_to_add", ()):
         name, value = item["header"]["key"].lower(), item["header"]["value"]
-        kept = (
-            ()
-            if str(item.get("append_action", "")).startswith("OVERWRITE")
-            else headers.get(name, ())
-        )
-        headers[name] = (*kept, value)
+        overwrites = item.get("append_action", "").startswith("OVERWRITE")
+        headers[name] = (value,) if overwrites else (*headers.get(name, ()), value)
     authority = action.get("host_rewrite_literal", request.authority)
     return replace(request, path=bare + rest, authority=authority, headers=headers)
 

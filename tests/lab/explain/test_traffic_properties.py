@@ -130,6 +130,11 @@ actions = st.one_of(
         maybe("fault", {"abort": {"httpStatus": 418, "percentage": {"value": 100}}}),
         maybe("corsPolicy", *cors),
         maybe("rewrite", {"uri": "/b"}, {"authority": "other"}, {"uri": "/a/b"}),
+        maybe(
+            "headers",
+            *({"request": one} for one in ({"set": {"x-a": "two"}}, {"add": {"x-a": "one"}})),
+            {"request": {"remove": ["x-a"]}},
+        ),
     ),
     together(
         st.sampled_from(
