@@ -88,12 +88,14 @@ def normalized(path: str, rules: Json) -> str:
 
 
 def _normalized(bare: str) -> str:
-    bare = re.sub(r"%([0-9A-Fa-f]{2})", _decoded, bare.replace("\\", "/"))
     segments: list[str] = []
-    parts = bare.split("/")[1:]
-    for index, part in enumerate(parts):
+    parts = bare.replace("\\", "/").split("/")[1:]
+    for index, sent in enumerate(parts):
+        part = re.sub(r"%([0-9A-Fa-f]{2})", _decoded, sent)
         last = index == len(parts) - 1
-        dots = part.partition(";")[0]  # Parameters of a path's part do not hide them.
+        # Dots may have parameters when they are sent as such, not when they are escaped.
+        bare_part = sent.partition(";")[0]
+        dots = bare_part if bare_part in (".", "..") else part
         if dots in (".", ".."):
             if dots == ".." and segments:
                 segments.pop()

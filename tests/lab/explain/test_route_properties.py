@@ -37,7 +37,9 @@ NORMALIZED = {
     "/%2Fa": "/%2Fa",
     "/b/..;/a": "/a",
     "/a/.;x=y/b": "/a/b",
-    "/b/%2e%2e;/a": "/a",
+    "/b/%2e%2e;/a": "/b/..;/a",
+    "/b/.%2e;/a": "/b/..;/a",
+    "/b/..;%2e/a": "/a",
     "/a/b/..;": "/a/",
     "/b/..%3b/a": "/b/..%3b/a",
     "/a;x/b": "/a;x/b",
@@ -212,6 +214,7 @@ cases = st.lists(
 )
 
 
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")
 @examples(25)
 @given(many=cases)
 def test_envoy_route_and_the_specification_agree(
@@ -239,7 +242,7 @@ def test_envoy_route_and_the_specification_agree(
                     snapshot, pod, request["method"], url, request["headers"].items()
                 )
                 expected = reading(routes, request)
-                assert (real, answer(told)) == (expected, expected), (url, routes)
+                assert (real, answer(told)) == (expected, expected), (request, routes)
 
 
 def answer(told: Explanation) -> str:

@@ -82,7 +82,7 @@ spec:
   selector: {{istio: ingressgateway}}
   servers: [{{port: {{number: 80, name: http, protocol: HTTP}}, hosts: ["*.example"]}}]
 """
-PATHS = ["/", "/a", "/a/b", "/b", "/b/..;/a", "//a", "/a%2fb", "/b/%2e%2e/a"]
+PATHS = ["/", "/a", "/a/b", "/b", "/b/..;/a", "//a", "/a%2fb", "/b/%2e%2e/a", "/b/%2e%2e;/a"]
 
 destinations = st.sampled_from(
     [
