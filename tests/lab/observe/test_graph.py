@@ -42,7 +42,7 @@ def test_calls_errors_and_latency_are_counted(secured: harness.Mesh) -> None:
     # Envoy adds up its latencies every few seconds.
     wait(lambda: any(edge.latencies for edge in edges(secured, "ui")))
     found = graph.merged(edges(secured, "ui"))
-    assert [graph.key(edge) for edge in found] == [("ui", "message", 80), ("ui", "store", 80)]
+    assert [graph.key(edge) for edge in found] == [("ui", "message", 80), ("ui", "store", 7000)]
     message, store = found
     assert (message.protocol, message.calls, message.success) == ("HTTP", 4, 0.75)
     assert message.latency(0.99) is not None
