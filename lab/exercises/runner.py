@@ -118,10 +118,14 @@ class Runner:
         found = self._target.get_json("pods", "-l", "app=message-service") or {"items": []}
         for pod in found["items"]:
             if "deletionTimestamp" not in pod["metadata"]:
-                with self._target.forward(
-                    "default", f"pod/{pod['metadata']['name']}", 8080
-                ) as port:
-                    httpx.post(f"http://localhost:{port}/behave", trust_env=False, timeout=10)
+                name = pod["metadata"]["name"]
+                try:
+                    with self._target.forward("default", f"pod/{name}", 8080) as port:
+                        url = f"http://localhost:{port}/behave"
+                        httpx.post(url, trust_env=False, timeout=10).raise_for_status()
+                except httpx.HTTPError as error:
+                    reason = f"pod {name} could not be told to behave ({error}); try again"
+                    raise ExerciseError(reason) from None
 
     def _delete(self, name: restore.Name) -> None:
         argv = ["kubectl", "delete", name.argument, *name.where, "--ignore-not-found"]

@@ -94,9 +94,21 @@ class Monitoring(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-def serve_istiod() -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Monitoring) as server:
-        print(f"Forwarding from 127.0.0.1:{server.server_port} -> 15014", flush=True)
+class Application(Monitoring):
+    """A pod of message-service, which behaves when it is asked to."""
+
+    def do_POST(self) -> None:
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+
+SERVED = {"15014": Monitoring, "8080": Application}
+
+
+def serve(port: str) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), SERVED[port]) as server:
+        print(f"Forwarding from 127.0.0.1:{server.server_port} -> {port}", flush=True)
         server.serve_forever()
 
 
@@ -300,8 +312,8 @@ def main(argv: list[str]) -> int:
     args = parser().parse_args(own)
     if args.verb == "exec":
         return execute(args, command)
-    if args.verb == "port-forward" and args.names[1].endswith(":15014"):
-        serve_istiod()
+    if args.verb == "port-forward" and (port := args.names[1].partition(":")[2]) in SERVED:
+        serve(port)
     if args.verb == "port-forward":
         with socket.create_server(("127.0.0.1", 0)) as server:
             port, remote = server.getsockname()[1], args.names[1].partition(":")[2]
