@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lab import names
 from lab.envoy.adapt import adapt, with_http_alpn
@@ -33,9 +33,7 @@ class Placement:
 def _in_pod(config: ProxyConfig, _: Pod) -> ProxyConfig:
     # A copy through text shares no part with the original.
     clusters = [with_http_alpn(item) for item in json.loads(json.dumps(config.clusters))]
-    return ProxyConfig(
-        config.listeners, clusters, config.routes, config.endpoints, config.addresses
-    )
+    return replace(config, clusters=clusters)
 
 
 def _marked(bootstrap: Json) -> Json:
