@@ -157,7 +157,8 @@ def _at_gateway(view: View, config: ProxyConfig, request: Request, port: int) ->
     )
     servers = gateway_kind.servers(view.snapshot, view.pod)
     bound = [item for item in servers if item.target == target_port]
-    listener = by_name(config.listeners, f"0.0.0.0_{target_port}")
+    name = names.listener(names.ANY_ADDRESS, target_port or port)
+    listener = by_name(config.listeners, name)
     if not bound or listener is None:
         return found.answer(f"connection refused: no Gateway opens port {port} on {view.pod.name}")
     found.add("listener", f"{listener['name']} (port {port})", bound[0].origin)

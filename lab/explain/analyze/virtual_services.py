@@ -47,11 +47,6 @@ def _destinations(resource: Resource) -> Iterator[tuple[str, Path, Destination]]
             for position, entry in enumerate(route.route):
                 path = ("spec", kind, index, "route", position, "destination")
                 yield "", path, entry.destination
-    for kind in ("tcp", "tls"):
-        for index, rule in enumerate(getattr(resource.spec, kind)):
-            for position, entry in enumerate(rule.route):
-                path = ("spec", kind, index, "route", position, "destination")
-                yield "", path, entry.destination
 
 
 def _of_route(http: HTTPRoute, path: Path) -> Iterator[tuple[str, Path, Destination]]:
