@@ -51,7 +51,10 @@ def adapt(config: ProxyConfig, pod: Pod) -> ProxyConfig:
         json.dumps([config.listeners, config.clusters, config.routes])
     )
     forwarding = {item["name"] for item in clusters if _forwards(item, config.addresses)}
-    built = [adapted for item in clusters for adapted in _cluster(item, config, pod, forwarding)]
+    loads = {item["cluster_name"]: item for item in config.endpoints}
+    built = [
+        adapted for item in clusters for adapted in _cluster(item, config, loads, pod, forwarding)
+    ]
     if pod.proxy == "gateway":
         listeners = [_at_gateway(listener, pod) for listener in listeners]
     else:
@@ -423,7 +426,9 @@ def _forwards(cluster: Json, addresses: Mapping[str, tuple[str, ...]]) -> bool:
     return cluster["name"].rpartition("|")[2] not in addresses
 
 
-def _cluster(cluster: Json, config: ProxyConfig, pod: Pod, forwarding: set[str]) -> Iterator[Json]:
+def _cluster(
+    cluster: Json, config: ProxyConfig, loads: Mapping[str, Json], pod: Pod, forwarding: set[str]
+) -> Iterator[Json]:
     name: str = cluster["name"]
     if name == names.INBOUND_PASSTHROUGH:
         return
@@ -436,11 +441,11 @@ def _cluster(cluster: Json, config: ProxyConfig, pod: Pod, forwarding: set[str])
     elif cluster.get("type") == "ORIGINAL_DST":
         port, host = int(rest.partition("|")[0]), rest.rpartition("|")[2]
         places = [(address, port) for address in config.addresses[host]]
-        yield _from_pod(_static(cluster, places), config, pod)
+        yield _from_pod(_static(cluster, places), loads, pod)
     elif cluster.get("type") in ("STRICT_DNS", "LOGICAL_DNS"):
-        yield _resolved(cluster, config, pod)
+        yield _resolved(cluster, config, loads, pod)
     else:
-        yield _from_pod(with_http_alpn(cluster), config, pod)
+        yield _from_pod(with_http_alpn(cluster), loads, pod)
 
 
 def _static(cluster: Json, places: Iterable[tuple[str, int]]) -> Json:
@@ -468,42 +473,39 @@ def _forward_proxy(cluster: Json) -> Json:
     }
 
 
-def _from_pod(cluster: Json, config: ProxyConfig, pod: Pod) -> Json:
+def _ends(load: Json) -> list[Json]:
+    """Returns the endpoints of a ClusterLoadAssignment, of all localities."""
+    localities = load.get("endpoints", ())
+    return [end for locality in localities for end in locality.get("lb_endpoints", ())]
+
+
+def _place(end: Json) -> tuple[str, int]:
+    address = end["endpoint"]["address"].get("socket_address", {})
+    return address.get("address", ""), address.get("port_value", 0)
+
+
+def _from_pod(cluster: Json, loads: Mapping[str, Json], pod: Pod) -> Json:
     """Returns a cluster that connects from the pod's address, by which others know the caller."""
-    load = cluster.get("load_assignment") or next(
-        (item for item in config.endpoints if item["cluster_name"] == cluster["name"]), {}
-    )
-    places = [
-        end["endpoint"]["address"].get("socket_address", {}).get("address", "")
-        for locality in load.get("endpoints", ())
-        for end in locality.get("lb_endpoints", ())
-    ]
+    load = cluster.get("load_assignment") or loads.get(cluster["name"], {})
+    places = [_place(end)[0] for end in _ends(load)]
     if not places or not all(place.startswith("127.") for place in places):
         return cluster
     source = {"address": pod.address, "port_value": 0}
     return cluster | {"upstream_bind_config": {"source_address": source}}
 
 
-def _resolved(cluster: Json, config: ProxyConfig, pod: Pod) -> Json:
+def _resolved(cluster: Json, config: ProxyConfig, loads: Mapping[str, Json], pod: Pod) -> Json:
     """Returns a cluster of names; one that is a Service's has the endpoints of the Service."""
-    assignments = {item["cluster_name"]: item for item in config.endpoints}
-    for locality in cluster.get("load_assignment", {}).get("endpoints", ()):
-        for end in locality.get("lb_endpoints", ()):
-            place = end["endpoint"]["address"].get("socket_address", {})
-            for host in config.addresses:
-                if place.get("address") not in names.alternatives(host, pod.namespace):
-                    continue
-                known = assignments.get(names.cluster(place.get("port_value", 0), host))
-                if known is not None:
-                    plain = [
-                        {"endpoint": found["endpoint"]}
-                        for part in known["endpoints"]
-                        for found in part["lb_endpoints"]
-                    ]
-                    load = {"cluster_name": cluster["name"], "endpoints": [{"lb_endpoints": plain}]}
-                    return _from_pod(
-                        cluster | {"type": "STATIC", "load_assignment": load}, config, pod
-                    )
+    for end in _ends(cluster.get("load_assignment", {})):
+        name, port = _place(end)
+        for host in config.addresses:
+            known = loads.get(names.cluster(port, host))
+            if known is None or name not in names.alternatives(host, pod.namespace):
+                continue
+            kept = ("endpoint", "health_status")
+            plain = [{key: one[key] for key in kept if key in one} for one in _ends(known)]
+            load = {"cluster_name": cluster["name"], "endpoints": [{"lb_endpoints": plain}]}
+            return _from_pod(cluster | {"type": "STATIC", "load_assignment": load}, loads, pod)
     return cluster
 
 
