@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import overload
 
@@ -45,6 +46,17 @@ def static_assignment(cluster: str, address: Json) -> Json:
     """Returns the `load_assignment` of a cluster with one endpoint."""
     endpoints = [{"lb_endpoints": [{"endpoint": {"address": address}}]}]
     return {"cluster_name": cluster, "endpoints": endpoints}
+
+
+def filter_configs(listener: Json) -> Iterator[Json]:
+    """Yields the configuration of each network filter of a listener's chains."""
+    for chain in (*listener.get("filter_chains", ()), listener.get("default_filter_chain") or {}):
+        yield from (item.get("typed_config", {}) for item in chain.get("filters", ()))
+
+
+def route_name(config: Json) -> str:
+    """Returns the route configuration that an HTTP connection manager discovers, else nothing."""
+    return str(config.get("rds", {}).get("route_config_name", ""))
 
 
 def file_name(resource: str) -> str:

@@ -10,6 +10,8 @@ from typing import Any
 
 from cryptography import x509
 
+from lab.xds import filter_configs
+
 Json = dict[str, Any]
 Rows = list[list[str]]
 
@@ -69,7 +71,10 @@ def as_sent(page: Json, sent: Json) -> Json:
         "RoutesConfigDump": {
             "dynamic_route_configs": [{"route_config": one} for one in sent["routes"]],
             "static_route_configs": [
-                {"route_config": one} for one in _inline_routes(sent["listeners"])
+                {"route_config": config["route_config"]}
+                for listener in sent["listeners"]
+                for config in filter_configs(listener)
+                if "route_config" in config
             ],
         },
     }
@@ -83,15 +88,6 @@ def as_sent(page: Json, sent: Json) -> Json:
             one for one in statuses if one["name"] in own or "added_via_api" not in one
         ],
     }
-
-
-def _inline_routes(listeners: list[Json]) -> Iterator[Json]:
-    for listener in listeners:
-        for chain in listener.get("filter_chains", []):
-            for item in chain.get("filters", []):
-                config = item.get("typed_config", {})
-                if "route_config" in config:
-                    yield config["route_config"]
 
 
 # --- listeners ------------------------------------------------------------------------------------

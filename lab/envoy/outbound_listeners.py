@@ -19,7 +19,7 @@ from lab.envoy.filters import (
     speaks_grpc_web,
     tcp_proxy,
 )
-from lab.envoy.routes import catch_all, configuration, dns_cache
+from lab.envoy.routes import catch_all, configuration, dns_cache, is_http
 from lab.kinds.services import Host
 from lab.kinds.virtual_service import becomes as virtual_service
 from lab.kinds.virtual_service import connections
@@ -45,8 +45,6 @@ HTTP_MATCH: Json = {
     "application_protocols": ["http/1.1", "h2c"],
 }
 """The match of plain HTTP, as the HTTP inspector finds it."""
-
-HTTP_ONLY = ("HTTP", "HTTP2", "GRPC")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +144,7 @@ def origin(view: View, listener: Json, chain: Json) -> Origin:
 
 
 def _of_port(view: View, host: Host, port: ServicePort) -> Iterator[_Listener]:
-    if port.protocol in HTTP_ONLY:
+    if is_http(port) and port.protocol != "AUTO":
         listener = names.listener(names.ANY_ADDRESS, port.port)
         http = _http_chain(view, str(port.port), listener, grpc_web=speaks_grpc_web(port))
         yield _Listener(names.ANY_ADDRESS, port.port, "AUTO", [http])

@@ -13,6 +13,7 @@ from lab.kinds.virtual_service.becomes import NO_TIMEOUT, Attachment, Route
 from lab.kinds.visible import View
 from lab.model import Json, ServicePort
 from lab.resources.resource import Origin, Resource
+from lab.xds import filter_configs, route_name
 
 HTTP_PROTOCOLS = ("HTTP", "HTTP2", "GRPC", "AUTO")
 """The protocols of ports with HTTP traffic; here also AUTO, which Istio would detect."""
@@ -55,15 +56,8 @@ def sidecar_configurations(view: View, listeners: Iterable[Json]) -> list[Json]:
     There is one for each port with HTTP, of all its hosts; a port without a protocol at an address
     of its own has one of its host alone (`HOST:PORT`).
     """
-    wanted = {name for listener in listeners for name in _named(listener)}
-    return [_configuration_of(view, name) for name in sorted(wanted)]
-
-
-def _named(listener: Json) -> Iterator[str]:
-    for chain in listener["filter_chains"]:
-        for item in chain["filters"]:
-            if (rds := item["typed_config"].get("rds")) is not None:
-                yield rds["route_config_name"]
+    wanted = {route_name(config) for listener in listeners for config in filter_configs(listener)}
+    return [_configuration_of(view, name) for name in sorted(wanted - {""})]
 
 
 def _configuration_of(view: View, name: str) -> Json:

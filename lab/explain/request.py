@@ -28,6 +28,7 @@ from lab.kinds.services import Endpoint
 from lab.kinds.visible import View, view
 from lab.model import Json, Pod, ProxyConfig, Snapshot
 from lab.resources.resource import Origin, dotted
+from lab.xds import route_name
 
 
 def explain(
@@ -107,8 +108,7 @@ def _at_sidecar(
         return found.answer("connection closed: no filter chain fits")
     if (http := manager(chain)) is not None:
         hosts = {one.name: one for one in routes.sidecar_hosts(view, port)}
-        route_name = http.get("rds", {}).get("route_config_name", "")
-        return _routed(view, config, (request, request), route_name, hosts, http, found)
+        return _routed(view, config, (request, request), route_name(http), hosts, http, found)
     if secure:
         found.add("server name", name)
         request = replace(request, method="CONNECT")
@@ -171,7 +171,7 @@ def _at_gateway(view: View, config: ProxyConfig, request: Request, port: int) ->
     http = manager(chain)
     if http is None:
         return _bytes_at_gateway(view, config, request, chain, bound, found)
-    name = http.get("rds", {}).get("route_config_name", "")
+    name = route_name(http)
     own = [item for item in bound if item.route_name == name]
     hosts = {host.name: host for host in gateway.virtual_hosts(view, own)}
     received = server.received(request, view.pod, target_port or port)

@@ -16,7 +16,7 @@ from pathlib import Path
 from lab.envoy import secrets
 from lab.envoy.bootstrap import CDS_FILE, LDS_FILE, bootstrap
 from lab.model import Json, Pod, ProxyConfig
-from lab.xds import TYPE_PREFIX, file_name
+from lab.xds import TYPE_PREFIX, file_name, filter_configs, route_name
 
 BOOTSTRAP_FILE = "bootstrap.json"
 SENT_FILE = "istiod.json"
@@ -49,18 +49,13 @@ def files(config: ProxyConfig) -> dict[str, str]:
 
 def with_routes(listener: Json, routes: Mapping[str, Json]) -> Json:
     """Returns a listener that carries some of its route configurations."""
-    names = {f'"route_config_name": {json.dumps(name)}': name for name in routes}
-    text = json.dumps(listener)
-    if not any(found in text for found in names):
+    if not any(route_name(config) in routes for config in filter_configs(listener)):
         return listener
-    copy: Json = json.loads(text)
-    for chain in (*copy.get("filter_chains", ()), copy.get("default_filter_chain") or {}):
-        for item in chain.get("filters", ()):
-            config = item.get("typed_config", {})
-            name = config.get("rds", {}).get("route_config_name")
-            if name in routes:
-                del config["rds"]
-                config["route_config"] = routes[name]
+    copy: Json = json.loads(json.dumps(listener))
+    for config in filter_configs(copy):
+        if (name := route_name(config)) in routes:
+            del config["rds"]
+            config["route_config"] = routes[name]
     return copy
 
 
