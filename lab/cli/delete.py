@@ -88,4 +88,6 @@ def _in_files(
 
     with manifests.errors():
         resources = parse(manifests.texts(filename, kustomize), where).resources
-    return [(resource.kind, resource.namespace, [resource.name]) for resource in resources]
+    # A Namespace takes what is in it along, which then could not be found: so it goes last.
+    ordered = sorted(resources, key=lambda resource: resource.kind == "Namespace")
+    return [(resource.kind, resource.namespace, [resource.name]) for resource in ordered]
