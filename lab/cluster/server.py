@@ -119,6 +119,13 @@ async def delete(cluster: Cluster, **query: Any) -> list[str]:
     return deleted
 
 
+async def delete_files(cluster: Cluster, **query: Any) -> Json:
+    """Deletes the objects of manifests, and waits until the proxies have taken that."""
+    answer = await api.delete_files(cluster, **query)
+    await cluster.settled(SETTLE)
+    return answer
+
+
 def events(
     cluster: Cluster,
     kind: str | None = None,
@@ -166,6 +173,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "apply": apply,
     "objects": objects,
     "delete": delete,
+    "delete_files": delete_files,
     "change": api.change,
     "scale": api.scale,
     "restart": api.restart,
