@@ -132,11 +132,23 @@ SHAPES = {
         optional="spec.exportTo",
     ),
     "Sidecar": Shape(
-        names={"**.egress[]": "IstioEgressListener"},
-        zero="**.outboundTrafficPolicy.mode",
+        names={
+            "**.egress[]": "IstioEgressListener",
+            "**.ingress[]": "IstioIngressListener",
+            "**.egressProxy": "Destination",
+            "**.egressProxy.port": "PortSelector",
+            "**.port": "SidecarPort",
+        },
+        zero=(
+            "**.outboundTrafficPolicy.mode **.bind|captureMode|defaultEndpoint "
+            "**.port.name|number|protocol|targetPort"
+        ),
         required="spec **.egress[].hosts",
         types={
-            "**.inboundConnectionPool": ("lab.kinds.destination_rule.types.ConnectionPoolSettings")
+            "**.inboundConnectionPool|connectionPool": (
+                "lab.kinds.destination_rule.types.ConnectionPoolSettings"
+            ),
+            "**.ingress[].tls": "lab.kinds.gateway.types.ServerTLSSettings",
         },
     ),
     "Telemetry": Shape(

@@ -7,7 +7,7 @@ istiod has it, and the bootstrap makes the proxy's connections known to the pod'
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from lab import names
@@ -62,9 +62,23 @@ def _on_any_address(listener: Json) -> Json:
     return listener | {"address": socket_address(names.ANY_ADDRESS, address["port_value"])}
 
 
-def _one_address(resource: Resource, snapshot: Snapshot) -> Iterable[Problem]:
+def _on_loopback(resource: Resource, snapshot: Snapshot) -> Iterable[Problem]:
+    if resource.kind == "Sidecar":
+        return _own_listeners(resource)
     return services.taken_ports(resource, snapshot) if resource.kind == "Service" else ()
 
 
+def _own_listeners(sidecar: Resource) -> Iterator[Problem]:
+    for side in ("ingress", "egress"):
+        for index, listener in enumerate(getattr(sidecar.spec, side)):
+            if listener.capture_mode == "NONE":
+                place = "address" if side == "ingress" else "inside address"
+                reason = (
+                    f"the listener is at the pod's {place}, from port 1024 up; "
+                    "with `up --network pods` it is where the manifest says"
+                )
+                yield Problem(("spec", side, index, "captureMode"), reason, "warning")
+
+
 PODS = Placement(_in_pod, _marked, lambda _resource, _snapshot: ())
-LOOPBACK = Placement(adapt, lambda bootstrap: bootstrap, _one_address)
+LOOPBACK = Placement(adapt, lambda bootstrap: bootstrap, _on_loopback)

@@ -25,7 +25,7 @@ from lab.kinds.destination_rule.types import (
 )
 from lab.kinds.mesh_config.checks import DefaultTrafficPolicy, MeshConfig
 from lab.kinds.services import exported
-from lab.model import Json, Pod, ServicePort, Snapshot
+from lab.model import OVER_HTTP2, Json, Pod, ServicePort, Snapshot
 from lab.resources.resource import Origin, Resource
 from lab.xds import duration, extension, given, http_protocol_options, served_secret
 
@@ -249,7 +249,7 @@ def is_http2(port: ServicePort, policy: Policy) -> bool:
     """Returns whether a cluster speaks HTTP/2 to its endpoints."""
     http = policy.connection_pool.http if policy.connection_pool else None
     upgrade = http is not None and http.h2_upgrade_policy == "UPGRADE"
-    return port.protocol in ("HTTP2", "GRPC") or (upgrade and port.protocol == "HTTP")
+    return port.protocol in OVER_HTTP2 or (upgrade and port.protocol == "HTTP")
 
 
 def server_pool(pool: ConnectionPoolSettings | None) -> ConnectionPoolSettings | None:

@@ -46,6 +46,7 @@ FOR_PEOPLE = {
         "host: a, trafficPolicy: {loadBalancer: {localityLbSetting: {enabled: true}}}"
     ],
     "Gateway": ["servers: [{name: x}]"],
+    "Sidecar": ["ingress: [{port: {number: 1, name: x}}]"],
 }
 """Specs with fields from which Istio makes nothing either, or nothing in one locality."""
 
