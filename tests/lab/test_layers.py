@@ -22,7 +22,7 @@ BELOW: dict[str, set[str]] = {
     "envoy": {"kinds", "model", "names", "resources", "versions", "xds"},
     "istiod": {"envoy", "files", "kinds", "manifests", "model", "names", "resources", "xds"},
     "explain": {"envoy", "kinds", "manifests", "model", "names", "resources", "xds"},
-    "observe": {"model", "names"},
+    "observe": {"kinds", "model", "names"},
     "standins": set(),
     "net": {"model", "names"},
     "cluster": {
@@ -32,6 +32,7 @@ BELOW: dict[str, set[str]] = {
         "model",
         "names",
         "net",
+        "observe",
         "resources",
         "standins",
         "versions",
