@@ -58,13 +58,13 @@ def edges(requests: Iterable[Request]) -> list[Edge]:
     """
     found: dict[tuple[str, str, str], Edge] = {}
     connections: dict[tuple[str, int], Request] = {}
-    refused = _refused(requests := [one for one in requests if not _telemetry(one)])
+    answered = refused(requests := [one for one in requests if not _telemetry(one)])
     for request in requests:
         if request.kind == "tcp":
             connections[request.proxy.pod, request.connection] = request
             continue
         if request.reporter == "source" or not request.source.meshed:
-            reason = refused.get((request.request_id, request.destination.pod), request)
+            reason = answered.get((request.request_id, request.destination.pod), request)
             _add(found, request, flags.names(reason))
             if request.source.gateway:
                 _add(found, request, (), inbound=True)
@@ -77,7 +77,7 @@ def edges(requests: Iterable[Request]) -> list[Edge]:
     )
 
 
-def _refused(requests: Iterable[Request]) -> dict[tuple[str, str], Request]:
+def refused(requests: Iterable[Request]) -> dict[tuple[str, str], Request]:
     """Returns the requests that the server's proxy answered, by their id and pod."""
     return {
         (one.request_id, one.destination.pod): one

@@ -124,6 +124,8 @@ class Request:
     """Envoy's cluster, `outbound|80|v1|message-service.default.svc.cluster.local`."""
     upstream: str
     """The address that was connected to, `IP:PORT`."""
+    address: str
+    """The address that the client connected to, `IP:PORT`."""
     virtual_host: str
     lines: Mapping[str, str]
     """`file:line` of the VirtualService's rule, under the empty name, and of its fields."""
@@ -274,6 +276,7 @@ class Stream:
             attempts=found("attempts", 0),
             cluster=cluster,
             upstream=upstream,
+            address=found("address", ""),
             virtual_host=found("virtual_host", ""),
             lines=found("rule", _NO_LINES),
             source_principal=own,

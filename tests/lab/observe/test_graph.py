@@ -51,6 +51,7 @@ def request(**changes: Any) -> Request:
         "attempts": 1,
         "cluster": "",
         "upstream": "",
+        "address": "",
         "virtual_host": "",
         "lines": {},
         "source_principal": "",
