@@ -77,10 +77,12 @@ SHAPES = {
             "**.tls": "ClientTLSSettings",
             "**.port": "PortSelector",
             "**.portLevelSettings[]": "PortTrafficPolicy",
+            "**.failover[]": "Failover",
         },
         zero=(
             "**.minimumRingSize|tableSize|maxConnections|http1MaxPendingRequests|http2MaxRequests"
-            "|maxRequestsPerConnection|maxRetries|maxConcurrentStreams|mode|number"
+            "|maxRequestsPerConnection|maxRetries|maxConcurrentStreams|mode|number|from"
+            " **.failover[].to"
         ),
         optional="spec.exportTo",
         required="spec",

@@ -96,8 +96,8 @@ def _discovery(view: View, host: Host, port: ServicePort, subset: str, policy: P
     """Returns the fields about a cluster's endpoints and the choice among them."""
     name = names.cluster(port.port, host.name, subset)
     balancing = destination_rule.load_balancing(policy.load_balancer)
-    sidecar = view.pod.proxy == "sidecar"
-    if sidecar and endpoints.discovers_none(host):
+    direct = endpoints.discovers_none(view, host, port, subset)
+    if direct and host.resolution in ("STATIC", "NONE"):
         return dict(_ORIGINAL_DST)
     match host.resolution:
         case "STATIC" | "NONE":
@@ -106,8 +106,7 @@ def _discovery(view: View, host: Host, port: ServicePort, subset: str, policy: P
         case "DYNAMIC_DNS":
             return _forward_proxy(routes.dns_cache(host))
         case "DNS" | "DNS_ROUND_ROBIN":
-            return {
-                "type": "STRICT_DNS" if host.resolution == "DNS" else "LOGICAL_DNS",
+            settings: Json = {
                 "dns_lookup_family": "V4_ONLY",
                 "dns_refresh_rate": duration(view.mesh.dns_refresh_rate),
                 "dns_jitter": "0.1s",
@@ -117,6 +116,12 @@ def _discovery(view: View, host: Host, port: ServicePort, subset: str, policy: P
                     "extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
                     udp_max_queries=100,
                 ),
+            }
+            if direct:
+                return settings | _ORIGINAL_DST
+            return {
+                **settings,
+                "type": "STRICT_DNS" if host.resolution == "DNS" else "LOGICAL_DNS",
                 "load_assignment": endpoints.assignment(view, host, port, subset),
                 **balancing,
             }
@@ -134,9 +139,10 @@ def _transport(view: View, host: Host, port: ServicePort, subset: str, policy: P
                 http2 = destination_rule.is_http2(port, policy)
                 socket = destination_rule.originated_tls(policy.tls, http2=http2)
                 return {"transport_socket": socket}
-    if not tls.auto_mtls(view, host, port):
+    passes = destination_rule.passes_by_rule(view.rules.get(host.name), subset)
+    if not tls.auto_mtls(view, host, port, direct=host.headless or passes):
         return {}
-    if host.headless and view.pod.proxy == "sidecar":
+    if endpoints.discovers_none(view, host, port, subset):
         return {"transport_socket": _mesh_tls(view, host, port, subset, policy)}
     return {
         "transport_socket_matches": [

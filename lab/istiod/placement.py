@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from lab import names
 from lab.envoy.adapt import adapt, with_http_alpn
 from lab.kinds import services
+from lab.kinds.destination_rule import becomes as destination_rule
 from lab.model import Json, Pod, ProxyConfig, Snapshot
 from lab.resources.resource import Problem, Resource
 from lab.xds import socket_address
@@ -65,7 +66,21 @@ def _on_any_address(listener: Json) -> Json:
 def _on_loopback(resource: Resource, snapshot: Snapshot) -> Iterable[Problem]:
     if resource.kind == "Sidecar":
         return _own_listeners(resource)
+    if resource.kind == "DestinationRule":
+        return _original_destinations(resource)
     return services.taken_ports(resource, snapshot) if resource.kind == "Service" else ()
+
+
+def _original_destinations(rule: Resource) -> Iterator[Problem]:
+    policies = [rule.spec.traffic_policy, *(one.traffic_policy for one in rule.spec.subsets)]
+    found = [one for one in policies if one is not None]
+    found += [port for one in found for port in one.port_level_settings]
+    if any(destination_rule.passes(one.load_balancer) for one in found):
+        reason = (
+            "PASSTHROUGH leads to the address of the Service, where privileged ports may not be "
+            "served; with `up --network pods` it is the one that the client asks for"
+        )
+        yield Problem(("spec",), reason, "warning")
 
 
 def _own_listeners(sidecar: Resource) -> Iterator[Problem]:

@@ -12,8 +12,6 @@ from tests.istiod.scenarios import Scenario, all_scenarios
 SCENARIOS = all_scenarios()
 REFUSED = {
     "authorization-custom": "Nothing in the lab would answer for the provider.",
-    "dr-locality": "The lab is one locality.",
-    "dr-passthrough": "It needs the original destination of a redirected connection.",
     "mc-trust": "The lab has one trust domain.",
     "mesh-http-port": "The lab has a port of its own for an HTTP proxy.",
 }

@@ -83,11 +83,21 @@ class ConsistentHash(Model):
     use_source_ip: bool | None = None
 
 
+class Distribute(Model):
+    from_: str = Field(default="", alias="from")
+    to: dict[str, Unsigned] = Field(default_factory=dict)
+
+
+class Failover(Model):
+    from_: str = Field(default="", alias="from")
+    to: str = ""
+
+
 class LocalityLbSetting(Model):
-    distribute: Any = None
+    distribute: list[Distribute] = Field(default_factory=list)
     enabled: bool | None = None
-    failover: Any = None
-    failover_priority: Any = None
+    failover: list[Failover] = Field(default_factory=list)
+    failover_priority: list[str] = Field(default_factory=list)
 
 
 class Warmup(Model):
@@ -98,8 +108,8 @@ class Warmup(Model):
 
 class ZoneAwareLbSetting(Model):
     enabled: bool | None = None
-    failover: Any = None
-    failover_priority: Any = None
+    failover: list[Failover] = Field(default_factory=list)
+    failover_priority: list[str] = Field(default_factory=list)
     min_cluster_size: Annotated[int, Field(ge=1, le=4294967295)] | None = None
 
 
