@@ -36,6 +36,8 @@ def status(
     write(f"Pods        {found['ready']} of {found['wanted']} ready")
     write(f"Mesh        {'on' if found['mesh'] else 'off: ' + found['meshReason']}")
     write(f"Network     {NETWORKS[found['network']]}")
+    if found["networkRefusal"]:
+        write(f"            no network for each pod: {found['networkRefusal']}")
     if found["metrics"]:
         write(f"Metrics     {found['metrics']}")
     write(f"Database    {found['database']}")

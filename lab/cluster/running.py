@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 import traceback
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -39,6 +40,15 @@ class Mesh(Proxies, Protocol):
         """The pods whose proxy has yet to take what was pushed to it."""
         ...
 
+    @property
+    def draining(self) -> Collection[Key]:
+        """The pods whose proxy has connections that go by a former configuration."""
+        ...
+
+    async def drained(self) -> None:
+        """Returns when the open connections of each proxy go by its configuration of now."""
+        ...
+
     def warnings(self, resources: Sequence[Resource]) -> list[str]:
         """Returns warnings about resources that were applied."""
         ...
@@ -46,6 +56,10 @@ class Mesh(Proxies, Protocol):
     def key_warnings(self, resources: Sequence[Resource]) -> list[str]:
         """Returns a warning for each key set of theirs that could not be fetched."""
         ...
+
+
+def _names(keys: Collection[Key]) -> str:
+    return ", ".join(f"{name}.{namespace}" for namespace, name in sorted(keys))
 
 
 @dataclass(slots=True)
@@ -122,10 +136,22 @@ class Cluster:
         await self._wait(lambda: self.pushed >= revision, timeout)
         return self.pushed >= revision
 
-    def pending_proxies(self) -> str:
-        """Returns the pods whose proxy has yet to take its configuration, as `NAME.NAMESPACE`."""
-        keys = sorted(self.mesh.pending) if self.mesh is not None else []
-        return ", ".join(f"{name}.{namespace}" for namespace, name in keys) or "any proxy"
+    async def in_force(self, timeout: float) -> str:
+        """Waits until a change is in force everywhere, for open connections too.
+
+        Returns what is not by then, in words.
+        """
+        if self.mesh is None:
+            return ""
+        deadline = time.monotonic() + timeout
+        if not await self.settled(timeout):
+            return f"not yet taken by: {_names(self.mesh.pending) or 'any proxy'}"
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0, deadline - time.monotonic())):
+                await self.mesh.drained()
+        if not (late := _names(self.mesh.draining)):
+            return ""
+        return f"open connections still go by what was in force before at: {late}"
 
     async def _wait(self, predicate: Callable[[], bool], timeout: float) -> None:
         with contextlib.suppress(TimeoutError):

@@ -78,7 +78,7 @@ async def apply(
     create: bool = False,
     dry_run: bool = False,
 ) -> Json:
-    """Applies manifests, and waits until every proxy has taken or refused the change.
+    """Applies manifests, and waits until the change is in force, for open connections too.
 
     After SETTLE seconds it answers all the same, with a warning that names the pods whose proxy
     has not taken it, and with no refusals: those of an earlier push are not of this change.
@@ -86,10 +86,11 @@ async def apply(
     applied = api.apply(cluster, files, namespace, create=create, dry_run=dry_run)
     warnings, rejected = list(applied.warnings), []
     if not dry_run:
-        if await cluster.settled(SETTLE):
+        revision = cluster.revision
+        if late := await cluster.in_force(SETTLE):
+            warnings.append(late)
+        if cluster.pushed >= revision:
             rejected = cluster.rejected
-        else:
-            warnings.append(f"not yet taken by: {cluster.pending_proxies()}")
         if cluster.mesh is not None:  # Known only now: the keys are fetched with the push.
             warnings += cluster.mesh.key_warnings(applied.resources)
     return {"results": applied.results, "warnings": warnings, "rejected": rejected}
@@ -116,10 +117,17 @@ async def objects(
 
 
 async def delete(cluster: Cluster, **query: Any) -> list[str]:
-    """Deletes objects, and waits until the proxies have taken that."""
+    """Deletes objects, and waits until that is in force, for open connections too."""
     deleted = await api.delete(cluster, **query)
-    await cluster.settled(SETTLE)
+    await cluster.in_force(SETTLE)
     return deleted
+
+
+async def delete_files(cluster: Cluster, **query: Any) -> Json:
+    """Deletes the objects of manifests, and waits until the proxies have taken that."""
+    answer = await api.delete_files(cluster, **query)
+    await cluster.settled(SETTLE)
+    return answer
 
 
 def events(
@@ -187,6 +195,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "apply": apply,
     "objects": objects,
     "delete": delete,
+    "delete_files": delete_files,
     "change": api.change,
     "scale": api.scale,
     "restart": api.restart,

@@ -94,7 +94,7 @@ Places = Mapping[str, Sequence[Place]]
 def places(snapshot: Snapshot) -> Places:
     """Returns the places of all rules that routes may come from."""
     return {
-        _config(virtual_service.metadata(resource)): [
+        resource.config_path: [
             # spec.http[i], not the match in it.
             Place(match, virtual_service.match_config(match), _lines(origin.path[:3], origin))
             for rule in delegate.rules(snapshot, resource)
