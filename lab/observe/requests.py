@@ -310,7 +310,7 @@ class Stream:
                 known = self._ends.get(pod.address, NOBODY)
                 if (known.namespace, known.pod) != (pod.namespace, pod.name):
                     end = workload(pod)
-                    self._ends[pod.address] = self._ends[pod.inside_address] = end
+                    self._ends[pod.address] = end
                     self._accounts[f"/ns/{pod.namespace}/sa/{pod.service_account}"] = end
         if address in self._ends:
             return self._ends[address]

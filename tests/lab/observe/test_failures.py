@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.lab.conftest import SMALL
 from tests.support.lab import Lab, running
+from tests.support.namespaces import require_namespaces
 from tests.support.wait import wait
 
 MANIFEST = Path(__file__).with_name("failures.yaml")
@@ -112,7 +113,12 @@ def server() -> Iterator[int]:
 def ask(lab: Lab, failure: Failure) -> None:
     url = f"http://{failure.host}{failure.path}"
     urls = [url] * failure.times
-    lab.run("exec", "curl", "--", *("curl", "-s", "-o", "/dev/null"), *failure.options, *urls)
+    # A ServiceEntry is in no DNS; any address leads to the sidecar.
+    ports = (80, 7001) if "." in failure.host else ()
+    places = [f"{failure.host}:{port}:198.51.100.9" for port in ports]
+    known = [word for place in places for word in ("--resolve", place)]
+    curl = ("curl", "-s", "-o", "/dev/null", *known, *failure.options)
+    lab.run("exec", "curl", "--", *curl, *urls)
 
 
 @dataclass(frozen=True)
@@ -141,13 +147,17 @@ def shown(lab: Lab, file: Path) -> Shown:
     return Shown(edges, words, samples, file)
 
 
-@pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
+@pytest.fixture(scope="module", params=["pods", "proxy"])
+def seen(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Shown]:
     """Everything was provoked once, each against a host of its own, in a lab of its own."""
+    if request.param == "pods":
+        require_namespaces()
     folder = tmp_path_factory.mktemp("lab")
-    with server() as port, running(folder / "state", "-f", str(SMALL)) as lab:
-        network = json.loads(lab.ok("status", "-o", "json"))["network"]
-        host = "10.244.0.2" if network == "pods" else "127.0.0.1"
+    options = ("-f", str(SMALL), "--network", request.param)
+    with server() as port, running(folder / "state", *options) as lab:
+        host = "10.244.0.2" if request.param == "pods" else "127.0.0.1"
         file = folder / "failures.yaml"
         text = MANIFEST.read_text().replace("$PORT", str(port)).replace("$HOST", host)
         for name in SERVICES:
