@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab.net import namespaces
+
 MARK = "GUESTBOOK_LAB"
 """The environment variable that marks a lab's processes; its value is the state folder."""
 
@@ -153,5 +155,16 @@ def reaper(value: str) -> Iterator[None]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        preexec_fn=_see_proxies,
     ):
         yield
+
+
+def _see_proxies() -> None:
+    """Lets the reaper read the environment of programs that may mark packets.
+
+    The kernel shows it to those alone who may do as much. Without namespaces nobody may.
+    """
+    # Where there is no Linux, there is no such function.
+    with contextlib.suppress(OSError, AttributeError):
+        namespaces.keep_network_admin()

@@ -107,13 +107,13 @@ class _Header(ctypes.Structure):
     _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
 
 
-def _keep(capability: int) -> None:
-    """Lets the next program of this process have one capability, and no other."""
+def keep_network_admin() -> None:
+    """Lets the next program of this process mark packets, and have no other capability."""
     header, sets = _Header(0x20080522, 0), (ctypes.c_uint32 * 6)()
     call("capget", ctypes.byref(header), sets)
-    sets[2] |= 1 << capability
+    sets[2] |= 1 << _NET_ADMIN
     call("capset", ctypes.byref(header), sets)
-    call("prctl", _AMBIENT, _RAISE, capability, 0, 0)
+    call("prctl", _AMBIENT, _RAISE, _NET_ADMIN, 0, 0)
 
 
 def enter(network: Network, host_name: str) -> None:
@@ -130,7 +130,7 @@ def settle(folder: Path, *, network_admin: bool = False) -> None:
     """Ends the way into a pod: its working folder, and whether the program may mark packets."""
     os.chdir(folder)
     if network_admin:
-        _keep(_NET_ADMIN)
+        keep_network_admin()
 
 
 def join(pid: int, folder: str, *, network_admin: bool = False) -> None:
