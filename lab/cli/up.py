@@ -125,7 +125,7 @@ def up(
                     bar.stop()
                     write_now(f"The guestbook is ready: {supervisor.address(cluster)}")
                     write_now("Ctrl-C stops it. In another terminal, for kubectl and istioctl:")
-                    write_now(f"  {short_path(Path(sys.argv[0]))} shell")
+                    write_now(f"  {short_path(Path(sys.executable).with_name('guestbook'))} shell")
 
                 write_now(f"Starting the lab in {short_path(state.folder)}")
                 asyncio.run(supervisor.run(plan, os.environ, write_now, progress, ready))

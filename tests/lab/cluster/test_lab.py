@@ -108,6 +108,35 @@ def test_apply_names_the_proxy_that_has_not_taken_it_in_time(lab: Lab) -> None:
     assert hello(lab)
 
 
+NOBODY = """
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: nobody}
+spec:
+  selector: {matchLabels: {app: message-service}}
+  action: DENY
+  rules: [{}]
+"""
+
+
+def test_a_policy_holds_once_apply_has_answered(lab: Lab) -> None:
+    """The proxy of the client has connections open to both pods; each request would do for them."""
+    ask = "for i in 1 2 3 4 5 6; do curl -sS -o /dev/null -w '%{http_code} ' " + HELLO + "; done"
+
+    def statuses() -> set[str]:
+        return set(lab.ok("exec", "curl", "-c", "curl", "--", "sh", "-c", ask).split())
+
+    assert statuses() == {"200"}
+    try:
+        for _ in range(3):
+            lab.apply(NOBODY)
+            assert statuses() == {"403"}
+            lab.ok("delete", "authorizationpolicy", "nobody")
+            assert statuses() == {"200"}
+    finally:
+        lab.ok("delete", "authorizationpolicy", "nobody", "--ignore-not-found")
+
+
 def test_a_rolling_update_loses_no_request(lab: Lab, tmp_path: Path) -> None:
     lab.ready("app=message-service", 2)
     stop = tmp_path / "stop"
