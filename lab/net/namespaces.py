@@ -21,6 +21,7 @@ from lab.net import netlink
 
 NEWNS, NEWUTS, NEWUSER, NEWNET = 0x00020000, 0x04000000, 0x10000000, 0x40000000
 BIND, RECURSIVE, SLAVE = 4096, 16384, 1 << 19
+_FILE_SYSTEM = 0x200
 _NET_ADMIN = 12
 _AMBIENT, _RAISE = 47, 2
 
@@ -133,15 +134,25 @@ def settle(folder: Path, *, network_admin: bool = False) -> None:
         keep_network_admin()
 
 
-def join(pid: int, folder: str, *, network_admin: bool = False) -> None:
-    """Moves this process, which has one thread, to where another process of the same user is.
-
-    `folder` is its working folder there; `network_admin` is as in `settle`.
-    """
-    kinds = ("user", "mnt", "uts", "net")
+def _join(pid: int, *kinds: str) -> None:
     # All are opened before the first is entered: /proc looks different from inside.
     opened = [os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY) for kind in kinds]
     for descriptor in opened:
         call("setns", descriptor, 0)
         os.close(descriptor)
+
+
+def join_thread(pid: int) -> None:
+    """Moves this thread of the lab, and what it starts from now on, to where a process is."""
+    # A thread has its own root and working folder only when it asks for them.
+    call("unshare", _FILE_SYSTEM)
+    _join(pid, "mnt", "uts", "net")
+
+
+def join(pid: int, folder: str, *, network_admin: bool = False) -> None:
+    """Moves this process, which has one thread, to where another process of the same user is.
+
+    `folder` is its working folder there; `network_admin` is as in `settle`.
+    """
+    _join(pid, "user", "mnt", "uts", "net")
     settle(Path(folder), network_admin=network_admin)
