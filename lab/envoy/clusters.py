@@ -158,11 +158,11 @@ def _transport(view: View, host: Host, port: ServicePort, subset: str, policy: P
 
 def _mesh_tls(view: View, host: Host, port: ServicePort, subset: str, policy: Policy) -> Json:
     own = policy.tls
-    accounts = {found.service_account for found in view.endpoints(host, port.port)} - {""}
     return tls.upstream_context(
         view.snapshot,
         view.pod,
-        (own and own.subject_alt_names) or sorted({*host.subject_alt_names, *accounts}),
+        (own and own.subject_alt_names)
+        or tls.identities(view.snapshot, host, view.endpoints(host, port.port)),
         (own and own.sni) or names.server_name(port.port, host.name, subset),
         destination_rule.is_http2(port, policy),
     )

@@ -63,7 +63,8 @@ def sidecar_configurations(view: View, listeners: Iterable[Json]) -> list[Json]:
 
 
 def _configuration_of(view: View, name: str) -> Json:
-    host, _, port = ("", "", "0") if name.startswith(UNIX) else name.rpartition(":")
+    all_ports = name == names.HTTP_PROXY_ROUTES or name.startswith(UNIX)
+    host, _, port = ("", "", "0") if all_ports else name.rpartition(":")
     hosts = sidecar_hosts(view, int(port), name)
     if host:
         hosts = [replace(one, domains=("*",)) for one in hosts if one.name == name]

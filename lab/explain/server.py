@@ -103,7 +103,7 @@ def at_pod(
         closed = "connection reset" if tcp or source.proxy == "none" else "503"
         yield Step("answer", f"{closed}: the pod closes connections in {transport}", origin.at())
         return
-    spiffe_id = tls.spiffe_id(snapshot.trust_domain, source.namespace, source.service_account)
+    spiffe_id = tls.spiffe_id(snapshot.trust_domains[0], source.namespace, source.service_account)
     peer = spiffe_id if transport == "mutual TLS" else None
     path = matchers.normalized(request.path, mesh_config.normalization(server.mesh))
     request = received(replace(request, path=path), pod, endpoint.port, peer, source)

@@ -12,8 +12,6 @@ from tests.istiod.scenarios import Scenario, all_scenarios
 SCENARIOS = all_scenarios()
 REFUSED = {
     "authorization-custom": "Nothing in the lab would answer for the provider.",
-    "mc-trust": "The lab has one trust domain.",
-    "mesh-http-port": "The lab has a port of its own for an HTTP proxy.",
 }
 """Scenarios of which the lab says that it does not support a part; the list shrinks."""
 SHOWN = 20

@@ -24,7 +24,7 @@ from lab.kinds.virtual_service.types import HTTPRetry
 from lab.resources.checks import newer
 from lab.resources.fields import ignored, refused
 from lab.resources.resource import Check, Model, Problem
-from lab.resources.values import Duration, duplicates, within
+from lab.resources.values import Duration, duplicates, host_problem, port_problem, within
 
 OutboundMode = Literal["REGISTRY_ONLY", "ALLOW_ANY", "ALLOW_ANY_DYNAMIC_DNS"]
 
@@ -234,7 +234,6 @@ class PathNormalization(Model):
 
 _PORTS = "other ports than Istio's default: 15001, 15006"
 _INGRESS = "the lab has no Ingress"
-_ONE_MESH = "the lab is one mesh with these names"
 
 
 class MeshConfig(Model):
@@ -254,7 +253,7 @@ class MeshConfig(Model):
     default_config: ProxyConfig = ProxyConfig()
     trust_domain: str = "cluster.local"
     root_namespace: str = "istio-system"
-    trust_domain_aliases: list[str] | None = refused(_ONE_MESH)
+    trust_domain_aliases: list[str] = Field(default_factory=list)
     default_http_retry_policy: HTTPRetry | None = None
     default_traffic_policy: DefaultTrafficPolicy | None = None
     service_entry_visibility: dict[str, Any] | None = refused(
@@ -269,7 +268,7 @@ class MeshConfig(Model):
     default_service_export_to: list[str] = Field(default_factory=list)
     default_virtual_service_export_to: list[str] = Field(default_factory=list)
     default_destination_rule_export_to: list[str] = Field(default_factory=list)
-    proxy_http_port: int | None = refused("a port of one's own for an HTTP proxy; the lab has one")
+    proxy_http_port: int = 0
     service_settings: list[Any] | None = refused("several clusters; the lab is one")
     locality_lb_setting: LocalityLbSetting | None = None
     zone_aware_lb_setting: ZoneAwareLbSetting | None = None
@@ -310,12 +309,16 @@ def _provider_names(providers: list[ExtensionProvider]) -> Iterator[Problem]:
         yield Problem((index, "name"), f'duplicate extension provider name "{name}"')
 
 
+def _trust_domain(name: str) -> str | None:
+    if not name:
+        return "trustDomain: empty domain name not allowed"
+    return host_problem(name, wildcard=False)
+
+
 CHECKS = (
-    Check(
-        "spec.meshConfig.trustDomain",
-        lambda name: name == "cluster.local",
-        "not supported by the lab: another trust domain than cluster.local",
-    ),
+    Check("spec.meshConfig.proxyHttpPort", lambda port: not port or port_problem(port)),
+    Check("spec.meshConfig.trustDomain", _trust_domain),
+    Check("spec.meshConfig.trustDomainAliases[]", _trust_domain),
     Check(
         "spec.meshConfig.rootNamespace",
         lambda name: name == "istio-system",

@@ -280,14 +280,14 @@ def destination_cluster(
 ) -> str:
     """Returns the cluster of a destination.
 
-    Without a port of its own it has that of the listener; at a gateway, where istiod knows all
-    ports of a host, the host's only one.
+    Without a port of its own it has that of the listener; at a gateway and for an HTTP proxy, where
+    istiod knows all ports of a host, the host's only one.
     """
     host = names.expand(destination.host, namespace)
     number = place.port
     if destination.port is not None:
         number = destination.port.number
-    elif place.gateway != names.MESH:
+    elif place.gateway != names.MESH or not place.port:
         number = only_port(view, host) or place.port
     return names.cluster(number, host, destination.subset or "")
 
