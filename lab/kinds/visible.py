@@ -124,7 +124,7 @@ def view(snapshot: Snapshot, pod: Pod) -> View:
     outbound_mode, outbound_origin = sidecar.outbound_mode(scope, mesh, snapshot)
     exported = [
         host
-        for host in _all_hosts(snapshot)
+        for host in all_hosts(snapshot)
         if services.exported(host.export_to, host.namespace, pod.namespace)
     ]
     egress = tuple(_egress(snapshot, pod, listener, exported) for listener in sidecar.egress(scope))
@@ -262,7 +262,8 @@ def _publicity(virtual_service: Resource) -> int:
     return 2 if "*" in targets else 0 if "." in targets else 1
 
 
-def _all_hosts(snapshot: Snapshot) -> list[Host]:
+def all_hosts(snapshot: Snapshot) -> list[Host]:
+    """Returns the hosts of all namespaces, whoever may see them."""
     hosts = [services.of_service(service) for service in snapshot.services]
     for entry in snapshot.of("ServiceEntry"):
         hosts.extend(service_entry.hosts(entry))

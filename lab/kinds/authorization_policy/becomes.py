@@ -19,7 +19,7 @@ from lab.resources.metadata import DRY_RUN
 from lab.resources.resource import Resource
 from lab.xds import extension
 
-Action = Literal["AUDIT", "DENY", "ALLOW"]
+Action = Literal["AUDIT", "DENY", "ALLOW", "CUSTOM"]
 ACTIONS: tuple[Action, ...] = ("AUDIT", "DENY", "ALLOW")
 
 _NEVER: Json = {
@@ -56,23 +56,23 @@ def rule_name(policy: Resource, index: int) -> str:
 
 def http_filters(snapshot: Snapshot, pod: Pod) -> list[Json]:
     """Returns the HTTP filters `envoy.filters.http.rbac` of inbound traffic, or of a gateway."""
-    return [
-        extension("envoy.filters.http.rbac", "extensions.filters.http.rbac.v3.RBAC", **rules)
-        for rules in _rules(snapshot, pod, tcp=False)
-    ]
+    return [http_filter(found) for found in _rules(snapshot, pod, tcp=False)]
+
+
+def http_filter(fields: Json) -> Json:
+    """Returns one HTTP filter with the rules in its fields."""
+    return extension("envoy.filters.http.rbac", "extensions.filters.http.rbac.v3.RBAC", **fields)
 
 
 def network_filters(snapshot: Snapshot, pod: Pod) -> list[Json]:
     """Returns the network filters `envoy.filters.network.rbac` of a TCP port."""
-    return [
-        extension(
-            "envoy.filters.network.rbac",
-            "extensions.filters.network.rbac.v3.RBAC",
-            stat_prefix="tcp.",
-            **rules,
-        )
-        for rules in _rules(snapshot, pod, tcp=True)
-    ]
+    return [network_filter(found) for found in _rules(snapshot, pod, tcp=True)]
+
+
+def network_filter(fields: Json) -> Json:
+    """Returns one network filter with the rules in its fields."""
+    kind = "extensions.filters.network.rbac.v3.RBAC"
+    return extension("envoy.filters.network.rbac", kind, stat_prefix="tcp.", **fields)
 
 
 def _rules(snapshot: Snapshot, pod: Pod, *, tcp: bool) -> Iterator[Json]:
@@ -80,24 +80,31 @@ def _rules(snapshot: Snapshot, pod: Pod, *, tcp: bool) -> Iterator[Json]:
         policies = applicable(snapshot, pod, action)
         fields: Json = {}
         if enforced := [policy for policy in policies if not dry_run(policy)]:
-            fields["rules"] = _rbac(enforced, action, snapshot.trust_domains, tcp=tcp)
+            fields["rules"] = rules(enforced, action, snapshot.trust_domains, tcp=tcp)
         if shadowed := [policy for policy in policies if dry_run(policy)]:
-            fields["shadow_rules"] = _rbac(shadowed, action, snapshot.trust_domains, tcp=tcp)
+            fields["shadow_rules"] = rules(shadowed, action, snapshot.trust_domains, tcp=tcp)
         if fields:
             kind = "deny" if action == "DENY" and shadowed else "allow"
             fields["shadow_rules_stat_prefix"] = f"istio_dry_run_{kind}_"
             yield fields
 
 
-def _rbac(policies: list[Resource], action: Action, domains: Sequence[str], *, tcp: bool) -> Json:
+def rules(
+    policies: list[Resource],
+    action: Action,
+    domains: Sequence[str],
+    *,
+    tcp: bool,
+    name: str = "{}",
+) -> Json:
+    """Returns the rules of policies as those of a filter; `name` is for their names in it."""
     generated: Json = {}
     for policy in policies:
-        rules = policy.spec.rules or ()
-        if not rules:
-            generated[rule_name(policy, 0)] = _NEVER
-        for index, rule in enumerate(rules):
+        if not policy.spec.rules:
+            generated[name.format(rule_name(policy, 0))] = _NEVER
+        for index, rule in enumerate(policy.spec.rules or ()):
             if (body := _policy(policy, rule, action, domains, tcp=tcp)) is not None:
-                generated[rule_name(policy, index)] = body
+                generated[name.format(rule_name(policy, index))] = body
     return {"action": "LOG" if action == "AUDIT" else action, "policies": generated}
 
 

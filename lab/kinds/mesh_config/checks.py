@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
+from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -76,7 +77,34 @@ class FileAccessLogProvider(Model):
     omit_empty_values: bool = False
 
 
-_OTHER = "the lab knows zipkin, opentelemetry and envoyFileAccessLog"
+_OTHER = "the lab knows zipkin, opentelemetry, envoyFileAccessLog, envoyExtAuthzHttp and -Grpc"
+_LATER = "Istio 1.31 accepts this and makes nothing of it"
+
+
+class AuthorizerBody(Model):
+    max_request_bytes: Annotated[int, Field(ge=0)] = 0
+    allow_partial_message: bool = False
+    pack_as_bytes: bool = False
+
+
+class GrpcAuthorizer(Model):
+    service: str
+    port: int
+    timeout: Duration | None = None
+    fail_open: bool = False
+    clear_route_cache: bool | None = ignored(_LATER)
+    status_on_error: str = ""
+    include_request_body_in_check: AuthorizerBody | None = None
+
+
+class HttpAuthorizer(GrpcAuthorizer):
+    path_prefix: str = ""
+    include_headers_in_check: list[str] = Field(default_factory=list)
+    include_request_headers_in_check: list[str] = Field(default_factory=list)
+    include_additional_headers_in_check: dict[str, str] = Field(default_factory=dict)
+    headers_to_upstream_on_allow: list[str] = Field(default_factory=list)
+    headers_to_downstream_on_deny: list[str] = Field(default_factory=list)
+    headers_to_downstream_on_allow: list[str] = Field(default_factory=list)
 
 
 class ExtensionProvider(Model):
@@ -87,8 +115,8 @@ class ExtensionProvider(Model):
     prometheus: dict[str, Any] | None = ignored(
         "metrics come from Envoy itself: the filter istio.stats is not in the Envoy of the lab"
     )
-    envoy_ext_authz_http: dict[str, Any] | None = refused(_OTHER)
-    envoy_ext_authz_grpc: dict[str, Any] | None = refused(_OTHER)
+    envoy_ext_authz_http: HttpAuthorizer | None = None
+    envoy_ext_authz_grpc: GrpcAuthorizer | None = None
     lightstep: dict[str, Any] | None = refused(_OTHER)
     datadog: dict[str, Any] | None = refused(_OTHER)
     skywalking: dict[str, Any] | None = refused(_OTHER)
@@ -140,7 +168,6 @@ _AGENT = "the pilot-agent's business; the lab has Envoy alone"
 
 HTTP10 = "ISTIO_META_HTTP10"
 IDLE_TIMEOUT = "ISTIO_META_IDLE_TIMEOUT"
-_LATER = "Istio 1.31 accepts this and makes nothing of it"
 _Window = Annotated[int, Field(ge=65535)]
 
 
@@ -309,6 +336,11 @@ def _provider_names(providers: list[ExtensionProvider]) -> Iterator[Problem]:
         yield Problem((index, "name"), f'duplicate extension provider name "{name}"')
 
 
+def _status_on_error(status: str) -> str | None:
+    known = status.isdecimal() and int(status) in list(HTTPStatus)
+    return None if known or not status else f"invalid statusOnError value {status}"
+
+
 def _trust_domain(name: str) -> str | None:
     if not name:
         return "trustDomain: empty domain name not allowed"
@@ -331,6 +363,13 @@ CHECKS = (
     *OUTLIER_DETECTION,
     *LOCALITY,
     Check("**.meshConfig.extensionProviders", _provider_names),
+    Check("**.envoyExtAuthzHttp|envoyExtAuthzGrpc.port", port_problem),
+    Check("**.statusOnError", _status_on_error),
+    Check(
+        "**.envoyExtAuthzHttp.pathPrefix",
+        lambda path: not path or path.startswith("/"),
+        'pathPrefix should begin with `/` but found "{value}"',
+    ),
     Check(
         "**.meshConfig.extensionProviders[]",
         lambda provider: len(provider.model_fields_set) == 2,
