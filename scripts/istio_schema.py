@@ -81,11 +81,11 @@ SHAPES = {
         },
         zero=(
             "**.minimumRingSize|tableSize|maxConnections|http1MaxPendingRequests|http2MaxRequests"
-            "|maxRequestsPerConnection|maxRetries|maxConcurrentStreams|mode|from"
+            "|maxRequestsPerConnection|maxRetries|maxConcurrentStreams|mode|number|from"
             " **.failover[].to"
         ),
         optional="spec.exportTo",
-        required="spec **.number",
+        required="spec",
         types={"**.tcp.idleTimeout": "Duration", "**.ttl|budgetInterval": "Duration"},
         attributes={"consecutive5xxErrors": "consecutive_5xx_errors"},
     ),
@@ -361,6 +361,8 @@ def _limited(kind: str, schema: Json) -> str:
     limits = _limits(schema)
     if limits == "ge=0, le=4294967295":
         return "Unsigned"
+    if schema.get("format") == "int32":
+        return "Int32"
     return f"Annotated[{kind}, Field({limits})]" if limits else kind
 
 
@@ -390,7 +392,7 @@ def _imports(body: str, imported: dict[str, str]) -> str:
         "typing": ("Annotated", "Any", "Literal"),
         "pydantic": ("AliasChoices", "Field"),
         "lab.resources.resource": ("Check", "Kind", "Model"),
-        "lab.resources.values": ("Duration", "PortKey", "PositiveDuration", "Unsigned"),
+        "lab.resources.values": ("Duration", "Int32", "PortKey", "PositiveDuration", "Unsigned"),
     }
     for name, module in imported.items():
         known[module] = (*known.get(module, ()), name)

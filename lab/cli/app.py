@@ -7,9 +7,10 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from lab.cli import complete
 from lab.cli.analyze import analyze
@@ -36,6 +37,7 @@ from lab.cli.proxy_config import proxy_config
 from lab.cli.reset import reset
 from lab.cli.rollout import rollout
 from lab.cli.route import route
+from lab.cli.route_test import route_test
 from lab.cli.run import run as run_pod
 from lab.cli.scale import scale
 from lab.cli.shell import shell
@@ -75,14 +77,25 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "graph": graph,
     "dashboard": dashboard,
     "route": route,
+    "route test": route_test,
     "analyze": analyze,
 }
 """Commands in the order of `--help`. A module imports the rest of the lab when its command runs."""
 
 GROUPS = {"create": create, "rollout": rollout, "exercise": exercise}
 
+
+class Words(typer.core.TyperGroup):
+    """Commands, some of which have a name of two words."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        pair = " ".join(args[:2])
+        return super().resolve_command(ctx, [pair, *args[2:]] if pair in COMMANDS else args)
+
+
 app = typer.Typer(
     name="guestbook",
+    cls=Words,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -59,21 +59,13 @@ def route(
       guestbook route http://localhost/ -H "Authorization: Bearer $(guestbook token)"
       guestbook route --from ui tcp://redis:6379 -o json
     """
-    from lab.cluster import snapshots
     from lab.explain import request as explain
     from lab.explain.interpret.matchers import NoAnswerError
 
     if output not in ("text", "json"):
         raise FailureError(f"unknown output {output}: text or json")
     method, url = _request(request)
-    if filename:
-        snapshot = snapshots.snapshot(from_files(filename))
-    else:
-        lab = settings(context)
-        running = running_pods(lab.client())
-        snapshot = snapshots.snapshot(from_lab(lab.state_folder()), running=running)
-        if running is not None:
-            snapshot = _published(snapshot, lab.client())
+    snapshot = mesh(context, filename)
     pod = caller(snapshot, source, asked_namespace(context, namespace))
     try:
         found = explain.explain(
@@ -87,6 +79,18 @@ def route(
         _print(pod, method, url, found)
     if found.outcome != "forwarded":
         raise typer.Exit(1)
+
+
+def mesh(context: typer.Context, files: Sequence[str] | None) -> Snapshot:
+    """Returns the mesh of manifests alone, or else that of the lab, running or not."""
+    from lab.cluster import snapshots
+
+    if files:
+        return snapshots.snapshot(from_files(files))
+    lab = settings(context)
+    running = running_pods(lab.client())
+    found = snapshots.snapshot(from_lab(lab.state_folder()), running=running)
+    return found if running is None else _published(found, lab.client())
 
 
 def _request(words: Sequence[str]) -> tuple[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 import traceback
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ from lab.cluster.services import Services
 from lab.cluster.state import State
 from lab.cluster.store import Store
 from lab.model import Pod, Snapshot
+from lab.observe.requests import Stream
 from lab.resources.resource import Resource
 
 Key = tuple[str, str]
@@ -37,6 +39,15 @@ class Mesh(Proxies, Protocol):
         """The pods whose proxy has yet to take what was pushed to it."""
         ...
 
+    @property
+    def draining(self) -> Collection[Key]:
+        """The pods whose proxy has connections that go by a former configuration."""
+        ...
+
+    async def drained(self) -> None:
+        """Returns when the open connections of each proxy go by its configuration of now."""
+        ...
+
     def warnings(self, resources: Sequence[Resource]) -> list[str]:
         """Returns warnings about resources that were applied."""
         ...
@@ -44,6 +55,10 @@ class Mesh(Proxies, Protocol):
     def key_warnings(self, resources: Sequence[Resource]) -> list[str]:
         """Returns a warning for each key set of theirs that could not be fetched."""
         ...
+
+
+def _names(keys: Collection[Key]) -> str:
+    return ", ".join(f"{name}.{namespace}" for namespace, name in sorted(keys))
 
 
 @dataclass(slots=True)
@@ -62,6 +77,8 @@ class Cluster:
     """Returns the variables of a container that the user's own servers replace."""
     mesh: Mesh | None = None
     """None for plain pods without proxies."""
+    requests: Stream = field(init=False)
+    """The requests that proxies have reported."""
     events: Events = field(default_factory=Events)
     runners: dict[Key, PodRunner] = field(default_factory=dict)
     terminating: set[str] = field(default_factory=set)
@@ -80,6 +97,9 @@ class Cluster:
     """Set when the controllers have something to do."""
     _news: asyncio.Condition = field(default_factory=asyncio.Condition)
     _tasks: set[asyncio.Future[Any]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.requests = Stream(lambda: (runner.model for runner in self.runners.values()))
 
     def changed(self) -> None:
         """Has pods and proxies brought in agreement with a change of an object or a pod."""
@@ -109,10 +129,22 @@ class Cluster:
         await self._wait(lambda: self.pushed >= revision, timeout)
         return self.pushed >= revision
 
-    def pending_proxies(self) -> str:
-        """Returns the pods whose proxy has yet to take its configuration, as `NAME.NAMESPACE`."""
-        keys = sorted(self.mesh.pending) if self.mesh is not None else []
-        return ", ".join(f"{name}.{namespace}" for namespace, name in keys) or "any proxy"
+    async def in_force(self, timeout: float) -> str:
+        """Waits until a change is in force everywhere, for open connections too.
+
+        Returns what is not by then, in words.
+        """
+        if self.mesh is None:
+            return ""
+        deadline = time.monotonic() + timeout
+        if not await self.settled(timeout):
+            return f"not yet taken by: {_names(self.mesh.pending) or 'any proxy'}"
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0, deadline - time.monotonic())):
+                await self.mesh.drained()
+        if not (late := _names(self.mesh.draining)):
+            return ""
+        return f"open connections still go by what was in force before at: {late}"
 
     async def _wait(self, predicate: Callable[[], bool], timeout: float) -> None:
         with contextlib.suppress(TimeoutError):

@@ -11,9 +11,10 @@ import asyncio
 import contextlib
 import dataclasses
 import inspect
+import json
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from starlette.routing import Route
 from lab.cluster import api, exec, logs
 from lab.cluster.running import Cluster
 from lab.manifests.read import ManifestError
+from lab.observe.requests import WINDOW, as_json
+from lab.observe.requests import Request as Observed
 
 SETTLE = 5.0
 """Seconds an answer waits for the proxies to take a change."""
@@ -75,7 +78,7 @@ async def apply(
     create: bool = False,
     dry_run: bool = False,
 ) -> Json:
-    """Applies manifests, and waits until every proxy has taken or refused the change.
+    """Applies manifests, and waits until the change is in force, for open connections too.
 
     After SETTLE seconds it answers all the same, with a warning that names the pods whose proxy
     has not taken it, and with no refusals: those of an earlier push are not of this change.
@@ -83,10 +86,11 @@ async def apply(
     applied = api.apply(cluster, files, namespace, create=create, dry_run=dry_run)
     warnings, rejected = list(applied.warnings), []
     if not dry_run:
-        if await cluster.settled(SETTLE):
+        revision = cluster.revision
+        if late := await cluster.in_force(SETTLE):
+            warnings.append(late)
+        if cluster.pushed >= revision:
             rejected = cluster.rejected
-        else:
-            warnings.append(f"not yet taken by: {cluster.pending_proxies()}")
         if cluster.mesh is not None:  # Known only now: the keys are fetched with the push.
             warnings += cluster.mesh.key_warnings(applied.resources)
     return {"results": applied.results, "warnings": warnings, "rejected": rejected}
@@ -113,10 +117,17 @@ async def objects(
 
 
 async def delete(cluster: Cluster, **query: Any) -> list[str]:
-    """Deletes objects, and waits until the proxies have taken that."""
+    """Deletes objects, and waits until that is in force, for open connections too."""
     deleted = await api.delete(cluster, **query)
-    await cluster.settled(SETTLE)
+    await cluster.in_force(SETTLE)
     return deleted
+
+
+async def delete_files(cluster: Cluster, **query: Any) -> Json:
+    """Deletes the objects of manifests, and waits until the proxies have taken that."""
+    answer = await api.delete_files(cluster, **query)
+    await cluster.settled(SETTLE)
+    return answer
 
 
 def events(
@@ -162,15 +173,35 @@ def read_log(
     return StreamingResponse(following(), media_type="text/plain")
 
 
+def requests(cluster: Cluster, seconds: float = WINDOW, follow: bool = False) -> Response:
+    """Returns the requests of the last seconds as JSON lines, and with `follow` those to come."""
+
+    async def lines() -> AsyncIterator[bytes]:
+        async for found in cluster.requests.follow(seconds):
+            for batch in _batches(found):
+                yield b"".join(json.dumps(as_json(one)).encode() + b"\n" for one in batch)
+                await asyncio.sleep(0)  # Others want their turn.
+            if not follow:
+                return
+
+    return StreamingResponse(lines(), media_type="application/jsonl")
+
+
+def _batches(found: Sequence[Observed]) -> Iterator[Sequence[Observed]]:
+    return (found[start : start + 200] for start in range(0, len(found), 200))
+
+
 OPERATIONS: dict[str, Callable[..., Any]] = {
     "apply": apply,
     "objects": objects,
     "delete": delete,
+    "delete_files": delete_files,
     "change": api.change,
     "scale": api.scale,
     "restart": api.restart,
     "events": events,
     "logs": read_log,
+    "requests": requests,
     "images": api.images,
     "exec": exec.exec_command,
     "forward": exec.forward_target,

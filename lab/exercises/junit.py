@@ -15,8 +15,9 @@ def write(path: Path, results: Sequence[Result]) -> None:
     ElementTree.ElementTree(document(results)).write(path, encoding="utf-8", xml_declaration=True)
 
 
-def document(results: Sequence[Result]) -> ElementTree.Element:
-    suites = ElementTree.Element("testsuites", name="guestbook exercises")
+def document(results: Sequence[Result], name: str = "guestbook exercises") -> ElementTree.Element:
+    """Returns the report; `name` is that of all suites together."""
+    suites = ElementTree.Element("testsuites", name=name)
     for result in results:
         outcomes = [step.outcome for step in result.steps]
         suite = ElementTree.SubElement(

@@ -124,6 +124,7 @@ def _forwarded(
     """Adds the steps of a filter chain that forwards bytes, by a VirtualService's rule if any."""
     proxy = chain["filters"][-1]["typed_config"]
     if rule.resource is not None:
+        found.rule = rule
         found.add("route", _route_text({}, rule), rule)
     if proxy.get("cluster") == names.BLACK_HOLE:
         return found.answer(
@@ -234,7 +235,7 @@ def _routed(
     if index is None:
         return found.answer("no route fits the request (flag NR)", status=404)
     chosen = host["routes"][index]
-    origin = _origin(hosts.get(host["name"]), chosen)
+    origin = found.rule = _origin(hosts.get(host["name"]), chosen)
     found.add("route", _route_text(chosen, origin), origin)
     found.steps += route.rate_limits(http.get("http_filters", ()), host, chosen, request)
     if not route.add(chosen, origin, request, found):

@@ -231,7 +231,7 @@ def _named(policy: Resource) -> str:
 def _reason(snapshot: Snapshot, pod: Pod, decision: rbac.Decision, *, tcp: bool) -> tuple[str, str]:
     """The reason for a decision, and its place."""
     if decision.policy:
-        name, origin = _origin(snapshot, decision.policy)
+        name, origin = policy_origin(snapshot, decision.policy)
         return f"{'allowed' if decision.allowed else 'denied'} by {name}", origin.at()
     if decision.rules is None:
         return "no ALLOW policy applies", ""
@@ -241,7 +241,7 @@ def _reason(snapshot: Snapshot, pod: Pod, decision: rbac.Decision, *, tcp: bool)
             if not authorization.dry_run(policy):
                 places[_named(policy)] = policy.source.at("spec")
     for generated in decision.rules.get("policies", {}):
-        name, origin = _origin(snapshot, generated)
+        name, origin = policy_origin(snapshot, generated)
         places.setdefault(name, origin.resource.source.at("spec") if origin.resource else "")
     # The maps of a patched configuration come in any order: policies first, by age.
     age = {_named(policy): n for n, policy in enumerate(snapshot.of("AuthorizationPolicy"))}
@@ -267,13 +267,13 @@ def _remarks(snapshot: Snapshot, configs: Iterable[Json], request: Request) -> I
         matching = rbac.matching(rules, request)
         matched: dict[str, bool] = {}
         for generated in rules.get("policies", {}):
-            name, _ = _origin(snapshot, generated)
+            name, _ = policy_origin(snapshot, generated)
             matched[name] = matched.get(name, False) or generated in matching
         for name, matches in matched.items():
             yield f"{name} ({dry}{action}) {'matches' if matches else 'does not match'}"
 
 
-def _origin(snapshot: Snapshot, generated: str) -> tuple[str, Origin]:
+def policy_origin(snapshot: Snapshot, generated: str) -> tuple[str, Origin]:
     """The AuthorizationPolicy that an RBAC policy is named after, and the origin of its rule."""
     named = re.search(r"ns\[.*\]-policy\[.*\]-rule\[[0-9]+\]", generated)
     generated = named[0] if named else generated

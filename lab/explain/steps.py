@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from lab.model import Json
+from lab.resources.resource import Origin
 
 Outcome = Literal["forwarded", "answered", "refused"]
 
@@ -54,6 +55,8 @@ class Explanation:
     status: int | None = None
     """The status when a proxy answers by itself, else None."""
     virtual_host: str = ""
+    rule: Origin = field(default_factory=Origin)
+    """The place of the route's rule in its VirtualService, or of what stands for one."""
 
     def add(self, what: str, says: str, place: object = "") -> None:
         self.steps.append(Step(what, says, str(place)))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,11 +12,12 @@ from typing import Protocol
 
 import httpx
 
+from lab.envoy import reports
 from lab.envoy.translate import generated, proxy_config
 from lab.istiod import authority, process, proxy_files
 from lab.istiod.jwks import KeySets, blocked_networks
 from lab.istiod.placement import LOOPBACK, Placement
-from lab.istiod.push import RejectedError, push
+from lab.istiod.push import RejectedError, drains, push
 from lab.kinds.envoy_filter import becomes as envoy_filter
 from lab.kinds.kubernetes.pod_spec import HTTPGetAction, Probe
 from lab.kinds.virtual_service import delegate
@@ -78,6 +80,7 @@ class ControlPlane:
         self._keys = KeySets(client, changed)
         self.pending: set[Key] = set()
         """Pods whose proxy has yet to take the configuration it was given."""
+        self._drains: dict[Key, asyncio.Task[None]] = {}
         self._given: dict[Key, ProxyConfig] = {}
         self._refused: dict[Key, tuple[ProxyConfig, str]] = {}
         self._issued: tuple[str, frozenset[Key]] = ("", frozenset())
@@ -91,7 +94,7 @@ class ControlPlane:
         known = {(item.namespace, item.name): item for item in snapshot.pods}
         pod = known.get((pod.namespace, pod.name), pod)
         sent = proxy_config(snapshot, pod)
-        config = self._placement.config(sent, pod)
+        config = self._placed(sent, pod, reports.places(snapshot))
         proxy_files.prepare(folder, pod, config, self._placement.bootstrap)
         proxy_files.keep_sent(folder, sent)
         self._given[pod.namespace, pod.name] = config
@@ -134,6 +137,7 @@ class ControlPlane:
             self._given.pop(key)
             self._refused.pop(key, None)
         pods = {(pod.namespace, pod.name): pod for pod in snapshot.pods}
+        places = reports.places(snapshot)
         jobs = []
         problems = []
         for key, proxy in proxies.items():
@@ -141,7 +145,7 @@ class ControlPlane:
                 continue
             pod = pods.get(key, proxy.model)
             sent = proxy_config(snapshot, pod)
-            config = self._placement.config(sent, pod)
+            config = self._placed(sent, pod, places)
             refused, reason = self._refused.get(key, (None, ""))
             if config == refused:
                 problems.append(reason)
@@ -154,7 +158,7 @@ class ControlPlane:
     async def _push(self, key: Key, proxy: Proxy, sent: ProxyConfig, config: ProxyConfig) -> str:
         """Returns why Envoy refused the configuration; empty when it did not.
 
-        `config` is what is `sent`, made fit for the network of the lab.
+        `config` is what is `sent`, with reports and made fit for the network of the lab.
         """
         before = self._given[key]
         self._given[key] = config
@@ -163,7 +167,8 @@ class ControlPlane:
         folder = proxy.proxy_folder
         try:
             if proxy.proxy_running:
-                await asyncio.to_thread(push, folder, config)
+                if await asyncio.to_thread(push, folder, config):
+                    self._drain(key, folder)
             else:
                 await asyncio.to_thread(proxy_files.put_back, folder, config)
             await asyncio.to_thread(proxy_files.keep_sent, folder, sent)
@@ -180,6 +185,30 @@ class ControlPlane:
         finally:
             self.pending.discard(key)
         return ""
+
+    @property
+    def draining(self) -> Collection[Key]:
+        """Returns the pods whose proxy has connections that go by a former configuration."""
+        return self._drains.keys()
+
+    async def drained(self) -> None:
+        """Returns when the open connections of each proxy go by its configuration of now."""
+        while self._drains:
+            await asyncio.wait(self._drains.values())
+
+    def _drain(self, key: Key, folder: Path) -> None:
+        task = asyncio.create_task(_drained(folder))
+        self._drains[key] = task
+
+        def forget(done: asyncio.Task[None]) -> None:
+            if self._drains.get(key) is done:
+                del self._drains[key]
+
+        task.add_done_callback(forget)
+
+    def _placed(self, sent: ProxyConfig, pod: Pod, places: reports.Places) -> ProxyConfig:
+        """Returns what istiod sends as the proxy gets it: with reports, fit for its network."""
+        return self._placement.config(reports.reporting(sent, pod, places), pod)
 
     def _with_keys(self, snapshot: Snapshot) -> Snapshot:
         return replace(snapshot, jwks=dict(self._keys.keys))
@@ -204,6 +233,13 @@ class ControlPlane:
         due = min([self._renewal, *self._keys.next_due()])
         delay = max(1.0, (due - datetime.now(UTC)).total_seconds())
         self._alarm = asyncio.get_running_loop().call_later(delay, self._changed)
+
+
+async def _drained(folder: Path) -> None:
+    await asyncio.sleep(0.9 * process.DRAIN_SECONDS)
+    with contextlib.suppress(OSError, httpx.HTTPError):
+        while await asyncio.to_thread(drains, folder):
+            await asyncio.sleep(0.05)
 
 
 def _without_effect(resource: Resource, snapshot: Snapshot) -> Iterable[Problem]:

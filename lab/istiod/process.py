@@ -21,6 +21,9 @@ from lab.istiod.proxy_files import BOOTSTRAP_FILE
 WATCHES = 5
 """inotify instances that an Envoy takes."""
 
+DRAIN_SECONDS = 1
+"""Seconds that a connection lives on with a listener's former filters."""
+
 _WATCHES_LIMIT = Path("/proc/sys/fs/inotify/max_user_instances")
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -62,7 +65,7 @@ def command(folder: Path) -> list[str]:
         *("--log-format", "%Y-%m-%dT%T.%fZ\t%l\tenvoy %n\t%v"),
         "--skip-deprecated-logs",
         *("--file-flush-interval-msec", "100"),
-        *("--drain-time-s", "1"),
+        *("--drain-time-s", str(DRAIN_SECONDS)),
         *("--drain-strategy", "immediate"),
     ]
 

@@ -39,8 +39,8 @@ class RejectedError(RuntimeError):
     """Envoy refused a configuration; the one before is still in force."""
 
 
-def push(folder: Path, config: ProxyConfig) -> None:
-    """Gives a running proxy a new configuration.
+def push(folder: Path, config: ProxyConfig) -> bool:
+    """Gives a running proxy a new configuration; returns whether it drains connections now.
 
     Makes before it breaks, so that no request meets a route to a missing cluster: first new
     clusters, then routes and listeners; unused clusters are removed last. Raises RejectedError
@@ -49,11 +49,19 @@ def push(folder: Path, config: ProxyConfig) -> None:
     wanted = files(config)
     kept = {item["name"] for item in config.clusters}
     leaving = [item for item in resources(read(folder / CDS_FILE)) if item["name"] not in kept]
+    other_listeners = bool(changing(folder, {LDS_FILE: wanted[LDS_FILE]}))
     both = {CDS_FILE: clusters([*resources(wanted[CDS_FILE]), *leaving])}
     others = {name: text for name, text in wanted.items() if name != CDS_FILE}
     for stage in (both, others, {CDS_FILE: wanted[CDS_FILE]}):
         _write_and_wait(folder, stage)
     remove_stale(folder, wanted)
+    return other_listeners and drains(folder)
+
+
+def drains(folder: Path) -> bool:
+    """Returns whether open connections of a proxy still go by a listener's former filters."""
+    with process.admin(folder, TIMEOUT) as admin:
+        return _some(admin, "listener_manager.total_.*_draining$")
 
 
 def _write_and_wait(folder: Path, stage: Mapping[str, str]) -> None:
@@ -80,7 +88,7 @@ def _wait(admin: httpx.Client, versions: list[str], rejected: int, folder: Path)
         if _rejections(admin) > rejected:
             raise RejectedError(validate(folder) or "Envoy refused an update; see its log")
         report = _stats(admin, "version_text", type="TextReadouts")
-        if all(f'"{version}"' in report for version in versions) and not _warming(admin):
+        if all(f'"{version}"' in report for version in versions) and not _some(admin, _WARMING):
             return
         time.sleep(0.01)
     raise RejectedError(f"Envoy did not take the update within {TIMEOUT:.0f} s; see its log")
@@ -96,8 +104,12 @@ def _rejections(admin: httpx.Client) -> int:
     return sum(int(line.rsplit(": ", 1)[1]) for line in lines if ": " in line)
 
 
-def _warming(admin: httpx.Client) -> bool:
-    lines = _stats(admin, "(warming_clusters|total_listeners_warming)$").splitlines()
+_WARMING = "(warming_clusters|total_listeners_warming)$"
+
+
+def _some(admin: httpx.Client, pattern: str) -> bool:
+    """Whether one of these gauges is not 0."""
+    lines = _stats(admin, pattern).splitlines()
     return any(not line.endswith(": 0") for line in lines)
 
 

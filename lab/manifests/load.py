@@ -102,7 +102,7 @@ def _resource(
     if kind.kind == "IstioOperator" and isinstance(declared, dict):
         # istioctl accepts an overlay without a name, and this is the name it gives.
         declared = {"name": "installed-state"} | declared
-    metadata, problems = _typed(Metadata, document, declared, ("metadata",))
+    metadata, problems = typed(Metadata, document, declared, ("metadata",))
     content = {
         key: item
         for key, item in value.items()
@@ -111,7 +111,7 @@ def _resource(
     of_istio = kind.group.endswith(".istio.io")
     if of_istio:
         content = _without_nulls(content)
-    body, more = _typed(kind.body, document, content, (), kind.checks)
+    body, more = typed(kind.body, document, content, (), kind.checks)
     problems += more
     if metadata is None or body is None:
         return None, problems
@@ -159,13 +159,14 @@ def _fields(model: Any) -> tuple[str, ...]:
     return tuple(info.alias or name for name, info in model.model_fields.items())
 
 
-def _typed(
+def typed(
     model: type[Any],
     document: Document,
     content: dict[str, Any],
     base: Path,
     rows: tuple[Check, ...] = (),
 ) -> tuple[Any, list[Problem]]:
+    """Returns the part of a document at `base` as a model; None, and why, when it does not fit."""
     try:
         text = json.dumps(content, allow_nan=False)
         return model.model_validate_json(text, strict=True), []
@@ -204,7 +205,7 @@ def _problem(
     spelled = document.spelled.get(where)
     if kind == "extra_forbidden":
         unknown = "the lab doesn't support this field, or Kubernetes has no such field"
-        if ".istio.io/" in document.value["apiVersion"]:
+        if ".istio.io/" in document.value.get("apiVersion", ".istio.io/"):
             unknown = f'unknown field "{path[-1]}"'
         return Problem(where, checks.text_about(where, rows) or unknown)
     if kind == "missing":

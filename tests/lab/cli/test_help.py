@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,7 +43,7 @@ def test_the_verbs_are_kubectls_and_the_labs_own() -> None:
 def test_a_command_is_in_the_file_of_its_name() -> None:
     together = {"install": "apply", "annotate": "label"}
     for name, command in application.COMMANDS.items():
-        assert command.__module__ == f"lab.cli.{together.get(name, name).replace('-', '_')}"
+        assert command.__module__ == f"lab.cli.{re.sub('[ -]', '_', together.get(name, name))}"
 
 
 @pytest.mark.parametrize("words", EVERY, ids=" ".join)

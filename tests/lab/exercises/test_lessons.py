@@ -20,7 +20,8 @@ PAGES = [
     ROOT / "docs/codelab.md",
     ROOT / "docs/exercise-format.md",
 ]
-BLOCK = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
+PARTS = re.MULTILINE | re.DOTALL
+BLOCK = re.compile(r"^```bash\n(.*?)^```", PARTS)
 
 
 def blocks(page: Path) -> list[str]:
@@ -57,6 +58,24 @@ def test_a_lesson_is_complete(folder: Path) -> None:
         assert f"\n{heading}\n" in text
     assert "Before you begin:" in " ".join(text.split())
     assert blocks(folder / "README.md")
+    questions, _, answers = text.partition("## Try next")[2].partition("<summary>Answers</summary>")
+    assert questions.count("\n- ") == answers.partition("</details>")[0].count("\n- ")
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_what_a_lesson_shows_of_its_manifests_is_in_them(folder: Path) -> None:
+    """A line that matters ends with `# ← why`."""
+    manifests = [path.read_text() for path in folder.glob("*.yaml")]
+    for shown in re.findall(r"^```yaml\n(.*?)^```", (folder / "README.md").read_text(), PARTS):
+        excerpt = re.sub(r" +# ←.*", "", shown)
+        assert any(excerpt in dedented(text, excerpt) for text in manifests), excerpt
+
+
+def dedented(text: str, excerpt: str) -> str:
+    """A manifest, moved to the left so that the excerpt's first line has no indent."""
+    first = re.escape(excerpt.partition("\n")[0])
+    indents = {len(indent) for indent in re.findall(rf"^( *){first}$", text, re.MULTILINE)}
+    return "\n".join(re.sub(rf"^ {{{indent}}}", "", text, flags=re.MULTILINE) for indent in indents)
 
 
 APPLIED = sorted(
