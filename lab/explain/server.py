@@ -205,7 +205,7 @@ def _asked(snapshot: Snapshot, filters: list[Json], request: Request) -> Iterato
         uri = config.get("http_service", {}).get("server_uri", {})
         target = config.get("grpc_service", {}).get("envoy_grpc", {})
         cluster = uri.get("cluster") or target.get("cluster_name")
-        name, origin = _origin(snapshot, note)
+        name, origin = policy_origin(snapshot, note)
         says = f"{cluster} is asked, says {name}; what follows is if it allows the request"
         yield Step("external authorization", says, origin.at())
 

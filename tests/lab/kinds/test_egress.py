@@ -7,6 +7,7 @@ clients say its address as the curl of the lab does.
 from __future__ import annotations
 
 import re
+import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -117,6 +118,29 @@ def test_unknown_hosts_are_reached_by_default(mesh: Mesh) -> None:
     assert mesh.pods["client"].log.rstrip().endswith("allow_any")
     found = curl(mesh, "https://api.example/x")
     assert '"version": "https"' in found.stdout, found.stderr
+
+
+def test_the_url_decides_and_not_the_host_header(mesh: Mesh) -> None:
+    """A request to an HTTP proxy has the name in its URL; the header gets that name too."""
+    mesh.apply()
+    proxy = (mesh.pods["client"].pod.inside_address, names.OUTBOUND_PORT)
+    with socket.create_connection(proxy, timeout=5) as connection:
+        connection.sendall(b"GET http://server/ HTTP/1.1\r\nHost: elsewhere\r\n")
+        connection.sendall(b"Connection: close\r\n\r\n")
+        answer = connection.makefile("rb").read().decode()
+    assert '"pod": "server"' in answer
+    assert '"host": "server"' in answer
+
+
+def test_the_access_log_has_the_client_with_port_0(mesh: Mesh) -> None:
+    mesh.apply()
+    assert mesh.request("client", "http://server/?port-0").status_code == 200
+    line = wait(
+        lambda: next(
+            (one for one in mesh.pods["client"].log.splitlines() if "?port-0" in one), None
+        )
+    )
+    assert re.search(r" 127\.[0-9.]+:0 ", line)
 
 
 def test_with_dynamic_dns_the_proxy_resolves_the_host(mesh: Mesh) -> None:
