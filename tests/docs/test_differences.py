@@ -178,7 +178,7 @@ def test_hub_and_tag_are_read_for_nothing() -> None:
 
 
 def given(scenario: str, prefix: str) -> tuple[ProxyConfig, Pod]:
-    """What istiod sends one pod of a scenario."""
+    """Returns what istiod sends a pod of a scenario, and the pod."""
     snapshot = all_scenarios()[scenario].snapshot()
     pod = next(one for one in snapshot.pods if one.name.startswith(prefix))
     return translate.proxy_config(snapshot, pod), pod

@@ -64,7 +64,7 @@ def ask(mesh: Mesh, path: str = "/", host: str = "shop.example", **headers: str)
 
 
 def test_a_client_on_this_machine_has_the_machines_address(mesh: Mesh) -> None:
-    mesh.apply(gateway() + site("[shop.example]", "v1"))
+    mesh.apply(SUBSETS + gateway() + site("[shop.example]", "v1"))
     seen = ask(mesh).json()["headers"]["x-forwarded-for"]
     assert not ipaddress.ip_address(seen).is_loopback
 
