@@ -42,6 +42,8 @@ class Service:
     """The virtual address, or None for a headless Service."""
     source: Source
     annotations: Mapping[str, str] = field(default_factory=dict)
+    external_name: str = ""
+    """The host that the name of a Service of type ExternalName stands for."""
     publish_not_ready: bool = False
     """`publishNotReadyAddresses`: DNS has its pods before they are ready."""
 

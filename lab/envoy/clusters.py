@@ -37,6 +37,7 @@ def outbound(view: View) -> list[Json]:
     result = [
         _outbound(view, host, port, subset)
         for host in view.destinations.values()
+        if host.resolution != "ALIAS"
         for port in host.cluster_ports
         for subset in view.subsets(host)
     ]
@@ -105,7 +106,7 @@ def _discovery(view: View, host: Host, port: ServicePort, subset: str, policy: P
             return {"type": "EDS", "eds_cluster_config": source, **balancing}
         case "DYNAMIC_DNS":
             return _forward_proxy(routes.dns_cache(host))
-        case "DNS" | "DNS_ROUND_ROBIN":
+        case _:
             settings: Json = {
                 "dns_lookup_family": "V4_ONLY",
                 "dns_refresh_rate": duration(view.mesh.dns_refresh_rate),

@@ -161,6 +161,8 @@ def _of_egress(view: View, egress: Egress) -> Iterator[_Listener]:
     bound = listener.capture_mode == "NONE" or listener.bind.startswith(UNIX)
     bind = listener.bind or (_LOCALHOST if bound else "")
     for host in egress.hosts.values():
+        if host.resolution == "ALIAS":
+            continue
         for port in host.ports if listener.port is None else (sidecar.port(listener.port),):
             for new in _of_port(view, host, port, bind):
                 new.bound = bound

@@ -180,7 +180,20 @@ def _egress(
         for host in exported
         if sidecar.imports(listener, pod.namespace, host.namespace, host.name)
     )
-    return replace(found, hosts=_limited(imported, found.one_port))
+    listed = {
+        name: replace(
+            host,
+            aliases=tuple(
+                alias
+                for alias in host.aliases
+                if sidecar.imports(listener, pod.namespace, host.namespace, alias)
+            ),
+        )
+        if host.aliases
+        else host
+        for name, host in imported.items()
+    }
+    return replace(found, hosts=_limited(listed, found.one_port))
 
 
 def _limited(hosts: Mapping[str, Host], port: int | None) -> dict[str, Host]:
@@ -267,4 +280,8 @@ def all_hosts(snapshot: Snapshot) -> list[Host]:
     hosts = [services.of_service(service) for service in snapshot.services]
     for entry in snapshot.of("ServiceEntry"):
         hosts.extend(service_entry.hosts(entry))
-    return hosts
+    aliases = services.aliases(snapshot)
+    return [
+        replace(host, aliases=aliases[host.name]) if host.name in aliases else host
+        for host in hosts
+    ]

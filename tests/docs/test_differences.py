@@ -149,7 +149,6 @@ SERVICE = "apiVersion: v1\nkind: Service\nmetadata: {name: x}\nspec: "
             )
         ),
         SERVICE + "{ports: [{port: 80}]}",
-        SERVICE + "{type: ExternalName, externalName: a.example}",
         SERVICE + "{selector: {app: x}, ports: [{port: 80, protocol: UDP}]}",
         SERVICE + "{selector: {app: x}, sessionAffinity: ClientIP, ports: [{port: 80}]}",
         OPERATOR + "{components: {egressGateways: [{name: istio-egressgateway, enabled: true}]}}",

@@ -289,6 +289,9 @@ def destination_cluster(
         number = destination.port.number
     elif place.gateway != names.MESH or not place.port:
         number = only_port(view, host) or place.port
+    known = view.destinations.get(host)
+    if known is not None and known.service is not None and known.service.external_name:
+        host = known.service.external_name
     return names.cluster(number, host, destination.subset or "")
 
 

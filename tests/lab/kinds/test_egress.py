@@ -17,6 +17,8 @@ import httpx
 import pytest
 
 from lab import names
+from lab.kinds.kubernetes import service as service_kind
+from lab.manifests.load import parse
 from lab.model import ServicePort
 from tests.support import harness
 from tests.support.harness import Mesh, Server
@@ -372,3 +374,23 @@ def test_a_tcp_service_has_a_listener_beside_the_application(mesh: Mesh) -> None
     inside = mesh.pods["client"].pod.inside_address
     assert httpx.get(f"http://{inside}:3306/").json()["pod"] == "server"
     wait(lambda: "outbound|3306||db.default.svc.cluster.local" in mesh.pods["client"].log)
+
+
+ALIAS = """
+apiVersion: v1
+kind: Service
+metadata: {name: other-name}
+spec: {type: ExternalName, externalName: server.default.svc.cluster.local}
+"""
+
+
+def test_another_name_of_a_service_leads_to_it(closed: Mesh) -> None:
+    assert closed.request("client", "http://other-name/").status_code == 502
+    (resource,) = parse([("test.yaml", ALIAS)]).resources
+    closed.services.append(service_kind.service(resource, None))
+    try:
+        closed.push()
+        wait(lambda: closed.request("client", "http://other-name/").status_code == 200)
+        assert closed.request("client", "http://other-name/").json()["pod"] == "server"
+    finally:
+        closed.services.pop()
