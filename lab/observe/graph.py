@@ -82,7 +82,11 @@ def refused(requests: Iterable[Request]) -> dict[tuple[str, str], Request]:
     return {
         (one.request_id, one.destination.pod): one
         for one in requests
-        if one.reporter == "destination" and one.request_id and one.details != "via_upstream"
+        if one.reporter == "destination"
+        and one.request_id
+        and one.details != "via_upstream"
+        and one.code
+        and "DC" not in one.flags  # A try that its caller gave up.
     }
 
 

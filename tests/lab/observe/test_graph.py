@@ -76,6 +76,12 @@ def test_a_refusal_is_told_by_the_proxy_that_refused() -> None:
     assert (edge.calls, edge.failures, edge.problems) == (1, 1, {"403 RBAC": 1})
 
 
+def test_a_try_that_the_caller_gave_up_is_no_refusal() -> None:
+    server = request(reporter="destination", code=404, details="x", flags=("DC",))
+    (edge,) = graph.edges([request(code=404, flags=("URX",)), server])
+    assert edge.problems == {"404 URX": 1}
+
+
 def test_a_caller_without_a_proxy_is_seen_by_the_server() -> None:
     (edge,) = graph.edges([request(reporter="destination", source=BARE)])
     assert (edge.source, edge.calls) == ("curl", 1)
