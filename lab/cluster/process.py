@@ -89,13 +89,17 @@ async def start(
     return process, asyncio.create_task(_pump(process, on_output, pause))
 
 
+FULL = 2**15
+"""Bytes: a chunk of this size is not waited for to become larger."""
+
+
 async def _pump(
     process: asyncio.subprocess.Process, on_output: Callable[[bytes], None], pause: float
 ) -> None:
     stream = process.stdout
     while stream is not None and (chunk := await stream.read(65536)):
         on_output(chunk)
-        if pause:
+        if pause and len(chunk) < FULL:
             await asyncio.sleep(pause)
 
 
