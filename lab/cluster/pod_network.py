@@ -253,7 +253,11 @@ def zone(services: Iterable[Service], pods: Sequence[Pod]) -> dns.Zone:
     """Returns the names of Services and their pods, as cluster DNS has them."""
     addresses: dict[str, list[str]] = {}
     targets: dict[str, list[tuple[int, str]]] = {}
+    aliases: dict[str, str] = {}
     for service in services:
+        if service.external_name:
+            aliases[service.host] = service.external_name
+            continue
         members = [
             pod
             for pod in pods
@@ -276,7 +280,7 @@ def zone(services: Iterable[Service], pods: Sequence[Pod]) -> dns.Zone:
                     if (number := resolve_port(pod, port.target_port)) is not None
                 ]
             targets[f"_{port.name}._tcp.{service.host}"] = ends
-    return dns.Zone(addresses=addresses, services=targets)
+    return dns.Zone(addresses=addresses, aliases=aliases, services=targets)
 
 
 def _pod_name(pod: Pod, service: Service) -> str:
