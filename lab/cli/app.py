@@ -32,6 +32,7 @@ from lab.cli.image import image
 from lab.cli.kube_inject import kube_inject
 from lab.cli.label import annotate, label
 from lab.cli.logs import logs
+from lab.cli.metrics import metrics
 from lab.cli.port_forward import port_forward
 from lab.cli.proxy_config import proxy_config
 from lab.cli.reset import reset
@@ -75,6 +76,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "token": token,
     "proxy-config": proxy_config,
     "graph": graph,
+    "metrics": metrics,
     "dashboard": dashboard,
     "route": route,
     "route test": route_test,

@@ -173,7 +173,8 @@ class PodNetwork:
         if container.name == PROXY:
             # As the proxy's user on a cluster: past the rules of the pod.
             words = [programs.PYTHON, "-m", "lab.net.marked", *words]
-        return replace(running, argv=words)
+        folder = Path(container.working_dir or running.folder)
+        return replace(running, argv=words, folder=folder)
 
     def close(self) -> None:
         for server in (*self._published.values(), self.outside):

@@ -113,7 +113,7 @@ class ExtensionProvider(Model):
     opentelemetry: OpenTelemetryProvider | None = None
     envoy_file_access_log: FileAccessLogProvider | None = None
     prometheus: dict[str, Any] | None = ignored(
-        "metrics come from Envoy itself: the filter istio.stats is not in the Envoy of the lab"
+        "the lab makes Istio's metrics without the filter istio.stats, which would take this"
     )
     envoy_ext_authz_http: HttpAuthorizer | None = None
     envoy_ext_authz_grpc: GrpcAuthorizer | None = None
@@ -132,7 +132,7 @@ class DefaultProviders(Model):
     tracing: list[str] = Field(default_factory=list)
     access_logging: list[str] = Field(default_factory=list)
     metrics: list[str] | None = ignored(
-        "metrics come from Envoy itself: the filter istio.stats is not in the Envoy of the lab"
+        "the lab makes Istio's metrics without the filter istio.stats, which would take this"
     )
 
 
