@@ -12,14 +12,13 @@ from lab.envoy import tls, translate
 from lab.envoy.endpoints import members
 from lab.envoy.inbound_ports import inbound_ports
 from lab.explain import envoy_filters
-from lab.explain.interpret import jwt, matchers, rbac
+from lab.explain.interpret import connection, jwt, rbac
 from lab.explain.interpret.matchers import Request
 from lab.explain.interpret.routing import by_name, configurations, filter_chain, manager
 from lab.explain.steps import Step
 from lab.kinds import selection
 from lab.kinds.authorization_policy import becomes as authorization
 from lab.kinds.envoy_filter.matching import Context
-from lab.kinds.mesh_config import becomes as mesh_config
 from lab.kinds.request_authentication import becomes as request_authentication
 from lab.kinds.services import Endpoint, Host
 from lab.kinds.visible import View, view
@@ -106,8 +105,12 @@ def at_pod(
         return
     spiffe_id = tls.spiffe_id(snapshot.trust_domains[0], source.namespace, source.service_account)
     peer = spiffe_id if transport == "mutual TLS" else None
-    path = matchers.normalized(request.path, mesh_config.normalization(server.mesh))
-    request = received(replace(request, path=path), pod, endpoint.port, peer, source)
+    if (http := manager(chain)) is not None:
+        if (answer := connection.refusal(http, request)) is not None:
+            yield Step("answer", f"{answer[0]}: {answer[1]}")
+            return
+        request = connection.accepted(http, request)
+    request = received(request, pod, endpoint.port, peer, source)
     context: Context = "GATEWAY" if pod.proxy == "gateway" else "SIDECAR_INBOUND"
     yield from envoy_filters.of_listeners(server, context, listener)
     admitted = admission(snapshot, pod, chain, request)

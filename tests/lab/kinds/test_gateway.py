@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from lab.explain import request
 from lab.model import ServicePort
 from tests.support import harness
 from tests.support.harness import Mesh, Server
@@ -100,6 +101,10 @@ def test_a_gateway_at_the_edge_is_stricter(mesh: Mesh) -> None:
         assert ask(mesh, "//a").json()["path"] == "/a"
         assert ask(mesh, x_a="1").status_code == 400
         assert ask(mesh, "/a%2Fb").headers["location"].endswith("/a/b")
+        pod, url = mesh.pods["ingress"].pod, "http://shop.example/a"
+        told = request.explain(mesh.snapshot(), pod, "GET", f"{url}%2Fb")
+        assert (told.status, told.steps[-1].says) == (307, "307 redirect: path /a/b")
+        assert request.explain(mesh.snapshot(), pod, "GET", url, [("x_a", "1")]).status == 400
     finally:
         mesh.mesh_config.pop("defaultConfig")
 
