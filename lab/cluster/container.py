@@ -29,6 +29,8 @@ IMPATIENT = 0.5
 """Seconds between two readiness probes of a container that isn't ready: Kubernetes, too, may then
 probe more often than `periodSeconds` says."""
 
+TOGETHER = 0.05
+"""Seconds within which a proxy's output is read at once: Envoy writes it in small pieces."""
 
 RestartPolicy = Literal["Always", "OnFailure", "Never"]
 
@@ -135,7 +137,8 @@ class ContainerRunner:
         if command is None:
             return 0
         try:
-            child, pump = await process.start(command, log.write)
+            pause = TOGETHER if self.pod.reports(self.spec.name) else 0.0
+            child, pump = await process.start(command, log.write, pause=pause)
         except OSError as error:
             return self._not_started(f"{command.argv[0]}: {error.strerror}")
         if command.enter is not None:
