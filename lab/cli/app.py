@@ -26,6 +26,7 @@ from lab.cli.down import down
 from lab.cli.env import env
 from lab.cli.exec import exec_
 from lab.cli.exercise import exercise
+from lab.cli.explain import explain
 from lab.cli.get import get
 from lab.cli.graph import graph
 from lab.cli.image import image
@@ -64,6 +65,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "annotate": annotate,
     "install": install,
     "api-resources": api_resources,
+    "explain": explain,
     "scale": scale,
     "wait": wait,
     "run": run_pod,
