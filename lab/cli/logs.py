@@ -32,6 +32,9 @@ def logs(
     all_containers: Annotated[
         bool, typer.Option("--all-containers", help="All containers of the pod.")
     ] = False,
+    previous: Annotated[
+        bool, typer.Option("--previous", "-p", help="The log of the run before a restart.")
+    ] = False,
     selector: Selector = "",
     namespace_: Namespace = None,
 ) -> None:
@@ -41,6 +44,7 @@ def logs(
       guestbook logs -f deploy/message-service
       guestbook logs ui-7d5c9b7f4-x2x8k -c istio-proxy --tail=20
       guestbook logs -l app=ui --since=30s
+      guestbook logs deploy/ui -p
     """
     if not target and not selector:
         raise FailureError("say which pod: a name, KIND/NAME, or -l SELECTOR")
@@ -63,6 +67,7 @@ def logs(
         "since": None if since is None else seconds(since),
         "timestamps": timestamps,
         "follow": follow,
+        "previous": previous,
     }
     requests: list[Json] = []
     for pod in pods:

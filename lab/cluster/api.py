@@ -20,7 +20,7 @@ from lab.cluster.events import now
 from lab.cluster.programs import UnknownImageError, split
 from lab.cluster.running import Cluster
 from lab.cluster.selector import parse as parse_selector
-from lab.cluster.store import Record, content, document, key
+from lab.cluster.store import RESTARTED, Record, content, document, key
 from lab.files import write_atomically
 from lab.manifests import load, registry
 from lab.manifests.read import ManifestError
@@ -359,10 +359,19 @@ def restart(cluster: Cluster, kind: str, namespace: str, name: str) -> None:
     spec = resource.raw["spec"]
     metadata = dict(spec["template"].get("metadata", {}))
     metadata["annotations"] = (metadata.get("annotations") or {}) | {
-        "kubectl.kubernetes.io/restartedAt": f"{now()}#{cluster.revision}"
+        RESTARTED: f"{now()}#{cluster.revision}"
     }
     template = spec["template"] | {"metadata": metadata}
     _replace(cluster, resource, spec | {"template": template})
+
+
+def history(cluster: Cluster, kind: str, namespace: str, name: str) -> list[dict[str, Any]]:
+    """Returns the templates that a workload had, oldest first."""
+    resource = _workload(cluster, kind, namespace, name)
+    return [
+        {"revision": one.number, "cause": one.cause, "template": one.template}
+        for one in cluster.revisions.get(key(resource), ())
+    ]
 
 
 def _replace(cluster: Cluster, resource: Resource, spec: dict[str, Any]) -> None:

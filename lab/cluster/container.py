@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 from lab.cluster import process
 from lab.cluster.environment import MissingReferenceError
 from lab.cluster.events import EventType, now
-from lab.cluster.logs import ContainerLog
+from lab.cluster.logs import ContainerLog, stamp
 from lab.cluster.probes import Target, check
 from lab.cluster.process import Command
 from lab.kinds.kubernetes.pod_spec import Container, Probe
@@ -69,6 +69,8 @@ class ContainerRunner:
     ready: bool = False
     started: bool = False
     restarts: int = 0
+    starts: list[str] = field(default_factory=list)
+    """The time of each start, as its log writes times."""
     pid: int | None = None
     current: Command | None = None
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
@@ -85,6 +87,7 @@ class ContainerRunner:
         try:
             while not self._stopping.is_set():
                 began = time.monotonic()
+                self.starts = [*self.starts[-1:], stamp()]
                 status = await self._once(log)
                 if self._stopping.is_set() or not self._again(status):
                     return status
