@@ -74,6 +74,24 @@ def test_a_lesson_applies_what_its_exercise_applies(folder: Path, file: str) -> 
     assert file in (folder / "README.md").read_text()
 
 
+SHOWN = re.compile(r"^```yaml\n# (istio/\S+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+MARK = re.compile(r" +# <-- .+$", re.MULTILINE)
+
+
+@pytest.mark.parametrize("folder", FOLDERS[1:], ids=lambda folder: folder.name)
+def test_a_lesson_shows_the_manifests_as_they_are(folder: Path) -> None:
+    """What is shown is in the file but for its comments, and the lines that matter are marked."""
+    shown = SHOWN.findall((folder / "README.md").read_text())
+    assert shown or folder.name.startswith("12"), "12 applies addons only"
+    for name, text in shown:
+        lines = (line for line in (ROOT / name).read_text().splitlines() if line.strip())
+        plain = "\n".join(
+            re.sub(r" {2,}# .*", "", line) for line in lines if not line.strip().startswith("#")
+        )
+        assert MARK.sub("", text) in f"{plain}\n", name
+        assert MARK.search(text), f"{name}: no line is marked"
+
+
 @pytest.mark.parametrize("page", TYPED, ids=name_of)
 def test_every_block_is_shell_that_parses(page: Path) -> None:
     for block in blocks(page):
