@@ -88,4 +88,6 @@ def _in_files(
 
     with manifests.errors():
         resources = parse(manifests.texts(filename, kustomize), where).resources
-    return [(resource.kind, resource.namespace, [resource.name]) for resource in resources]
+    found = [(resource.kind, resource.namespace, [resource.name]) for resource in resources]
+    # A namespace takes what is in it along, and that would then be missing.
+    return sorted(found, key=lambda target: target[0] == "Namespace")

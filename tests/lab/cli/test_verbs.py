@@ -217,3 +217,15 @@ def test_version_names_what_is_played_and_what_runs(lab: Lab) -> None:
     text = lab.ok("version")
     assert f"Istio: {versions.istio()} (played)\n" in text
     assert re.search(r"data plane version: \S+ \(\d+ proxies\)", text)
+
+
+def test_a_file_with_a_namespace_and_what_is_in_it_can_be_deleted(lab: Lab) -> None:
+    text = (
+        "apiVersion: v1\nkind: Namespace\nmetadata: {name: short}\n---\n"
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: inside, namespace: short}\n"
+    )
+    lab.apply(text)
+    assert lab.ok("delete", "-f", "-", stdin=text).splitlines() == [
+        'configmap "inside" deleted from short namespace',
+        'namespace "short" deleted',
+    ]

@@ -55,6 +55,7 @@ def test_a_lesson_is_complete(folder: Path) -> None:
     assert "```mermaid\nflowchart LR\n" in text
     for heading in ("## Try next", "## Clean up", "## Since 2020"):
         assert f"\n{heading}\n" in text
+    assert "](../../docs/answers.md#" in text
     assert "Before you begin:" in " ".join(text.split())
     assert blocks(folder / "README.md")
 
