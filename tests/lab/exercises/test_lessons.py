@@ -81,7 +81,7 @@ MARK = re.compile(r" +# <-- .+$", re.MULTILINE)
 
 @pytest.mark.parametrize("folder", FOLDERS[1:], ids=lambda folder: folder.name)
 def test_a_lesson_shows_the_manifests_as_they_are(folder: Path) -> None:
-    """What is shown is in the file but for its comments, and the lines that matter are marked."""
+    """Each excerpt is in its file, but for comments, and the lines that matter are marked."""
     shown = SHOWN.findall((folder / "README.md").read_text())
     assert shown or folder.name.startswith("12"), "12 applies addons only"
     for name, text in shown:
