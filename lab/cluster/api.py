@@ -110,7 +110,7 @@ def apply(
 
 
 def _untold(cluster: Cluster, warnings: Iterable[str]) -> Iterable[str]:
-    """Yields warnings; of a field or a kind without effect in the lab only the first time."""
+    """Yields warnings; of what has no effect in the lab, or in any installation, only once."""
     for warning in warnings:
         place, found, names = warning.partition(WITHOUT_EFFECT)
         if found:
@@ -118,6 +118,11 @@ def _untold(cluster: Cluster, warnings: Iterable[str]) -> Iterable[str]:
             cluster.told.update(new)
             if new:
                 yield f"{place}{found}{', '.join(new)}"
+        elif ": IstioOperator " in warning:
+            said = warning.partition(": IstioOperator ")[2]
+            if said not in cluster.told:
+                cluster.told.add(said)
+                yield warning
         elif " no effect in the lab: " in warning:
             reason = warning.partition(" no effect in the lab: ")[2]
             if reason not in cluster.told:

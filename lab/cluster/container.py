@@ -218,21 +218,24 @@ class ContainerRunner:
     async def _readiness(self, probe: Probe, command: Command) -> None:
         await asyncio.sleep(probe.initial_delay_seconds)
         successes = failures = 0
+        period = float(probe.period_seconds)
+        told = time.monotonic()  # The start is no reason to complain before a period is over.
         while True:
             problem = await self._ask(probe, command)
             if problem is None:
                 successes, failures = successes + 1, 0
+                told = time.monotonic()
                 if successes >= probe.success_threshold:
                     self._set_ready(True)
             else:
                 successes, failures = 0, failures + 1
                 if failures >= probe.failure_threshold:
-                    if self.ready:
+                    if self.ready or time.monotonic() - told >= period:
+                        told = time.monotonic()
                         self.pod.report(
                             "Warning", "Unhealthy", f"Readiness probe failed: {problem}"
                         )
                     self._set_ready(False)
-            period = float(probe.period_seconds)
             await asyncio.sleep(period if self.ready else min(period, IMPATIENT))
 
     async def _kill_when_failing(

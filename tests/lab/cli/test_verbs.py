@@ -229,3 +229,47 @@ def test_a_file_with_a_namespace_and_what_is_in_it_can_be_deleted(lab: Lab) -> N
         'configmap "inside" deleted from short namespace',
         'namespace "short" deleted',
     ]
+
+
+NEVER = """
+apiVersion: v1
+kind: Pod
+metadata: {name: never, annotations: {sidecar.istio.io/inject: "false"}}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: c
+    image: curlimages/curl
+    command: [sleep, infinity]
+    readinessProbe: {tcpSocket: {port: 9999}, periodSeconds: 1, failureThreshold: 1}
+"""
+
+
+def test_a_pod_that_is_never_ready_says_why(lab: Lab) -> None:
+    lab.apply(NEVER)
+    try:
+        wait(lambda: "Unhealthy" in lab.ok("describe", "pod", "never"), "an event", 20)
+        lines = [line for line in lab.ok("get", "events").splitlines() if "pod/never " in line]
+        assert any("Readiness probe failed: dial " in line for line in lines), lines
+    finally:
+        lab.ok("delete", "pod", "never", "--now")
+
+
+def test_a_pod_for_one_request(lab: Lab) -> None:
+    """The image takes options of curl, and a program that is not there is said."""
+    asked = ("run", "once", "--rm", "-it", "--restart=Never", "--image=curlimages/curl", "--")
+    answer = lab.run(
+        *asked, "-sS", "--retry", "9", "--retry-connrefused", "http://message-service/hello/x"
+    )
+    assert '"greeting":"Hello x' in answer.out
+    assert answer.out.endswith('pod "once" deleted from default namespace\n')
+    missing = lab.run(*asked[:-1], "--command", "--", "no-such-program")
+    assert missing.status == 1
+    assert "no-such-program" in missing.err
+
+
+def test_a_warning_about_an_installation_is_said_once(lab: Lab) -> None:
+    first = lab.run("install", "-y", "-f", "istio/install/istio.yaml")
+    again = lab.run("install", "-y", "-f", "istio/install/istio.yaml")
+    lab.ok("delete", "-f", "istio/install/istio.yaml")
+    assert (first.status, again.status, again.err) == (0, 0, "")
