@@ -15,8 +15,11 @@ from lab.resources.resource import Resource, Source
 Json = dict[str, Any]
 """One Envoy v3 resource or a part of one, in its JSON form with snake_case names."""
 
-PortProtocol = Literal["HTTP", "HTTP2", "GRPC", "TCP", "TLS", "HTTPS", "AUTO"]
+PortProtocol = Literal["HTTP", "HTTP2", "GRPC", "GRPC-WEB", "TCP", "TLS", "HTTPS", "AUTO"]
 """The protocol by a Service port's name and appProtocol (Istio's "protocol selection")."""
+
+OVER_HTTP2 = ("HTTP2", "GRPC", "GRPC-WEB")
+"""The protocols of servers that speak HTTP/2; gRPC-Web is turned into gRPC."""
 
 
 @dataclass(frozen=True, slots=True)

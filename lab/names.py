@@ -21,6 +21,9 @@ MESH = "mesh"
 PROXY_MARK = 1337
 """The mark (SO_MARK) of a proxy's connections in a pod, as 1337 is its user on a cluster."""
 
+REPORT = "@reporter"
+"""The first key, by its letters, of a proxy's report of a request: JSON among its output."""
+
 OUTBOUND_PORT = 15001
 INBOUND_PORT = 15006
 HEALTH_PORT = 15021

@@ -42,6 +42,13 @@ def socket_address(address: str, port: int) -> Json:
     return {"socket_address": {"address": address, "port_value": port}}
 
 
+def address(bind: str, port: int) -> Json:
+    """Returns an address of the network, or that of a Unix socket (`unix://PATH`)."""
+    if bind.startswith("unix://"):
+        return {"pipe": {"path": bind.removeprefix("unix://")}}
+    return socket_address(bind, port)
+
+
 def static_assignment(cluster: str, address: Json) -> Json:
     """Returns the `load_assignment` of a cluster with one endpoint."""
     endpoints = [{"lb_endpoints": [{"endpoint": {"address": address}}]}]
@@ -77,6 +84,11 @@ def resource_source(kind: str, resource: str) -> Json:
 def served_secret(name: str) -> Json:
     """Returns the reference to a secret that istiod, or the agent of a proxy, serves."""
     return {"name": name, "sds_config": {"ads": {}, "resource_api_version": "V3"}}
+
+
+def metadata(config: str) -> Json:
+    """Returns the metadata of a part of the configuration that is from a resource."""
+    return {"filter_metadata": {"istio": {"config": config}}}
 
 
 HTTP_PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"

@@ -77,13 +77,15 @@ SHAPES = {
             "**.tls": "ClientTLSSettings",
             "**.port": "PortSelector",
             "**.portLevelSettings[]": "PortTrafficPolicy",
+            "**.failover[]": "Failover",
         },
         zero=(
             "**.minimumRingSize|tableSize|maxConnections|http1MaxPendingRequests|http2MaxRequests"
-            "|maxRequestsPerConnection|maxRetries|maxConcurrentStreams|mode"
+            "|maxRequestsPerConnection|maxRetries|maxConcurrentStreams|mode|number|from"
+            " **.failover[].to"
         ),
         optional="spec.exportTo",
-        required="spec **.number",
+        required="spec",
         types={"**.tcp.idleTimeout": "Duration", "**.ttl|budgetInterval": "Duration"},
         attributes={"consecutive5xxErrors": "consecutive_5xx_errors"},
     ),
@@ -132,11 +134,23 @@ SHAPES = {
         optional="spec.exportTo",
     ),
     "Sidecar": Shape(
-        names={"**.egress[]": "IstioEgressListener"},
-        zero="**.outboundTrafficPolicy.mode",
+        names={
+            "**.egress[]": "IstioEgressListener",
+            "**.ingress[]": "IstioIngressListener",
+            "**.egressProxy": "Destination",
+            "**.egressProxy.port": "PortSelector",
+            "**.port": "SidecarPort",
+        },
+        zero=(
+            "**.outboundTrafficPolicy.mode **.bind|captureMode|defaultEndpoint "
+            "**.port.name|number|protocol|targetPort"
+        ),
         required="spec **.egress[].hosts",
         types={
-            "**.inboundConnectionPool": ("lab.kinds.destination_rule.types.ConnectionPoolSettings")
+            "**.inboundConnectionPool|connectionPool": (
+                "lab.kinds.destination_rule.types.ConnectionPoolSettings"
+            ),
+            "**.ingress[].tls": "lab.kinds.gateway.types.ServerTLSSettings",
         },
     ),
     "Telemetry": Shape(
@@ -347,6 +361,8 @@ def _limited(kind: str, schema: Json) -> str:
     limits = _limits(schema)
     if limits == "ge=0, le=4294967295":
         return "Unsigned"
+    if schema.get("format") == "int32":
+        return "Int32"
     return f"Annotated[{kind}, Field({limits})]" if limits else kind
 
 
@@ -376,7 +392,7 @@ def _imports(body: str, imported: dict[str, str]) -> str:
         "typing": ("Annotated", "Any", "Literal"),
         "pydantic": ("AliasChoices", "Field"),
         "lab.resources.resource": ("Check", "Kind", "Model"),
-        "lab.resources.values": ("Duration", "PortKey", "PositiveDuration", "Unsigned"),
+        "lab.resources.values": ("Duration", "Int32", "PortKey", "PositiveDuration", "Unsigned"),
     }
     for name, module in imported.items():
         known[module] = (*known.get(module, ()), name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
@@ -46,48 +48,32 @@ def delete(
       guestbook delete pod -l app=message-service
       guestbook delete virtualservice message
     """
-    if filename or kustomize:
-        targets = _in_files(filename, kustomize, asked_namespace(context, namespace_))
-    elif names:
-        where = namespace(context, namespace_)
-        targets = []
-        for kinds, some in references.split(names):
-            references.require_names(some, selector, all_)
-            targets += [(kind.strip(), where, some) for kind in kinds.split(",")]
-    else:
-        raise FailureError("say what to delete: a kind and names, or -f FILE")
     grace = grace_period
     if grace is None and (force or now):
         grace = 0 if force else 1
+    how = {"wait": wait, "grace": None if grace is None or grace < 0 else grace}
+    lab = client(context)
     missing: list[str] = []
-    for kind, where, some in targets:
-        for name in some or [""]:
-            deleted = client(context).call_or_note(
-                missing,
-                "delete",
-                kind=kind,
-                namespace=where,
-                names=[name] if name else [],
-                selector=selector,
-                wait=wait,
-                grace=None if grace is None or grace < 0 else grace,
-            )
-            for line in deleted or ():
-                write(line)
-            if deleted == [] and not name:
-                write("No resources found")
+    if filename or kustomize:
+        files, where = manifests.texts(filename, kustomize), asked_namespace(context, namespace_)
+        answer = lab.call("delete_files", files=files, namespace=where, **how)
+        _print(answer["deleted"])
+        missing = answer["missing"]
+    elif names:
+        query = {"namespace": namespace(context, namespace_), "selector": selector, **how}
+        for kinds, some in references.split(names):
+            references.require_names(some, selector, all_)
+            for kind, name in itertools.product(kinds.split(","), some or [""]):
+                deleted = lab.call_or_note(
+                    missing, "delete", kind=kind.strip(), names=[name] if name else [], **query
+                )
+                _print(deleted if deleted or name else ["No resources found"])
+    else:
+        raise FailureError("say what to delete: a kind and names, or -f FILE")
     if missing and not ignore_not_found:
         raise FailureError(*missing, missing=True)
 
 
-def _in_files(
-    filename: list[str] | None, kustomize: str | None, where: str | None
-) -> list[tuple[str, str, list[str]]]:
-    """Returns kind, namespace and name of each object in the manifests."""
-    from lab.manifests.load import parse
-
-    with manifests.errors():
-        resources = parse(manifests.texts(filename, kustomize), where).resources
-    found = [(resource.kind, resource.namespace, [resource.name]) for resource in resources]
-    # A namespace takes what is in it along, and that would then be missing.
-    return sorted(found, key=lambda target: target[0] == "Namespace")
+def _print(lines: Iterable[str] | None) -> None:
+    for line in lines or ():
+        write(line)

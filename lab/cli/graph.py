@@ -1,75 +1,61 @@
-"""graph: the calls between workloads, from the proxies' statistics."""
+"""graph: the calls between workloads, from the requests that proxies report."""
 
 from __future__ import annotations
 
 import json
-import sys
-import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.cli.client import FailureError
+from lab.cli.client import Client, FailureError
 from lab.cli.context import client
+from lab.cli.durations import seconds
 from lab.cli.output import columns, write
 
 if TYPE_CHECKING:
-    from lab.cli.proxies import Proxy
-    from lab.observe.graph import Edge
+    from lab.observe.requests import Request
 
 
 def graph(
     context: typer.Context,
     output: Annotated[str, typer.Option("--output", "-o", help="table, json or svg.")] = "table",
-    interval: Annotated[
-        float, typer.Option(help="How many seconds to watch for the rates.", min=0.1)
-    ] = 2.0,
+    since: Annotated[str, typer.Option(help="The time to look back, as 30s or 5m.")] = "30s",
 ) -> None:
-    """Show the calls between workloads, with rates, success and latency, from the proxies.
+    """Show the calls between workloads: rates, success, latency and problems.
 
-    Calls, success and latency are since each proxy started; rates are of the
-    interval.
+    Each proxy reports every request. PROBLEMS has the statuses from 400 up
+    and the flags; docs/response-flags.md says what they mean.
 
     Examples:
       guestbook graph
       guestbook graph -o svg > graph.svg
-      guestbook graph -o json --interval 10
+      guestbook graph -o json --since 2m
     """
-    from lab.cli.proxies import everywhere
     from lab.observe import graph as graphs
     from lab.observe.graph_svg import picture
 
     if output not in ("table", "json", "svg"):
         raise FailureError(f"-o {output}: there are table, json and svg")
-    proxies = everywhere(client(context))
-    if sys.stderr.isatty():
-        sys.stderr.write(f"Watching {len(proxies)} proxies for {interval:g} s...\n")
-    started = time.monotonic()
-    before = _edges(proxies)
-    time.sleep(interval)
-    after = _edges(proxies)
-    rate = graphs.rates(before, after, time.monotonic() - started)
+    window = seconds(since)
+    if window <= 0:
+        raise FailureError(f"--since {since}: give a time such as 30s")
+    found = graphs.edges(requests(client(context), window))
     if output == "json":
-        write(json.dumps(graphs.as_json(after, rate), indent=2))
+        write(json.dumps(graphs.as_json(found, window), indent=2))
     elif output == "svg":
-        write(picture(after, rate), end="")
-    elif not after:
-        write("No calls yet: send a request through the gateway.")
+        write(picture(found, window), end="")
+    elif not found:
+        write(f"No calls in the last {since}: send a request through the gateway.")
     else:
-        write("\n".join(columns(graphs.HEADER, graphs.rows(after, rate))))
+        write("\n".join(columns(graphs.HEADER, graphs.rows(found, window))))
 
 
-def _edges(proxies: list[Proxy]) -> list[Edge]:
-    from concurrent.futures import ThreadPoolExecutor
+def requests(lab: Client, seconds: float, *, follow: bool = False) -> Iterator[Request]:
+    """Yields the requests that the lab has kept, and with `follow` those to come."""
+    from lab.observe.requests import from_json
 
-    from lab.observe import graph as graphs
-
-    def one(proxy: Proxy) -> list[Edge]:
-        text = proxy.page(
-            "/stats", format="json", histogram_buckets="detailed", filter=graphs.STATS
-        )
-        source = graphs.workload(proxy.labels, proxy.name, proxy.namespace)
-        return graphs.edges(source, json.loads(text), gateway="istio" in proxy.labels)
-
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        return graphs.merged(edge for found in pool.map(one, proxies) for edge in found)
+    rest = b""
+    for chunk in lab.stream("requests", seconds=seconds, follow=follow):
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from (from_json(json.loads(line)) for line in lines)

@@ -1,18 +1,28 @@
-"""logs."""
+"""logs: of a container, or what its proxy reports in words."""
 
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+import time
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lab.cli import complete
-from lab.cli.client import Client, FailureError
-from lab.cli.context import ContainerName, Namespace, Selector, client, namespace
+from lab.cli.client import Client, FailureError, lab_client
+from lab.cli.context import ContainerName, Namespace, Selector, client, namespace, settings
 from lab.cli.durations import seconds
+from lab.cli.graph import requests
 from lab.cli.output import Json, write_now
 from lab.cli.references import chosen_pods
+from lab.cli.route import from_lab, running_pods
+from lab.names import PROXY
+
+if TYPE_CHECKING:
+    from lab.model import Snapshot
+    from lab.observe.requests import Request
 
 
 def logs(
@@ -35,16 +45,23 @@ def logs(
     previous: Annotated[
         bool, typer.Option("--previous", "-p", help="The log of the run before a restart.")
     ] = False,
+    words: Annotated[
+        bool, typer.Option("--words", help="The requests of the pods' proxies, in words.")
+    ] = False,
     selector: Selector = "",
     namespace_: Namespace = None,
 ) -> None:
-    """Print the log of a container.
+    """Print the log of a container, or the requests that a proxy has seen.
+
+    --words prints what the proxies of the pods reported: time, who called
+    whom, status, flags in words, and the rule with its file and line.
 
     Examples:
       guestbook logs -f deploy/message-service
       guestbook logs ui-7d5c9b7f4-x2x8k -c istio-proxy --tail=20
       guestbook logs -l app=ui --since=30s
       guestbook logs deploy/ui -p
+      guestbook logs deploy/ui --words
     """
     if not target and not selector:
         raise FailureError("say which pod: a name, KIND/NAME, or -l SELECTOR")
@@ -53,6 +70,12 @@ def logs(
     pods = chosen_pods(lab, where, target or "", selector)
     if not pods:
         raise FailureError("no pod matches")
+    if words:
+        if (container or container_word or PROXY) != PROXY or all_containers:
+            raise FailureError(f"--words is about requests, which only {PROXY} reports")
+        chosen = {pod["metadata"]["name"] for pod in pods}
+        _print_words(context, chosen, tail, None if since is None else seconds(since), follow)
+        return
     if not selector:
         if len(pods) > 1:
             first = pods[0]["metadata"]["name"]
@@ -69,19 +92,68 @@ def logs(
         "follow": follow,
         "previous": previous,
     }
-    requests: list[Json] = []
+    asked: list[Json] = []
     for pod in pods:
         names = [container or container_word or pod["spec"]["containers"][0]["name"]]
         if all_containers:
             specs = [*pod["spec"]["containers"], *pod["spec"].get("initContainers", ())]
             names = [spec["name"] for spec in specs]
         name = pod["metadata"]["name"]
-        requests += [{**options, "pod": name, "container": each} for each in names]
-    if follow and len(requests) > 1:
-        _print_together(lab, requests, prefix)
+        asked += [{**options, "pod": name, "container": each} for each in names]
+    if follow and len(asked) > 1:
+        _print_together(lab, asked, prefix)
         return
-    for request in requests:
+    for request in asked:
         _print(lab, request, prefix)
+
+
+EVER = 1e9
+"""Seconds: all that the lab has kept."""
+
+OVERLAP = 2.0
+"""Seconds that are asked for twice, so that nothing is lost between two questions."""
+
+
+def _print_words(
+    context: typer.Context, pods: set[str], tail: int | None, since: float | None, follow: bool
+) -> None:
+    """Prints the requests that the proxies of some pods reported, the oldest first."""
+    from lab.observe.graph import refused
+
+    lab = client(context)
+    found = list(requests(lab, EVER if since is None else since))
+    answered = refused(found)
+    shown = [one for one in found if one.proxy.pod in pods and one.event != "open"]
+    for one in shown if tail is None or tail < 0 else shown[len(shown) - min(tail, len(shown)) :]:
+        write_now(_in_words(context, one, answered))
+    if follow:
+        for one in requests(lab, OVERLAP, follow=True):
+            answered |= refused([one])
+            if one.proxy.pod in pods and one.event != "open" and one not in shown:
+                write_now(_in_words(context, one, answered))
+
+
+def _in_words(
+    context: typer.Context, request: Request, answered: dict[tuple[str, str], Request]
+) -> str:
+    from lab.explain import reported
+    from lab.observe import flags, words
+
+    cause = answered.get((request.request_id, request.destination.pod), request)
+    place = request.lines.get("", "") if request.reporter == "source" else ""
+    if flags.names(cause) or flags.names(request):
+        snapshot = _snapshot(settings(context).state_folder(), int(time.monotonic()))
+        place = reported.place(snapshot, cause if flags.names(cause) else request) or place
+    return words.line(request, cause, place)
+
+
+@cache
+def _snapshot(folder: Path, _second: int) -> Snapshot:
+    """Returns the mesh of now; asked again within a second, the same one."""
+    from lab.cluster import snapshots
+
+    running = running_pods(lab_client(folder))
+    return snapshots.snapshot(from_lab(folder), running=running)
 
 
 def _print(lab: Client, request: Json, prefix: bool) -> None:

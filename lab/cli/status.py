@@ -36,6 +36,8 @@ def status(
     write(f"Pods        {found['ready']} of {found['wanted']} ready")
     write(f"Mesh        {'on' if found['mesh'] else 'off: ' + found['meshReason']}")
     write(f"Network     {NETWORKS[found['network']]}")
+    if found["networkRefusal"]:
+        write(f"            no network for each pod: {found['networkRefusal']}")
     write(f"Database    {found['database']}")
     write(f"Redis       {found['redis']}")
     write(f"State       {found['state']} (process {found['pid']}, up {found['uptime']:.0f} s)")

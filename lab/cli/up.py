@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from lab.cluster.running import Cluster, Mesh
     from lab.cluster.state import State
+    from lab.cluster.supervisor import OpenNetwork
 
 NetworkName = Literal["proxy", "pods"]
 
@@ -56,11 +57,12 @@ def up(
         bool, typer.Option("--mesh/--plain", help="With or without an Envoy beside each pod.")
     ] = True,
     network: Annotated[
-        NetworkName,
+        NetworkName | None,
         typer.Option(
-            help="pods: each has a network of its own. proxy: one network, and proxy variables."
+            help="pods: each has a network of its own, the default where the machine allows it. "
+            "proxy: one network, and proxy variables."
         ),
-    ] = "proxy",
+    ] = None,
     embedded: Annotated[
         bool,
         typer.Option(
@@ -81,13 +83,11 @@ def up(
     """
     import asyncio
 
-    from lab.cluster import pod_network, proxy_network, supervisor
+    from lab.cluster import process, supervisor
     from lab.cluster.addresses import NoAddressesError
     from lab.cluster.state import AlreadyRunningError, State, locked, repository
     from lab.standins import EMBEDDED
 
-    if network == "pods":
-        _enter_namespaces()
     if embedded:
         os.environ[EMBEDDED] = "1"
     state = State(settings(context).state_folder())
@@ -97,30 +97,38 @@ def up(
         write_now(reason)
     else:
         _require_watches()
-    plan = supervisor.Plan(
-        state=state,
-        port=port,
-        baseline=tuple(map(Path, filename or ())) or _existing(root, BASELINE),
-        mesh_baseline=() if filename else _existing(root, MESH_BASELINE),
-        mesh=None if reason else lambda cluster: _control_plane(state, cluster),
-        network=(pod_network if network == "pods" else proxy_network).open_network,
-        no_mesh_reason=reason,
-    )
     try:
-        with errors(), locked(state), _bar() as bar:
-            task = bar.add_task("Pods ready", total=None)
+        with errors(), locked(state):
+            # From inside a user namespace they could not be seen.
+            if swept := process.sweep(str(state.folder)):
+                write_now(f"Cleared away {swept} processes of an earlier run")
+            open_network, refused = _network(network)
+            if refused:
+                write_now(f"No network for each pod: {refused}")
+            plan = supervisor.Plan(
+                state=state,
+                port=port,
+                baseline=tuple(map(Path, filename or ())) or _existing(root, BASELINE),
+                mesh_baseline=() if filename else _existing(root, MESH_BASELINE),
+                mesh=None if reason else lambda cluster: _control_plane(state, cluster),
+                network=open_network,
+                no_mesh_reason=reason,
+                network_refusal=refused,
+            )
+            with _bar() as bar:
+                task = bar.add_task("Pods ready", total=None)
 
-            def progress(ready: int, wanted: int) -> None:
-                bar.update(task, completed=ready, total=wanted)
+                def progress(ready: int, wanted: int) -> None:
+                    bar.update(task, completed=ready, total=wanted)
 
-            def ready(cluster: Cluster) -> None:
-                bar.stop()
-                write_now(f"The guestbook is ready: {supervisor.address(cluster)}")
-                write_now("Ctrl-C stops it. In another terminal, for kubectl and istioctl:")
-                write_now(f"  {short_path(Path(sys.argv[0]))} shell")
+                def ready(cluster: Cluster) -> None:
+                    bar.stop()
+                    write_now(f"The guestbook is ready: {supervisor.address(cluster)}")
+                    write_now("Ctrl-C stops it. In another terminal, for kubectl and istioctl:")
+                    write_now(f"  {short_path(Path(sys.executable).with_name('guestbook'))} shell")
 
-            write_now(f"Starting the lab in {short_path(state.folder)}")
-            asyncio.run(supervisor.run(plan, os.environ, write_now, progress, ready))
+                write_now(f"Starting the lab in {short_path(state.folder)}")
+                asyncio.run(supervisor.run(plan, os.environ, write_now, progress, ready))
     except AlreadyRunningError as error:
         raise FailureError(*_already(context, str(error))) from None
     except supervisor.PortTakenError as error:
@@ -143,17 +151,26 @@ def _why_no_mesh(wanted: bool) -> str:
     return ""
 
 
-def _enter_namespaces() -> None:
-    """Moves this process, which has no thread yet, to where it may make networks."""
+def _network(wanted: NetworkName | None) -> tuple[OpenNetwork, str]:
+    """Returns the network that pods get, and what the machine refuses if it is not their own.
+
+    For networks of their own this process, which has no thread yet, enters namespaces. Raises
+    FailureError where they are wanted and refused.
+    """
+    from lab.cluster import pod_network, proxy_network
     from lab.net import detect, namespaces
 
-    if (refused := detect.refusal()) is not None:
-        raise FailureError(
-            f"this machine keeps networks for pods from programs: {refused.reason}",
-            f"this helps: {refused.help}",
-            "or without them: guestbook up --network proxy",
-        )
-    namespaces.become_master()
+    if wanted == "proxy":
+        return proxy_network.open_network, ""
+    if (refused := detect.refusal()) is None:
+        namespaces.become_master()
+        return pod_network.open_network, ""
+    reason = f"this machine refuses it ({refused.reason})"
+    help_ = f"this helps: {refused.help}"
+    if wanted == "pods":
+        without = "or without them: guestbook up --network proxy"
+        raise FailureError(f"no network for each pod: {reason}", help_, without)
+    return proxy_network.open_network, f"{reason}; {help_}"
 
 
 def _require_watches() -> None:

@@ -288,6 +288,32 @@ async def delete(
     return [f'{found.kind.lower()}{_group(found)} "{name}" {how}{where}' for name in chosen]
 
 
+async def delete_files(
+    cluster: Cluster,
+    files: Iterable[tuple[str, str]],
+    namespace: str | None = None,
+    **options: Any,
+) -> dict[str, list[str]]:
+    """Deletes the objects of manifests; returns them, and the errors about those not there.
+
+    Raises ManifestError, and then nothing was deleted.
+    """
+    deleted: list[str] = []
+    missing: list[str] = []
+    # A Namespace takes what is in it along, which then could not be found: so it goes last.
+    for resource in sorted(
+        load.parse(files, namespace).resources, key=lambda resource: resource.kind == "Namespace"
+    ):
+        try:
+            kind, names = resource.kind, [resource.name]
+            deleted += await delete(cluster, kind, resource.namespace, names, **options)
+        except RefusedError as error:
+            if not error.missing:
+                raise
+            missing.append(str(error))
+    return {"deleted": deleted, "missing": missing}
+
+
 async def _delete_namespace(cluster: Cluster, name: str, grace: float | None) -> None:
     cluster.terminating.add(name)
     for record in list(cluster.store.all()):

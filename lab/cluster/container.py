@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -51,6 +51,7 @@ class Surroundings(Protocol):
     @property
     def grace(self) -> int: ...
     def log(self, container: str) -> Path: ...
+    def reports(self, container: str) -> Callable[[bytes], bool] | None: ...
     def command(self, container: Container) -> Command: ...
     def probe_target(self, container: Container, probe: Probe, command: Command) -> Target: ...
     def container_changed(self) -> None: ...
@@ -82,7 +83,8 @@ class ContainerRunner:
 
         Returns the last exit status.
         """
-        log = ContainerLog(self.pod.log(self.spec.name))
+        name = self.spec.name
+        log = ContainerLog(self.pod.log(name), self.pod.reports(name))
         delay = 0.0
         try:
             while not self._stopping.is_set():

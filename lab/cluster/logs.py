@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -22,9 +22,11 @@ def stamp(before: timedelta = timedelta()) -> str:
 class ContainerLog:
     """Appends a container's output to its file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, take: Callable[[bytes], bool] | None = None) -> None:
+        """`take` is given each line first, and returns whether it is no part of the log."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
+        self._take = take
         self._file = path.open("ab", buffering=0)
         self._size = self._file.tell()
         self._rest = b""
@@ -36,6 +38,8 @@ class ContainerLog:
         if len(self._rest) > 65536:
             lines.append(self._rest)
             self._rest = b""
+        if self._take is not None:
+            lines = [line for line in lines if not self._take(line)]
         if lines:
             head = f"{stamp()} ".encode()
             data = b"".join(head + line + b"\n" for line in lines)

@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -26,6 +26,7 @@ from lab.cluster.store import Store
 from lab.kinds.kubernetes.pod_spec import Container, LifecycleHandler, PodSpec, Probe
 from lab.model import Pod
 from lab.names import PROXY
+from lab.observe.requests import Stream
 from lab.resources.resource import Resource
 
 HOOK_TIMEOUT = 3600.0
@@ -53,6 +54,7 @@ class Surroundings(Protocol):
     network: Network
     store: Store
     services: Services
+    requests: Stream
 
     @property
     def mesh(self) -> Proxies | None: ...
@@ -125,6 +127,12 @@ class PodRunner:
     def log(self, container: str) -> Path:
         namespace, name = self.key
         return self.cluster.state.logs / namespace / name / f"{container}.log"
+
+    def reports(self, container: str) -> Callable[[bytes], bool] | None:
+        """Returns the reader of the requests that a proxy reports among its output."""
+        if container != PROXY:
+            return None
+        return lambda line: self.cluster.requests.take(self.model, line)
 
     def containers(self) -> list[str]:
         """Returns the names of its containers, the sidecar last."""

@@ -20,6 +20,7 @@ from lab.cluster.services import Services
 from lab.cluster.state import State
 from lab.cluster.store import Store
 from lab.model import Pod, Snapshot
+from lab.observe.requests import Stream
 from lab.resources.resource import Resource
 
 Key = tuple[str, str]
@@ -90,6 +91,8 @@ class Cluster:
     """Returns the variables of a container that the user's own servers replace."""
     mesh: Mesh | None = None
     """None for plain pods without proxies."""
+    requests: Stream = field(init=False)
+    """The requests that proxies have reported."""
     events: Events = field(default_factory=Events)
     runners: dict[Key, PodRunner] = field(default_factory=dict)
     terminating: set[str] = field(default_factory=set)
@@ -110,6 +113,9 @@ class Cluster:
     """Set when the controllers have something to do."""
     _news: asyncio.Condition = field(default_factory=asyncio.Condition)
     _tasks: set[asyncio.Future[Any]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.requests = Stream(lambda: (runner.model for runner in self.runners.values()))
 
     def changed(self) -> None:
         """Has pods and proxies brought in agreement with a change of an object or a pod."""

@@ -11,9 +11,10 @@ import asyncio
 import contextlib
 import dataclasses
 import inspect
+import json
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from starlette.routing import Route
 from lab.cluster import api, exec, logs
 from lab.cluster.running import Cluster
 from lab.manifests.read import ManifestError
+from lab.observe.requests import WINDOW, as_json
+from lab.observe.requests import Request as Observed
 
 SETTLE = 5.0
 """Seconds an answer waits for the proxies to take a change."""
@@ -120,6 +123,13 @@ async def delete(cluster: Cluster, **query: Any) -> list[str]:
     return deleted
 
 
+async def delete_files(cluster: Cluster, **query: Any) -> Json:
+    """Deletes the objects of manifests, and waits as `delete` does."""
+    answer = await api.delete_files(cluster, **query)
+    await cluster.in_force(SETTLE)
+    return answer
+
+
 def events(
     cluster: Cluster,
     kind: str | None = None,
@@ -173,10 +183,29 @@ def read_log(
     return StreamingResponse(following(), media_type="text/plain")
 
 
+def requests(cluster: Cluster, seconds: float = WINDOW, follow: bool = False) -> Response:
+    """Returns the requests of the last seconds as JSON lines, and with `follow` those to come."""
+
+    async def lines() -> AsyncIterator[bytes]:
+        async for found in cluster.requests.follow(seconds):
+            for batch in _batches(found):
+                yield b"".join(json.dumps(as_json(one)).encode() + b"\n" for one in batch)
+                await asyncio.sleep(0)  # Others want their turn.
+            if not follow:
+                return
+
+    return StreamingResponse(lines(), media_type="application/jsonl")
+
+
+def _batches(found: Sequence[Observed]) -> Iterator[Sequence[Observed]]:
+    return (found[start : start + 200] for start in range(0, len(found), 200))
+
+
 OPERATIONS: dict[str, Callable[..., Any]] = {
     "apply": apply,
     "objects": objects,
     "delete": delete,
+    "delete_files": delete_files,
     "change": api.change,
     "scale": api.scale,
     "restart": api.restart,
@@ -184,6 +213,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "events": events,
     "refusals": refusals,
     "logs": read_log,
+    "requests": requests,
     "images": api.images,
     "exec": exec.exec_command,
     "forward": exec.forward_target,

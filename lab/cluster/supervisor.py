@@ -37,6 +37,8 @@ CONFIGURED = 10.0
 Say = Callable[[str], None]
 """Takes one line of progress."""
 
+OpenNetwork = Callable[[State], Awaitable[Network]]
+
 Progress = Callable[[int, int], None]
 """Takes how many pods are ready, and how many there should be."""
 
@@ -57,8 +59,10 @@ class Plan:
     mesh_baseline: tuple[Path, ...]
     """Manifests that it applies as well when it has a mesh."""
     mesh: Callable[[Cluster], Mesh] | None
-    network: Callable[[State], Awaitable[Network]]
+    network: OpenNetwork
     no_mesh_reason: str = ""
+    network_refusal: str = ""
+    """The reason why pods have no networks of their own, where they should."""
 
 
 def free_port(port: int) -> int:
@@ -88,12 +92,9 @@ def https_port(port: int, http_port: int) -> int:
 async def lab(plan: Plan, environ: Mapping[str, str], say: Say) -> AsyncIterator[Cluster]:
     """Runs a lab; when the block ends everything in it is stopped."""
     state = plan.state
-    mark = str(state.folder)
     programs.play(json.loads(state.images.read_text()) if state.images.exists() else {})
-    if swept := process.sweep(mark):
-        say(f"Cleared away {swept} processes of an earlier run")
     async with contextlib.AsyncExitStack() as stack:
-        stack.enter_context(process.reaper(mark))
+        stack.enter_context(process.reaper(str(state.folder)))
         network = await plan.network(state)
         stack.callback(network.close)
         http_port = free_port(plan.port)
@@ -284,6 +285,7 @@ def status(
         "database": servers.database(environ),
         "redis": servers.redis(environ),
         "network": cluster.network.name,
+        "networkRefusal": plan.network_refusal,
         "ready": ready,
         "wanted": wanted,
         "uptime": round(time.time() - began, 1),

@@ -100,17 +100,18 @@ def _at_sidecar(
     listeners: list[Json], config: ProxyConfig, pod: Pod, forwarding: set[str]
 ) -> tuple[list[Json], list[str]]:
     """Returns a sidecar's listeners and the names of those that are internal."""
-    result: list[Json] = []
     by_domains: list[tuple[list[str], str]] = []
     internal: list[str] = []
-    bound: set[int] = set(pod.ports.values())
+    own = [item for item in listeners if _has_socket(item)]
+    result = [placed for item in own for placed in _with_socket(item, pod)]
+    inbound = {_port(item) for item in result if item.get("traffic_direction") == "INBOUND"}
+    bound: set[int] = {*pod.ports.values(), *map(_port, result)}
     for listener in listeners:
         name = listener["name"]
         if name == names.INBOUND_LISTENER:
-            result += _inbound(listener, pod)
+            result += _inbound(listener, pod, inbound)
             continue
-        if name != names.OUTBOUND_LISTENER and listener.get("bind_to_port") is not False:
-            result.append(listener)
+        if listener in own:
             continue
         address, port = name.rpartition("_")[0], _port(listener)
         if name == names.OUTBOUND_LISTENER:
@@ -134,8 +135,25 @@ def _at_sidecar(
 
 
 def _port(listener: Json) -> int:
-    port: int = listener["address"]["socket_address"]["port_value"]
+    """Returns the port of a listener; 0 for a Unix socket."""
+    port: int = listener["address"].get("socket_address", {}).get("port_value", 0)
     return port
+
+
+def _has_socket(listener: Json) -> bool:
+    virtual = (names.INBOUND_LISTENER, names.OUTBOUND_LISTENER)
+    return listener["name"] not in virtual and listener.get("bind_to_port") is not False
+
+
+def _with_socket(listener: Json, pod: Pod) -> Iterator[Json]:
+    """Yields a Sidecar's listener at an address of the pod, if its port is no privileged one."""
+    address, port = listener["address"].get("socket_address", {}).get("address"), _port(listener)
+    if listener["name"] != f"{address}_{port}":
+        yield listener
+    elif port >= 1024:
+        inbound = listener.get("traffic_direction") == "INBOUND"
+        place = pod.address if inbound else pod.inside_address
+        yield listener | {"address": socket_address(place, port)}
 
 
 def _chains(listener: Json) -> list[Json]:
@@ -382,13 +400,16 @@ def _connect(listener: str) -> Json:
     }
 
 
-def _inbound(listener: Json, pod: Pod) -> list[Json]:
-    """Returns `virtualInbound` at the pod's own ports, those that no Service has included."""
+def _inbound(listener: Json, pod: Pod, taken: set[int]) -> list[Json]:
+    """Returns `virtualInbound` at the pod's own ports, those that no Service has included.
+
+    `taken` are the ports of other listeners.
+    """
     chains = [c for c in listener["filter_chains"] if "destination_port" in c["filter_chain_match"]]
     others = [c for c in listener["filter_chains"] if c not in chains]
     claimed = {chain["filter_chain_match"]["destination_port"] for chain in chains}
     claimed.discard(names.INBOUND_PORT)
-    ports = sorted({*claimed, *pod.ports.values()})
+    ports = sorted({*claimed, *pod.ports.values()} - taken)
     if not ports:
         return []
     own = [_of_port(c, c["filter_chain_match"]["destination_port"]) for c in chains]
@@ -434,8 +455,7 @@ def _cluster(
         return
     direction, _, rest = name.partition("|")
     if direction == "inbound":
-        port = int(rest.partition("|")[0])
-        yield _static(cluster, [(pod.inside_address, port)])
+        yield _application(cluster, pod, int(rest.partition("|")[0]))
     elif name in forwarding:
         yield _forward_proxy(cluster)
     elif cluster.get("type") == "ORIGINAL_DST":
@@ -446,6 +466,15 @@ def _cluster(
         yield _resolved(cluster, config, loads, pod)
     else:
         yield _from_pod(with_http_alpn(cluster), loads, pod)
+
+
+def _application(cluster: Json, pod: Pod, port: int) -> Json:
+    """Returns the cluster of a port's application, at the pod's inside address or a Unix socket."""
+    for end in _ends(cluster.get("load_assignment", {})):
+        if "pipe" in end["endpoint"]["address"]:
+            return {key: value for key, value in cluster.items() if key != "upstream_bind_config"}
+        port = _place(end)[1]
+    return _static(cluster, [(pod.inside_address, port)])
 
 
 def _static(cluster: Json, places: Iterable[tuple[str, int]]) -> Json:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from lab import names
 from lab.envoy import endpoints, routes, tls
-from lab.kinds import services
+from lab.envoy.inbound_ports import InboundPort, endpoint, inbound_ports
 from lab.kinds.destination_rule import becomes as destination_rule
 from lab.kinds.destination_rule.becomes import Policy
 from lab.kinds.destination_rule.types import ConnectionPoolSettings
 from lab.kinds.services import Host
 from lab.kinds.visible import View
-from lab.model import Json, Pod, ServicePort, Snapshot
+from lab.model import Json, ServicePort
 from lab.xds import (
     RAW_BUFFER,
     duration,
     extension,
     http_protocol_options,
     resource_source,
+    static_assignment,
 )
 
 _ORIGINAL_DST: Json = {"type": "ORIGINAL_DST", "lb_policy": "CLUSTER_PROVIDED"}
@@ -80,11 +81,7 @@ def _outbound(view: View, host: Host, port: ServicePort, subset: str) -> Json:
 def _metadata(view: View, host: Host, subset: str) -> Json:
     metadata: Json = {"services": [_service(host)]}
     if rule := view.rules.get(host.name):
-        config = rule.resources[0]
-        metadata["config"] = (
-            "/apis/networking.istio.io/v1/namespaces/"
-            f"{config.namespace}/destination-rule/{config.name}"
-        )
+        metadata["config"] = rule.resources[0].config_path
     if subset:
         metadata["subset"] = subset
     return metadata
@@ -99,8 +96,8 @@ def _discovery(view: View, host: Host, port: ServicePort, subset: str, policy: P
     """Returns the fields about a cluster's endpoints and the choice among them."""
     name = names.cluster(port.port, host.name, subset)
     balancing = destination_rule.load_balancing(policy.load_balancer)
-    sidecar = view.pod.proxy == "sidecar"
-    if sidecar and endpoints.discovers_none(host):
+    direct = endpoints.discovers_none(view, host, port, subset)
+    if direct and host.resolution in ("STATIC", "NONE"):
         return dict(_ORIGINAL_DST)
     match host.resolution:
         case "STATIC" | "NONE":
@@ -109,8 +106,7 @@ def _discovery(view: View, host: Host, port: ServicePort, subset: str, policy: P
         case "DYNAMIC_DNS":
             return _forward_proxy(routes.dns_cache(host))
         case "DNS" | "DNS_ROUND_ROBIN":
-            return {
-                "type": "STRICT_DNS" if host.resolution == "DNS" else "LOGICAL_DNS",
+            settings: Json = {
                 "dns_lookup_family": "V4_ONLY",
                 "dns_refresh_rate": duration(view.mesh.dns_refresh_rate),
                 "dns_jitter": "0.1s",
@@ -120,6 +116,12 @@ def _discovery(view: View, host: Host, port: ServicePort, subset: str, policy: P
                     "extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
                     udp_max_queries=100,
                 ),
+            }
+            if direct:
+                return settings | _ORIGINAL_DST
+            return {
+                **settings,
+                "type": "STRICT_DNS" if host.resolution == "DNS" else "LOGICAL_DNS",
                 "load_assignment": endpoints.assignment(view, host, port, subset),
                 **balancing,
             }
@@ -137,9 +139,10 @@ def _transport(view: View, host: Host, port: ServicePort, subset: str, policy: P
                 http2 = destination_rule.is_http2(port, policy)
                 socket = destination_rule.originated_tls(policy.tls, http2=http2)
                 return {"transport_socket": socket}
-    if not tls.auto_mtls(view, host, port):
+    passes = destination_rule.passes_by_rule(view.rules.get(host.name), subset)
+    if not tls.auto_mtls(view, host, port, direct=host.headless or passes):
         return {}
-    if host.headless and view.pod.proxy == "sidecar":
+    if endpoints.discovers_none(view, host, port, subset):
         return {"transport_socket": _mesh_tls(view, host, port, subset, policy)}
     return {
         "transport_socket_matches": [
@@ -214,44 +217,43 @@ def _any_name(timeout: str) -> Json:
 def inbound(view: View) -> list[Json]:
     """Returns a sidecar's clusters towards its own application.
 
-    There is one for each container port of a Service and one for all others. Of the Service's
+    There is one for each port that it serves and one for all others. Of the Service's
     DestinationRule they take the connection pool, and only that.
     """
-    owners = inbound_ports(view.snapshot, view.pod)
     timeout = duration(view.mesh.connect_timeout)
     others = _passthrough(names.INBOUND_PASSTHROUGH, timeout, _default_pool(view))
     others |= _TO_APPLICATION
-    return [*(_inbound(view, target, *owner) for target, owner in sorted(owners.items())), others]
+    return [*(_inbound(view, port) for port in inbound_ports(view)), others]
 
 
-def inbound_ports(snapshot: Snapshot, pod: Pod) -> dict[int, tuple[Host, ServicePort]]:
-    """Returns the Service port of each container port; the oldest Service wins."""
-    result: dict[int, tuple[Host, ServicePort]] = {}
-    for service in services.services_of(snapshot, pod):
-        for port in service.ports:
-            target = services.resolve_port(pod, port.target_port)
-            if target is not None:
-                result.setdefault(target, (services.of_service(service), port))
-    return result
-
-
-def _inbound(view: View, target: int, host: Host, port: ServicePort) -> Json:
-    name = names.inbound_cluster(target)
+def _inbound(view: View, inbound: InboundPort) -> Json:
+    name, port, host = names.inbound_cluster(inbound.target), inbound.port, inbound.host
     rule = destination_rule.applicable(view.snapshot, view.pod, host.name, host.namespace)
     policy = destination_rule.effective(rule, port.port, default=view.default_policy())
-    pool = view.sidecar.spec.inbound_connection_pool if view.sidecar is not None else None
-    pool = destination_rule.pool_with_mesh(pool or policy.connection_pool, view.mesh)
+    own = view.sidecar.spec.inbound_connection_pool if view.sidecar is not None else None
+    if inbound.ingress is not None:
+        own = inbound.ingress.connection_pool or own
+    pool = destination_rule.pool_with_mesh(own or policy.connection_pool, view.mesh)
     of_server = Policy(connection_pool=destination_rule.server_pool(pool))
     return {
         "name": name,
         "alt_stat_name": f"{name};",
-        **_ORIGINAL_DST,
-        "cleanup_interval": _NEVER,
+        **_application(view, inbound),
         "connect_timeout": destination_rule.connect_timeout(pool, view.mesh.connect_timeout),
         "circuit_breakers": destination_rule.circuit_breakers(pool, policy.retry_budget),
         "common_lb_config": {},
         "metadata": {"filter_metadata": {"istio": {"services": [_service(host)]}}},
-        **_TO_APPLICATION,
         **destination_rule.upstream_connection_options(pool),
         **destination_rule.protocol_options(port, of_server),
     }
+
+
+def _application(view: View, inbound: InboundPort) -> Json:
+    """Returns the fields about a port's application: the original destination, or another place."""
+    given = inbound.ingress.default_endpoint if inbound.ingress is not None else ""
+    place = endpoint(view, given)
+    if place is None:
+        return {**_ORIGINAL_DST, "cleanup_interval": _NEVER, **_TO_APPLICATION}
+    assignment = static_assignment(names.inbound_cluster(inbound.target), place)
+    own = place.get("socket_address", {}).get("address") in ("127.0.0.1", "::1")
+    return {"type": "STATIC", "load_assignment": assignment, **({} if own else _TO_APPLICATION)}

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 from lab import names
 from lab.envoy import tls
+from lab.kinds.destination_rule import becomes as destination_rule
+from lab.kinds.destination_rule import locality
 from lab.kinds.services import Endpoint, Host
 from lab.kinds.visible import View
 from lab.model import Json, ServicePort
-from lab.xds import socket_address
+from lab.xds import given, socket_address
 
 
 def assignments(view: View) -> list[Json]:
     """Returns the ClusterLoadAssignment of every cluster that discovers its endpoints."""
-    sidecar = view.pod.proxy == "sidecar"
     return [
         assignment(view, host, port, subset)
         for host in view.destinations.values()
-        if host.resolution in ("STATIC", "NONE") and not (sidecar and discovers_none(host))
+        if host.resolution in ("STATIC", "NONE")
         for port in host.cluster_ports
         for subset in view.subsets(host)
+        if not discovers_none(view, host, port, subset)
     ]
 
 
-def discovers_none(host: Host) -> bool:
-    """Returns whether sidecars connect to the original destination of a host's connections."""
-    return host.headless or host.resolution == "NONE"
+def discovers_none(view: View, host: Host, port: ServicePort, subset: str) -> bool:
+    """Returns whether the proxy connects to the original destination of connections to a host."""
+    if view.pod.proxy == "sidecar" and (host.headless or host.resolution == "NONE"):
+        return True
+    passes = destination_rule.passes(view.policy(host.name, port.port, subset).load_balancer)
+    return passes and host.resolution != "DYNAMIC_DNS"
 
 
 def addresses(view: View) -> dict[str, tuple[str, ...]]:
@@ -50,13 +55,42 @@ def assignment(view: View, host: Host, port: ServicePort, subset: str) -> Json:
         found = [Endpoint(address=host.name, port=int(port.target_port), labels={})]
     if host.resolution == "DNS_ROUND_ROBIN":
         found = found[:1]  # Envoy takes no more for LOGICAL_DNS.
-    locality = {
-        "locality": {},
-        "lb_endpoints": [_endpoint(view, host, port, subset, item) for item in found],
-        "load_balancing_weight": sum(item.weight for item in found),
-    }
-    name = names.cluster(port.port, host.name, subset)
-    return {"cluster_name": name, "endpoints": [locality] if found else []}
+    grouped = _grouped(view, host, port, subset, found)
+    share = locality.weight(view.policy(host.name, port.port, subset).load_balancer)
+    localities = [
+        given(
+            locality={},
+            priority=priority or None,
+            lb_endpoints=[
+                _endpoint(view, host, port, subset, item) for item in (group if share != 0 else ())
+            ],
+            load_balancing_weight=share or sum(item.weight for item in group),
+        )
+        for priority, group in enumerate(grouped)
+    ]
+    return {"cluster_name": names.cluster(port.port, host.name, subset), "endpoints": localities}
+
+
+def groups(view: View, host: Host, port: ServicePort, subset: str) -> list[list[Endpoint]]:
+    """Returns the endpoints of a subset in groups, of which the first is preferred.
+
+    There are none where `distribute` names other places alone.
+    """
+    if locality.weight(view.policy(host.name, port.port, subset).load_balancer) == 0:
+        return []
+    return _grouped(view, host, port, subset, members(view, host, port, subset))
+
+
+def _grouped(
+    view: View, host: Host, port: ServicePort, subset: str, found: list[Endpoint]
+) -> list[list[Endpoint]]:
+    policy = view.policy(host.name, port.port, subset)
+    outlier = policy.outlier_detection
+    if host.resolution in ("STATIC", "NONE"):  # istiod looks at the rule's own detection alone.
+        rule = view.rules.get(host.name)
+        outlier = destination_rule.effective(rule, port.port, subset).outlier_detection
+    ejects = outlier is not None
+    return locality.by_priority(policy.load_balancer, view.pod.labels, found, ejects=ejects)
 
 
 def members(view: View, host: Host, port: ServicePort, subset: str) -> list[Endpoint]:

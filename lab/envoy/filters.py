@@ -14,7 +14,7 @@ from lab.kinds.telemetry.becomes import Direction
 from lab.kinds.virtual_service import connections
 from lab.kinds.virtual_service.connections import Rule
 from lab.kinds.visible import View
-from lab.model import Json, ServicePort
+from lab.model import Json, PortProtocol
 from lab.xds import ROUTER, duration, extension, given
 
 CLIENT_CERTIFICATE_DETAILS: dict[Direction, Json] = {
@@ -35,15 +35,15 @@ GRPC_WEB: Json = extension(
 )
 
 
-def speaks_grpc_web(port: ServicePort) -> bool:
-    """Returns whether a port's protocol is gRPC-Web, which Envoy turns into gRPC."""
-    return port.name.startswith("grpc-web")
-
-
 def connection_manager(
-    view: View, direction: Direction, stat_prefix: str, *, grpc_web: bool = False, **fields: object
+    view: View,
+    direction: Direction,
+    stat_prefix: str,
+    protocol: PortProtocol | None = None,
+    **fields: object,
 ) -> Json:
     """Returns the HTTP connection manager of one direction; `fields` are for its routes."""
+    grpc_web = [GRPC_WEB] if protocol == "GRPC-WEB" else []
     config: Json = {
         "stat_prefix": stat_prefix,
         "codec_type": "AUTO",
@@ -55,7 +55,7 @@ def connection_manager(
         "request_id_extension": telemetry.request_id_extension(view, direction),
         **CLIENT_CERTIFICATE_DETAILS[direction],
         **fields,
-        "http_filters": [*([GRPC_WEB] if grpc_web else []), *http_filters(view, direction)],
+        "http_filters": [*grpc_web, *http_filters(view, direction)],
     }
     proxy = view.mesh.default_config
     if direction != "outbound":

@@ -1,6 +1,7 @@
 """`virtualInbound`: the listener of a sidecar for all that reaches its pod.
 
-Each container port of a Service has filter chains of its own; the others share the last ones.
+Each port that the sidecar serves has filter chains of its own, or a listener; the others share the
+first ones.
 """
 
 from __future__ import annotations
@@ -9,27 +10,34 @@ from collections.abc import Iterator
 from typing import Literal
 
 from lab import names
-from lab.envoy import clusters, routes, tls
-from lab.envoy.filters import access_log, connection_manager, speaks_grpc_web, tcp_proxy
+from lab.envoy import routes, tls
+from lab.envoy.filters import access_log, connection_manager, tcp_proxy
+from lab.envoy.inbound_ports import InboundPort, inbound_ports
 from lab.envoy.outbound_listeners import BOUND
 from lab.kinds.authorization_policy import becomes as authorization
 from lab.kinds.peer_authentication import becomes as peer_authentication
 from lab.kinds.peer_authentication.becomes import Mode
-from lab.kinds.services import Host
 from lab.kinds.visible import View
-from lab.model import Json, PortProtocol, ServicePort
-from lab.xds import HTTP_INSPECTOR, ORIGINAL_DST, TLS_INSPECTOR, duration, given, socket_address
+from lab.model import OVER_HTTP2, Json, PortProtocol
+from lab.xds import (
+    HTTP_INSPECTOR,
+    ORIGINAL_DST,
+    TLS_INSPECTOR,
+    address,
+    duration,
+    given,
+    metadata,
+    socket_address,
+)
 
 _RAW: Json = {"transport_protocol": "raw_buffer"}
 _TLS: Json = {"transport_protocol": "tls"}
 _HTTP_ALPN = ["istio-http/1.0", "istio-http/1.1", "istio-h2"]
 _Chain = tuple[Json, Literal["mtls", "plain"], Literal["http", "tcp"]]
-_Owner = tuple[Host, ServicePort] | None
-"""The Service port of a container port; None for the ports that no Service has."""
 
 
-def listener(view: View) -> Json:
-    """Returns `virtualInbound`."""
+def listeners(view: View) -> list[Json]:
+    """Returns `virtualInbound`, then the listeners of ports that have sockets of their own."""
     chains = [
         {
             "name": f"{names.INBOUND_LISTENER}-blackhole",
@@ -38,16 +46,28 @@ def listener(view: View) -> Json:
         },
         *_unclaimed_chains(view),
     ]
-    owners = clusters.inbound_ports(view.snapshot, view.pod)
-    for target, owner in sorted(owners.items()):
-        chains += _chains(view, target, owner)
+    bound: list[Json] = []
+    for port in inbound_ports(view):
+        own = list(_chains(view, port.target, port))
+        if port.bound:
+            name = names.listener(port.bind, port.target)
+            bound.append(_listener(view, name, address(port.bind, port.target), own))
+        else:
+            chains += own
+    place = socket_address(names.ANY_ADDRESS, names.INBOUND_PORT)
+    redirected = _listener(view, names.INBOUND_LISTENER, place, chains)
+    redirected["listener_filters"].insert(0, ORIGINAL_DST)
+    return [redirected, *bound]
+
+
+def _listener(view: View, name: str, place: Json, chains: list[Json]) -> Json:
     return {
-        "name": names.INBOUND_LISTENER,
-        "address": socket_address(names.ANY_ADDRESS, names.INBOUND_PORT),
+        "name": name,
+        "address": place,
         "traffic_direction": "INBOUND",
         "continue_on_listener_filters_timeout": True,
         "listener_filters_timeout": duration(view.mesh.protocol_detection_timeout),
-        "listener_filters": [ORIGINAL_DST, *_inspectors(chains)],
+        "listener_filters": list(_inspectors(chains)),
         "filter_chains": chains,
         **BOUND,
         **access_log(view, "inbound"),
@@ -69,7 +89,7 @@ def _inspectors(chains: list[Json]) -> Iterator[Json]:
         http = "http/1.1" in match.get("application_protocols", ())
         http_ports[port] = http_ports.get(port, False) or http
     if any(tls_ports.values()):
-        if tls_ports[0]:
+        if tls_ports.get(0):
             off = _ports(port for port, needed in tls_ports.items() if port and not needed)
         else:
             on = _ports(port for port, needed in tls_ports.items() if port and needed)
@@ -122,25 +142,26 @@ def _unclaimed_chains(view: View) -> Iterator[Json]:
 
     Ports of `portLevelMtls` among them have chains of their own.
     """
-    owners = clusters.inbound_ports(view.snapshot, view.pod)
     yield from _chains(view, 0, None)
+    served = {port.target for port in inbound_ports(view)}
     for port in peer_authentication.level_ports(view.snapshot, view.pod):
-        if port not in owners:
+        if port not in served:
             yield from _chains(view, port, None)
 
 
-def _chains(view: View, target: int, owner: _Owner) -> Iterator[Json]:
-    """Yields the chains of a container port, or of all that no Service has (0)."""
-    protocol = owner[1].protocol if owner else "AUTO"
+def _chains(view: View, target: int, served: InboundPort | None) -> Iterator[Json]:
+    """Yields the chains of a port that is served, or of all others (0)."""
+    protocol = served.port.protocol if served else "AUTO"
+    listed = view.sidecar if served is not None and served.ingress is not None else None
     for match, security, kind in matches(protocol, tls.inbound_mode(view, target)[0]):
-        cluster = names.inbound_cluster(target) if owner else names.INBOUND_PASSTHROUGH
+        cluster = names.inbound_cluster(target) if served else names.INBOUND_PASSTHROUGH
         if kind == "http":
-            filters = [_manager(view, target, owner, cluster)]
+            filters = [_manager(view, served, cluster)]
         else:
             proxy = tcp_proxy(view, "inbound", cluster)
             filters = [*authorization.network_filters(view.snapshot, view.pod), proxy]
-        if owner:
-            name = names.listener(names.ANY_ADDRESS, target)
+        if served:
+            name = names.listener(served.bind, target)
         else:
             name = names.INBOUND_LISTENER + ("-catchall-http" if kind == "http" else "")
         secure = security == "mtls"
@@ -149,34 +170,34 @@ def _chains(view: View, target: int, owner: _Owner) -> Iterator[Json]:
             name=name,
             filter_chain_match={**port, **match},
             filters=filters,
+            metadata=metadata(listed.config_path) if listed is not None else None,
             transport_socket=tls.downstream_context(view.snapshot, view.pod, tcp=kind == "tcp")
             if secure
             else None,
         )
 
 
-def _manager(view: View, target: int, owner: _Owner, cluster: str) -> Json:
+def _manager(view: View, served: InboundPort | None, cluster: str) -> Json:
     action: Json = {
         "cluster": cluster,
         "timeout": "0s",
         "max_stream_duration": {"max_stream_duration": "0s", "grpc_timeout_header_max": "0s"},
     }
-    host, port = (owner[0].name, owner[1]) if owner else ("", None)
-    if port is None or port.protocol != "GRPC":
+    label, port = (served.label, served.port) if served else ("", None)
+    if port is None or port.protocol not in ("GRPC", "GRPC-WEB"):
         action["retry_policy"] = {"retry_on": "reset-before-request", "num_retries": 2}
     number = port.port if port else 0
     route = {
         "name": "default",
         "match": {"prefix": "/"},
-        "decorator": {"operation": f"{host}:{number}/*"},
+        "decorator": {"operation": f"{label}:{number}/*"},
         "route": action,
     }
-    served = {"name": f"inbound|http|{number}", "domains": ["*"], "routes": [route]}
-    http2 = port is not None and port.protocol in ("HTTP2", "GRPC")
+    hosts = {"name": f"inbound|http|{number}", "domains": ["*"], "routes": [route]}
+    http2 = port is not None and port.protocol in OVER_HTTP2
     fields = given(
-        route_config={"name": cluster, "validate_clusters": False, "virtual_hosts": [served]},
+        route_config={"name": cluster, "validate_clusters": False, "virtual_hosts": [hosts]},
         http2_protocol_options={} if http2 else None,
     )
-    prefix = f"inbound_{names.listener(names.ANY_ADDRESS, target)};" if owner else f"{cluster};"
-    grpc_web = port is not None and speaks_grpc_web(port)
-    return connection_manager(view, "inbound", prefix, grpc_web=grpc_web, **fields)
+    prefix = f"inbound_{names.listener(served.bind, served.target)};" if served else f"{cluster};"
+    return connection_manager(view, "inbound", prefix, port.protocol if port else None, **fields)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from lab import names
@@ -16,22 +16,24 @@ from lab.envoy.filters import (
     access_log,
     connection_manager,
     routed_tcp_proxy,
-    speaks_grpc_web,
     tcp_proxy,
 )
 from lab.envoy.routes import catch_all, configuration, dns_cache, is_http
 from lab.kinds.services import Host
-from lab.kinds.virtual_service import becomes as virtual_service
+from lab.kinds.sidecar import becomes as sidecar
+from lab.kinds.sidecar.checks import UNIX
 from lab.kinds.virtual_service import connections
-from lab.kinds.visible import View
-from lab.model import Json, ServicePort
+from lab.kinds.visible import Egress, View
+from lab.model import Json, PortProtocol, ServicePort
 from lab.resources.resource import Origin
 from lab.xds import (
     HTTP_INSPECTOR,
     TLS_INSPECTOR,
+    address,
     duration,
     extension,
     given,
+    metadata,
     resource_source,
     socket_address,
 )
@@ -60,10 +62,13 @@ class _Chain:
 @dataclass(slots=True)
 class _Listener:
     address: str
+    """An address, or a Unix socket."""
     port: int
-    protocol: Literal["TCP", "AUTO"]
+    protocol: Literal["TCP", "HTTP", "AUTO"]
     """AUTO: an inspector tells HTTP from the rest."""
     chains: list[_Chain]
+    bound: bool = False
+    """Whether it has a socket of its own, and not what iptables lead to it."""
 
 
 def listeners(view: View) -> list[Json]:
@@ -111,27 +116,44 @@ def _unknown_http(view: View) -> Json:
 
 def _unknown(view: View) -> Json:
     """Returns the filter for connections that no Service's listener takes."""
-    closed = view.outbound_mode == "REGISTRY_ONLY"
-    return tcp_proxy(view, "outbound", names.BLACK_HOLE if closed else names.PASSTHROUGH)
+    return tcp_proxy(view, "outbound", sidecar.unknown_cluster(view.sidecar, view.outbound_mode))
 
 
 def _merged(view: View) -> list[_Listener]:
     """Returns the listeners of all hosts; two on one address and port are merged as istiod does.
 
     HTTP beside TCP is told apart by an inspector; of two chains with one match the first stays.
+    A listener for one port keeps it from the one for all others.
     """
     found: dict[tuple[str, int], _Listener] = {}
-    for host in view.hosts.values():
-        for port in host.ports:
-            for new in _of_port(view, host, port):
-                known = found.setdefault((new.address, new.port), new)
-                if known is new or (new.protocol == "AUTO" and known.protocol == "AUTO"):
-                    continue
-                if new.protocol == "AUTO":
+    for egress in view.egress:
+        taken = set(found) if egress.port is None else set()
+        for new in _of_egress(view.through(egress), egress):
+            place = (new.address, new.port)
+            known = found.setdefault(place, new)
+            if known is new or place in taken or known.protocol == new.protocol != "TCP":
+                continue
+            if (known.protocol, new.protocol) == ("HTTP", "AUTO"):
+                found[place] = new
+            elif (known.protocol, new.protocol) != ("AUTO", "HTTP"):
+                if known.protocol != new.protocol:
                     known.protocol = "AUTO"
                 matches = [chain.match for chain in known.chains]
                 known.chains += [chain for chain in new.chains if chain.match not in matches]
     return list(found.values())
+
+
+def _of_egress(view: View, egress: Egress) -> Iterator[_Listener]:
+    listener = egress.listener
+    if listener.port is not None and listener.port.protocol.upper() == "UDP":
+        return
+    bound = listener.capture_mode == "NONE" or listener.bind.startswith(UNIX)
+    bind = listener.bind or ("127.0.0.1" if bound else "")
+    for host in egress.hosts.values():
+        for port in host.ports if listener.port is None else (sidecar.port(listener.port),):
+            for new in _of_port(view, host, port, bind):
+                new.bound = bound
+                yield new
 
 
 def origin(view: View, listener: Json, chain: Json) -> Origin:
@@ -143,20 +165,25 @@ def origin(view: View, listener: Json, chain: Json) -> Origin:
     return Origin()
 
 
-def _of_port(view: View, host: Host, port: ServicePort) -> Iterator[_Listener]:
+def _of_port(view: View, host: Host, port: ServicePort, bind: str) -> Iterator[_Listener]:
     if is_http(port) and port.protocol != "AUTO":
-        listener = names.listener(names.ANY_ADDRESS, port.port)
-        http = _http_chain(view, str(port.port), listener, grpc_web=speaks_grpc_web(port))
-        yield _Listener(names.ANY_ADDRESS, port.port, "AUTO", [http])
+        address = bind or names.ANY_ADDRESS
+        routes = str(port.port or bind)
+        listener = names.listener(address, port.port)
+        http = _http_chain(view, routes, listener, port.protocol)
+        if address == names.ANY_ADDRESS and not view.egress[0].proxies:
+            yield _Listener(address, port.port, "AUTO", [http])
+        else:
+            yield _Listener(address, port.port, "HTTP", [replace(http, match={})])
         return
-    for address, subnets in _addresses(view, host, port):
+    for address, subnets in [(bind, ())] if bind else _addresses(view, host, port):
         tcp = list(_tcp_chains(view, host, port, address, subnets))
         if port.protocol != "AUTO":
             yield _Listener(address, port.port, "TCP", tcp)
             continue
         shared = address == names.ANY_ADDRESS
         routes = str(port.port) if shared else names.virtual_host(host.name, port.port)
-        http = _http_chain(view, routes, names.listener(address, port.port))
+        http = _http_chain(view, routes if port.port else bind, names.listener(address, port.port))
         yield _Listener(address, port.port, "AUTO", [*tcp, http])
 
 
@@ -174,10 +201,10 @@ def _addresses(view: View, host: Host, port: ServicePort) -> Iterator[tuple[str,
         if not ends and host.entry is not None and host.entry.spec.workload_selector is None:
             yield names.ANY_ADDRESS, ()
         return
-    for address in host.addresses or (names.ANY_ADDRESS,):
-        start, slash, length = address.partition("/")
+    for own in host.addresses or (names.ANY_ADDRESS,):
+        start, slash, length = own.partition("/")
         if slash and length != "32":
-            yield names.ANY_ADDRESS, (address,)
+            yield names.ANY_ADDRESS, (own,)
         else:
             yield start, ()
 
@@ -189,9 +216,9 @@ def _tcp_chains(
     rules, incomplete = connections.for_host(view, host.name, port, subnets)
     for rule in rules:
         proxy = routed_tcp_proxy(view, "outbound", rule, port.port)
-        metadata = virtual_service.metadata(rule.resource) if rule.named else None
+        named = metadata(rule.resource.config_path) if rule.named else None
         match = chain_match(rule.server_names, rule.subnets)
-        yield _Chain(match, [proxy], rule.origin, metadata)
+        yield _Chain(match, [proxy], rule.origin, named)
     if incomplete:
         secure = port.protocol in connections.TLS_PROTOCOLS and address == names.ANY_ADDRESS
         proxy = tcp_proxy(view, "outbound", names.cluster(port.port, host.name))
@@ -224,10 +251,12 @@ def _name_resolver(host: Host, port: ServicePort) -> Iterator[Json]:
         )
 
 
-def _http_chain(view: View, routes: str, listener: str, *, grpc_web: bool = False) -> _Chain:
+def _http_chain(
+    view: View, routes: str, listener: str, protocol: PortProtocol | None = None
+) -> _Chain:
     rds = {"route_config_name": routes, "config_source": resource_source("rds", routes)}
     prefix = f"outbound_{listener};"
-    manager = connection_manager(view, "outbound", prefix, grpc_web=grpc_web, rds=rds)
+    manager = connection_manager(view, "outbound", prefix, protocol, rds=rds)
     return _Chain(HTTP_MATCH, [manager])
 
 
@@ -258,8 +287,8 @@ def _config(view: View, found: _Listener) -> Json:
     ]
     return given(
         name=names.listener(found.address, found.port),
-        address=socket_address(found.address, found.port),
-        bind_to_port=False,
+        address=address(found.address, found.port),
+        **(BOUND if found.bound else {"bind_to_port": False}),
         traffic_direction="OUTBOUND",
         listener_filters=inspectors or None,
         listener_filters_timeout=duration(view.mesh.protocol_detection_timeout)

@@ -8,14 +8,16 @@ from dataclasses import dataclass, field, replace
 from lab import names
 from lab.kinds.destination_rule import becomes as destination_rule
 from lab.kinds.services import Host
+from lab.kinds.sidecar import becomes as sidecar
+from lab.kinds.sidecar.checks import UNIX
 from lab.kinds.virtual_service import becomes as virtual_service
 from lab.kinds.virtual_service.becomes import NO_TIMEOUT, Attachment, Route
 from lab.kinds.visible import View
-from lab.model import Json, ServicePort
+from lab.model import OVER_HTTP2, Json, ServicePort
 from lab.resources.resource import Origin, Resource
 from lab.xds import filter_configs, route_name
 
-HTTP_PROTOCOLS = ("HTTP", "HTTP2", "GRPC", "AUTO")
+HTTP_PROTOCOLS = ("HTTP", *OVER_HTTP2, "AUTO")
 """The protocols of ports with HTTP traffic; here also AUTO, which Istio would detect."""
 
 CATCH_ALLS = ("allow_any", "allow_any_dynamic_dns", "block_all")
@@ -61,16 +63,18 @@ def sidecar_configurations(view: View, listeners: Iterable[Json]) -> list[Json]:
 
 
 def _configuration_of(view: View, name: str) -> Json:
-    host, _, port = name.rpartition(":")
-    hosts = sidecar_hosts(view, int(port))
+    host, _, port = ("", "", "0") if name.startswith(UNIX) else name.rpartition(":")
+    hosts = sidecar_hosts(view, int(port), name)
     if host:
         hosts = [replace(one, domains=("*",)) for one in hosts if one.name == name]
     return configuration(name, hosts, ignore_port_in_host_matching=True)
 
 
-def sidecar_hosts(view: View, port: int) -> list[VirtualHost]:
-    """Returns the virtual hosts of a port by name, then that for all other hosts."""
-    hosts = sorted(of_port(view, port), key=lambda host: host.name)
+def sidecar_hosts(view: View, port: int, bind: str = "") -> list[VirtualHost]:
+    """Returns the virtual hosts of a port or a Unix socket by name, then that for all others."""
+    own = view.at(port, bind)
+    every = any(egress.proxies for egress in own.egress)
+    hosts = sorted(of_port(own, 0 if every else port), key=lambda host: host.name)
     return [*hosts, catch_all(view)]
 
 
@@ -83,12 +87,16 @@ _Bound = tuple[Resource, list[str], list[Route]]
 
 
 def of_port(view: View, number: int) -> Iterator[VirtualHost]:
-    """Yields the virtual hosts of one port; the first of two with one domain keeps it.
+    """Yields the virtual hosts of one port, or of all (0); the first with a domain keeps it.
 
     Those of VirtualServices come first: of each that has a host with this port, one for every host
     of such a name, and one for each other of its hosts. On port 80 any VirtualService has its own.
     """
-    known = {host.name: port for host in view.hosts.values() if (port := host.port(number))}
+    known = {
+        host.name: ports
+        for host in view.hosts.values()
+        if (ports := [port for port in host.ports if number in (0, port.port)])
+    }
     bound: list[_Bound] = []
     for resource in view.virtual_services:
         hosts = virtual_service.hosts(resource)
@@ -98,32 +106,47 @@ def of_port(view: View, number: int) -> Iterator[VirtualHost]:
         if found := virtual_service.routes(view, resource, Attachment(names.MESH, number)):
             bound.append((resource, hosts, found))
     owners = {name: _owner(name, bound) for name in known}
-    taken: set[str] = set()
+    made = _VirtualHosts(number == 0)
     for resource, hosts, routes in bound:
         for pattern in hosts:
             covered = [name for name in known if names.matches(pattern, name)]
-            own = (name for name in covered if owners[name] is resource and is_http(known[name]))
-            for name in own:
-                yield from _unique(
-                    name, domains(view, view.hosts[name], number), number, routes, taken
-                )
+            for name in covered:
+                for port in known[name] if owners[name] is resource else ():
+                    yield from made.of_host(view, view.hosts[name], port, routes)
             if not covered:
-                yield from _unique(pattern, [pattern], number, routes, taken)
-    for name, port in known.items():
-        if owners[name] is None and is_http(port):
+                yield from made.add(pattern, [pattern], number or 80, routes)
+    for name, ports in known.items():
+        for port in ports if owners[name] is None else ():
             host = view.hosts[name]
-            routes = [default_route(view, host, port)]
-            yield from _unique(name, domains(view, host, number), number, routes, taken)
+            yield from made.of_host(view, host, port, [default_route(view, host, port)])
 
 
-def _unique(
-    name: str, found: list[str], port: int, routes: list[Route], taken: set[str]
-) -> Iterator[VirtualHost]:
-    """Yields the virtual host with those of its domains that no other has taken, if any."""
-    own = tuple(domain for domain in found if domain not in taken)
-    taken.update(own)
-    if own:
-        yield VirtualHost(names.virtual_host(name, port), own, tuple(routes))
+@dataclass(slots=True)
+class _VirtualHosts:
+    with_ports: bool
+    """Whether domains have their ports too, as for all ports together."""
+    taken: set[str] = field(default_factory=set)
+
+    def of_host(
+        self, view: View, host: Host, port: ServicePort, routes: list[Route]
+    ) -> Iterator[VirtualHost]:
+        if not is_http(port):
+            return
+        found = domains(view, host, port.port)
+        if self.with_ports:
+            found = [name for one in found for name in (one, f"{one}:{port.port}")]
+        yield from self.add(host.name, found, port.port, routes)
+
+    def add(
+        self, name: str, found: list[str], port: int, routes: list[Route]
+    ) -> Iterator[VirtualHost]:
+        """Yields the virtual host with those of its domains that no other has taken, if any."""
+        own = [domain for domain in found if domain not in self.taken]
+        self.taken.update(own)
+        if self.with_ports and port != 80:
+            own = [domain for domain in own if ":" in domain]
+        if own:
+            yield VirtualHost(names.virtual_host(name, port), tuple(own), tuple(routes))
 
 
 def _owner(host: str, bound: list[_Bound]) -> Resource | None:
@@ -168,7 +191,7 @@ def catch_all(view: View) -> VirtualHost:
         name = "block_all"
         action: Json = {"direct_response": {"status": 502}}
     else:
-        name, cluster = "allow_any", names.PASSTHROUGH
+        name, cluster = "allow_any", sidecar.unknown_cluster(view.sidecar, view.outbound_mode)
         if view.outbound_mode == "ALLOW_ANY_DYNAMIC_DNS":
             name, cluster = "allow_any_dynamic_dns", names.DYNAMIC_DNS
         forward = {"cluster": cluster, "timeout": NO_TIMEOUT}

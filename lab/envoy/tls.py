@@ -57,12 +57,12 @@ def inbound_mode(view: View, target: int) -> tuple[peer_authentication.Mode, Ori
     return peer_authentication.mode(view.snapshot, view.pod, target)
 
 
-def auto_mtls(view: View, host: Host, port: ServicePort) -> bool:
+def auto_mtls(view: View, host: Host, port: ServicePort, *, direct: bool) -> bool:
     """Returns whether a cluster offers mutual TLS to endpoints that speak it.
 
-    Connections to a headless Service are not told apart: all of its pods must have a sidecar.
+    `direct` connections are not told apart: all endpoints must have a sidecar.
     """
-    if host.headless:
+    if direct:
         pods = [end.pod for end in view.endpoints(host, port.port)]
         if not pods or any(pod is None or pod.proxy != "sidecar" for pod in pods):
             return False

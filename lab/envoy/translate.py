@@ -35,7 +35,7 @@ def generated(view: View) -> ProxyConfig:
         )
     outbound = outbound_listeners.listeners(view)
     return ProxyConfig(
-        listeners=[*outbound, inbound_listener.listener(view)],
+        listeners=[*outbound, *inbound_listener.listeners(view)],
         clusters=[*clusters.outbound(view), *clusters.inbound(view)],
         routes=routes.sidecar_configurations(view, outbound),
         endpoints=endpoints.assignments(view),

@@ -11,7 +11,7 @@ from lab.explain import envoy_filters, server
 from lab.explain.interpret.matchers import Request
 from lab.explain.interpret.routing import by_name
 from lab.explain.steps import Step, Target
-from lab.kinds.services import Host
+from lab.kinds.services import Endpoint, Host
 from lab.kinds.visible import View
 from lab.model import ProxyConfig
 from lab.xds import duration
@@ -35,16 +35,24 @@ def target(view: View, config: ProxyConfig, request: Request, cluster: str, shar
         return Target(cluster, share, ())
     steps = [*_policies(view, host, int(number), subset)]
     steps += envoy_filters.of_cluster(view, known)
-    found = [one for one in endpoints.members(view, host, port, subset) if one.ready]
-    if host.resolution in ("NONE", "DYNAMIC_DNS"):
+    groups = endpoints.groups(view, host, port, subset)
+    ready = [group for group in ([one for one in group if one.ready] for group in groups) if group]
+    found, *others = ready or [[]]
+    if endpoints.discovers_none(view, host, port, subset) or host.resolution == "DYNAMIC_DNS":
         steps.append(Step("endpoints", ANY_ADDRESS, host.source.at()))
     elif host.resolution in ("DNS", "DNS_ROUND_ROBIN"):
         steps.append(Step("endpoints", "by DNS", host.source.at()))
     elif not found:
         steps.append(Step("answer", "503 no healthy upstream (flag UH): no ready pod fits"))
+    if others:
+        later = ", ".join(_named(one) for group in others for one in group)
+        steps.append(Step("failover", f"{later}: when too many of the others are ejected"))
     steps += server.steps(view, host, port, subset, request)
-    pods = tuple(one.pod.name if one.pod else f"{one.address}:{one.port}" for one in found)
-    return Target(cluster, share, pods, tuple(steps))
+    return Target(cluster, share, tuple(map(_named, found)), tuple(steps))
+
+
+def _named(endpoint: Endpoint) -> str:
+    return endpoint.pod.name if endpoint.pod else f"{endpoint.address}:{endpoint.port}"
 
 
 _FIELDS = {

@@ -9,6 +9,7 @@ from typing import Literal
 from lab import names
 from lab.envoy import tls, translate
 from lab.envoy.endpoints import members
+from lab.envoy.inbound_ports import inbound_ports
 from lab.explain import envoy_filters
 from lab.explain.interpret import jwt, matchers, rbac
 from lab.explain.interpret.matchers import Request
@@ -93,7 +94,7 @@ def at_pod(
     told = f"; the pod's mode is {mode}" if pod.proxy == "sidecar" else " to the gateway"
     yield Step("transport", f"{transport}{told}", origin.at() if pod.proxy == "sidecar" else "")
     config = translate.proxy_config(snapshot, pod)
-    listener = _listener(config.listeners, endpoint.port)
+    listener = _listener(config.listeners, pod, endpoint.port)
     chain = filter_chain(
         listener, port=endpoint.port, tls=transport != "plain text", alpn=_ALPN[transport]
     )
@@ -113,6 +114,16 @@ def at_pod(
     if admitted.status != 200:
         closed = "the connection is closed" if tcp else f"{admitted.status} {admitted.answer}"
         yield Step("answer", closed, admitted.place)
+        return
+    yield from _elsewhere(server, endpoint.port)
+
+
+def _elsewhere(server: View, port: int) -> Iterator[Step]:
+    """Yields the place of the application, where a Sidecar names it."""
+    for found in inbound_ports(server) if server.pod.proxy == "sidecar" else ():
+        place = found.ingress.default_endpoint if found.ingress is not None else ""
+        if found.target == port and place and server.sidecar is not None:
+            yield Step("application", f"at {place}", server.sidecar.source.at("spec", "ingress"))
 
 
 def received(
@@ -131,10 +142,11 @@ def received(
     )
 
 
-def _listener(found: list[Json], port: int) -> Json:
+def _listener(found: list[Json], pod: Pod, port: int) -> Json:
     """The listener of a proxy for a connection to one of its ports."""
     return (
-        by_name(found, names.INBOUND_LISTENER)
+        by_name(found, names.listener(pod.address, port))
+        or by_name(found, names.INBOUND_LISTENER)
         or by_name(found, names.listener(names.ANY_ADDRESS, port))
         or {"name": ""}
     )
@@ -192,7 +204,7 @@ def _named(policy: Resource) -> str:
 def _reason(snapshot: Snapshot, pod: Pod, decision: rbac.Decision, *, tcp: bool) -> tuple[str, str]:
     """The reason for a decision, and its place."""
     if decision.policy:
-        name, origin = _origin(snapshot, decision.policy)
+        name, origin = policy_origin(snapshot, decision.policy)
         return f"{'allowed' if decision.allowed else 'denied'} by {name}", origin.at()
     if decision.rules is None:
         return "no ALLOW policy applies", ""
@@ -202,7 +214,7 @@ def _reason(snapshot: Snapshot, pod: Pod, decision: rbac.Decision, *, tcp: bool)
             if not authorization.dry_run(policy):
                 places[_named(policy)] = policy.source.at("spec")
     for generated in decision.rules.get("policies", {}):
-        name, origin = _origin(snapshot, generated)
+        name, origin = policy_origin(snapshot, generated)
         places.setdefault(name, origin.resource.source.at("spec") if origin.resource else "")
     # The maps of a patched configuration come in any order: policies first, by age.
     age = {_named(policy): n for n, policy in enumerate(snapshot.of("AuthorizationPolicy"))}
@@ -223,13 +235,13 @@ def _remarks(snapshot: Snapshot, configs: Iterable[Json], request: Request) -> I
         matching = rbac.matching(rules, request)
         matched: dict[str, bool] = {}
         for generated in rules.get("policies", {}):
-            name, _ = _origin(snapshot, generated)
+            name, _ = policy_origin(snapshot, generated)
             matched[name] = matched.get(name, False) or generated in matching
         for name, matches in matched.items():
             yield f"{name} ({dry}{action}) {'matches' if matches else 'does not match'}"
 
 
-def _origin(snapshot: Snapshot, generated: str) -> tuple[str, Origin]:
+def policy_origin(snapshot: Snapshot, generated: str) -> tuple[str, Origin]:
     """The AuthorizationPolicy that an RBAC policy is named after, and the origin of its rule."""
     for policy in snapshot.of("AuthorizationPolicy"):
         for index in range(max(1, len(policy.spec.rules or ()))):

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import httpx
 
+from lab.envoy import reports
 from lab.envoy.translate import generated, proxy_config
 from lab.istiod import authority, process, proxy_files
 from lab.istiod.jwks import KeySets, blocked_networks
@@ -95,7 +96,7 @@ class ControlPlane:
         known = {(item.namespace, item.name): item for item in snapshot.pods}
         pod = known.get((pod.namespace, pod.name), pod)
         sent = proxy_config(snapshot, pod)
-        config = self._placement.config(sent, pod)
+        config = self._placed(sent, pod, reports.places(snapshot))
         proxy_files.prepare(folder, pod, config, self._placement.bootstrap)
         proxy_files.keep_sent(folder, sent)
         self._given[pod.namespace, pod.name] = config
@@ -138,6 +139,7 @@ class ControlPlane:
             self._given.pop(key)
             self._refused.pop(key, None)
         pods = {(pod.namespace, pod.name): pod for pod in snapshot.pods}
+        places = reports.places(snapshot)
         jobs = []
         problems = []
         for key, proxy in proxies.items():
@@ -145,7 +147,7 @@ class ControlPlane:
                 continue
             pod = pods.get(key, proxy.model)
             sent = proxy_config(snapshot, pod)
-            config = self._placement.config(sent, pod)
+            config = self._placed(sent, pod, places)
             refused, reason = self._refused.get(key, (None, ""))
             if config == refused:
                 problems.append(reason)
@@ -160,7 +162,7 @@ class ControlPlane:
     async def _push(self, key: Key, proxy: Proxy, sent: ProxyConfig, config: ProxyConfig) -> str:
         """Returns why Envoy refused the configuration; empty when it did not.
 
-        `config` is what is `sent`, made fit for the network of the lab.
+        `config` is what is `sent`, with reports and made fit for the network of the lab.
         """
         before = self._given[key]
         self._given[key] = config
@@ -218,6 +220,10 @@ class ControlPlane:
                 del self._drains[key]
 
         task.add_done_callback(forget)
+
+    def _placed(self, sent: ProxyConfig, pod: Pod, places: reports.Places) -> ProxyConfig:
+        """Returns what istiod sends as the proxy gets it: with reports, fit for its network."""
+        return self._placement.config(reports.reporting(sent, pod, places), pod)
 
     def _with_keys(self, snapshot: Snapshot) -> Snapshot:
         return replace(snapshot, jwks=dict(self._keys.keys))

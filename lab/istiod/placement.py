@@ -7,12 +7,13 @@ istiod has it, and the bootstrap makes the proxy's connections known to the pod'
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from lab import names
 from lab.envoy.adapt import adapt, with_http_alpn
 from lab.kinds import services
+from lab.kinds.destination_rule import becomes as destination_rule
 from lab.model import Json, Pod, ProxyConfig, Snapshot
 from lab.resources.resource import Problem, Resource
 from lab.xds import socket_address
@@ -62,9 +63,37 @@ def _on_any_address(listener: Json) -> Json:
     return listener | {"address": socket_address(names.ANY_ADDRESS, address["port_value"])}
 
 
-def _one_address(resource: Resource, snapshot: Snapshot) -> Iterable[Problem]:
+def _on_loopback(resource: Resource, snapshot: Snapshot) -> Iterable[Problem]:
+    if resource.kind == "Sidecar":
+        return _own_listeners(resource)
+    if resource.kind == "DestinationRule":
+        return _original_destinations(resource)
     return services.taken_ports(resource, snapshot) if resource.kind == "Service" else ()
 
 
+def _original_destinations(rule: Resource) -> Iterator[Problem]:
+    policies = [rule.spec.traffic_policy, *(one.traffic_policy for one in rule.spec.subsets)]
+    found = [one for one in policies if one is not None]
+    found += [port for one in found for port in one.port_level_settings]
+    if any(destination_rule.passes(one.load_balancer) for one in found):
+        reason = (
+            "PASSTHROUGH leads to the address of the Service, where privileged ports may not be "
+            "served; with `up --network pods` it is the one that the client asks for"
+        )
+        yield Problem(("spec",), reason, "warning")
+
+
+def _own_listeners(sidecar: Resource) -> Iterator[Problem]:
+    for side in ("ingress", "egress"):
+        for index, listener in enumerate(getattr(sidecar.spec, side)):
+            if listener.capture_mode == "NONE":
+                place = "address" if side == "ingress" else "inside address"
+                reason = (
+                    f"the listener is at the pod's {place}, from port 1024 up; "
+                    "with `up --network pods` it is where the manifest says"
+                )
+                yield Problem(("spec", side, index, "captureMode"), reason, "warning")
+
+
 PODS = Placement(_in_pod, _marked, lambda _resource, _snapshot: ())
-LOOPBACK = Placement(adapt, lambda bootstrap: bootstrap, _one_address)
+LOOPBACK = Placement(adapt, lambda bootstrap: bootstrap, _on_loopback)

@@ -10,7 +10,6 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, replace
 from pathlib import Path
 
 from lab.envoy import secrets
@@ -21,6 +20,8 @@ from lab.xds import TYPE_PREFIX, file_name, filter_configs, route_name
 BOOTSTRAP_FILE = "bootstrap.json"
 SENT_FILE = "istiod.json"
 """The configuration as istiod sends it, before what the network of the lab needs."""
+SENT = ("listeners", "clusters", "routes", "endpoints", "addresses")
+"""The parts of a ProxyConfig in that file; secrets are in none."""
 
 _LISTENER = f"{TYPE_PREFIX}config.listener.v3.Listener"
 _CLUSTER = f"{TYPE_PREFIX}config.cluster.v3.Cluster"
@@ -75,7 +76,9 @@ def _with_endpoints(cluster: Json, assignments: Mapping[str, Json]) -> Json:
 
 def _response(kind: str, items: Iterable[Json]) -> str:
     """Returns a DiscoveryResponse; its version is a digest of its resources."""
-    body = json.dumps([{"@type": kind, **item} for item in items], indent=1)
+    # A line a resource; `indent` would take Python's own encoder, which is ten times as slow.
+    lines = (json.dumps({"@type": kind, **item}) for item in items)
+    body = "[" + ",\n ".join(lines) + "]"
     version = hashlib.sha256(body.encode()).hexdigest()[:16]
     return f'{{"version_info": "{version}", "resources": {body}}}\n'
 
@@ -102,7 +105,8 @@ def prepare(
 
 def keep_sent(folder: Path, config: ProxyConfig) -> None:
     """Writes the configuration that istiod sends a proxy, without the secrets."""
-    write(folder, {SENT_FILE: json.dumps(asdict(replace(config, secrets={})))})
+    sent = {name: getattr(config, name) for name in SENT}
+    write(folder, {SENT_FILE: json.dumps(sent)})
 
 
 def put_back(folder: Path, config: ProxyConfig) -> None:

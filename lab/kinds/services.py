@@ -50,7 +50,9 @@ class Host:
     @property
     def cluster_ports(self) -> tuple[ServicePort, ...]:
         """The ports with clusters: a ServiceEntry adds none to a Service of its name."""
-        return self.service.ports if self.service is not None else self.ports
+        if self.service is None:
+            return self.ports
+        return tuple(port for port in self.ports if port in self.service.ports)
 
     def addresses_at(self, port: int) -> tuple[str, ...]:
         """Returns the addresses by which a port is asked for: of its last definition."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from lab import names
 from lab.kinds import services
@@ -15,9 +15,37 @@ from lab.kinds.mesh_config.checks import DefaultTrafficPolicy, MeshConfig, Outbo
 from lab.kinds.service_entry import becomes as service_entry
 from lab.kinds.services import Endpoint, Host
 from lab.kinds.sidecar import becomes as sidecar
+from lab.kinds.sidecar.types import IstioEgressListener
 from lab.kinds.virtual_service import delegate
+from lab.kinds.virtual_service.types import Destination
 from lab.model import Pod, Snapshot
 from lab.resources.resource import Origin, Resource
+
+
+@dataclass(frozen=True, slots=True)
+class Egress:
+    """An egress listener of a Sidecar: what the proxy's application reaches through it."""
+
+    listener: IstioEgressListener
+    hosts: Mapping[str, Host]
+    virtual_services: tuple[Resource, ...]
+    """Private ones, then those exported to this namespace, then public ones; the oldest first."""
+
+    @property
+    def port(self) -> int | None:
+        """Its port, if it is for one; 0 for a Unix socket."""
+        return self.listener.port.number if self.listener.port else None
+
+    @property
+    def proxies(self) -> bool:
+        """Whether it is an HTTP proxy, for the hosts of all ports."""
+        port = self.listener.port
+        return port is not None and port.protocol.upper() == "HTTP_PROXY"
+
+    @property
+    def one_port(self) -> int | None:
+        """The one port of its hosts; None where it has all of them."""
+        return None if self.proxies else self.port or None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +58,32 @@ class View:
     """The hosts that it has clusters for: also those that its VirtualServices route to."""
     rules: Mapping[str, Rule]
     """The DestinationRule of each host that has one."""
-    virtual_services: tuple[Resource, ...]
-    """Private ones, then those exported to this namespace, then public ones; the oldest first."""
+    egress: tuple[Egress, ...]
+    """In order; the last may be the one for all ports that the others don't have."""
     outbound_mode: OutboundMode
     outbound_origin: Origin
     sidecar: Resource | None
     mesh: MeshConfig
     """With Istio's defaults, and what the pod's own annotation says."""
+
+    @property
+    def virtual_services(self) -> tuple[Resource, ...]:
+        """The VirtualServices of all egress listeners."""
+        if len(self.egress) == 1:
+            return self.egress[0].virtual_services
+        found = {id(one): one for part in self.egress for one in part.virtual_services}
+        return tuple(found.values())
+
+    def through(self, egress: Egress) -> View:
+        """Returns what is to be seen through one egress listener."""
+        return replace(self, hosts=egress.hosts, egress=(egress,))
+
+    def at(self, port: int, bind: str = "") -> View:
+        """Returns what is to be seen at a port, or at a Unix socket."""
+        for found in self.egress:
+            if found.port is None or (found.port == port and (port or found.listener.bind == bind)):
+                return self.through(found)
+        return replace(self, hosts={}, egress=())
 
     def subsets(self, host: Host) -> list[str]:
         """Returns the subsets of a host, the first of them the whole host with an empty name."""
@@ -80,15 +127,11 @@ def view(snapshot: Snapshot, pod: Pod) -> View:
         for host in _all_hosts(snapshot)
         if services.exported(host.export_to, host.namespace, pod.namespace)
     ]
-    hosts = _merged(host for host in exported if sidecar.imports(scope, host.namespace, host.name))
-    virtual_services = _virtual_services(snapshot, pod, scope)
-    wanted = {
-        *hosts,
-        *(name for found in virtual_services for name in _destinations(snapshot, found)),
-    }
-    destinations = {
-        name: hosts.get(name, host) for name, host in _merged(exported).items() if name in wanted
-    }
+    egress = tuple(_egress(snapshot, pod, listener, exported) for listener in sidecar.egress(scope))
+    hosts = _together(one.hosts for one in egress)
+    known = _merged(exported)
+    routed = (_destinations(snapshot, pod, one, known) for one in egress)
+    destinations = _together((hosts, *routed))
     rules = {
         name: rule
         for name, host in destinations.items()
@@ -100,7 +143,7 @@ def view(snapshot: Snapshot, pod: Pod) -> View:
         hosts=hosts,
         destinations=destinations,
         rules=rules,
-        virtual_services=virtual_services,
+        egress=egress,
         outbound_mode=outbound_mode,
         outbound_origin=outbound_origin,
         sidecar=scope,
@@ -116,32 +159,101 @@ def _merged(found: Iterable[Host]) -> dict[str, Host]:
     return hosts
 
 
-def _virtual_services(snapshot: Snapshot, pod: Pod, scope: Resource | None) -> tuple[Resource, ...]:
+def _together(found: Iterable[Mapping[str, Host]]) -> dict[str, Host]:
+    """Returns the hosts of several listeners, each with the ports that it has in any of them."""
+    result: dict[str, Host] = {}
+    for hosts in found:
+        for name, host in hosts.items():
+            known = result.setdefault(name, host)
+            more = tuple(port for port in host.ports if known.port(port.port) is None)
+            if more:
+                result[name] = replace(known, ports=(*known.ports, *more))
+    return result
+
+
+def _egress(
+    snapshot: Snapshot, pod: Pod, listener: IstioEgressListener, exported: Sequence[Host]
+) -> Egress:
+    found = Egress(listener, {}, _virtual_services(snapshot, pod, listener))
+    imported = _merged(
+        host
+        for host in exported
+        if sidecar.imports(listener, pod.namespace, host.namespace, host.name)
+    )
+    return replace(found, hosts=_limited(imported, found.one_port))
+
+
+def _limited(hosts: Mapping[str, Host], port: int | None) -> dict[str, Host]:
+    """Returns the hosts with one of their ports alone, if it is given."""
+    if port is None:
+        return dict(hosts)
+    return {
+        name: replace(host, ports=(found,))
+        for name, host in hosts.items()
+        if (found := host.port(port)) is not None
+    }
+
+
+def _virtual_services(
+    snapshot: Snapshot, pod: Pod, listener: IstioEgressListener
+) -> tuple[Resource, ...]:
     visible = (
         found
         for found in snapshot.of("VirtualService")
         if (pod.proxy == "gateway" or names.MESH in (found.spec.gateways or (names.MESH,)))
         and services.exported(found.spec.export_to, found.namespace, pod.namespace)
         and any(
-            sidecar.imports(scope, found.namespace, names.expand(host, found.namespace))
+            sidecar.imports(
+                listener,
+                pod.namespace,
+                found.namespace,
+                names.expand(host, found.namespace),
+                covers=True,
+            )
             for host in found.spec.hosts
         )
     )
     return tuple(sorted(visible, key=_publicity))
 
 
-def _destinations(snapshot: Snapshot, virtual_service: Resource) -> Iterator[str]:
-    """Yields the hosts that a VirtualService, or a delegate of it, routes or mirrors to."""
+def _destinations(
+    snapshot: Snapshot, pod: Pod, egress: Egress, known: Mapping[str, Host]
+) -> dict[str, Host]:
+    """Returns the hosts that VirtualServices route to, with the ports that they route to."""
+    wanted: dict[str, set[int]] = {}
+    for found in egress.virtual_services:
+        for name, port in _routed(snapshot, pod, found):
+            wanted.setdefault(name, set()).add(egress.one_port or port)
+    result = {}
+    for name, ports in wanted.items():
+        host = known.get(name)
+        if host is None:
+            continue
+        own = tuple(port for port in host.ports if 0 in ports or port.port in ports)
+        if own:
+            result[name] = replace(host, ports=own)
+    return result
+
+
+def _routed(snapshot: Snapshot, pod: Pod, virtual_service: Resource) -> Iterator[tuple[str, int]]:
+    """Yields the hosts and ports that a VirtualService, or a delegate of it, routes or mirrors to.
+
+    A port is 0 where none is named.
+    """
+    found: list[Destination] = []
     for rule in delegate.rules(snapshot, virtual_service):
         http = rule.http
-        found = [entry.destination for entry in http.route]
+        sources = {match.source_namespace for match in http.match if match.source_namespace}
+        if pod.proxy == "sidecar" and sources and pod.namespace not in sources:
+            continue
+        found += [entry.destination for entry in http.route]
         found += [http.mirror] if http.mirror else []
         found += [mirror.destination for mirror in http.mirrors]
-        for destination in found:
-            yield names.expand(destination.host, virtual_service.namespace)
-    for rule in (*virtual_service.spec.tcp, *virtual_service.spec.tls):
-        for entry in rule.route:
-            yield names.expand(entry.destination.host, virtual_service.namespace)
+    for forwarded in (*virtual_service.spec.tcp, *virtual_service.spec.tls):
+        found += [entry.destination for entry in forwarded.route]
+    for destination in found:
+        host = names.expand(destination.host, virtual_service.namespace)
+        yield host, destination.port.number if destination.port else 0
 
 
 def _publicity(virtual_service: Resource) -> int:

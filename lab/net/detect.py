@@ -6,6 +6,7 @@ It is found out by doing it, in a forked child: versions and settings say too li
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,8 @@ def refusal() -> Refusal | None:
 
     To be called in a process that has one thread, like everything that forks.
     """
+    if sys.platform != "linux":
+        return Refusal("user namespace: only Linux has them", "the repository's dev container")
     reader, writer = os.pipe()
     if (child := os.fork()) == 0:
         status = 0
@@ -81,7 +84,9 @@ def advice(reason: str, root: Path) -> str:
         except OSError:
             return ""
 
-    if any((root / name).exists() for name in (".dockerenv", "run/.containerenv")):
+    contained = any((root / name).exists() for name in (".dockerenv", "run/.containerenv"))
+    filtered = "Seccomp:\t0" not in text("proc/self/status")
+    if contained and (filtered or text("proc/self/attr/current") not in ("", "unconfined")):
         flags = ("seccomp=unconfined", "apparmor=unconfined")
         return "docker run " + " ".join(f"--security-opt {flag}" for flag in flags)
     if text(_UBUNTU) == "1":

@@ -1,171 +1,143 @@
-"""The calls between workloads, from the statistics of each caller's proxy about its clusters."""
+"""The graph of calls between workloads, from the requests that proxies report."""
 
 from __future__ import annotations
 
-import re
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
+from lab.observe import flags
+from lab.observe.requests import UNKNOWN, Request, Workload
+
 OUTSIDE = "(outside)"
-STATS = (
-    r"^(cluster\.(outbound|PassthroughCluster|BlackHoleCluster)|http\.outbound_).*"
-    r"(upstream_rq_(completed|5xx|time)|upstream_cx_total|ssl\.handshake|"
-    r"downstream_rq_(completed|5xx|time))$"
-)
-"""The statistics that `edges` reads, as the admin interface filters them."""
 
-_NAME = re.compile(r"^(cluster|http)\.(.+?);?\.((?:up|down)stream_\w+|ssl\.handshake)$")
-
-Bins = Counter[tuple[float, float]]
-"""Numbers of latencies by the lower bound and the width of their bin, in milliseconds."""
+_TELEMETRY = ("/api/v2/spans", "/v1/traces", "/v1/metrics", "/v1/logs", "/opentelemetry.proto.")
+"""Paths of reports to a collector, which are no calls of the application."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Edge:
-    """The calls from one workload to one host's port, as the callers' proxies count them."""
+    """The calls from one workload to another, or to a host."""
 
     source: str
     destination: str
-    port: int
-    requests: int = 0
-    errors: int = 0
-    """Answers with a 5xx status, also those that the caller's proxy gave itself."""
-    connections: int = 0
-    handshakes: int = 0
-    latencies: Bins = field(default_factory=Counter)
+    protocol: str
+    """`HTTP` or `TCP`."""
+    port: int = 0
+    calls: int = 0
+    """Requests; of TCP, connections that were open."""
+    failures: int = 0
+    """Requests with a status from 400 up or without an answer; connections that failed."""
+    durations: list[float] = field(default_factory=list)
+    """Milliseconds of each request, as the caller saw it."""
+    problems: Counter[str] = field(default_factory=Counter)
+    """Statuses from 400 up and flags, `503 FI`, with the number of calls that had them."""
+    mutual_tls: int = 0
+    """The calls that had it."""
 
     @property
-    def protocol(self) -> str:
-        return "HTTP" if self.requests else "TCP"
-
-    @property
-    def calls(self) -> int:
-        """Requests, or connections where there are no requests."""
-        return self.requests or self.connections
-
-    @property
-    def success(self) -> float | None:
-        """The share of requests without a 5xx answer; None for TCP."""
-        return 1 - self.errors / self.requests if self.requests else None
+    def success(self) -> float:
+        """The share of calls that did not fail."""
+        return 1 - self.failures / self.calls if self.calls else 0.0
 
     def latency(self, quantile: float) -> float | None:
-        """Returns a quantile (0 to 1) of the time to the complete answer, in milliseconds."""
-        total = sum(self.latencies.values())
-        if not total:
+        """Returns a quantile (0 to 1) of the durations, in milliseconds."""
+        if not self.durations:
             return None
-        rank, passed = quantile * total, 0
-        for (lower, width), count in sorted(self.latencies.items()):
-            if passed + count >= rank:
-                return lower + width * (rank - passed) / count
-            passed += count
-        return None
+        ordered = sorted(self.durations)
+        return ordered[max(0, math.ceil(quantile * len(ordered)) - 1)]
 
 
-Key = tuple[str, str, int]
-"""Source, destination and port of an edge."""
+def edges(requests: Iterable[Request]) -> list[Edge]:
+    """Returns the edges; those from outside come first.
 
-
-def key(edge: Edge) -> Key:
-    return edge.source, edge.destination, edge.port
-
-
-def workload(labels: Mapping[str, str], name: str, namespace: str) -> str:
-    """Returns the name of a caller: its app, with the namespace unless that is `default`."""
-    app = labels.get("service.istio.io/canonical-name") or labels.get("app") or name
-    return app if namespace == "default" else f"{app}.{namespace}"
-
-
-def _destination(cluster: str) -> tuple[str, int]:
-    parts = cluster.split("|")
-    if len(parts) != 4:
-        return cluster, 0
-    host = parts[3]
-    short = host.removesuffix(".svc.cluster.local").removesuffix(".default")
-    return short, int(parts[1])
-
-
-def edges(source: str, stats: Mapping[str, Any], *, gateway: bool) -> list[Edge]:
-    """Returns the edges in one proxy's `/stats?format=json&histogram_buckets=detailed`."""
-    found: dict[Key, dict[str, Any]] = {}
-    for name, value in _values(stats):
-        match = _NAME.match(name)
-        if match is None or match[2].endswith((".external", ".internal")):
+    A caller with a proxy is believed about its calls, and the other side about why it refused one;
+    a caller without a proxy is seen by the other side alone.
+    """
+    found: dict[tuple[str, str, str], Edge] = {}
+    connections: dict[tuple[str, int], Request] = {}
+    answered = refused(requests := [one for one in requests if not _telemetry(one)])
+    for request in requests:
+        if request.kind == "tcp":
+            connections[request.proxy.pod, request.connection] = request
             continue
-        kind, owner, stat = match.groups()
-        if kind == "http":
-            if not gateway:
-                continue
-            ends = (OUTSIDE, source, int(owner.rpartition("_")[2] or 0))
-        else:
-            ends = (source, *_destination(owner))
-        field_name = _FIELDS[stat]
-        entry = found.setdefault(ends, {})
-        entry[field_name] = entry.get(field_name, Counter() if field_name == "latencies" else 0)
-        entry[field_name] += value
-    made = (Edge(*ends, **fields) for ends, fields in found.items())
-    return [edge for edge in made if edge.requests or edge.connections]
-
-
-_FIELDS = {
-    "upstream_rq_completed": "requests",
-    "upstream_rq_5xx": "errors",
-    "upstream_rq_time": "latencies",
-    "upstream_cx_total": "connections",
-    "ssl.handshake": "handshakes",
-    "downstream_rq_completed": "requests",
-    "downstream_rq_5xx": "errors",
-    "downstream_rq_time": "latencies",
-}
-
-
-def _values(stats: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
-    for item in stats.get("stats", []):
-        if "histograms" in item:
-            for histogram in item["histograms"].get("details", []):
-                bins: Bins = Counter()
-                for one in histogram["totals"]:
-                    bins[one["lower_bound"], one["width"]] += one["count"]
-                yield histogram["name"], bins
-        elif isinstance(item.get("value"), int) and item["name"].endswith(tuple(_FIELDS)):
-            yield item["name"], item["value"]
-
-
-def merged(found: Iterable[Edge]) -> list[Edge]:
-    """Adds up the same edge of several pods; calls from outside come first."""
-    result: dict[Key, Edge] = {}
-    for edge in found:
-        other = result.get(key(edge))
-        result[key(edge)] = edge if other is None else _sum(edge, other)
+        if request.reporter == "source" or not request.source.meshed:
+            reason = answered.get((request.request_id, request.destination.pod), request)
+            _add(found, request, flags.names(reason))
+            if request.source.gateway:
+                _add(found, request, (), inbound=True)
+    for connection in connections.values():
+        if connection.reporter == "source" or not connection.source.meshed or connection.flags:
+            _add(found, connection, flags.names(connection))
     return sorted(
-        result.values(),
+        found.values(),
         key=lambda edge: (edge.source != OUTSIDE, edge.source, edge.destination, edge.port),
     )
 
 
-def _sum(one: Edge, other: Edge) -> Edge:
-    return replace(
-        one,
-        requests=one.requests + other.requests,
-        errors=one.errors + other.errors,
-        connections=one.connections + other.connections,
-        handshakes=one.handshakes + other.handshakes,
-        latencies=one.latencies + other.latencies,
-    )
-
-
-def rates(before: Iterable[Edge], after: Iterable[Edge], seconds: float) -> dict[Key, float]:
-    """Returns the calls a second of each edge between two times."""
-    earlier = {key(edge): edge.calls for edge in before}
+def refused(requests: Iterable[Request]) -> dict[tuple[str, str], Request]:
+    """Returns the requests that the server's proxy answered, by their id and pod."""
     return {
-        # Never negative: a proxy that has restarted counts from zero.
-        key(edge): max(0, edge.calls - earlier.get(key(edge), 0)) / seconds
-        for edge in after
+        (one.request_id, one.destination.pod): one
+        for one in requests
+        if one.reporter == "destination" and one.request_id and one.details != "via_upstream"
     }
 
 
-def as_json(found: Iterable[Edge], rate: Mapping[Key, float]) -> list[dict[str, Any]]:
+def _telemetry(request: Request) -> bool:
+    return request.method == "POST" and request.path.startswith(_TELEMETRY)
+
+
+def _add(
+    found: dict[tuple[str, str, str], Edge],
+    request: Request,
+    reasons: tuple[str, ...],
+    *,
+    inbound: bool = False,
+) -> None:
+    source, destination = node(request.source), called(request)
+    if inbound:
+        source, destination = OUTSIDE, source
+    protocol = "HTTP" if request.kind == "http" else "TCP"
+    key = source, destination, protocol
+    edge = found.setdefault(key, Edge(*key))
+    if not inbound:
+        edge.port = request.port or edge.port
+        edge.mutual_tls += request.mutual_tls
+    if request.kind == "tcp" and request.reporter == "destination" and request.source.meshed:
+        # Its proxy has counted the call.
+        edge.problems.update(f"{reason} at the server" for reason in reasons)
+        return
+    edge.calls += 1
+    status = ""
+    if request.kind == "http":
+        edge.durations.append(request.duration)
+        failed = not 0 < request.code < 400 or request.grpc_status not in ("", "0")
+        status = str(request.code) if failed else ""
+    else:
+        failed = any(reason != "DC" for reason in reasons)
+    edge.failures += failed
+    if problem := " ".join([status, *reasons] if status else reasons):
+        edge.problems[problem] += 1
+
+
+def node(end: Workload) -> str:
+    """Returns the name of a workload in the graph: its app, with a namespace but `default`."""
+    if end.service == UNKNOWN:
+        return OUTSIDE
+    return end.service if end.namespace == "default" else f"{end.service}.{end.namespace}"
+
+
+def called(request: Request) -> str:
+    """Returns the name of what was called: its host in short, or its app."""
+    if request.destination.service != UNKNOWN and not request.service.endswith(".local"):
+        return node(request.destination)
+    return request.service.removesuffix(".svc.cluster.local").removesuffix(".default")
+
+
+def as_json(found: Iterable[Edge], seconds: float) -> list[dict[str, Any]]:
     """Returns the edges for `-o json`: latencies in milliseconds, the rate in calls a second."""
     return [
         {
@@ -173,13 +145,13 @@ def as_json(found: Iterable[Edge], rate: Mapping[Key, float]) -> list[dict[str, 
             "destination": edge.destination,
             "port": edge.port,
             "protocol": edge.protocol,
-            "requests": edge.requests,
-            "connections": edge.connections,
-            "rate": round(rate.get(key(edge), 0.0), 2),
+            "calls": edge.calls,
+            "rate": round(edge.calls / seconds, 2),
             "success": edge.success,
             "p50": edge.latency(0.5),
             "p99": edge.latency(0.99),
-            "mtls": bool(edge.handshakes),
+            "mtls": bool(edge.mutual_tls),
+            "problems": dict(edge.problems),
         }
         for edge in found
     ]
@@ -187,11 +159,11 @@ def as_json(found: Iterable[Edge], rate: Mapping[Key, float]) -> list[dict[str, 
 
 HEADER = (
     *("SOURCE", "DESTINATION", "PORT", "PROTOCOL"),
-    *("CALLS", "RATE", "SUCCESS", "P50", "P99", "TLS"),
+    *("CALLS", "RATE", "SUCCESS", "P50", "P99", "TLS", "PROBLEMS"),
 )
 
 
-def rows(found: Iterable[Edge], rate: Mapping[Key, float]) -> list[list[str]]:
+def rows(found: Iterable[Edge], seconds: float) -> list[list[str]]:
     """Returns the cells of the terminal's table."""
     return [
         [
@@ -200,19 +172,22 @@ def rows(found: Iterable[Edge], rate: Mapping[Key, float]) -> list[list[str]]:
             str(edge.port or "-"),
             edge.protocol,
             str(edge.calls),
-            f"{rate.get(key(edge), 0.0):.1f}/s",
+            f"{edge.calls / seconds:.1f}/s",
             percent(edge.success),
             milliseconds(edge.latency(0.5)),
             milliseconds(edge.latency(0.99)),
-            "mTLS" if edge.handshakes else "-",
+            "mTLS" if edge.mutual_tls else "-",
+            problems(edge.problems) or "-",
         ]
         for edge in found
     ]
 
 
-def percent(share: float | None) -> str:
-    if share is None:
-        return "-"
+def problems(found: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} ×{count}" for name, count in Counter(found).most_common())
+
+
+def percent(share: float) -> str:
     # Never rounded up to 100 %: one failure in ten thousand is a failure.
     return f"{int(share * 1000) / 10:g}%"
 

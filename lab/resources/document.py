@@ -136,7 +136,7 @@ class _Builder:
         if kind == "str" and not node.style and text in _LETTERS:
             return _LETTERS[text]
         if kind == "str" and not node.style and _FLOAT.fullmatch(text):
-            return float(text)
+            return _number(float(text))
         if kind == "str" or kind == "timestamp" or (kind in ("int", "float") and ":" in text):
             # Kubernetes reads dates and `1:30` as strings; YAML 1.1 as a date and as base 60.
             return text
@@ -148,7 +148,12 @@ class _Builder:
             if kind == "int":
                 return self._scalars.construct_yaml_int(node)
             if kind == "float":
-                return self._scalars.construct_yaml_float(node)
+                return _number(self._scalars.construct_yaml_float(node))
         except ValueError:
             return text
         raise DocumentError(node.start_mark.line + 1, f"the YAML tag {node.tag} is not supported")
+
+
+def _number(value: float) -> float:
+    """Returns 1000.0 as 1000, as it is in the JSON that Kubernetes makes of YAML."""
+    return int(value) if value.is_integer() and abs(value) < 1e21 else value

@@ -6,6 +6,7 @@ are kept so that an error, and `guestbook route`, can name the file and the line
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -106,6 +107,12 @@ class Resource:
     def spec(self) -> Any:
         """Returns the typed `spec`; the whole body for kinds without one, as ConfigMap."""
         return getattr(self.body, "spec", self.body)
+
+    @property
+    def config_path(self) -> str:
+        """Returns the path by which istiod names a resource of its networking API in metadata."""
+        kind = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", self.kind).lower()
+        return f"/apis/networking.istio.io/v1/namespaces/{self.namespace}/{kind}/{self.name}"
 
     def describe(self, path: Path, reason: str) -> str:
         """Returns one line for a person: file, line, field and reason."""

@@ -54,6 +54,7 @@ PortKey = Annotated[
 ]
 """A port as the key of a map, which is text in JSON."""
 Unsigned = Annotated[int, Field(ge=0, le=4294967295)]
+Int32 = Annotated[int, Field(ge=-2147483648, le=2147483647)]
 
 
 def regex_problem(pattern: str) -> str | None:

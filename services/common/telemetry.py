@@ -6,6 +6,7 @@ untouched. A span of our own that nobody exports would be a missing parent in th
 of calls; W3C Trace Context and B3 are read and written. `x-request-id` is passed on in both.
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ def configure(settings: CommonSettings) -> None:
     global _provider
     if settings.otel_exporter_otlp_endpoint or settings.zipkin_endpoint:
         # The SDK costs start time and memory: only those who export pay.
+        sys.modules.pop("opentelemetry.sdk.metrics", None)  # `start` keeps it out.
         from services.common import spans
 
         _provider = spans.set_up_export(settings)

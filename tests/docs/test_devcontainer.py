@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
+from lab.net.detect import advice
 from tests.support.repository import ROOT
 
 CONTAINER = json.loads((ROOT / ".devcontainer/devcontainer.json").read_text())
@@ -23,6 +25,13 @@ def test_the_page_is_forwarded_and_the_labs_own_ports_are_not() -> None:
     assert CONTAINER["forwardPorts"] == [8080]
     assert CONTAINER["portsAttributes"].keys() == {"8080"}
     assert CONTAINER["otherPortsAttributes"] == {"onAutoForward": "ignore"}
+
+
+def test_pods_may_have_networks_of_their_own(tmp_path: Path) -> None:
+    """With the flags that the lab names in a container without them."""
+    (tmp_path / ".dockerenv").touch()
+    helps = advice("user namespace: Operation not permitted", tmp_path)
+    assert helps.split() == ["docker", "run", *CONTAINER["runArgs"]]
 
 
 def test_the_command_is_on_the_path() -> None:

@@ -12,12 +12,8 @@ from tests.istiod.scenarios import Scenario, all_scenarios
 SCENARIOS = all_scenarios()
 REFUSED = {
     "authorization-custom": "Nothing in the lab would answer for the provider.",
-    "dr-locality": "The lab is one locality.",
-    "dr-passthrough": "It needs the original destination of a redirected connection.",
     "mc-trust": "The lab has one trust domain.",
     "mesh-http-port": "The lab has a port of its own for an HTTP proxy.",
-    "sidecar-ingress": "The lab makes the inbound listeners of a pod's Services.",
-    "sidecar-listeners": "The lab's Sidecars list hosts, not listeners.",
 }
 """Scenarios of which the lab says that it does not support a part; the list shrinks."""
 SHOWN = 20

@@ -24,7 +24,6 @@ _ENVOY = "Istio accepts it, and Envoy does not; the lab says so when it is appli
 OTHER_VERDICTS = {
     "authorization_policy/custom": _LIMIT,
     "destination_rule/credential": _LIMIT,
-    "destination_rule/passthrough": _LIMIT,
     "service_entry/udp": _LIMIT,
     "telemetry/metrics": _LIMIT,
     "virtual_service/redirect-304": _ENVOY,

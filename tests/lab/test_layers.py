@@ -21,8 +21,8 @@ BELOW: dict[str, set[str]] = {
     "manifests": {"kinds", "resources"},
     "envoy": {"kinds", "model", "names", "resources", "versions", "xds"},
     "istiod": {"envoy", "files", "kinds", "manifests", "model", "names", "resources", "xds"},
-    "explain": {"envoy", "kinds", "manifests", "model", "names", "resources", "xds"},
-    "observe": {"model", "names"},
+    "explain": {"envoy", "kinds", "manifests", "model", "names", "observe", "resources", "xds"},
+    "observe": {"kinds", "model", "names"},
     "standins": set(),
     "net": {"model", "names"},
     "cluster": {
@@ -32,6 +32,7 @@ BELOW: dict[str, set[str]] = {
         "model",
         "names",
         "net",
+        "observe",
         "resources",
         "standins",
         "versions",

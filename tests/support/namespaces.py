@@ -21,10 +21,14 @@ def _refusal() -> detect.Refusal | None:
     return detect.refusal()
 
 
+REFUSED = "no networks for pods here: "
+"""The beginning of the reason of a skipped test."""
+
+
 def require_namespaces() -> None:
     """Skips the test, with the machine's reason, where pods can have no networks."""
     if (refused := _refusal()) is not None:
-        pytest.skip(f"no networks for pods here: {refused.reason}")
+        pytest.skip(f"{REFUSED}{refused.reason}")
 
 
 def isolated(function: Callable[[], T]) -> T:

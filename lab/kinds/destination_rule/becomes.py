@@ -9,6 +9,7 @@ from typing import Any
 
 from lab import names
 from lab.kinds import selection
+from lab.kinds.destination_rule import locality
 from lab.kinds.destination_rule.types import (
     ClientTLSSettings,
     ConnectionPoolSettings,
@@ -21,11 +22,10 @@ from lab.kinds.destination_rule.types import (
     Subset,
     TCPSettings,
     TrafficPolicy,
-    ZoneAwareLbSetting,
 )
 from lab.kinds.mesh_config.checks import DefaultTrafficPolicy, MeshConfig
 from lab.kinds.services import exported
-from lab.model import Json, Pod, ServicePort, Snapshot
+from lab.model import OVER_HTTP2, Json, Pod, ServicePort, Snapshot
 from lab.resources.resource import Origin, Resource
 from lab.xds import duration, extension, given, http_protocol_options, served_secret
 
@@ -148,8 +148,12 @@ def with_mesh(policy: Policy, mesh: MeshConfig) -> Policy:
     """Returns a policy with the mesh's settings for what it leaves open."""
     balancer = policy.load_balancer or LoadBalancer()
     settled = balancer.zone_aware_lb_setting or balancer.locality_lb_setting
-    if mesh.zone_aware_lb_setting is not None and settled is None:
-        balancer = balancer.model_copy(update={"zone_aware_lb_setting": mesh.zone_aware_lb_setting})
+    if settled is None:
+        update = {
+            "zone_aware_lb_setting": mesh.zone_aware_lb_setting,
+            "locality_lb_setting": mesh.locality_lb_setting,
+        }
+        balancer = balancer.model_copy(update=update)
     return replace(
         policy,
         connection_pool=pool_with_mesh(policy.connection_pool, mesh),
@@ -196,6 +200,21 @@ def _set_fields(
         for name in names
         if (value := getattr(settings, name)) is not None
     }
+
+
+def passes(balancer: LoadBalancer | None) -> bool:
+    """Returns whether connections go to the address that the client asks for."""
+    return balancer is not None and balancer.simple == "PASSTHROUGH"
+
+
+def passes_by_rule(rule: Rule | None, subset: str) -> bool:
+    """Returns the same of a whole rule or of a subset, as istiod asks it about mutual TLS."""
+    if rule is None:
+        return False
+    chosen = rule.subset(subset)
+    policies = [one.spec.traffic_policy for one in rule.resources]
+    policy = chosen.traffic_policy if chosen is not None else next(filter(None, policies), None)
+    return policy is not None and passes(policy.load_balancer)
 
 
 def circuit_breakers(pool: ConnectionPoolSettings | None, budget: RetryBudget | None) -> Json:
@@ -249,7 +268,7 @@ def is_http2(port: ServicePort, policy: Policy) -> bool:
     """Returns whether a cluster speaks HTTP/2 to its endpoints."""
     http = policy.connection_pool.http if policy.connection_pool else None
     upgrade = http is not None and http.h2_upgrade_policy == "UPGRADE"
-    return port.protocol in ("HTTP2", "GRPC") or (upgrade and port.protocol == "HTTP")
+    return port.protocol in OVER_HTTP2 or (upgrade and port.protocol == "HTTP")
 
 
 def server_pool(pool: ConnectionPoolSettings | None) -> ConnectionPoolSettings | None:
@@ -323,19 +342,11 @@ def endpoint_health(
     if outlier is None and not resolved:
         return {}
     panic = {"value": (outlier.min_health_percent or 0) if outlier else 0}
-    zones = _zone_aware(balancer.zone_aware_lb_setting if balancer else None)
+    places = locality.settings(balancer, ejects=outlier is not None) if resolved else {}
     return given(
         outlier_detection=_outlier_detection(outlier) if outlier else None,
-        common_lb_config={"healthy_panic_threshold": panic, **zones},
+        common_lb_config={"healthy_panic_threshold": panic, **places},
     )
-
-
-def _zone_aware(setting: ZoneAwareLbSetting | None) -> Json:
-    if setting is None:
-        return {}
-    off = {"value": 0} if setting.enabled is False else None
-    size = None if setting.min_cluster_size is None else str(setting.min_cluster_size)
-    return {"zone_aware_lb_config": given(routing_enabled=off, min_cluster_size=size)}
 
 
 def _outlier_detection(outlier: OutlierDetection) -> Json:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from lab.kinds.destination_rule.types import ClientTLSSettings, ConsistentHash, Maglev, kind
+from lab.kinds.destination_rule.types import (
+    ClientTLSSettings,
+    ConsistentHash,
+    Failover,
+    LocalityLbSetting,
+    Maglev,
+    PortTrafficPolicy,
+    TrafficPolicy,
+    ZoneAwareLbSetting,
+    kind,
+)
 from lab.kinds.selection import selector
 from lab.resources.checks import newer, refused, warned
-from lab.resources.resource import Check, Problem, Resource
+from lab.resources.resource import Check, Path, Problem, Resource
 from lab.resources.values import (
     duplicates,
     export_to,
@@ -19,7 +29,6 @@ from lab.resources.values import (
     within,
 )
 
-ONE_LOCALITY = "the lab is one locality"
 _RING_LIMIT = 8 * 1024 * 1024
 
 
@@ -65,6 +74,89 @@ def _certificates(tls: ClientTLSSettings) -> Iterator[Problem]:
     for what, value in zip(("client certificate", "private key"), files, strict=True):
         if tls.mode == "MUTUAL" and not named and not value:
             yield Problem((), f"{what} required for mutual tls")
+
+
+REGION, ZONE, SUBZONE = (
+    "topology.kubernetes.io/region",
+    "topology.kubernetes.io/zone",
+    "topology.istio.io/subzone",
+)
+
+
+def _locality(setting: LocalityLbSetting) -> Iterator[Problem]:
+    if setting.distribute and setting.failover:
+        yield Problem((), "can not simultaneously specify 'distribute' and 'failover'")
+        return
+    topology = [name for name in setting.failover_priority if name in (REGION, ZONE, SUBZONE)]
+    if setting.failover and topology:
+        what = f"'failover' and topology label '{topology[0]}' in 'failover_priority'"
+        yield Problem((), f"can not simultaneously set {what}")
+        return
+    for index, rule in enumerate(setting.distribute):
+        shares = rule.to.values()
+        if not all(1 <= share <= 100 for share in shares):
+            yield Problem(("distribute", index, "to"), "locality weight must be in range [1, 100]")
+            return
+        if sum(shares) != 100:
+            reason = f"total locality weight {sum(shares)} != 100"
+            yield Problem(("distribute", index, "to"), reason)
+            return
+        yield from _places(("distribute", index, "to"), rule.to)
+    yield from _places(("distribute",), [rule.from_ for rule in setting.distribute])
+    yield from _failover(setting.failover, "locality lb failover", "only specify region")
+
+
+def _zones(setting: ZoneAwareLbSetting) -> Iterator[Problem]:
+    for name in setting.failover_priority:
+        if name in (REGION, ZONE, SUBZONE):
+            reason = (
+                f"'failover_priority' for zone aware lb must not use topology label '{name}'; "
+                "region- and zone-level routing are handled automatically"
+            )
+            yield Problem(("failoverPriority",), reason)
+    slash = "only specifies region; zone and subzone failover are handled automatically"
+    yield from _failover(setting.failover, "zone aware lb failover", slash)
+
+
+def _failover(rules: list[Failover], what: str, slash: str) -> Iterator[Problem]:
+    for index, rule in enumerate(rules):
+        text = rule.from_ + rule.to
+        if rule.from_ == rule.to:
+            yield Problem(("failover", index), f"{what} settings must specify different regions")
+        if "/" in text:
+            yield Problem(("failover", index), f"{what} {slash}")
+        if "*" in text:
+            reason = f"{what} region should not contain '*' wildcard"
+            yield Problem(("failover", index), reason)
+
+
+def _places(path: Path, places: Iterable[str]) -> Iterator[Problem]:
+    """Checks localities, of which none may be within another."""
+    known: list[tuple[str, ...]] = []
+    for place in places:
+        parts = tuple(place.split("/", 2))
+        if "*" in place[:-1]:
+            reason = f"locality {place} wildcard '*' number can not exceed 1 and must be in the end"
+            yield Problem(path, reason)
+        elif "" in parts:
+            reason = f"locality {place} must not contain empty region/zone/subzone info"
+            yield Problem(path, reason)
+        elif any(one[: len(parts)] == parts[: len(one)] for one in known):
+            yield Problem(path, f"locality {place} overlap with previous specified ones")
+        else:
+            known.append(parts if parts[-1] != "*" else parts[:-1])
+            continue
+        return
+
+
+def _failover_needs(policy: TrafficPolicy | PortTrafficPolicy) -> Iterator[Problem]:
+    balancer = policy.load_balancer
+    found = [balancer.locality_lb_setting, balancer.zone_aware_lb_setting] if balancer else []
+    if policy.outlier_detection is None and any(
+        one is not None and (one.failover or one.failover_priority) for one in found
+    ):
+        reason = "outlier detection policy must be provided for failover"
+        yield Problem(("loadBalancer",), reason, "warning")
 
 
 def _export_to(resource: Resource) -> Iterator[Problem]:
@@ -154,10 +246,14 @@ OUTLIER_DETECTION = (
 )
 """Also of the mesh's default."""
 
+LOCALITY = (
+    Check("**.localityLbSetting", _locality),
+    Check("**.zoneAwareLbSetting", _zones),
+)
+"""Also of the mesh."""
+
 CHECKS = (
     # What the lab leaves out, and what Istio has deprecated.
-    refused("**.localityLbSetting.distribute|failover|failoverPriority", ONE_LOCALITY),
-    refused("**.zoneAwareLbSetting.failover|failoverPriority", ONE_LOCALITY),
     newer("**.loadBalancer.backendUtilization", "1.32"),
     refused(
         "**.tls.credentialName",
@@ -208,16 +304,13 @@ CHECKS = (
     *OUTLIER_DETECTION,
     # Load balancing.
     Check(
-        "**.loadBalancer.simple",
-        lambda simple: simple != "PASSTHROUGH",
-        "not supported by the lab: PASSTHROUGH needs the original destination of a redirected "
-        "connection",
-    ),
-    Check(
         "**.loadBalancer",
         lambda balancer: not (balancer.locality_lb_setting and balancer.zone_aware_lb_setting),
         "only one of localityLbSetting and zoneAwareLbSetting can be set",
     ),
+    *LOCALITY,
+    Check("**.trafficPolicy", _failover_needs),
+    Check("**.portLevelSettings[]", _failover_needs),
     Check("**.warmup.aggression", lambda value: value > 0, "aggression should be greater than 0"),
     Check("**.consistentHash.httpCookie.name", bool, "name required for HttpCookie"),
     Check("**.attributes[].name", bool, "cookie attribute name cannot be empty"),

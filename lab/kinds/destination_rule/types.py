@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from lab.resources.resource import Check, Kind, Model
-from lab.resources.values import Duration, PositiveDuration, Unsigned
+from lab.resources.values import Duration, Int32, PositiveDuration, Unsigned
 
 
 class ConnectionKeepalive(Model):
@@ -20,13 +20,13 @@ class ConnectionKeepalive(Model):
 
 class HTTPSettings(Model):
     h2_upgrade_policy: Literal["DEFAULT", "DO_NOT_UPGRADE", "UPGRADE"] | None = None
-    http1_max_pending_requests: int = 0
+    http1_max_pending_requests: Int32 = 0
     http2_keep_alive: ConnectionKeepalive | None = None
-    http2_max_requests: int = 0
+    http2_max_requests: Int32 = 0
     idle_timeout: PositiveDuration | None = None
-    max_concurrent_streams: int = 0
-    max_requests_per_connection: int = 0
-    max_retries: int = 0
+    max_concurrent_streams: Int32 = 0
+    max_requests_per_connection: Int32 = 0
+    max_retries: Int32 = 0
     use_client_protocol: bool = False
 
 
@@ -40,7 +40,7 @@ class TCPSettings(Model):
     connect_timeout: PositiveDuration | None = None
     idle_timeout: Duration | None = None
     max_connection_duration: PositiveDuration | None = None
-    max_connections: int = 0
+    max_connections: Int32 = 0
     tcp_keepalive: TcpKeepalive | None = None
 
 
@@ -83,11 +83,21 @@ class ConsistentHash(Model):
     use_source_ip: bool | None = None
 
 
+class Distribute(Model):
+    from_: str = Field(default="", alias="from")
+    to: dict[str, Unsigned] = Field(default_factory=dict)
+
+
+class Failover(Model):
+    from_: str = Field(default="", alias="from")
+    to: str = ""
+
+
 class LocalityLbSetting(Model):
-    distribute: Any = None
+    distribute: list[Distribute] = Field(default_factory=list)
     enabled: bool | None = None
-    failover: Any = None
-    failover_priority: Any = None
+    failover: list[Failover] = Field(default_factory=list)
+    failover_priority: list[str] = Field(default_factory=list)
 
 
 class Warmup(Model):
@@ -98,8 +108,8 @@ class Warmup(Model):
 
 class ZoneAwareLbSetting(Model):
     enabled: bool | None = None
-    failover: Any = None
-    failover_priority: Any = None
+    failover: list[Failover] = Field(default_factory=list)
+    failover_priority: list[str] = Field(default_factory=list)
     min_cluster_size: Annotated[int, Field(ge=1, le=4294967295)] | None = None
 
 
@@ -121,18 +131,18 @@ class LoadBalancer(Model):
 class OutlierDetection(Model):
     base_ejection_time: PositiveDuration | None = None
     consecutive_5xx_errors: Unsigned | None = Field(default=None, alias="consecutive5xxErrors")
-    consecutive_errors: int | None = None
+    consecutive_errors: Int32 | None = None
     consecutive_gateway_errors: Unsigned | None = None
     consecutive_local_origin_failures: Unsigned | None = None
     interval: PositiveDuration | None = None
-    max_ejection_percent: int | None = None
-    min_health_percent: int | None = None
+    max_ejection_percent: Int32 | None = None
+    min_health_percent: Int32 | None = None
     outlier_detection_http_error_codes: list[Annotated[int, Field(ge=100, le=599)]] | None = None
     split_external_local_origin_errors: bool = False
 
 
 class PortSelector(Model):
-    number: Unsigned
+    number: Unsigned = 0
 
 
 class ClientTLSSettings(Model):

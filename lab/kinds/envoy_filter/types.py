@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from lab.resources.resource import Check, Kind, Model
-from lab.resources.values import Unsigned
+from lab.resources.values import Int32, Unsigned
 
 
 class ClusterMatch(Model):
@@ -123,7 +123,7 @@ class WorkloadSelector(Model):
 
 class EnvoyFilterSpec(Model):
     config_patches: list[ConfigPatch] = Field(default_factory=list)
-    priority: int = 0
+    priority: Int32 = 0
     target_refs: Any = None
     workload_selector: WorkloadSelector | None = None
 

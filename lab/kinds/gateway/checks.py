@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 
-from lab.kinds.gateway.types import Server, kind
+from lab.kinds.gateway.types import Server, ServerTLSSettings, kind
 from lab.resources.checks import newer, refused
 from lab.resources.resource import Check, Problem, Resource
 from lab.resources.values import (
@@ -51,13 +51,8 @@ def _tls(server: Server) -> Iterator[Problem]:
     elif tls.mode in ("AUTO_PASSTHROUGH", "ISTIO_MUTUAL"):
         yield Problem(("tls", "mode"), f"not supported by the lab: {tls.mode} servers")
     elif not passes and not tls.credential_name and not tls.credential_names:
-        kind = "SIMPLE TLS" if tls.mode == "SIMPLE" else "MUTUAL TLS"
-        if kind == "MUTUAL TLS" and not tls.ca_certificates:
-            yield Problem(("tls",), f"{kind} requires a client CA bundle: set credentialName")
-        if not tls.server_certificate and not tls.tls_certificates:
-            yield Problem(("tls",), f"{kind} requires a server certificate: set credentialName")
-        if not tls.private_key and not tls.tls_certificates:
-            yield Problem(("tls",), f"{kind} requires a private key: set credentialName")
+        for missing in missing_certificates(tls):
+            yield Problem(("tls",), f"{missing}: set credentialName")
     if tls.credential_name and tls.credential_names:
         yield Problem(
             ("tls",),
@@ -67,23 +62,29 @@ def _tls(server: Server) -> Iterator[Problem]:
     if tls.insecure_skip_verify and tls.mode not in ("MUTUAL", "OPTIONAL_MUTUAL"):
         reason = "the lab remarks: Istio looks at it for client certificates alone"
         yield Problem(("tls", "insecureSkipVerify"), reason, "warning")
-    yield from _cipher_suites(tls.cipher_suites)
+    yield from tls_options(tls)
     if tls.https_redirect and protocol not in (*PLAIN_HTTP, "HTTP_PROXY"):
         reason = "tls.httpsRedirect should only be used with http servers"
         yield Problem(("tls", "httpsRedirect"), reason, "warning")
     if passes and (tls.credential_name or tls.credential_names):
         reason = f"{tls.mode or 'PASSTHROUGH'} mode does not use certificates, they will be ignored"
         yield Problem(("tls", "credentialName"), reason, "warning")
-    if tls.min_protocol_version in ("TLSV1_0", "TLSV1_1") and not tls.cipher_suites:
-        yield Problem(
-            ("tls", "minProtocolVersion"),
-            "TLS version below TLSV1_2 require setting compatible ciphers as by default they no "
-            "longer include compatible ciphers.",
-            "warning",
-        )
 
 
-def _cipher_suites(suites: list[str]) -> Iterator[Problem]:
+def missing_certificates(tls: ServerTLSSettings) -> Iterator[str]:
+    """Yields what a server that ends TLS lacks, as istiod says it."""
+    kind = "SIMPLE TLS" if tls.mode == "SIMPLE" else "MUTUAL TLS"
+    if kind == "MUTUAL TLS" and not tls.ca_certificates:
+        yield f"{kind} requires a client CA bundle"
+    if not tls.server_certificate and not tls.tls_certificates:
+        yield f"{kind} requires a server certificate"
+    if not tls.private_key and not tls.tls_certificates:
+        yield f"{kind} requires a private key"
+
+
+def tls_options(tls: ServerTLSSettings) -> Iterator[Problem]:
+    """Yields istiod's warnings about cipher suites and versions."""
+    suites = tls.cipher_suites
     unknown = sorted({suite for suite in suites if not valid_cipher_suite(suite)})
     if unknown:
         reason = f"ignoring invalid cipher suites: [{' '.join(unknown)}]"
@@ -92,6 +93,13 @@ def _cipher_suites(suites: list[str]) -> Iterator[Problem]:
     if repeated:
         reason = f"ignoring duplicate cipher suites: [{' '.join(repeated)}]"
         yield Problem(("tls", "cipherSuites"), reason, "warning")
+    if tls.min_protocol_version in ("TLSV1_0", "TLSV1_1") and not tls.cipher_suites:
+        yield Problem(
+            ("tls", "minProtocolVersion"),
+            "TLS version below TLSV1_2 require setting compatible ciphers as by default they no "
+            "longer include compatible ciphers.",
+            "warning",
+        )
 
 
 _CIPHER_SUITES = (

@@ -278,9 +278,9 @@ class PodSpec(Model):
     enable_service_links: bool = True
     hostname: str | None = None
     host_network: Any = refused("every pod has its own address")
-    dns_policy: Any = refused("the lab has no DNS server")
-    dns_config: Any = refused("the lab has no DNS server")
-    host_aliases: Any = refused("the lab has no DNS server")
+    dns_policy: Any = refused("the lab itself writes what a pod resolves names with")
+    dns_config: Any = refused("the lab itself writes what a pod resolves names with")
+    host_aliases: Any = refused("the lab itself writes what a pod resolves names with")
     automount_service_account_token: bool | None = inert(NO_TOKENS)
     security_context: PodSecurityContext | None = inert(_ONE_USER)
     topology_spread_constraints: list[TopologySpreadConstraint] | None = inert(_ONE_MACHINE)

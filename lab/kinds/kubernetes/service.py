@@ -17,7 +17,7 @@ _PROTOCOLS: Mapping[str, PortProtocol] = {
     "http": "HTTP",
     "http2": "HTTP2",
     "grpc": "GRPC",
-    "grpc-web": "GRPC",
+    "grpc-web": "GRPC-WEB",
     "https": "HTTPS",
     "tls": "TLS",
     "tcp": "TCP",

@@ -11,16 +11,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from lab.kinds.destination_rule.checks import CONNECTION_POOL, ONE_LOCALITY, OUTLIER_DETECTION
+from lab.kinds.destination_rule.checks import CONNECTION_POOL, LOCALITY, OUTLIER_DETECTION
 from lab.kinds.destination_rule.types import (
     ConnectionPoolSettings,
+    LocalityLbSetting,
     OutlierDetection,
     TcpKeepalive,
     ZoneAwareLbSetting,
 )
 from lab.kinds.virtual_service.checks import retry_on_problems
 from lab.kinds.virtual_service.types import HTTPRetry
-from lab.resources import checks
 from lab.resources.checks import newer
 from lab.resources.fields import ignored, refused
 from lab.resources.resource import Check, Model, Problem
@@ -271,7 +271,7 @@ class MeshConfig(Model):
     default_destination_rule_export_to: list[str] = Field(default_factory=list)
     proxy_http_port: int | None = refused("a port of one's own for an HTTP proxy; the lab has one")
     service_settings: list[Any] | None = refused("several clusters; the lab is one")
-    locality_lb_setting: dict[str, Any] | None = ignored(f"{ONE_LOCALITY}: nothing to choose")
+    locality_lb_setting: LocalityLbSetting | None = None
     zone_aware_lb_setting: ZoneAwareLbSetting | None = None
     mesh_mtls: dict[str, Any] | None = refused(
         "TLS versions other than the default", alias="meshMTLS"
@@ -326,7 +326,7 @@ CHECKS = (
     Check("**.defaultConfig.proxyMetadata", metadata_problems),
     *CONNECTION_POOL,
     *OUTLIER_DETECTION,
-    checks.refused("**.zoneAwareLbSetting.failover|failoverPriority", ONE_LOCALITY),
+    *LOCALITY,
     Check("**.meshConfig.extensionProviders", _provider_names),
     Check(
         "**.meshConfig.extensionProviders[]",

@@ -9,11 +9,12 @@ from lab.kinds.services import Endpoint, Host, pod_endpoint
 from lab.model import PortProtocol, ServicePort, Snapshot
 from lab.resources.resource import Resource
 
-_PROTOCOLS: dict[str, PortProtocol] = {
+PROTOCOLS: dict[str, PortProtocol] = {
     "HTTP": "HTTP",
+    "HTTP_PROXY": "HTTP",
     "HTTP2": "HTTP2",
     "GRPC": "GRPC",
-    "GRPC-WEB": "HTTP",
+    "GRPC-WEB": "GRPC-WEB",
     "HTTPS": "HTTPS",
     "TLS": "TLS",
     "TCP": "TCP",
@@ -26,9 +27,9 @@ _PROTOCOLS: dict[str, PortProtocol] = {
 def protocol(port: ServiceEntryPort) -> PortProtocol:
     """Returns a port's protocol, by its name when none is given."""
     if port.protocol:
-        return _PROTOCOLS[port.protocol.upper()]
+        return PROTOCOLS[port.protocol.upper()]
     prefix = port.name.split("-", 1)[0].upper()
-    return _PROTOCOLS.get(prefix, "AUTO")
+    return PROTOCOLS.get(prefix, "AUTO")
 
 
 def hosts(entry: Resource) -> list[Host]:

@@ -1,4 +1,4 @@
-"""Sidecar: the hosts a proxy knows, and its mode for unknown ones."""
+"""Sidecar: the hosts a proxy knows, its listeners, and its mode for unknown hosts."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ from lab import names
 from lab.kinds import selection
 from lab.kinds.mesh_config import becomes as mesh_config
 from lab.kinds.mesh_config.checks import MeshConfig, OutboundMode
-from lab.kinds.sidecar.types import SidecarSpec
-from lab.model import Pod, Snapshot
+from lab.kinds.service_entry.becomes import PROTOCOLS
+from lab.kinds.sidecar.types import IstioEgressListener, SidecarPort
+from lab.model import Pod, ServicePort, Snapshot
 from lab.resources.resource import Origin, Path, Resource
+
+EVERYTHING = IstioEgressListener(hosts=["*/*"])
+"""The egress listener of a proxy whose Sidecar has none."""
 
 
 def applicable(snapshot: Snapshot, pod: Pod) -> Resource | None:
@@ -37,21 +41,45 @@ def outbound_mode(
     return mesh.outbound_traffic_policy.mode, mesh_config.origin(snapshot, field)
 
 
-def imports(sidecar: Resource | None, namespace: str, host: str) -> bool:
-    """Returns whether the egress of a Sidecar lists a host of `namespace`."""
-    if sidecar is None:
-        return True
-    spec: SidecarSpec = sidecar.spec
-    if not spec.egress:
-        return True
-    entries = [entry for listener in spec.egress for entry in listener.hosts]
-    if any(entry.startswith("~") for entry in entries):
-        return False
-    for entry in entries:
-        where, _, pattern = entry.partition("/")
-        where = sidecar.namespace if where == "." else where
-        if where in ("*", namespace) and (
-            names.matches(pattern, host) or names.matches(host, pattern)
-        ):
-            return True
-    return False
+def unknown_cluster(sidecar: Resource | None, mode: OutboundMode) -> str:
+    """Returns the cluster of connections to hosts outside the registry."""
+    if mode == "REGISTRY_ONLY":
+        return names.BLACK_HOLE
+    policy = sidecar.spec.outbound_traffic_policy if sidecar is not None else None
+    if policy is None or policy.egress_proxy is None:
+        return names.PASSTHROUGH
+    proxy = policy.egress_proxy
+    return names.cluster(proxy.port.number, proxy.host, proxy.subset or "")
+
+
+def egress(sidecar: Resource | None) -> list[IstioEgressListener]:
+    """Returns the egress listeners; without any there is one for everything."""
+    return (sidecar.spec.egress if sidecar is not None else None) or [EVERYTHING]
+
+
+def port(given: SidecarPort) -> ServicePort:
+    """Returns the port of a listener; without a protocol an inspector finds it out."""
+    protocol = PROTOCOLS.get(given.protocol.upper(), "AUTO")
+    return ServicePort(given.name, given.number, given.number, protocol)
+
+
+def imports(
+    listener: IstioEgressListener, own: str, namespace: str, host: str, *, covers: bool = False
+) -> bool:
+    """Returns whether a listener of a pod in namespace `own` lists a host of `namespace`.
+
+    `covers`: also a host, of a VirtualService, that covers a listed one.
+    """
+    listed = False
+    for entry in listener.hosts:
+        where, _, pattern = entry.removeprefix("~").partition("/")
+        excluded = entry.startswith("~")
+        where = own if where == "." else where or "*"
+        if where not in ("*", namespace):
+            continue
+        if excluded and names.matches(pattern, host):
+            return False
+        listed |= not excluded and (
+            names.matches(pattern, host) or (covers and names.matches(host, pattern))
+        )
+    return listed

@@ -10,18 +10,46 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from lab.kinds.destination_rule.types import ConnectionPoolSettings
+from lab.kinds.gateway.types import ServerTLSSettings
 from lab.resources.resource import Check, Kind, Model
+from lab.resources.values import Unsigned
+
+
+class SidecarPort(Model):
+    name: str = ""
+    number: Unsigned = 0
+    protocol: str = ""
+    target_port: Any = None
 
 
 class IstioEgressListener(Model):
-    bind: Any = None
-    capture_mode: Any = None
+    bind: str = ""
+    capture_mode: Literal["DEFAULT", "IPTABLES", "NONE"] = "DEFAULT"
     hosts: list[str]
-    port: Any = None
+    port: SidecarPort | None = None
+
+
+class IstioIngressListener(Model):
+    bind: str = ""
+    capture_mode: Literal["DEFAULT", "IPTABLES", "NONE"] = "DEFAULT"
+    connection_pool: ConnectionPoolSettings | None = None
+    default_endpoint: str = ""
+    port: SidecarPort
+    tls: ServerTLSSettings | None = None
+
+
+class PortSelector(Model):
+    number: Unsigned = 0
+
+
+class Destination(Model):
+    host: str
+    port: PortSelector | None = None
+    subset: str | None = None
 
 
 class OutboundTrafficPolicy(Model):
-    egress_proxy: Any = None
+    egress_proxy: Destination | None = None
     mode: Literal["REGISTRY_ONLY", "ALLOW_ANY"] = "REGISTRY_ONLY"
 
 
@@ -34,7 +62,7 @@ class WorkloadSelector(Model):
 class SidecarSpec(Model):
     egress: list[IstioEgressListener] = Field(default_factory=list)
     inbound_connection_pool: ConnectionPoolSettings | None = None
-    ingress: Any = None
+    ingress: list[IstioIngressListener] = Field(default_factory=list)
     outbound_traffic_policy: OutboundTrafficPolicy | None = None
     workload_selector: WorkloadSelector | None = None
 

@@ -289,7 +289,7 @@ def canonical_name(pod: Pod) -> str:
     return _first_label(pod, labels) or pod.name
 
 
-def _canonical_revision(pod: Pod) -> str:
+def canonical_revision(pod: Pod) -> str:
     labels = ("service.istio.io/canonical-revision", "app.kubernetes.io/version", "version")
     return _first_label(pod, labels) or "latest"
 
@@ -305,7 +305,7 @@ def _tags(pod: Pod, spec: TracingSpec) -> list[Json]:
     tags: list[Json] = []
     if spec.istio_tags:
         literals = {
-            "istio.canonical_revision": _canonical_revision(pod),
+            "istio.canonical_revision": canonical_revision(pod),
             "istio.canonical_service": canonical_name(pod),
             "istio.mesh_id": "cluster.local",
             "istio.namespace": pod.namespace,

@@ -31,7 +31,7 @@ from lab.kinds.virtual_service.types import (
 from lab.kinds.visible import View
 from lab.model import Json
 from lab.resources.resource import Origin, Resource
-from lab.xds import duration, extension, given, typed
+from lab.xds import duration, extension, given, metadata, typed
 
 FAULT = "envoy.filters.http.fault"
 CORS = "envoy.filters.http.cors"
@@ -122,7 +122,7 @@ def _route(
     route = given(
         name=".".join(part for part in parts if part),
         match=match_config(match),
-        metadata=metadata(resource),
+        metadata=metadata(resource.config_path),
         stat_prefix=(match.stat_prefix if match else None) or None,
     )
     if http.redirect:
@@ -141,15 +141,6 @@ def _route(
     if http.cors_policy:
         filters[CORS] = _cors(http.cors_policy)
     return route | given(typed_per_filter_config=filters or None)
-
-
-def metadata(resource: Resource) -> Json:
-    """Returns the metadata by which Istio names the VirtualService of a route."""
-    config = (
-        "/apis/networking.istio.io/v1/namespaces/"
-        f"{resource.namespace}/virtual-service/{resource.name}"
-    )
-    return {"filter_metadata": {"istio": {"config": config}}}
 
 
 def _operation(resource: Resource, http: HTTPRoute, route: Json, attachment: Attachment) -> str:

@@ -136,6 +136,15 @@ def _overlap(first: str, second: str) -> bool:
     return second.startswith("*") and first.endswith(second[1:])
 
 
+def _of_a_root(spec: VirtualServiceSpec) -> Iterator[Problem]:
+    """Yields what a VirtualService without hosts, a delegate, may not have."""
+    for words, found in (
+        ("gateways", spec.gateways), ("tls route", spec.tls), ("tcp route", spec.tcp),
+    ):  # fmt: skip
+        if found and not spec.hosts:
+            yield Problem((), f"delegate virtual service must have no {words} specified")
+
+
 def _delegation(spec: VirtualServiceSpec) -> Iterator[Problem]:
     """Checks the action of each rule: a root's rule delegates, a delegate's doesn't again."""
     for index, route in enumerate(spec.http):
@@ -516,11 +525,7 @@ CHECKS = (
     ),
     # Hosts and gateways.
     Check("spec", _hosts),
-    Check(
-        "spec",
-        lambda spec: bool(spec.hosts or not spec.gateways),
-        "delegate virtual service must have no gateways specified",
-    ),
+    Check("spec", _of_a_root),
     Check("spec", _delegation),
     Check("**.gateways", _gateways),
     Check("", export_to),

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import AliasChoices, Field
 
 from lab.resources.resource import Check, Kind, Model
-from lab.resources.values import PositiveDuration, Unsigned
+from lab.resources.values import Int32, PositiveDuration, Unsigned
 
 
 class StringMatch(Model):
@@ -55,7 +55,7 @@ class FaultAbort(Model):
     one_of = (("httpStatus", "grpcStatus", "http2Error"),)
     grpc_status: str | None = None
     http2_error: str | None = None
-    http_status: int | None = None
+    http_status: Int32 | None = None
     percentage: Percent | None = None
 
 
@@ -63,7 +63,7 @@ class FaultDelay(Model):
     one_of = (("fixedDelay", "exponentialDelay"),)
     exponential_delay: Any = None
     fixed_delay: PositiveDuration | None = None
-    percent: int | None = None
+    percent: Int32 | None = None
     percentage: Percent | None = None
 
 
@@ -127,7 +127,7 @@ class HTTPRedirect(Model):
 
 
 class HTTPRetry(Model):
-    attempts: int = 0
+    attempts: Int32 = 0
     backoff: PositiveDuration | None = None
     per_try_timeout: PositiveDuration | None = None
     retry_ignore_previous_hosts: bool | None = None
@@ -149,7 +149,7 @@ class HTTPRewrite(Model):
 class HTTPRouteDestination(Model):
     destination: Destination
     headers: Headers | None = None
-    weight: int = 0
+    weight: Int32 = 0
 
 
 class HTTPRoute(Model):
@@ -185,7 +185,7 @@ class L4MatchAttributes(Model):
 
 class RouteDestination(Model):
     destination: Destination
-    weight: int = 0
+    weight: Int32 = 0
 
 
 class TCPRoute(Model):

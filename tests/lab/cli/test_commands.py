@@ -102,6 +102,15 @@ def test_apply_says_what_it_did(lab: Lab, tmp_path: Path) -> None:
     assert lab.ok("delete", "-f", str(file), "--ignore-not-found") == ""
 
 
+def test_a_namespace_and_what_is_in_it_are_deleted_by_one_file(lab: Lab, tmp_path: Path) -> None:
+    file = tmp_path / "room.yaml"
+    notes = NOTES.replace("name: notes", "name: notes, namespace: room")
+    file.write_text(f"apiVersion: v1\nkind: Namespace\nmetadata: {{name: room}}\n---\n{notes}")
+    lab.ok("apply", "-f", str(file))
+    deleted = lab.ok("delete", "-f", str(file))
+    assert deleted == 'configmap "notes" deleted from room namespace\nnamespace "room" deleted\n'
+
+
 def test_one_problem_and_nothing_is_applied(lab: Lab) -> None:
     bad = NOTES + "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: other}\ndatum: {}\n"
     answer = lab.run("apply", "-f", "-", stdin=bad)

@@ -7,15 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import urllib.request
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from lab.cli.client import Client
-from tests.support.lab import Lab, alive, condition, process_of
+from tests.support.lab import COMMAND, Lab, alive, condition, process_of
 from tests.support.wait import wait
 
 HELLO = "http://message-service/hello/you"
@@ -139,46 +137,32 @@ def test_a_policy_holds_once_apply_has_answered(lab: Lab) -> None:
         lab.ok("delete", "authorizationpolicy", "nobody", "--ignore-not-found")
 
 
-def test_a_rolling_update_loses_no_request(lab: Lab) -> None:
+def test_a_rolling_update_loses_no_request(lab: Lab, tmp_path: Path) -> None:
     lab.ready("app=message-service", 2)
-    stop = threading.Event()
-    failures: list[str] = []
-    answers: list[str] = []
-    spec = lab_exec(lab, "curl", "-sS", "-m", "10", "-w", "\n%{http_code}", HELLO)
+    stop = tmp_path / "stop"
+    ask = f"curl -sS -m 10 -w '\\n%{{http_code}}\\n' {HELLO}"
+    script = f"while [ ! -e {stop} ]; do {ask}; done"
+    command = [*COMMAND, "--state", str(lab.folder), "exec", "curl", "-c", "curl", "--"]
+    logs = [tmp_path / f"client-{number}" for number in range(3)]
+    clients = [subprocess.Popen([*command, "sh", "-c", f"({script}) > {log} 2>&1"]) for log in logs]
 
-    def load() -> None:
-        while not stop.is_set():
-            done = subprocess.run(
-                spec["argv"], env=spec["env"], capture_output=True, text=True, check=False
-            )
-            body, _, code = done.stdout.rpartition("\n")
-            (answers if code == "200" else failures).append(body + done.stderr + code)
+    def lines() -> list[str]:
+        return [line for log in logs if log.exists() for line in log.read_text().splitlines()]
 
-    threads = [threading.Thread(target=load) for _ in range(3)]
-    for thread in threads:
-        thread.start()
     try:
-        wait(lambda: len(answers) > 10, "traffic flows", 30)
+        wait(lambda: lines().count("200") > 10, "traffic flows", 30)
         manifest = Path(__file__).with_name("small.yaml").read_text()
         lab.apply(manifest.replace('DEMO_VERSION, value: "1.0"', 'DEMO_VERSION, value: "1.1"'))
         rollout = lab.ok("rollout", "status", "deploy/message-service", "--timeout=120s")
         assert "successfully rolled out" in rollout
         lab.ready("app=message-service", 2)
     finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-    assert failures == []
-    assert any('"version":"1.0"' in answer for answer in answers)
-    assert '"version":"1.1"' in answers[-1]
-
-
-def lab_exec(lab: Lab, *argv: str) -> dict[str, Any]:
-    """The command line and environment with which `exec` runs a command of the client pod."""
-    found: dict[str, Any] = Client(lab.folder).call(
-        "exec", namespace="default", pod="curl", container="curl", argv=argv
-    )
-    return found
+        stop.touch()
+        statuses = [client.wait(30) for client in clients]
+    assert statuses == [0, 0, 0]
+    assert [line for line in lines() if line != "200" and not line.startswith("{")] == []
+    assert any('"version":"1.0"' in line for line in lines())
+    assert all('"version":"1.1"' in log.read_text().splitlines()[-2] for log in logs)
 
 
 def test_scaling_and_restarting(lab: Lab) -> None:
@@ -210,7 +194,7 @@ spec:
   containers:
   - name: web
     image: localhost/guestbook/message:v1
-    command: [sh, -c, "exec python -m http.server --bind $HOST 8000"]
+    command: [sh, -c, "exec python -m http.server --bind ${HOST:-0.0.0.0} 8000"]
     ports: [{containerPort: 8000}]
     volumeMounts: [{name: flag, mountPath: /flag}]
     readinessProbe:
@@ -232,7 +216,7 @@ spec:
 
 
 def test_a_client_without_a_sidecar_finds_a_headless_service(lab: Lab) -> None:
-    """There is no DNS: a variable that names the Service gets an address that leads to its pods."""
+    """Its name, here in a variable, leads to the pods themselves, and to their own port."""
     lab.apply(
         """
 apiVersion: v1
@@ -241,7 +225,7 @@ metadata: {name: bare}
 spec:
   clusterIP: None
   selector: {app: message-service}
-  ports: [{name: http, port: 80, targetPort: http}]
+  ports: [{name: http, port: 8080}]
 ---
 apiVersion: v1
 kind: Pod
@@ -252,7 +236,7 @@ spec:
   - name: client
     image: curlimages/curl
     command: [sleep, infinity]
-    env: [{name: BARE_URL, value: "http://bare"}]
+    env: [{name: BARE_URL, value: "http://bare:8080"}]
 """
     )
     lab.ok("wait", "--for=condition=Ready", "pod/client", "--timeout=30s")

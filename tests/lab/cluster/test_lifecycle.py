@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import urllib.parse
 import urllib.request
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +21,13 @@ from tests.support.lab import (
     Lab,
     condition,
     container_statuses,
+    in_pod,
     left_behind,
     process_of,
     running,
     spawn,
 )
+from tests.support.namespaces import isolated
 from tests.support.wait import wait
 
 SMALL = Path(__file__).with_name("small.yaml")
@@ -147,21 +152,71 @@ def test_a_bad_baseline_starts_nothing(tmp_path: Path) -> None:
         assert second.ready("app=sleeper", 1)
 
 
-def test_two_labs_side_by_side(tmp_path: Path, manifest: Path) -> None:
-    first, second = tmp_path / "one" / "state", tmp_path / "two" / "state"
-    first.parent.mkdir()
-    second.parent.mkdir()
-    with (
-        running(first, "--plain", "-f", str(manifest)) as a,
-        running(second, "--plain", "-f", str(manifest)) as b,
-    ):
-        addresses = {
-            lab.ready("app=sleeper", 1)[0]["status"]["podIP"].rsplit(".", 1)[0] for lab in (a, b)
-        }
-        assert len(addresses) == 2
-        a.ok("delete", "deployment", "sleeper")
-        wait(lambda: a.pods("app=sleeper") == [], seconds=30)
-        assert b.ready("app=sleeper", 1)
+SITE = """
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {app: web}, ports: [{name: tcp, port: 8000}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web, labels: {app: web}}
+spec:
+  terminationGracePeriodSeconds: 1
+  volumes: [{name: pages, emptyDir: {}}]
+  containers:
+  - name: web
+    image: localhost/guestbook/message:v1
+    env: [{name: WEB_HOST, value: web}]
+    workingDir: /pages
+    command: [sh, -c, "echo NAME > page; exec python -m http.server --bind ${HOST:-0.0.0.0} 8000"]
+    volumeMounts: [{name: pages, mountPath: /pages}]
+    readinessProbe: {tcpSocket: {port: 8000}, periodSeconds: 1}
+"""
+
+
+def test_two_labs_side_by_side_do_not_meet(tmp_path: Path) -> None:
+    """They may have the same addresses and names; each name leads to the own pod."""
+    asked = ("sh", "-c", "curl -s -m 5 http://$WEB_HOST:8000/page")
+    with ExitStack() as stack:
+        labs = []
+        for name in ("first", "second"):
+            state = tmp_path / name / "state"
+            state.parent.mkdir()
+            site = tmp_path / f"{name}.yaml"
+            site.write_text(SITE.replace("NAME", name))
+            labs.append(stack.enter_context(running(state, "--plain", "-f", str(site))))
+        for lab, name in zip(labs, ("first", "second"), strict=True):
+            (pod,) = lab.ready("app=web", 1)
+            assert {in_pod(lab, pod, *asked) for _ in range(5)} == {f"{name}\n"}
+        labs[0].ok("delete", "pod", "web")
+        (pod,) = labs[1].ready("app=web", 1)
+        assert in_pod(labs[1], pod, *asked) == "second\n"
+
+
+def test_where_the_machine_refuses_networks_pods_share_one(tmp_path: Path, manifest: Path) -> None:
+    """In a user namespace whose limit is 0, as an administrator may set it."""
+    refused = "this machine refuses it (network namespace: No space left on device)"
+    state = tmp_path / "state"
+    text, status, asked, error = isolated(partial(_up_without_networks, state, manifest))
+    assert f"No network for each pod: {refused}; this helps: " in text
+    assert status["network"] == "proxy"
+    assert status["networkRefusal"].startswith(refused)
+    assert f"no network for each pod: {status['networkRefusal']}" in asked
+    assert error.startswith(f"Error: no network for each pod: {refused}\n")
+    assert "this helps: " in error
+    assert left_behind(state) == []
+
+
+def _up_without_networks(state: Path, manifest: Path) -> tuple[str, dict[str, Any], str, str]:
+    Path("/proc/sys/user/max_net_namespaces").write_text("0")
+    command = [*COMMAND, "--state", str(state), "up", "--port", "0", "--network", "pods"]
+    forced = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert forced.returncode == 1
+    with running(state, "-f", str(manifest)) as lab:
+        lab.ready("app=sleeper", 1)
+        status = json.loads(lab.ok("status", "-o", "json"))
+        return lab.log.read_text(), status, lab.ok("status"), forced.stderr
 
 
 def test_a_folder_with_a_long_name(tmp_path: Path, manifest: Path) -> None:

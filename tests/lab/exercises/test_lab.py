@@ -6,22 +6,19 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
-from lab.cli import main
 from lab.exercises import load
 from lab.exercises.counterproof import obstacle, run_changed, shortcoming
 from lab.exercises.format import CounterProof
-from lab.exercises.narrate import Transcript
 from lab.exercises.result import Result
 from lab.exercises.runner import Runner
 from lab.exercises.target import LabTarget
+from tests.support.exercises import shows_what_it_says, told
 from tests.support.lab import COMMAND, Lab, behaves, picture
-from tests.support.repository import ISTIO, LESSONS, ROOT
+from tests.support.repository import LESSONS, ROOT
 from tests.support.wait import wait
 
 PROOFS = [
@@ -31,35 +28,12 @@ PROOFS = [
 ]
 
 
-@pytest.fixture
-def target(lab: Lab) -> LabTarget:
-    return LabTarget(main, lab.folder)
-
-
-@pytest.fixture
-def runner(lab: Lab, target: LabTarget) -> Iterator[Runner]:
-    """A runner with a transcript; whatever a test does with it, the lab is left as found."""
-    before = picture(lab)
-    transcript = Transcript(Console(highlight=False, soft_wrap=True))
-    yield Runner(target, transcript, istio=ISTIO, lessons=LESSONS, state=lab.folder)
-    assert picture(lab) == before
-    wait(lambda: behaves(lab), "the pods of message-service behave", 30)
-
-
 @pytest.mark.timeout(420)
 @pytest.mark.parametrize("lesson", LESSONS, ids=[lesson.name for lesson in LESSONS])
 def test_the_exercise_shows_what_it_says(
     runner: Runner, target: LabTarget, lesson: load.Lesson
 ) -> None:
-    result = runner.run(lesson)
-    assert result.passed, told(result)
-    skipped = {step.step for step in result.steps if step.outcome == "skipped"}
-    elsewhere = {
-        step.step
-        for step in lesson.exercise.steps
-        if "lab" not in step.targets or (step.needs and target.lacks(step.needs))
-    }
-    assert skipped == elsewhere
+    shows_what_it_says(runner, target, lesson)
 
 
 @pytest.mark.timeout(420)
@@ -123,12 +97,3 @@ def test_an_interrupted_run_leaves_the_lab_as_it_was(
     assert "interrupted; everything is as it was before" in transcript.read_text()
     assert picture(lab) == before
     assert behaves(lab)
-
-
-def told(result: Result) -> str:
-    """Returns the problems and differences of a run, for the report of a test."""
-    lines = list(result.problems)
-    for step in result.steps:
-        lines += [f"{step.step}: expected {d.expected}, seen {d.seen}" for d in step.differences]
-        lines += step.logs
-    return "\n".join(lines) or "every step passed"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httpx
 
-from tests.support.lab import Lab, behaves, picture
+from tests.support.lab import Lab, behaves, in_pod, picture
 from tests.support.wait import wait
 
 MESSAGE = "kept-over-the-reset"
@@ -16,8 +16,8 @@ def spoil(lab: Lab) -> None:
     closed = ("-f", "istio/install/istio.yaml", "-f", "istio/install/egress-registry-only.yaml")
     lab.ok("install", "-y", *closed)
     pod = lab.ready("app=message-service", 2)[0]
-    url = f"http://{pod['status']['podIP']}:8080/misbehave"
-    assert httpx.get(url, trust_env=False).status_code == 200
+    said = in_pod(lab, pod, "curl", "-s", "http://localhost:8080/misbehave")
+    assert said == "Next request to /hello/{name} will return a 503\n"
     assert not behaves(lab)
 
 

@@ -270,3 +270,24 @@ def test_an_update_takes_effect_at_once(mesh: Mesh) -> None:
         mesh.apply(routed(f"- directResponse: {{status: 200, body: {{string: '{number}'}}}}"))
         assert mesh.request("client", "http://server/").text == str(number)
         assert time.monotonic() - started < 1.0
+
+
+def test_endpoints_that_share_labels_with_the_client_come_first(mesh: Mesh) -> None:
+    failover = "loadBalancer: {localityLbSetting: {failoverPriority: [%s]}}"
+    mesh.apply(rule(failover % "version=2.0"))
+    assert {version(mesh) for _ in range(20)} == {"1.0", "2.0"}, "without outlier detection"
+    outlier = "outlierDetection: {consecutive5xxErrors: 1, maxEjectionPercent: 100}\n"
+    mesh.apply(rule(outlier + failover % "version=2.0"))
+    wait(lambda: {version(mesh) for _ in range(20)} == {"2.0"})
+    second = mesh.pods["server-v2"].server
+    assert second is not None
+    second.status = 503
+    wait(lambda: {version(mesh) for _ in range(20)} == {"1.0"})
+
+
+def test_a_share_for_other_places_leaves_nobody(mesh: Mesh) -> None:
+    share = 'loadBalancer: {localityLbSetting: {distribute: [{from: "*", to: {"%s": 100}}]}}'
+    mesh.apply(rule(share % "*"))
+    assert mesh.request("client", "http://server/").status_code == 200
+    mesh.apply(rule(share % "us/*"))
+    wait(lambda: mesh.request("client", "http://server/").status_code == 503)

@@ -309,6 +309,23 @@ def test_a_sidecar_limits_the_hosts_a_client_knows(closed: Mesh) -> None:
         assert closed.request("client", elsewhere).status_code == other, hosts
 
 
+def test_each_port_of_a_sidecar_has_hosts_of_its_own(closed: Mesh) -> None:
+    port = "{number: %d, protocol: %s}"
+    closed.apply(
+        sidecar(
+            "  egress:\n"
+            f"  - {{port: {port % (80, 'HTTP')}, hosts: [./server.default.svc.cluster.local]}}\n"
+            f"  - {{port: {port % (3128, 'HTTP_PROXY')}, captureMode: NONE, hosts: ['*/*']}}\n"
+        )
+    )
+    inside = closed.pods["client"].pod.inside_address
+    elsewhere = "http://elsewhere.elsewhere/"
+    wait(lambda: closed.request("client", elsewhere).status_code == 502)
+    assert closed.request("client", "http://server/").status_code == 200
+    through = httpx.get(elsewhere, proxy=f"http://{inside}:3128", trust_env=False)
+    assert through.json()["pod"] == "elsewhere"
+
+
 def test_a_short_name_of_another_namespace_is_unknown(closed: Mesh) -> None:
     assert closed.request("client", "http://elsewhere/").status_code == 502
     assert closed.request("client", "http://elsewhere.elsewhere.svc/").status_code == 200

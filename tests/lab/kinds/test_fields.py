@@ -43,9 +43,12 @@ REFUSED = {
 
 FOR_PEOPLE = {
     "DestinationRule": [
-        "host: a, trafficPolicy: {loadBalancer: {localityLbSetting: {enabled: true}}}"
+        "host: a, trafficPolicy: {loadBalancer: {localityLbSetting: {"
+        "enabled: true, failover: [{from: us, to: eu}]}}}",
+        "host: a, trafficPolicy: {loadBalancer: {zoneAwareLbSetting: {failover: []}}}",
     ],
     "Gateway": ["servers: [{name: x}]"],
+    "Sidecar": ["ingress: [{port: {number: 1, name: x}}]"],
 }
 """Specs with fields from which Istio makes nothing either, or nothing in one locality."""
 
@@ -141,20 +144,25 @@ def dotted(place: Place) -> str:
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in place)[1:]
 
 
+def shown_of(kind: str) -> set[tuple[Any, str]]:
+    """The models and fields that the documents of a kind show."""
+    specs = [document["spec"] for _, document in DOCUMENTS if document["kind"] == kind]
+    others = [*REFUSED.get(kind, ()), *FOR_PEOPLE.get(kind, ())]
+    specs += [yaml.safe_load(f"{{{text}}}") for text in others]
+    return {
+        way_to(KINDS[kind], field(SCHEMAS[kind], place))[-1]
+        for spec in specs
+        for place in places({"spec": spec})
+    }
+
+
 @pytest.mark.parametrize("kind", sorted(SCHEMAS))
 def test_every_field_of_istio_is_known(kind: str) -> None:
     """Each is refused with a reason, answered with a warning, or in `fields/`.
 
     A model that is used in several places counts once: its fields are the same everywhere.
     """
-    specs = [document["spec"] for _, document in DOCUMENTS if document["kind"] == kind]
-    others = [*REFUSED.get(kind, ()), *FOR_PEOPLE.get(kind, ())]
-    specs += [yaml.safe_load(f"{{{text}}}") for text in others]
-    shown = {
-        way_to(KINDS[kind], field(SCHEMAS[kind], place))[-1]
-        for spec in specs
-        for place in places({"spec": spec})
-    }
+    shown = shown_of(kind)
     spec = SCHEMAS[kind]["properties"]["spec"]
     unknown = [
         written(found)
@@ -172,7 +180,7 @@ def test_every_field_of_the_mesh_configuration_is_known() -> None:
         for _, document in DOCUMENTS
         if document["kind"] == "IstioOperator"
         for place in places({"spec": document["spec"]})
-    }
+    } | shown_of("DestinationRule")
     silent = [
         f"{path}.{name}"
         for path, model in models(MeshConfig, "spec.meshConfig")

@@ -176,3 +176,31 @@ def test_health_and_metrics_are_served_beside_the_application(mesh: Mesh) -> Non
 def test_an_unused_port_of_the_pod_refuses(mesh: Mesh) -> None:
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((mesh.pods["server"].pod.address, 7777), timeout=2)
+
+
+INGRESS = """
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: server}
+spec:
+  workloadSelector: {labels: {app: server}}
+  ingress:
+  - {port: {number: %d, protocol: HTTP, name: http}, defaultEndpoint: "127.0.0.1:9000"}
+  - port: {number: 9005, protocol: HTTP, name: more}
+    captureMode: NONE
+    defaultEndpoint: 0.0.0.0:9001
+"""
+
+
+def test_a_sidecar_leads_a_port_to_an_application_on_another(mesh: Mesh) -> None:
+    mesh.apply(INGRESS % APP_PORT)
+    wait(lambda: mesh.request("client", "http://server/").json()["version"] == "9000")
+    assert directly(mesh).json()["version"] == "9000"
+    assert "x-forwarded-client-cert" in mesh.request("client", "http://server/").json()["headers"]
+
+
+def test_a_sidecar_opens_a_port_that_no_service_has(mesh: Mesh) -> None:
+    with pytest.raises(httpx.ConnectError):
+        directly(mesh, 9005)
+    mesh.apply(INGRESS % APP_PORT)
+    assert wait(lambda: directly(mesh, 9005)).json()["version"] == "9001"

@@ -9,6 +9,7 @@ import pytest
 from lab.net import detect, namespaces
 from tests.support.namespaces import isolated, require_namespaces
 
+UBUNTU = "proc/sys/kernel/apparmor_restrict_unprivileged_userns"
 DOCKER = "docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined"
 
 
@@ -17,7 +18,16 @@ DOCKER = "docker run --security-opt seccomp=unconfined --security-opt apparmor=u
     [
         ({".dockerenv": ""}, DOCKER),
         (
-            {"proc/sys/kernel/apparmor_restrict_unprivileged_userns": "1\n"},
+            {
+                "run/.containerenv": "",
+                "proc/self/status": "Seccomp:\t0\n",
+                "proc/self/attr/current": "unconfined\n",
+                UBUNTU: "1\n",
+            },
+            "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
+        ),
+        (
+            {UBUNTU: "1\n"},
             "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
         ),
         (

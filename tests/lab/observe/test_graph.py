@@ -1,68 +1,153 @@
-"""The graph of calls, from the statistics of real Envoys, whose cluster names have dots."""
+"""The graph of calls: which reports make which edge, and a picture in which nothing overlaps."""
 
 from __future__ import annotations
 
-import json
+import itertools
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections import Counter
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from lab.observe import graph
+from lab.observe.graph import OUTSIDE, Edge
 from lab.observe.graph_svg import picture
-from tests.support import harness
-from tests.support.secured import get, mesh, talk
-from tests.support.wait import wait
+from lab.observe.requests import Request, Workload
+
+UI = Workload("default", "ui", "ui", "1.0", "ui", "1.0", "ui-1", "ui-sa", meshed=True)
+MESSAGE = replace(UI, name="message", app="message", service="message", pod="message-1")
+BARE = replace(UI, name="curl", app="curl", service="curl", pod="curl", meshed=False)
+GATEWAY = replace(
+    UI, namespace="istio-system", name="gw", service="gw", pod="gw-1", gateway=True, meshed=True
+)
 
 
-@pytest.fixture(scope="module")
-def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[harness.Mesh]:
-    with mesh(tmp_path_factory.mktemp("mesh")) as made:
-        yield made
+def request(**changes: Any) -> Request:
+    values: dict[str, Any] = {
+        "time": 1.0,
+        "reporter": "source",
+        "kind": "http",
+        "event": "closed",
+        "source": UI,
+        "destination": MESSAGE,
+        "service": "message.default.svc.cluster.local",
+        "service_namespace": "default",
+        "port": 80,
+        "protocol": "HTTP/1.1",
+        "method": "GET",
+        "path": "/",
+        "authority": "message",
+        "request_id": "1",
+        "code": 200,
+        "grpc_status": "",
+        "flags": (),
+        "details": "via_upstream",
+        "termination": "",
+        "failure": "",
+        "duration": 10.0,
+        "received": 0,
+        "sent": 0,
+        "attempts": 1,
+        "cluster": "",
+        "upstream": "",
+        "address": "",
+        "virtual_host": "",
+        "lines": {},
+        "source_principal": "",
+        "destination_principal": "",
+        "mutual_tls": True,
+        "connection": 1,
+    }
+    return Request(**{**values, **changes})
 
 
-def edges(secured: harness.Mesh, name: str) -> list[graph.Edge]:
-    running = secured.pods[name]
-    text = running.admin.get(
-        "/stats", format="json", histogram_buckets="detailed", filter=graph.STATS
-    )
-    source = graph.workload(running.pod.labels, name, running.pod.namespace)
-    return graph.edges(source, json.loads(text), gateway=False)
+def test_both_views_of_a_call_are_one_call() -> None:
+    seen = request(duration=5000.0, flags=("DI",))
+    (edge,) = graph.edges([seen, request(reporter="destination", duration=3.0)])
+    assert (edge.source, edge.destination, edge.calls, edge.success) == ("ui", "message", 1, 1.0)
+    assert edge.latency(0.99) == 5000.0
+    assert edge.problems == {"DI": 1}
 
 
-def test_calls_errors_and_latency_are_counted(secured: harness.Mesh) -> None:
-    secured.calm()
-    server = secured.pods["message"].server
-    assert server is not None
-    assert edges(secured, "ui") == []
-    for status in (200, 200, 200, 500):
-        server.status = status
-        assert get(secured).status_code == status
-    assert b"200 OK" in talk(secured, "ui", "store")
-    # Envoy adds up its latencies every few seconds.
-    wait(lambda: any(edge.latencies for edge in edges(secured, "ui")))
-    found = graph.merged(edges(secured, "ui"))
-    assert [graph.key(edge) for edge in found] == [("ui", "message", 80), ("ui", "store", 7000)]
-    message, store = found
-    assert (message.protocol, message.calls, message.success) == ("HTTP", 4, 0.75)
-    assert message.latency(0.99) is not None
-    assert (store.protocol, store.calls, store.success) == ("TCP", 1, None)
-    assert message.handshakes
-    assert store.handshakes
-    row = graph.rows(found, graph.rates([], found, 2.0))[0]
-    assert row[:7] == ["ui", "message", "80", "HTTP", "4", "2.0/s", "75%"]
-    assert row[-1] == "mTLS"
-    labels = [text.text for text in ET.fromstring(picture(found, {})).iter() if text.text]
-    assert {"ui", "message", "store"} <= set(labels)
-    assert any("4 requests" in text and "mTLS" in text for text in labels)
+def test_a_refusal_is_told_by_the_proxy_that_refused() -> None:
+    server = request(reporter="destination", code=403, details="rbac_access_denied_matched_policy")
+    (edge,) = graph.edges([request(code=403), server])
+    assert (edge.calls, edge.failures, edge.problems) == (1, 1, {"403 RBAC": 1})
 
 
-def test_a_proxy_that_restarted_has_no_negative_rate() -> None:
-    before = [graph.Edge("a", "b", 80, requests=10)]
-    after = [graph.Edge("a", "b", 80, requests=4)]
-    assert graph.rates(before, after, 2.0) == {("a", "b", 80): 0}
+def test_a_caller_without_a_proxy_is_seen_by_the_server() -> None:
+    (edge,) = graph.edges([request(reporter="destination", source=BARE)])
+    assert (edge.source, edge.calls) == ("curl", 1)
+
+
+def test_calls_of_a_gateway_came_from_outside() -> None:
+    first, second = graph.edges([request(source=GATEWAY)])
+    assert (first.source, first.destination) == (OUTSIDE, "gw.istio-system")
+    assert (second.source, second.destination) == ("gw.istio-system", "message")
+
+
+def test_reports_of_one_connection_are_one_connection() -> None:
+    reports = [
+        request(kind="tcp", event=event, code=0, connection=number)
+        for number in (1, 2)
+        for event in ("opened", "open", "open")
+    ]
+    (edge,) = graph.edges(reports)
+    assert (edge.protocol, edge.calls, edge.success, edge.durations) == ("TCP", 2, 1.0, [])
+
+
+def test_a_server_that_refuses_a_connection_adds_its_reason() -> None:
+    caller = request(code=503, flags=("UF",), destination=MESSAGE)
+    server = request(kind="tcp", reporter="destination", flags=("NR",), code=0)
+    edges = {edge.protocol: edge for edge in graph.edges([caller, server])}
+    assert edges["HTTP"].problems == {"503 UF": 1}
+    assert edges["TCP"].problems == {"NR at the server": 1}
+    assert edges["TCP"].calls == 0
+
+
+@pytest.mark.parametrize("path", ["/api/v2/spans", "/v1/traces"])
+def test_reports_to_a_collector_are_no_calls(path: str) -> None:
+    assert graph.edges([request(method="POST", path=path)]) == []
 
 
 def test_one_failure_in_ten_thousand_is_not_rounded_away() -> None:
     assert graph.percent(0.9999) == "99.9%"
     assert graph.percent(1.0) == "100%"
+
+
+def edge(source: str, destination: str, protocol: str = "HTTP", **problems: int) -> Edge:
+    calls = Counter({name.replace("_", " "): count for name, count in problems.items()})
+    return Edge(source, destination, protocol, 80, 12, 1, [5.0, 5004.2], calls, 12)
+
+
+MANY = [
+    edge(OUTSIDE, "istio-ingressgateway.istio-system"),
+    edge("istio-ingressgateway.istio-system", "ui"),
+    edge("istio-ingressgateway.istio-system", "guestbook-service"),
+    edge("ui", "message-service", FI=6, DI=3, UO=2),
+    edge("ui", "guestbook-service"),
+    edge("ui", "redis", "TCP"),
+    edge("ui", "ui"),
+    edge("guestbook-service", "mysql", "TCP"),
+    edge("message-service", "ui"),
+    *(edge("curl", name) for name in ("message-service", "ui", "redis", "mysql", "zipkin")),
+]
+
+
+def test_nothing_in_the_picture_is_over_anything_else() -> None:
+    drawn = ET.fromstring(picture(MANY, 30))
+    places = []
+    for item in drawn.iter():
+        kind = item.get("class", "")
+        x, y = float(item.get("x", 0)), float(item.get("y", 0))
+        if kind == "node":
+            places.append((x, y, x + float(item.get("width", 0)), y + float(item.get("height", 0))))
+        elif kind.startswith("label"):
+            places.append((x, y - 9, x + 6.6 * len(item.text or ""), y + 2))
+    assert len(places) == 9 + 3 * len(MANY) + 3
+    for (left, top, right, bottom), other in itertools.combinations(places, 2):
+        apart = right <= other[0] or other[2] <= left or bottom <= other[1] or other[3] <= top
+        assert apart, (left, top, right, bottom, other)
+    width, height = float(drawn.get("width", 0)), float(drawn.get("height", 0))
+    assert all(x >= 0 and y >= 0 and to < width and low < height for x, y, to, low in places)

@@ -1,0 +1,84 @@
+"""The rule behind what a proxy reported of a request: its file and line, as far as one is known."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+
+from lab.envoy import tls
+from lab.explain import server
+from lab.kinds import selection
+from lab.kinds.authorization_policy import becomes as authorization
+from lab.kinds.envoy_filter import becomes as envoy_filter
+from lab.kinds.request_authentication import becomes as request_authentication
+from lab.kinds.visible import view
+from lab.model import Pod, Snapshot
+from lab.observe import flags
+from lab.observe.requests import Request
+from lab.resources.resource import Origin
+
+_OF_ROUTE: Mapping[str, tuple[str, ...]] = {
+    "FI": ("fault.abort",),
+    "DI": ("fault.delay",),
+    "UT": ("timeout",),
+    "URX": ("retries",),
+    "answered": ("redirect", "directResponse"),
+    "NC": ("",),
+}
+"""The fields of a VirtualService's rule behind a flag, in the words of `Request.lines`."""
+
+
+def place(snapshot: Snapshot, request: Request) -> str:
+    """Returns `file:line` of what decided about a request, else of the rule of its route.
+
+    The route's are as they were when the request came, all others as they are in the snapshot.
+    """
+    pod = next((p for p in snapshot.pods if p.name == request.proxy.pod), None)
+    reasons = flags.names(request)
+    for reason in reasons:
+        for key in _OF_ROUTE.get(reason, ()):
+            if found := request.lines.get(key):
+                return found
+        if pod is not None and (found := next(_of_policies(snapshot, pod, reason, request), "")):
+            return found
+    return request.lines.get("", "") if request.reporter == "source" else ""
+
+
+def _of_policies(snapshot: Snapshot, pod: Pod, reason: str, request: Request) -> Iterator[str]:
+    if reason == "RBAC":
+        yield from _authorization(snapshot, pod, f"{request.details}{request.termination}")
+    elif reason == "JWT":
+        for policy in selection.for_pod(snapshot, request_authentication.KIND, pod):
+            yield policy.source.at("spec")
+    elif reason == "RL":
+        for patch in envoy_filter.applicable(snapshot, pod):
+            if "ratelimit" in json.dumps(patch.value()):
+                yield patch.filter.source.at("spec", "configPatches", patch.index)
+    elif reason in ("NR", "DPE") and request.reporter == "destination":
+        port = request.address.rpartition(":")[2]
+        yield tls.inbound_mode(view(snapshot, pod), int(port) if port.isdecimal() else 0)[1].at()
+    elif reason in _OF_DESTINATION and request.cluster.startswith("outbound|"):
+        _, port, subset, host = request.cluster.split("|")
+        origins = view(snapshot, pod).policy(host, int(port), subset).origins
+        yield from (origins.get(name, Origin()).at() for name in _OF_DESTINATION[reason])
+
+
+_OF_DESTINATION = {
+    "UO": ("connection_pool",),
+    "UH": ("outlier_detection",),
+    "UF": ("tls",),
+    "URX": ("connection_pool",),
+}
+"""The fields of a DestinationRule's traffic policy behind a flag."""
+
+
+def _authorization(snapshot: Snapshot, pod: Pod, details: str) -> Iterator[str]:
+    """Yields the place of the rule that denied, or of the policies that did not allow."""
+    _, _, policy = details.partition("matched_policy[")
+    name = policy.rpartition("]")[0]
+    if name and name != "none":
+        yield server.policy_origin(snapshot, name)[1].at()
+        return
+    for allowing in authorization.applicable(snapshot, pod, "ALLOW"):
+        if not authorization.dry_run(allowing):
+            yield allowing.source.at("spec")

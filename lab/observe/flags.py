@@ -1,0 +1,167 @@
+"""Envoy's response flags, and the other reasons why a proxy answered by itself, in words.
+
+`python -m lab.observe.flags` writes docs/response-flags.md.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from lab.observe.requests import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """The meaning of a flag, or of a response code detail."""
+
+    says: str
+    """One line of a log; `{caller}` and `{server}` are the proxies."""
+    look: str
+    """The resource or the command that tells more."""
+
+
+FLAGS: dict[str, Reason] = {
+    "FI": Reason("fault injected: an abort by {caller}", "`fault.abort` of the VirtualService"),
+    "DI": Reason("fault injected: a delay by {caller}", "`fault.delay` of the VirtualService"),
+    "UO": Reason(
+        "overflow: a limit of the connection pool was reached, so {caller} did not ask",
+        "`connectionPool` of the DestinationRule",
+    ),
+    "UH": Reason(
+        "no healthy upstream: no pod is ready, or all of them are ejected",
+        "`kubectl get pods`, `outlierDetection` of the DestinationRule, labels of the subset",
+    ),
+    "UF": Reason(
+        "connection failure: the pod could not be connected to, or TLS with it failed",
+        "PeerAuthentication and `tls` of the DestinationRule, the Service's port",
+    ),
+    "UC": Reason("the pod closed the connection before it answered", "`kubectl logs` of the pod"),
+    "UR": Reason("the pod reset the stream before it answered", "`kubectl logs` of the pod"),
+    "UT": Reason(
+        "timeout: the answer took longer than the route allows", "`timeout` of the VirtualService"
+    ),
+    "URX": Reason(
+        "retries exhausted: the last try failed too (of TCP: connect attempts)",
+        "`retries` of the VirtualService, `maxRetries` of the DestinationRule",
+    ),
+    "UPE": Reason("protocol error: the pod's answer is no HTTP", "the name of the Service's port"),
+    "NR": Reason(
+        "no route: nothing in the configuration of the proxy fits",
+        "hosts and matches of the VirtualService; of a server, PeerAuthentication",
+    ),
+    "NC": Reason(
+        "no cluster: the route leads to a host or a subset that is not there",
+        "`destination` of the VirtualService, `subsets` of the DestinationRule",
+    ),
+    "RL": Reason("rate limit: the share of this caller is used up", "the EnvoyFilter"),
+    "RLSE": Reason("the rate limit service failed, and the request was refused", "the service"),
+    "UAEX": Reason("the external authorization refused the request", "the AuthorizationPolicy"),
+    "DC": Reason("the client closed the connection before the answer was complete", "the client"),
+    "LR": Reason("the proxy reset the connection to the pod", "the log of the proxy"),
+    "LH": Reason("a health check of the proxy itself failed", "`kubectl describe pod`"),
+    "DPE": Reason("protocol error: the client's request is no HTTP", "the client"),
+    "SI": Reason("idle timeout of the stream", "`idleTimeout` of the DestinationRule"),
+    "IH": Reason("a header of Envoy's own has a value that it does not take", "the client"),
+    "DT": Reason("the longest time of a connection or a request is over", "the DestinationRule"),
+    "UMSDR": Reason("the longest time of a stream is over", "the DestinationRule"),
+    "OM": Reason("the overload manager refused the request", "the memory of the proxy"),
+    "DF": Reason("the name of the host could not be resolved", "the host of the ServiceEntry"),
+    "NFCF": Reason("a filter's configuration is missing", "the EnvoyFilter"),
+}
+"""Response flags by the letters in an access log."""
+
+DETAILS: dict[str, tuple[str, Reason]] = {
+    "rbac_access_denied": (
+        "RBAC",
+        Reason("access denied by {server}: an AuthorizationPolicy", "the AuthorizationPolicy"),
+    ),
+    "jwt_authn_access_denied": (
+        "JWT",
+        Reason("token refused by {server}", "the RequestAuthentication, `guestbook token`"),
+    ),
+    "local_rate_limited": (
+        "RL",
+        Reason("rate limit: the share of this proxy is used up", "the EnvoyFilter"),
+    ),
+    "direct_response": (
+        "answered",
+        Reason(
+            "answered by {caller} itself",
+            "`redirect` or `directResponse` of the VirtualService, REGISTRY_ONLY",
+        ),
+    ),
+}
+"""Beginnings of response code details (or of why a connection ended), each with a short name."""
+
+
+def names(request: Request) -> tuple[str, ...]:
+    """Returns the flags of a request and the short names of its details."""
+    return tuple(dict.fromkeys((*request.flags, *(name for name, _ in _details(request)))))
+
+
+def words(request: Request) -> list[str]:
+    """Returns the meaning of each flag and detail of a request: `FI: fault injected: …`."""
+    found = {flag: FLAGS.get(flag, _OTHER) for flag in request.flags}
+    # The detail says it more exactly than the flag.
+    found |= dict(_details(request))
+    proxies = {
+        "caller": f"the proxy of {_name(request.source.service)}",
+        "server": f"the proxy of {_name(request.destination.service)}",
+    }
+    if request.reporter == "destination":
+        proxies["caller"] = proxies["server"]
+    return [f"{name}: {reason.says.format_map(proxies)}" for name, reason in found.items()]
+
+
+_OTHER = Reason("see Envoy's documentation of response flags", "")
+
+
+def _name(service: str) -> str:
+    return service if service != "unknown" else "the other side"
+
+
+def _details(request: Request) -> Iterator[tuple[str, Reason]]:
+    for detail in (request.details, request.termination):
+        for start, found in DETAILS.items():
+            if detail.startswith(start):
+                yield found
+
+
+def page() -> str:
+    """Returns docs/response-flags.md."""
+    caller, server = "the caller's proxy", "the server's proxy"
+    rows = [
+        f"| `{name}` | {reason.says.format(caller=caller, server=server)} | {reason.look} |"
+        for name, reason in FLAGS.items()
+    ]
+    details = [
+        f"| `{start}` | {reason.says.format(caller=caller, server=server)} | {reason.look} |"
+        for start, (_, reason) in DETAILS.items()
+    ]
+    head = ["| {} | meaning | where to look |", "| --- | --- | --- |"]
+    return "\n".join(
+        [
+            "# Response flags",
+            "",
+            "Envoy's access log gives each request flags that say why a proxy answered by",
+            "itself, or what it did. `guestbook logs deploy/ui --words` prints them in words,",
+            "with the rule and its line. `python -m lab.observe.flags` writes this page.",
+            "",
+            head[0].format("flag"),
+            head[1],
+            *rows,
+            "",
+            "Some reasons have no flag, and stand in the response code details:",
+            "",
+            head[0].format("details begin with"),
+            head[1],
+            *details,
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

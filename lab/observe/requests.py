@@ -1,0 +1,348 @@
+"""The stream of requests and connections that the lab's Envoys report."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any, Literal
+
+from lab import names
+from lab.kinds.telemetry.becomes import canonical_name, canonical_revision
+from lab.model import Pod
+
+Json = dict[str, Any]
+
+WINDOW = 30.0
+"""Seconds for which every request is kept, up to MOST of them."""
+
+FEW = 5_000
+"""The number of requests that is kept however old they are."""
+
+MOST = 60_000
+"""The number of requests that is never exceeded."""
+
+UNKNOWN = "unknown"
+"""The value of Istio's labels for what is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """One end of a request; every field is `unknown` for one outside the lab."""
+
+    namespace: str = UNKNOWN
+    name: str = UNKNOWN
+    """The Deployment or StatefulSet, or the pod of none."""
+    app: str = UNKNOWN
+    """The label `app`."""
+    version: str = UNKNOWN
+    """The label `version`."""
+    service: str = UNKNOWN
+    """Istio's canonical service."""
+    revision: str = UNKNOWN
+    """Istio's canonical revision."""
+    pod: str = UNKNOWN
+    account: str = UNKNOWN
+    meshed: bool = False
+    """Whether it has a proxy."""
+    gateway: bool = False
+
+
+NOBODY = Workload()
+
+
+def workload(pod: Pod) -> Workload:
+    """Returns a pod as an end of requests."""
+    labels, name = pod.labels, pod.name
+    if (template := labels.get("pod-template-hash")) is not None:
+        name = name.rpartition(f"-{template}-")[0] or name
+    elif "statefulset.kubernetes.io/pod-name" in labels:
+        name = name.rpartition("-")[0]
+    return Workload(
+        namespace=pod.namespace,
+        name=name,
+        app=labels.get("app", UNKNOWN),
+        version=labels.get("version", UNKNOWN),
+        service=canonical_name(pod),
+        revision=canonical_revision(pod),
+        pod=pod.name,
+        account=pod.service_account,
+        meshed=pod.proxy != "none",
+        gateway=pod.proxy == "gateway",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request, or one report of a TCP connection, as one proxy has seen it."""
+
+    time: float
+    """The start, in seconds since 1970."""
+    reporter: Literal["source", "destination"]
+    """The side of the proxy: that of the caller (also a gateway), or that of the server."""
+    kind: Literal["http", "tcp"]
+    event: Literal["opened", "open", "closed"]
+    """The state of a connection at this report of it; of a request always `closed`."""
+    source: Workload
+    destination: Workload
+    """The pod that was chosen; unknown when none was."""
+    service: str
+    """The host that was called, `message-service.default.svc.cluster.local`."""
+    service_namespace: str
+    port: int
+    """The Service's port; 0 where the report does not tell."""
+    protocol: str
+    """`HTTP/1.1`, `HTTP/2`, `gRPC` or `TCP`."""
+    method: str
+    path: str
+    authority: str
+    request_id: str
+    code: int
+    """The status; 0 when there was no answer, and for a connection."""
+    grpc_status: str
+    flags: tuple[str, ...]
+    """Envoy's response flags; `lab.observe.flags` has their meaning."""
+    details: str
+    """Envoy's response code details: `via_upstream`, `rbac_access_denied_matched_policy[…]`."""
+    termination: str
+    """The reason why the proxy ended the connection."""
+    failure: str
+    """The reason why the connection, or its TLS, failed."""
+    duration: float
+    """Milliseconds to the complete answer, injected delays and retries included."""
+    received: int
+    """Bytes of the request's body; of a connection, those since its last report."""
+    sent: int
+    """Bytes of the answer's body; of a connection, those since its last report."""
+    attempts: int
+    """Tries with a pod, the first included."""
+    cluster: str
+    """Envoy's cluster, `outbound|80|v1|message-service.default.svc.cluster.local`."""
+    upstream: str
+    """The address that was connected to, `IP:PORT`."""
+    address: str
+    """The address that the client connected to, `IP:PORT`."""
+    virtual_host: str
+    lines: Mapping[str, str]
+    """`file:line` of the VirtualService's rule, under the empty name, and of its fields."""
+    source_principal: str
+    """The caller's identity, `spiffe://cluster.local/ns/default/sa/ui-sa`; empty without mTLS."""
+    destination_principal: str
+    mutual_tls: bool
+    connection: int
+    """The number of the client's connection to this proxy."""
+
+    @property
+    def proxy(self) -> Workload:
+        """The end whose proxy reports."""
+        return self.source if self.reporter == "source" else self.destination
+
+
+def as_json(request: Request) -> Json:
+    """Returns a request as the lab's API gives it."""
+    return asdict(request)
+
+
+def from_json(data: Mapping[str, Any]) -> Request:
+    """Returns the request of `as_json`."""
+    ends = {side: Workload(**data[side]) for side in ("source", "destination")}
+    return Request(**{**data, **ends, "flags": tuple(data["flags"])})
+
+
+_EVENTS: Mapping[str, tuple[Literal["http", "tcp"], Literal["opened", "open", "closed"]]] = {
+    "DownstreamEnd": ("http", "closed"),
+    "TcpUpstreamConnected": ("tcp", "opened"),
+    "TcpPeriodic": ("tcp", "open"),
+    "TcpConnectionEnd": ("tcp", "closed"),
+    "Listener": ("tcp", "closed"),
+}
+"""Envoy's types of access log entries; those of tunnels, for one, are not counted."""
+
+_PREFIX = f'{{"{names.REPORT}":'.encode()
+
+
+class Stream:
+    """The last requests, in the order in which proxies reported them."""
+
+    def __init__(
+        self, pods: Callable[[], Iterable[Pod]], count: Callable[[Request], None] | None = None
+    ) -> None:
+        """`pods` returns the pods of now; `count` is called with each request."""
+        self._pods = pods
+        self._count = count
+        self._kept: deque[Request] = deque()
+        self._total = 0
+        self._news = asyncio.Event()
+        self._ends: dict[str, Workload] = {}
+        self._accounts: dict[str, Workload] = {}
+        self._looked = 0.0
+        self._bytes: dict[tuple[str, str, int], tuple[int, int]] = {}
+
+    def take(self, pod: Pod, line: bytes) -> bool:
+        """Takes a line of a proxy's output; returns whether it was a report."""
+        if not line.startswith(_PREFIX):
+            return False
+        try:
+            report = {k: value for k, value in json.loads(line).items() if value is not None}
+            request = self._request(pod, report)
+        except (ValueError, LookupError, TypeError, AttributeError):
+            return False  # A line cut off by the end of its proxy, or that looks like a report.
+        if request is not None:
+            self._keep(request)
+        return True
+
+    def last(self, seconds: float) -> Iterator[Request]:
+        """Yields the requests that ended, or were reported on, in the last seconds."""
+        since = time.time() - seconds
+        return (one for one in list(self._kept) if reported(one) >= since)
+
+    async def follow(self, seconds: float) -> AsyncIterator[list[Request]]:
+        """Yields the requests of the last seconds, then those that come, as they come.
+
+        A reader that is too slow misses what is no longer kept.
+        """
+        seen = self._total
+        yield list(self.last(seconds))
+        while True:
+            while seen == self._total:
+                await self._news.wait()
+            missed = min(self._total - seen, len(self._kept))
+            seen = self._total
+            yield list(islice(self._kept, len(self._kept) - missed, None))
+
+    def _keep(self, request: Request) -> None:
+        kept = self._kept
+        kept.append(request)
+        self._total += 1
+        if len(kept) > FEW and (len(kept) > MOST or reported(kept[0]) < reported(request) - WINDOW):
+            kept.popleft()
+        if self._count is not None:
+            self._count(request)
+        self._news.set()
+        self._news = asyncio.Event()
+
+    def _request(self, pod: Pod, report: Json) -> Request | None:
+        found = report.get
+        kind, event = _EVENTS.get(found("type", ""), (None, None))
+        if kind is None or event is None:
+            return None
+        here = self._end(pod.address)
+        outbound = report[names.REPORT] == "source"
+        cluster = found("cluster", "")
+        upstream = found("upstream", "")
+        if outbound:
+            ends = here, self._end(_host(upstream)) if upstream else NOBODY
+            own, other = found("upstream_local", ""), found("upstream_peer", "")
+        else:
+            own, other = found("downstream_peer", ""), found("downstream_local", "")
+            ends = self._end(_host(found("client", "")), own), here
+            if other and not own and kind == "tcp":  # The handshake is not over yet.
+                own = f"{other.partition('/ns/')[0]}/ns/{ends[0].namespace}/sa/{ends[0].account}"
+        received, sent = found("received", 0), found("sent", 0)
+        if kind == "tcp":
+            received, sent = self._since_last(pod, report, event, received, sent)
+        host, namespace = _service(report, cluster, upstream)
+        microseconds = found("microseconds")
+        flags = found("flags", "-")
+        grpc = found("content_type", "").startswith("application/grpc")
+        return Request(
+            time=float(report["time"]),
+            reporter=report[names.REPORT],
+            kind=kind,
+            event=event,
+            source=ends[0],
+            destination=ends[1],
+            service=host,
+            service_namespace=namespace,
+            port=_port(cluster if outbound else "", found("virtual_host", "")),
+            protocol="gRPC" if grpc else found("protocol", "TCP" if kind == "tcp" else "HTTP"),
+            method=found("method", ""),
+            path=found("path", ""),
+            authority=found("authority", ""),
+            request_id=found("request_id", ""),
+            code=found("code", 0),
+            grpc_status=str(found("grpc_status", "")) if grpc else "",
+            flags=() if flags == "-" else tuple(flags.split(",")),
+            details=found("details", ""),
+            termination=found("termination", ""),
+            failure=found("upstream_failure") or found("downstream_failure") or "",
+            duration=microseconds / 1000 if microseconds else float(found("milliseconds", 0)),
+            received=received,
+            sent=sent,
+            attempts=found("attempts", 0),
+            cluster=cluster,
+            upstream=upstream,
+            address=found("address", ""),
+            virtual_host=found("virtual_host", ""),
+            lines=found("rule", _NO_LINES),
+            source_principal=own,
+            destination_principal=other,
+            mutual_tls=bool(own and other),
+            connection=found("connection", 0),
+        )
+
+    def _since_last(
+        self, pod: Pod, report: Json, event: str, received: int, sent: int
+    ) -> tuple[int, int]:
+        """Returns the bytes of a connection since its last report."""
+        key = (pod.namespace, pod.name, report.get("connection", 0))
+        before = (0, 0) if event == "opened" else self._bytes.pop(key, (0, 0))
+        if event != "closed":
+            self._bytes[key] = received, sent
+            if len(self._bytes) > MOST:
+                del self._bytes[next(iter(self._bytes))]
+        return max(0, received - before[0]), max(0, sent - before[1])
+
+    def _end(self, address: str, principal: str = "") -> Workload:
+        """Returns the workload at an address, else the one whose identity it has."""
+        now = time.monotonic()
+        # Addresses are given again, so that a pod is not known for ever.
+        if now > self._looked + (1 if address in self._ends else 0.1):
+            self._looked = now
+            for pod in self._pods():
+                known = self._ends.get(pod.address, NOBODY)
+                if (known.namespace, known.pod) != (pod.namespace, pod.name):
+                    end = workload(pod)
+                    self._ends[pod.address] = self._ends[pod.inside_address] = end
+                    self._accounts[f"/ns/{pod.namespace}/sa/{pod.service_account}"] = end
+        if address in self._ends:
+            return self._ends[address]
+        return self._accounts.get("/ns/" + principal.partition("/ns/")[2], NOBODY)
+
+
+_NO_LINES: Mapping[str, str] = {}
+
+
+def reported(request: Request) -> float:
+    """Returns the time of a report: when the request ended, in seconds since 1970."""
+    return request.time + request.duration / 1000
+
+
+def _host(address: str) -> str:
+    return address.rpartition(":")[0]
+
+
+def _port(cluster: str, virtual_host: str) -> int:
+    """Returns the port of a Service, by a cluster or a virtual host of its name."""
+    parts = cluster.split("|")
+    text = parts[1] if len(parts) == 4 else virtual_host.replace("|", ":").rpartition(":")[2]
+    return int(text) if text.isdecimal() else 0
+
+
+def _service(report: Json, cluster: str, upstream: str) -> tuple[str, str]:
+    """Returns the host that was called, and its namespace."""
+    if services := report.get("services"):
+        return services[0]["host"], services[0]["namespace"]
+    parts = cluster.split("|")
+    host, _, port = report.get("virtual_host", "").rpartition(":")
+    if len(parts) == 4 and parts[3]:
+        host = parts[3]
+    elif not port.isdecimal() or host.startswith(("*", "inbound|")):
+        authority = report.get("authority", "")
+        host = authority.partition(":")[0] if authority else upstream or cluster
+    name = host.split(".")
+    return host or UNKNOWN, name[1] if len(name) > 2 and name[2] == "svc" else UNKNOWN

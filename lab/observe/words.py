@@ -1,0 +1,37 @@
+"""The log of requests in words: a line each."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from lab.observe import flags
+from lab.observe.graph import called, milliseconds, node
+from lab.observe.requests import Request
+
+
+def line(request: Request, cause: Request, place: str) -> str:
+    """Returns a request as time, caller → called, request, status and duration, reasons, rule.
+
+    `cause` is the report of the proxy that answered; `place` the file and line of the rule.
+    """
+    when = datetime.fromtimestamp(request.time).strftime("%H:%M:%S.%f")[:-3]
+    source, destination = node(request.source), called(request)
+    reasons = list(dict.fromkeys((*flags.words(request), *flags.words(cause))))
+    if request.attempts > 1 and request.kind == "http":
+        reasons.append(f"{request.attempts} tries")
+    if request.failure:
+        reasons.append(request.failure)
+    if not reasons and request.code >= 400 and request.details == "via_upstream":
+        reasons.append(f"{called(request)} itself answered so")
+    parts = [when, f"{source} → {destination}", *_happened(request), "; ".join(reasons)]
+    return "  ".join(part for part in (*parts, f"({place})" if place else "") if part)
+
+
+def _happened(request: Request) -> list[str]:
+    if request.kind == "http":
+        status = str(request.code) if request.code else "no answer"
+        return [f"{request.method} {request.path}", status, milliseconds(request.duration)]
+    port = f"TCP {request.port or request.address.rpartition(':')[2]}"
+    if request.event == "opened":
+        return [port, "opened"]
+    return [port, "closed", milliseconds(request.duration)]
