@@ -42,6 +42,8 @@ class Service:
     """The virtual address, or None for a headless Service."""
     source: Source
     annotations: Mapping[str, str] = field(default_factory=dict)
+    external_name: str = ""
+    """The host that the name of a Service of type ExternalName stands for."""
     publish_not_ready: bool = False
     """`publishNotReadyAddresses`: DNS has its pods before they are ready."""
 
@@ -86,13 +88,18 @@ class Snapshot:
     mesh: Mapping[str, Any] = field(default_factory=dict)
     """The user's `meshConfig` (IstioOperator); defaults are applied by `mesh_config`."""
     root_namespace: str = "istio-system"
-    trust_domain: str = "cluster.local"
     certificates: str = ""
     """The folder with one SDS file a service account, `<namespace>/<account>.json`, and
     `ROOTCA.json`; empty when no certificates exist (then everything is plain text)."""
 
     jwks: Mapping[str, str] = field(default_factory=dict)
     """JSON Web Key Sets by the URL they were fetched from (RequestAuthentication.jwksUri)."""
+
+    @property
+    def trust_domains(self) -> tuple[str, ...]:
+        """The trust domain of the mesh's identities, then its aliases by name."""
+        aliases = sorted(self.mesh.get("trustDomainAliases") or ())
+        return (self.mesh.get("trustDomain", "cluster.local"), *aliases)
 
     def of(self, kind: str) -> tuple[Resource, ...]:
         return self.config.get(kind, ())

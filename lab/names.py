@@ -12,6 +12,9 @@ OUTBOUND_LISTENER = "virtualOutbound"
 INBOUND_LISTENER = "virtualInbound"
 ANY_ADDRESS = "0.0.0.0"
 
+HTTP_PROXY_ROUTES = "http_proxy"
+"""The routes of the mesh's HTTP proxy (`proxyHttpPort`)."""
+
 PROXY = "istio-proxy"
 """The container of a proxy."""
 

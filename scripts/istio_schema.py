@@ -195,10 +195,10 @@ SHAPES = {
         },
         zero=(
             "**.route[].weight **.uriRegexRewrite.match|rewrite **.attempts "
-            "**.percentage|mirrorPercentage.value"
+            "**.percentage|mirrorPercentage.value **.destination|mirror.port.number"
         ),
         optional="spec.exportTo",
-        required="spec **.destination|number",
+        required="spec **.destination",
         types={
             "**.match[].headers|withoutHeaders|queryParams": "dict[str, StringMatch | None]",
         },

@@ -35,6 +35,7 @@ from lab.cli.image import image
 from lab.cli.kube_inject import kube_inject
 from lab.cli.label import annotate, label
 from lab.cli.logs import logs
+from lab.cli.metrics import metrics
 from lab.cli.port_forward import port_forward
 from lab.cli.proxy_config import proxy_config
 from lab.cli.proxy_status import proxy_status
@@ -87,6 +88,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "proxy-config": proxy_config,
     "proxy-status": proxy_status,
     "graph": graph,
+    "metrics": metrics,
     "dashboard": dashboard,
     "route": route,
     "route test": route_test,

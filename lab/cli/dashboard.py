@@ -12,8 +12,8 @@ INSTEAD = {
     "kiali": "guestbook graph",
     "envoy": "guestbook port-forward deploy/ui 15000:15000, then http://localhost:15000",
     "zipkin": "guestbook port-forward svc/zipkin 9411:9411 -n istio-system (lesson 12 starts it)",
-    "prometheus": "guestbook exec deploy/ui -c istio-proxy -- pilot-agent request GET "
-    "stats/prometheus",
+    "prometheus": "guestbook metrics, or a Prometheus of yours that reads the address that "
+    "guestbook status says",
     "grafana": "docker compose with the profile of docs/compose.md",
 }
 

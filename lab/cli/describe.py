@@ -100,10 +100,12 @@ def _described(item: Json, events: list[Json], endpoints: list[Json]) -> str:
 def _service(item: Json, endpoints: list[Json]) -> list[str]:
     spec = item["spec"]
     selector = ",".join(f"{k}={v}" for k, v in (spec.get("selector") or {}).items()) or "<none>"
-    rows = [("Selector", selector), ("Type", spec["type"]), ("IP", spec["clusterIP"])]
+    rows = [("Selector", selector), ("Type", spec["type"]), ("IP", spec.get("clusterIP", ""))]
+    if other := spec.get("externalName"):
+        rows.append(("External Name", other))
     if ingress := item["status"]["loadBalancer"].get("ingress"):
         rows.append(("LoadBalancer Ingress", ingress[0]["ip"]))
-    for port in spec["ports"]:
+    for port in spec.get("ports", ()):
         name = port.get("name") or "<unset>"
         subset = [s for s in endpoints for p in s["ports"] if p["name"] == port.get("name", "")]
         places = [

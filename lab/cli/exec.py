@@ -77,7 +77,8 @@ def _execute(spec: dict[str, Any], *, stdin: bool) -> int:
         process = subprocess.Popen(
             spec["argv"],
             env=spec["env"],
-            cwd=spec["folder"],
+            # A folder of the pod may be there alone: it is entered last.
+            cwd=spec["folder"] if spec["pid"] is None else None,
             preexec_fn=None if spec["pid"] is None else enter,
             stdin=source,
             stdout=pipe,

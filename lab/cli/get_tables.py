@@ -114,9 +114,9 @@ def _service(item: Json) -> Row:
     ingress = item["status"]["loadBalancer"].get("ingress", [])
     return [
         spec["type"],
-        spec["clusterIP"],
-        ",".join(place["ip"] for place in ingress) or "<none>",
-        ",".join(f"{port['port']}/TCP" for port in spec["ports"]),
+        spec.get("clusterIP", "<none>"),
+        spec.get("externalName") or ",".join(place["ip"] for place in ingress) or "<none>",
+        ",".join(f"{port['port']}/TCP" for port in spec.get("ports", ())) or "<none>",
     ]
 
 

@@ -38,6 +38,8 @@ def status(
     write(f"Network     {NETWORKS[found['network']]}")
     if found["networkRefusal"]:
         write(f"            no network for each pod: {found['networkRefusal']}")
+    if found["metrics"]:
+        write(f"Metrics     {found['metrics']}")
     write(f"Database    {found['database']}")
     write(f"Redis       {found['redis']}")
     write(f"State       {found['state']} (process {found['pid']}, up {found['uptime']:.0f} s)")

@@ -7,7 +7,7 @@ import contextlib
 import signal
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -141,6 +141,8 @@ class ContainerRunner:
             child, pump = await process.start(command, log.write)
         except OSError as error:
             return self._not_started(f"{command.argv[0]}: {error.strerror}")
+        if command.enter is not None:
+            command = replace(command, enter=None, inside=child.pid)
         self.current = command
         self.pid = child.pid
         self._exited.clear()

@@ -66,7 +66,7 @@ def exec_command(
         "env": dict(command.env),
         "folder": str(command.folder),
         # The process to whose namespaces the command has to go.
-        "pid": None if command.enter is None else running.pid,
+        "pid": command.inside,
         "network_admin": name == PROXY,
     }
 

@@ -141,7 +141,8 @@ def service(record: Record, cluster_ip: str | None, *, published: bool) -> Json:
     shown = plain(record)
     spec = dict(shown["spec"])
     spec.setdefault("type", "ClusterIP")
-    spec.setdefault("clusterIP", cluster_ip or "None")
+    if spec["type"] != "ExternalName":
+        spec.setdefault("clusterIP", cluster_ip or "None")
     shown["spec"] = spec
     shown["status"] = {"loadBalancer": {}}
     if published:

@@ -173,7 +173,8 @@ class PodNetwork:
         if container.name == PROXY:
             # As the proxy's user on a cluster: past the rules of the pod.
             words = [programs.PYTHON, "-m", "lab.net.marked", *words]
-        return replace(running, argv=words)
+        folder = Path(container.working_dir or running.folder)
+        return replace(running, argv=words, folder=folder)
 
     def close(self) -> None:
         for server in (*self._published.values(), self.outside):
@@ -252,7 +253,11 @@ def zone(services: Iterable[Service], pods: Sequence[Pod]) -> dns.Zone:
     """Returns the names of Services and their pods, as cluster DNS has them."""
     addresses: dict[str, list[str]] = {}
     targets: dict[str, list[tuple[int, str]]] = {}
+    aliases: dict[str, str] = {}
     for service in services:
+        if service.external_name:
+            aliases[service.host] = service.external_name
+            continue
         members = [
             pod
             for pod in pods
@@ -275,7 +280,7 @@ def zone(services: Iterable[Service], pods: Sequence[Pod]) -> dns.Zone:
                     if (number := resolve_port(pod, port.target_port)) is not None
                 ]
             targets[f"_{port.name}._tcp.{service.host}"] = ends
-    return dns.Zone(addresses=addresses, services=targets)
+    return dns.Zone(addresses=addresses, aliases=aliases, services=targets)
 
 
 def _pod_name(pod: Pod, service: Service) -> str:

@@ -16,8 +16,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+
+from lab.net import namespaces
 
 MARK = "GUESTBOOK_LAB"
 """The environment variable that marks a lab's processes; its value is the state folder."""
@@ -38,6 +41,8 @@ class Command:
     folder: Path
     enter: Callable[[], None] | None = None
     """Moves the child, before it becomes the program, to where it runs."""
+    inside: int | None = None
+    """The process in whose namespaces it runs."""
 
 
 def _die_with_parent() -> None:
@@ -49,13 +54,11 @@ def _die_with_parent() -> None:
 
 
 async def start(
-    command: Command, on_output: Callable[[bytes], None], *, brief: bool = False
+    command: Command, on_output: Callable[[bytes], None]
 ) -> tuple[asyncio.subprocess.Process, asyncio.Task[None]]:
     """Starts a child in a session of its own; returns it and the task that hands on its output.
 
-    One that is `brief` is left to the reaper should the lab die first: asking the kernel for it
-    makes Python copy its whole address space (fork in place of vfork). Raises OSError when the
-    program can't be started.
+    Raises OSError when the program can't be started.
     """
 
     def prepare() -> None:
@@ -76,7 +79,7 @@ async def start(
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=None if brief and command.enter is None else prepare,
+            preexec_fn=prepare,
         )
     except subprocess.SubprocessError as error:
         raise OSError(errno.EPERM, "can't enter its pod") from error
@@ -98,26 +101,48 @@ def signal_group(pid: int, number: int) -> None:
 async def run(command: Command, *, timeout: float) -> tuple[int, bytes]:
     """Runs a short command (an exec probe) to its end; returns exit status and output.
 
-    A command that takes longer than `timeout` seconds is killed: TIMED_OUT.
+    A command that takes longer than `timeout` seconds is killed: TIMED_OUT. Should the lab die
+    first, the command is left to the reaper: asking the kernel for it makes Python copy its whole
+    address space (fork in place of vfork).
     """
-    output: list[bytes] = []
+    started: list[subprocess.Popen[bytes]] = []
+    # A thread that has entered namespaces can't be used again.
+    thread = ThreadPoolExecutor(1)
     try:
-        process, pump = await start(command, output.append, brief=True)
+        running = asyncio.get_running_loop().run_in_executor
+        return await running(thread, _run, command, timeout, started)
     except OSError as error:
         return 126, f"{command.argv[0]}: {error.strerror}".encode()
-    try:
-        async with asyncio.timeout(timeout):
-            await pump
-            status = await process.wait()
-    except TimeoutError:
-        signal_group(process.pid, signal.SIGKILL)
-        status = TIMED_OUT
-    except asyncio.CancelledError:
-        signal_group(process.pid, signal.SIGKILL)
-        raise
     finally:
-        pump.cancel()
-    return status, b"".join(output)[-4096:]
+        # One that was cancelled.
+        for child in started:
+            if child.returncode is None:
+                signal_group(child.pid, signal.SIGKILL)
+        thread.shutdown(wait=False)
+
+
+def _run(
+    command: Command, timeout: float, started: list[subprocess.Popen[bytes]]
+) -> tuple[int, bytes]:
+    if command.inside is not None:
+        namespaces.join_thread(command.inside)
+    with subprocess.Popen(
+        command.argv,
+        env=command.env,
+        cwd=command.folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    ) as child:
+        started.append(child)
+        try:
+            output, _ = child.communicate(timeout=timeout)
+            status = child.returncode
+        except subprocess.TimeoutExpired as late:
+            signal_group(child.pid, signal.SIGKILL)
+            output, status = late.output or b"", TIMED_OUT
+    return status, output[-4096:]
 
 
 def marked(value: str) -> list[int]:
@@ -153,5 +178,16 @@ def reaper(value: str) -> Iterator[None]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        preexec_fn=_see_proxies,
     ):
         yield
+
+
+def _see_proxies() -> None:
+    """Lets the reaper read the environment of programs that may mark packets.
+
+    The kernel shows it to those alone who may do as much. Without namespaces nobody may.
+    """
+    # Where there is no Linux, there is no such function.
+    with contextlib.suppress(OSError, AttributeError):
+        namespaces.keep_network_admin()

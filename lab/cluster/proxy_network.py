@@ -61,7 +61,9 @@ class ProxyNetwork:
     ) -> None:
         """Listens on the addresses of all Services, and releases those that are gone."""
         self._services, self._pods = services, pods
-        ports = {(item.namespace, item.name): item.ports for item in services()}
+        ports = {
+            (item.namespace, item.name): item.ports for item in services() if not item.external_name
+        }
         for name in ports:
             if name not in self._virtual:
                 self._virtual[name] = self.addresses.take_service()

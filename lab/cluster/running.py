@@ -20,6 +20,7 @@ from lab.cluster.services import Services
 from lab.cluster.state import State
 from lab.cluster.store import Store
 from lab.model import Pod, Snapshot
+from lab.observe.metrics import Metrics
 from lab.observe.requests import Stream
 from lab.resources.resource import Resource
 
@@ -93,6 +94,10 @@ class Cluster:
     """None for plain pods without proxies."""
     requests: Stream = field(init=False)
     """The requests that proxies have reported."""
+    metrics: Metrics = field(default_factory=Metrics)
+    """The same, counted."""
+    metrics_address: str = ""
+    """The URL at which Prometheus reads them; empty without a mesh."""
     events: Events = field(default_factory=Events)
     runners: dict[Key, PodRunner] = field(default_factory=dict)
     terminating: set[str] = field(default_factory=set)
@@ -115,7 +120,9 @@ class Cluster:
     _tasks: set[asyncio.Future[Any]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.requests = Stream(lambda: (runner.model for runner in self.runners.values()))
+        self.requests = Stream(
+            lambda: (runner.model for runner in self.runners.values()), self.metrics.add
+        )
 
     def changed(self) -> None:
         """Has pods and proxies brought in agreement with a change of an object or a pod."""

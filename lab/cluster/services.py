@@ -35,8 +35,8 @@ class Services:
         return None if record is None else self._service(record.resource)
 
     def _service(self, resource: Resource) -> Service:
-        headless = resource.spec.cluster_ip == "None"
-        address = None if headless else self.network.cluster_ip((resource.namespace, resource.name))
+        none = resource.spec.cluster_ip == "None" or resource.spec.type == "ExternalName"
+        address = None if none else self.network.cluster_ip((resource.namespace, resource.name))
         return service_kind.service(resource, address)
 
     def load_balancer_port(self, service: Service, port: int) -> int | None:

@@ -76,8 +76,8 @@ def _applied(resources: Iterable[Resource]) -> list[Resource]:
 
 
 def _cluster_ip(index: int, service: Resource) -> str | None:
-    headless = service.spec.cluster_ip == "None"
-    return None if headless else f"127.79.0.{index + 1}"
+    none = service.spec.cluster_ip == "None" or service.spec.type == "ExternalName"
+    return None if none else f"127.79.0.{index + 1}"
 
 
 def _running(pod: Mapping[str, Any]) -> Pod:

@@ -27,6 +27,7 @@ from lab.cluster.services import Services
 from lab.cluster.state import State
 from lab.cluster.store import Store
 from lab.manifests.read import read
+from lab.observe import metrics
 
 STOP_GRACE = 5.0
 """Seconds that pods get to end when the lab stops."""
@@ -107,11 +108,23 @@ async def lab(plan: Plan, environ: Mapping[str, str], say: Say) -> AsyncIterator
         cluster = Cluster(state, network, store, services, client, overrides)
         if plan.mesh is not None:
             cluster.mesh = plan.mesh(cluster)
+            _serve_metrics(cluster, stack)
         _fill(cluster, plan, say)
         stack.push_async_callback(_stop, cluster)
         stack.push_async_callback(_cancel, asyncio.create_task(control_loops.run(cluster)))
         cluster.changed()
         yield cluster
+
+
+def _serve_metrics(cluster: Cluster, stack: contextlib.AsyncExitStack) -> None:
+    try:
+        port = free_port(metrics.PORT)
+    except PortTakenError:
+        port = free_port(0)
+    server = cluster.metrics.serve(port)
+    stack.callback(server.server_close)
+    stack.callback(server.shutdown)
+    cluster.metrics_address = f"http://localhost:{port}/metrics"
 
 
 async def _stop(cluster: Cluster) -> None:
@@ -285,6 +298,7 @@ def status(
         "database": servers.database(environ),
         "redis": servers.redis(environ),
         "network": cluster.network.name,
+        "metrics": cluster.metrics_address,
         "networkRefusal": plan.network_refusal,
         "ready": ready,
         "wanted": wanted,

@@ -37,6 +37,7 @@ def outbound(view: View) -> list[Json]:
     result = [
         _outbound(view, host, port, subset)
         for host in view.destinations.values()
+        if host.resolution != "ALIAS"
         for port in host.cluster_ports
         for subset in view.subsets(host)
     ]
@@ -105,7 +106,7 @@ def _discovery(view: View, host: Host, port: ServicePort, subset: str, policy: P
             return {"type": "EDS", "eds_cluster_config": source, **balancing}
         case "DYNAMIC_DNS":
             return _forward_proxy(routes.dns_cache(host))
-        case "DNS" | "DNS_ROUND_ROBIN":
+        case _:
             settings: Json = {
                 "dns_lookup_family": "V4_ONLY",
                 "dns_refresh_rate": duration(view.mesh.dns_refresh_rate),
@@ -158,11 +159,11 @@ def _transport(view: View, host: Host, port: ServicePort, subset: str, policy: P
 
 def _mesh_tls(view: View, host: Host, port: ServicePort, subset: str, policy: Policy) -> Json:
     own = policy.tls
-    accounts = {found.service_account for found in view.endpoints(host, port.port)} - {""}
     return tls.upstream_context(
         view.snapshot,
         view.pod,
-        (own and own.subject_alt_names) or sorted({*host.subject_alt_names, *accounts}),
+        (own and own.subject_alt_names)
+        or tls.identities(view.snapshot, host, view.endpoints(host, port.port)),
         (own and own.sni) or names.server_name(port.port, host.name, subset),
         destination_rule.is_http2(port, policy),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from lab import names
 from lab.envoy import routes
 from lab.kinds.authorization_policy import becomes as authorization
+from lab.kinds.authorization_policy import custom
 from lab.kinds.destination_rule import becomes as destination_rule
 from lab.kinds.mesh_config import becomes as mesh_config
 from lab.kinds.mesh_config import connection_settings
@@ -91,6 +92,7 @@ def http_filters(view: View, direction: Direction) -> list[Json]:
     """Returns the HTTP filters in Istio's order: policies, then fault and CORS, the router last."""
     filters: list[Json] = []
     if direction != "outbound":
+        filters += custom.http_filters(view)
         filters += request_authentication.http_filters(view.snapshot, view.pod)
         filters += authorization.http_filters(view.snapshot, view.pod)
     filters += [
@@ -112,6 +114,14 @@ def http_filters(view: View, direction: Direction) -> list[Json]:
             )
         )
     return [*filters, ROUTER]
+
+
+def network_policies(view: View) -> list[Json]:
+    """Returns the network filters of policies."""
+    return [
+        *custom.network_filters(view),
+        *authorization.network_filters(view.snapshot, view.pod),
+    ]
 
 
 def tcp_proxy(view: View, direction: Direction, cluster: str, *, log: bool = True) -> Json:

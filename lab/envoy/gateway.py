@@ -9,7 +9,6 @@ from lab import names
 from lab.envoy import filters, routes
 from lab.envoy.outbound_listeners import BOUND, CONNECT_TIMEOUT, chain_match
 from lab.envoy.routes import VirtualHost
-from lab.kinds.authorization_policy import becomes as authorization
 from lab.kinds.gateway import becomes as gateway
 from lab.kinds.gateway.becomes import BoundServer
 from lab.kinds.mesh_config import connection_settings
@@ -82,7 +81,7 @@ def _chain(
 
 def _proxy(view: View, bound: BoundServer, rule: Rule) -> list[Json]:
     return [
-        *authorization.network_filters(view.snapshot, view.pod),
+        *filters.network_policies(view),
         filters.routed_tcp_proxy(view, "gateway", rule, bound.server.port.number),
     ]
 

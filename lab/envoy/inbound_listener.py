@@ -11,10 +11,9 @@ from typing import Literal
 
 from lab import names
 from lab.envoy import routes, tls
-from lab.envoy.filters import access_log, connection_manager, tcp_proxy
+from lab.envoy.filters import access_log, connection_manager, network_policies, tcp_proxy
 from lab.envoy.inbound_ports import InboundPort, inbound_ports
 from lab.envoy.outbound_listeners import BOUND
-from lab.kinds.authorization_policy import becomes as authorization
 from lab.kinds.peer_authentication import becomes as peer_authentication
 from lab.kinds.peer_authentication.becomes import Mode
 from lab.kinds.visible import View
@@ -159,7 +158,7 @@ def _chains(view: View, target: int, served: InboundPort | None) -> Iterator[Jso
             filters = [_manager(view, served, cluster)]
         else:
             proxy = tcp_proxy(view, "inbound", cluster)
-            filters = [*authorization.network_filters(view.snapshot, view.pod), proxy]
+            filters = [*network_policies(view), proxy]
         if served:
             name = names.listener(served.bind, target)
         else:

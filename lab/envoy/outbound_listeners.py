@@ -38,6 +38,7 @@ from lab.xds import (
     socket_address,
 )
 
+_LOCALHOST = "127.0.0.1"
 CONNECT_TIMEOUT: Json = {"transport_socket_connect_timeout": "15s"}
 BOUND: Json = {"max_connections_to_accept_per_socket_event": 1}
 """A setting of listeners with a socket of their own."""
@@ -73,7 +74,17 @@ class _Listener:
 
 def listeners(view: View) -> list[Json]:
     """Returns `virtualOutbound` and the listeners that it hands connections to."""
-    return [_virtual_outbound(view), *(_config(view, found) for found in _merged(view))]
+    found = [*_http_proxy(view), *_merged(view)]
+    return [_virtual_outbound(view), *(_config(view, listener) for listener in found)]
+
+
+def _http_proxy(view: View) -> Iterator[_Listener]:
+    """Yields the mesh's HTTP proxy, if it has one."""
+    if port := view.mesh.proxy_http_port:
+        name = names.listener(_LOCALHOST, port)
+        options: Json = {"http_protocol_options": {"allow_absolute_url": True}}
+        http = _http_chain(view, names.HTTP_PROXY_ROUTES, name, options=options)
+        yield _Listener(_LOCALHOST, port, "HTTP", [replace(http, match={})], bound=True)
 
 
 def _virtual_outbound(view: View) -> Json:
@@ -148,8 +159,10 @@ def _of_egress(view: View, egress: Egress) -> Iterator[_Listener]:
     if listener.port is not None and listener.port.protocol.upper() == "UDP":
         return
     bound = listener.capture_mode == "NONE" or listener.bind.startswith(UNIX)
-    bind = listener.bind or ("127.0.0.1" if bound else "")
+    bind = listener.bind or (_LOCALHOST if bound else "")
     for host in egress.hosts.values():
+        if host.resolution == "ALIAS":
+            continue
         for port in host.ports if listener.port is None else (sidecar.port(listener.port),):
             for new in _of_port(view, host, port, bind):
                 new.bound = bound
@@ -252,11 +265,15 @@ def _name_resolver(host: Host, port: ServicePort) -> Iterator[Json]:
 
 
 def _http_chain(
-    view: View, routes: str, listener: str, protocol: PortProtocol | None = None
+    view: View,
+    routes: str,
+    listener: str,
+    protocol: PortProtocol | None = None,
+    options: Json | None = None,
 ) -> _Chain:
     rds = {"route_config_name": routes, "config_source": resource_source("rds", routes)}
     prefix = f"outbound_{listener};"
-    manager = connection_manager(view, "outbound", prefix, protocol, rds=rds)
+    manager = connection_manager(view, "outbound", prefix, protocol, rds=rds, **(options or {}))
     return _Chain(HTTP_MATCH, [manager])
 
 

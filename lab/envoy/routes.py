@@ -63,7 +63,8 @@ def sidecar_configurations(view: View, listeners: Iterable[Json]) -> list[Json]:
 
 
 def _configuration_of(view: View, name: str) -> Json:
-    host, _, port = ("", "", "0") if name.startswith(UNIX) else name.rpartition(":")
+    all_ports = name == names.HTTP_PROXY_ROUTES or name.startswith(UNIX)
+    host, _, port = ("", "", "0") if all_ports else name.rpartition(":")
     hosts = sidecar_hosts(view, int(port), name)
     if host:
         hosts = [replace(one, domains=("*",)) for one in hosts if one.name == name]
@@ -116,8 +117,8 @@ def of_port(view: View, number: int) -> Iterator[VirtualHost]:
             if not covered:
                 yield from made.add(pattern, [pattern], number or 80, routes)
     for name, ports in known.items():
-        for port in ports if owners[name] is None else ():
-            host = view.hosts[name]
+        host = view.hosts[name]
+        for port in ports if owners[name] is None and host.resolution != "ALIAS" else ():
             yield from made.of_host(view, host, port, [default_route(view, host, port)])
 
 
@@ -179,7 +180,8 @@ def default_route(view: View, host: Host, port: ServicePort) -> Route:
 
 def domains(view: View, host: Host, port: int) -> list[str]:
     """Returns the names and addresses of a host's port for a client in the view's namespace."""
-    result = names.alternatives(host.name, view.pod.namespace)
+    every = (host.name, *host.aliases)
+    result = [name for one in every for name in names.alternatives(one, view.pod.namespace)]
     if host.headless:
         result += [f"*.{name}" for name in result]
     return [*result, *(address for address in host.addresses_at(port) if "/" not in address)]

@@ -6,7 +6,7 @@ Envoy reads through file-system SDS from the folder that `lab.istiod.authority` 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from lab.kinds.peer_authentication import becomes as peer_authentication
 from lab.kinds.services import Endpoint, Host
@@ -82,7 +82,8 @@ def speaks_mtls(view: View, host: Host, port: ServicePort, subset: str, endpoint
     if not view.snapshot.certificates:
         return False
     if endpoint.pod is None:
-        return endpoint.labels.get("security.istio.io/tlsMode") == "istio"
+        default = "istio" if endpoint.service_account else ""
+        return endpoint.labels.get("security.istio.io/tlsMode", default) == "istio"
     if endpoint.pod.proxy != "sidecar":  # Only the sidecar's injection sets `tlsMode`.
         return False
     mode, _ = peer_authentication.mode(view.snapshot, endpoint.pod, endpoint.port)
@@ -92,9 +93,9 @@ def speaks_mtls(view: View, host: Host, port: ServicePort, subset: str, endpoint
 def downstream_context(snapshot: Snapshot, pod: Pod, *, tcp: bool) -> Json:
     """Returns the transport socket of a filter chain with mutual TLS.
 
-    Every identity of the trust domain may connect; AuthorizationPolicy decides about the rest.
+    Every identity of the trust domains may connect; AuthorizationPolicy decides about the rest.
     """
-    peers = {"prefix": f"spiffe://{snapshot.trust_domain}/"}
+    peers = [{"prefix": f"spiffe://{domain}/"} for domain in snapshot.trust_domains]
     return extension(
         _TRANSPORT_SOCKET,
         f"{_CONTEXTS}.DownstreamTlsContext",
@@ -102,21 +103,19 @@ def downstream_context(snapshot: Snapshot, pod: Pod, *, tcp: bool) -> Json:
         common_tls_context={
             "tls_params": {**_VERSIONS, "cipher_suites": list(_CIPHER_SUITES)},
             "alpn_protocols": [*(["istio-peer-exchange"] if tcp else []), "h2", "http/1.1"],
-            **_secrets(snapshot, pod, [peers]),
+            **_secrets(snapshot, pod, peers),
         },
     )
 
 
 def upstream_context(
-    snapshot: Snapshot, pod: Pod, service_accounts: Sequence[str], sni: str, http2: bool
+    snapshot: Snapshot, pod: Pod, identities: Sequence[str], sni: str, http2: bool
 ) -> Json:
     """Returns the transport socket for mutual TLS towards the endpoints of one Service.
 
-    `service_accounts` are `namespace/name` or SPIFFE identities; the server must be one of them.
-    Without any the server's name is not checked, as in Istio.
+    The server must have one of the identities. Without any its name is not checked, as in Istio.
     """
-    identities = dict.fromkeys(_identity(snapshot, account) for account in service_accounts)
-    names = [{"exact": name} for name in sorted(identities)]
+    names = [{"exact": name} for name in identities]
     return extension(
         _TRANSPORT_SOCKET,
         f"{_CONTEXTS}.UpstreamTlsContext",
@@ -129,11 +128,17 @@ def upstream_context(
     )
 
 
-def _identity(snapshot: Snapshot, account: str) -> str:
-    if account.startswith("spiffe://"):
-        return account
-    namespace, _, name = account.partition("/")
-    return spiffe_id(snapshot.trust_domain, namespace, name)
+def identities(snapshot: Snapshot, host: Host, endpoints: Iterable[Endpoint]) -> list[str]:
+    """Returns the identities that the servers of a host may have, with all trust domains."""
+    own, *aliases = snapshot.trust_domains
+    found = set(host.subject_alt_names)
+    for account in {end.service_account for end in endpoints} - {""}:
+        namespace, _, name = account.partition("/")
+        found.add(spiffe_id(own, namespace, name))
+    for identity in [one for one in found if one.startswith("spiffe://")]:
+        path = identity.removeprefix("spiffe://").partition("/")[2]
+        found.update(f"spiffe://{alias}/{path}" for alias in aliases)
+    return sorted(found)
 
 
 def _secrets(snapshot: Snapshot, pod: Pod, names: list[Json]) -> Json:

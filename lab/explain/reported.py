@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 
-from lab.envoy import tls
+from lab.envoy import routes, tls
 from lab.explain import server
 from lab.kinds import selection
 from lab.kinds.authorization_policy import becomes as authorization
@@ -54,6 +54,8 @@ def _of_policies(snapshot: Snapshot, pod: Pod, reason: str, request: Request) ->
         for patch in envoy_filter.applicable(snapshot, pod):
             if "ratelimit" in json.dumps(patch.value()):
                 yield patch.filter.source.at("spec", "configPatches", patch.index)
+    elif reason == "answered" and request.virtual_host in routes.CATCH_ALLS:
+        yield view(snapshot, pod).outbound_origin.at()
     elif reason in ("NR", "DPE") and request.reporter == "destination":
         port = request.address.rpartition(":")[2]
         yield tls.inbound_mode(view(snapshot, pod), int(port) if port.isdecimal() else 0)[1].at()

@@ -242,10 +242,12 @@ def _routed(
     found.steps += route.rate_limits(http.get("http_filters", ()), host, chosen, request)
     if not route.add(chosen, origin, request, found):
         return found
-    forwarded = route.rewritten(chosen, forwarded)
-    targets, mirrors = route.clusters(chosen.get("route", {}))
-    found.targets = [target(view, config, forwarded, *cluster) for cluster in targets]
-    found.mirrors = [target(view, config, forwarded, *cluster) for cluster in mirrors]
+    for name, share, sent, steps in route.forwarded(chosen, forwarded):
+        reached = target(view, config, sent, name, share)
+        found.targets.append(replace(reached, steps=(*steps, *reached.steps)))
+    _, mirrors = route.clusters(chosen.get("route", {}))
+    copied = route.rewritten(chosen, forwarded)
+    found.mirrors = [target(view, config, copied, *cluster) for cluster in mirrors]
     return found.settle()
 
 

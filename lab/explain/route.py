@@ -58,6 +58,33 @@ def _preflight(policy: Json | None, request: Request) -> str | None:
     return "to a preflight, without access-control-allow-origin"
 
 
+def forwarded(route: Json, request: Request) -> list[tuple[str, float, Request, tuple[Step, ...]]]:
+    """Returns each cluster of a route with its share, and the request as it is sent there.
+
+    A cluster of a split changes headers before the route does; the steps say so.
+    """
+    action = route.get("route", {})
+    parts = action.get("weighted_clusters", {}).get("clusters") or [{}]
+    shares, _ = clusters(action)
+    return [
+        (name, share, rewritten(route, _with_headers(part, request)), tuple(_headers(part)))
+        for (name, share), part in zip(shares, parts, strict=True)
+    ]
+
+
+def _with_headers(part: Json, request: Request) -> Request:
+    """Returns a request with the headers that a route, or a cluster of a split, sets."""
+    headers = dict(request.headers)
+    for name in part.get("request_headers_to_remove", ()):
+        headers.pop(name.lower(), None)
+    for item in part.get("request_headers_to_add", ()):
+        name, value = item["header"]["key"].lower(), item["header"]["value"]
+        overwrites = item.get("append_action", "").startswith("OVERWRITE")
+        headers[name] = (value,) if overwrites else (*headers.get(name, ()), value)
+    authority = part.get("host_rewrite_literal", request.authority)
+    return replace(request, headers=headers, authority=authority)
+
+
 def rewritten(route: Json, request: Request) -> Request:
     """Returns a request as a route sends it: with its own path, host and headers."""
     action, match = route.get("route", {}), route["match"]
@@ -68,15 +95,8 @@ def rewritten(route: Json, request: Request) -> Request:
     elif "regex_rewrite" in action:
         regex = action["regex_rewrite"]
         bare = re2.sub(regex["pattern"]["regex"], regex["substitution"], bare)
-    headers = dict(request.headers)
-    for name in route.get("request_headers_to_remove", ()):
-        headers.pop(name.lower(), None)
-    for item in route.get("request_headers_to_add", ()):
-        name, value = item["header"]["key"].lower(), item["header"]["value"]
-        overwrites = item.get("append_action", "").startswith("OVERWRITE")
-        headers[name] = (value,) if overwrites else (*headers.get(name, ()), value)
     authority = action.get("host_rewrite_literal", request.authority)
-    return replace(request, path=bare + rest, authority=authority, headers=headers)
+    return replace(_with_headers(route, request), path=bare + rest, authority=authority)
 
 
 _REDIRECTS = {"FOUND": 302, "SEE_OTHER": 303, "TEMPORARY_REDIRECT": 307, "PERMANENT_REDIRECT": 308}
@@ -137,13 +157,8 @@ def _modifiers(route: Json) -> Iterator[tuple[str, str, str]]:
     if "regex_rewrite" in action:
         regex = action["regex_rewrite"]
         yield "rewrite", f"{regex['pattern']['regex']} to {regex['substitution']}", "rewrite"
-    for direction in ("request", "response"):
-        added = [item["header"]["key"] for item in route.get(f"{direction}_headers_to_add", ())]
-        removed = route.get(f"{direction}_headers_to_remove", ())
-        if added or removed:
-            parts = [f"sets {', '.join(added)}"] if added else []
-            parts += [f"removes {', '.join(removed)}"] if removed else []
-            yield f"{direction} headers", "; ".join(parts), "headers"
+    for step in _headers(route):
+        yield step.what, step.says, "headers"
     timeout = action.get("timeout", "15s")
     says = "none" if timeout == "0s" else f"{timeout} for all tries together"
     yield "timeout", says, "timeout"
@@ -158,6 +173,17 @@ def _modifiers(route: Json) -> Iterator[tuple[str, str, str]]:
         yield "retries", says, "retries"
     for policy in action.get("hash_policy", ()):
         yield "hash", str(policy), ""
+
+
+def _headers(part: Json) -> Iterator[Step]:
+    """The steps of the headers that a route, or a cluster of a split, changes."""
+    for direction in ("request", "response"):
+        added = [item["header"]["key"] for item in part.get(f"{direction}_headers_to_add", ())]
+        removed = part.get(f"{direction}_headers_to_remove", ())
+        if added or removed:
+            parts = [f"sets {', '.join(added)}"] if added else []
+            parts += [f"removes {', '.join(removed)}"] if removed else []
+            yield Step(f"{direction} headers", "; ".join(parts))
 
 
 def _redirect(redirect: Json) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -103,7 +104,7 @@ def at_pod(
         closed = "connection reset" if tcp or source.proxy == "none" else "503"
         yield Step("answer", f"{closed}: the pod closes connections in {transport}", origin.at())
         return
-    spiffe_id = tls.spiffe_id(snapshot.trust_domain, source.namespace, source.service_account)
+    spiffe_id = tls.spiffe_id(snapshot.trust_domains[0], source.namespace, source.service_account)
     peer = spiffe_id if transport == "mutual TLS" else None
     path = matchers.normalized(request.path, mesh_config.normalization(server.mesh))
     request = received(replace(request, path=path), pod, endpoint.port, peer, source)
@@ -163,7 +164,7 @@ def admission(snapshot: Snapshot, pod: Pod, chain: Json, request: Request) -> Ad
     """Returns what the filters of a chain make of a request: jwt_authn, then RBAC."""
     http = manager(chain)
     filters = chain["filters"] if http is None else http.get("http_filters", [])
-    steps: list[Step] = []
+    steps = list(_asked(snapshot, filters, request))
     forwarded, checked = request, False
     for config in configurations(filters, "jwt_authn.v3.JwtAuthentication"):
         checked = True
@@ -186,6 +187,32 @@ def admission(snapshot: Snapshot, pod: Pod, chain: Json, request: Request) -> Ad
     steps += [Step("authorization", says) for says in _remarks(snapshot, configs, request)]
     status, answer = (200, "") if decision.allowed else (403, "RBAC: access denied")
     return Admission(tuple(steps), status, answer, place, request, forwarded)
+
+
+def _asked(snapshot: Snapshot, filters: list[Json], request: Request) -> Iterator[Step]:
+    """Yields the servers that are asked about a request (ext_authz); the rest is if they agree."""
+    notes = [
+        name
+        for config in configurations(filters, "rbac.v3.RBAC")
+        if _notes(config)
+        for name in rbac.matching(config["shadow_rules"], request)
+    ]
+    for config in configurations(filters, "ext_authz.v3.ExtAuthz"):
+        wanted = config.get("filter_enabled_metadata", {}).get("value", {}).get("string_match", {})
+        note = next((one for one in notes if one.startswith(wanted.get("prefix", ""))), None)
+        if note is None:
+            continue
+        uri = config.get("http_service", {}).get("server_uri", {})
+        target = config.get("grpc_service", {}).get("envoy_grpc", {})
+        cluster = uri.get("cluster") or target.get("cluster_name")
+        name, origin = policy_origin(snapshot, note)
+        says = f"{cluster} is asked, says {name}; what follows is if it allows the request"
+        yield Step("external authorization", says, origin.at())
+
+
+def _notes(config: Json) -> bool:
+    """Whether an RBAC filter only notes which rules match, for an ext_authz filter."""
+    return str(config.get("shadow_rules_stat_prefix", "")).startswith("istio_ext_authz")
 
 
 def _unfetched(snapshot: Snapshot, pod: Pod) -> set[str]:
@@ -225,7 +252,12 @@ def _reason(snapshot: Snapshot, pod: Pod, decision: rbac.Decision, *, tcp: bool)
 def _remarks(snapshot: Snapshot, configs: Iterable[Json], request: Request) -> Iterator[str]:
     """The results of dry runs and audits, which decide nothing."""
     keys = ("rules", "shadow_rules")
-    found = [(config[key], key) for config in configs for key in keys if key in config]
+    found = [
+        (config[key], key)
+        for config in configs
+        for key in keys
+        if key in config and not _notes(config)
+    ]
     found.sort(key=lambda item: rbac.action(item[0]) == "LOG")
     for rules, key in found:
         action = rbac.action(rules).replace("LOG", "AUDIT")
@@ -243,6 +275,8 @@ def _remarks(snapshot: Snapshot, configs: Iterable[Json], request: Request) -> I
 
 def policy_origin(snapshot: Snapshot, generated: str) -> tuple[str, Origin]:
     """The AuthorizationPolicy that an RBAC policy is named after, and the origin of its rule."""
+    named = re.search(r"ns\[.*\]-policy\[.*\]-rule\[[0-9]+\]", generated)
+    generated = named[0] if named else generated
     for policy in snapshot.of("AuthorizationPolicy"):
         for index in range(max(1, len(policy.spec.rules or ()))):
             if authorization.rule_name(policy, index) == generated:

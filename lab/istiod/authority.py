@@ -72,8 +72,8 @@ def issue(
     wanted = {folder / secret_file(*account): account for account in accounts}
     renewal = now + RENEW_BEFORE
     for file, (namespace, name) in wanted.items():
-        leaf = _current(authority, file)
         identity = spiffe_id(authority.trust_domain, namespace, name)
+        leaf = _current(authority, file, identity)
         if leaf is None or leaf.not_valid_after_utc - now < RENEW_BEFORE:
             leaf, key = _leaf(authority, identity, now)
             file.parent.mkdir(exist_ok=True, mode=0o700)
@@ -163,8 +163,8 @@ def _read_root(file: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey
     return (certificate, key) if certificate.public_key() == key.public_key() else None
 
 
-def _current(authority: Authority, file: Path) -> x509.Certificate | None:
-    """Returns the certificate in an SDS file, if this authority has issued it."""
+def _current(authority: Authority, file: Path, identity: str) -> x509.Certificate | None:
+    """Returns the certificate in an SDS file, if this authority has issued it for an identity."""
     try:
         secret = json.loads(file.read_text())["resources"][0]["tls_certificate"]
         chain = secret["certificate_chain"]["inline_string"]
@@ -172,7 +172,9 @@ def _current(authority: Authority, file: Path) -> x509.Certificate | None:
         leaf.verify_directly_issued_by(authority.certificate)
     except (OSError, ValueError, LookupError, TypeError, InvalidSignature):
         return None
-    return leaf
+    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    known = names.get_values_for_type(x509.UniformResourceIdentifier)
+    return leaf if identity in known else None
 
 
 def private_pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> bytes:

@@ -85,7 +85,7 @@ class ControlPlane:
         self._drains: dict[Key, asyncio.Task[None]] = {}
         self._given: dict[Key, ProxyConfig] = {}
         self._refused: dict[Key, tuple[ProxyConfig, str]] = {}
-        self._accounts: frozenset[Key] = frozenset()
+        self._issued: tuple[str, frozenset[Key]] = ("", frozenset())
         self._renewal = datetime.min.replace(tzinfo=UTC)
         self._alarm: asyncio.TimerHandle | None = None
 
@@ -229,16 +229,17 @@ class ControlPlane:
         return replace(snapshot, jwks=dict(self._keys.keys))
 
     def _issue(self, snapshot: Snapshot) -> None:
-        """Issues certificates when there are other service accounts, or renewal is due."""
+        """Issues certificates when there are other identities, or renewal is due."""
         accounts = frozenset(
             (pod.namespace, pod.service_account) for pod in snapshot.pods if pod.proxy != "none"
         )
         now = datetime.now(UTC)
-        if accounts == self._accounts and now < self._renewal:
+        wanted = (snapshot.trust_domains[0], accounts)
+        if wanted == self._issued and now < self._renewal:
             return
-        root = authority.load(self._authority_folder, now, snapshot.trust_domain)
+        root = authority.load(self._authority_folder, now, snapshot.trust_domains[0])
         self._renewal = authority.issue(root, Path(snapshot.certificates), accounts, now)
-        self._accounts = accounts
+        self._issued = wanted
 
     def _set_alarm(self) -> None:
         """Asks for the next push when a certificate or a key set is due."""

@@ -10,7 +10,8 @@ from lab import names
 from lab.model import Pod, Service, ServicePort, Snapshot
 from lab.resources.resource import Problem, Resource, Source
 
-Resolution = Literal["NONE", "STATIC", "DNS", "DNS_ROUND_ROBIN", "DYNAMIC_DNS"]
+Resolution = Literal["NONE", "STATIC", "DNS", "DNS_ROUND_ROBIN", "DYNAMIC_DNS", "ALIAS"]
+"""A ServiceEntry's; ALIAS: a Service of type ExternalName is another host's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,8 @@ class Host:
     service: Service | None = None
     entry: Resource | None = None
     subject_alt_names: tuple[str, ...] = field(default=())
+    aliases: tuple[str, ...] = ()
+    """The names of Services of type ExternalName that stand for it."""
     parts: tuple[Host, ...] = ()
     """The definitions that are merged in this one; none when there is one alone."""
 
@@ -87,13 +90,27 @@ def of_service(service: Service) -> Host:
         name=service.host,
         namespace=service.namespace,
         ports=service.ports,
-        resolution="STATIC",
+        resolution="ALIAS" if service.external_name else "STATIC",
         source=service.source,
         addresses=(service.cluster_ip,) if service.cluster_ip else (),
-        headless=service.cluster_ip is None,
+        headless=service.cluster_ip is None and not service.external_name,
         export_to=tuple(name.strip() for name in export.split(",") if name.strip()),
         service=service,
     )
+
+
+def aliases(snapshot: Snapshot) -> dict[str, tuple[str, ...]]:
+    """Returns the names that stand for each host, by the host; a circle stands for none."""
+    targets = {one.host: one.external_name for one in snapshot.services if one.external_name}
+    found: dict[str, tuple[str, ...]] = {}
+    for alias in sorted(targets):
+        name, seen = targets[alias], {alias}
+        while name in targets and name not in seen:
+            seen.add(name)
+            name = targets[name]
+        if name not in seen:
+            found[name] = (*found.get(name, ()), alias)
+    return found
 
 
 def exported(export_to: tuple[str, ...] | list[str] | None, owner: str, client: str) -> bool:

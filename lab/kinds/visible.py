@@ -124,7 +124,7 @@ def view(snapshot: Snapshot, pod: Pod) -> View:
     outbound_mode, outbound_origin = sidecar.outbound_mode(scope, mesh, snapshot)
     exported = [
         host
-        for host in _all_hosts(snapshot)
+        for host in all_hosts(snapshot)
         if services.exported(host.export_to, host.namespace, pod.namespace)
     ]
     egress = tuple(_egress(snapshot, pod, listener, exported) for listener in sidecar.egress(scope))
@@ -180,7 +180,20 @@ def _egress(
         for host in exported
         if sidecar.imports(listener, pod.namespace, host.namespace, host.name)
     )
-    return replace(found, hosts=_limited(imported, found.one_port))
+    listed = {
+        name: replace(
+            host,
+            aliases=tuple(
+                alias
+                for alias in host.aliases
+                if sidecar.imports(listener, pod.namespace, host.namespace, alias)
+            ),
+        )
+        if host.aliases
+        else host
+        for name, host in imported.items()
+    }
+    return replace(found, hosts=_limited(listed, found.one_port))
 
 
 def _limited(hosts: Mapping[str, Host], port: int | None) -> dict[str, Host]:
@@ -262,8 +275,13 @@ def _publicity(virtual_service: Resource) -> int:
     return 2 if "*" in targets else 0 if "." in targets else 1
 
 
-def _all_hosts(snapshot: Snapshot) -> list[Host]:
+def all_hosts(snapshot: Snapshot) -> list[Host]:
+    """Returns the hosts of all namespaces, whoever may see them."""
     hosts = [services.of_service(service) for service in snapshot.services]
     for entry in snapshot.of("ServiceEntry"):
         hosts.extend(service_entry.hosts(entry))
-    return hosts
+    aliases = services.aliases(snapshot)
+    return [
+        replace(host, aliases=aliases[host.name]) if host.name in aliases else host
+        for host in hosts
+    ]

@@ -21,6 +21,7 @@ from lab.net import netlink
 
 NEWNS, NEWUTS, NEWUSER, NEWNET = 0x00020000, 0x04000000, 0x10000000, 0x40000000
 BIND, RECURSIVE, SLAVE = 4096, 16384, 1 << 19
+_FILE_SYSTEM = 0x200
 _NET_ADMIN = 12
 _AMBIENT, _RAISE = 47, 2
 
@@ -107,13 +108,13 @@ class _Header(ctypes.Structure):
     _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
 
 
-def _keep(capability: int) -> None:
-    """Lets the next program of this process have one capability, and no other."""
+def keep_network_admin() -> None:
+    """Lets the next program of this process mark packets, and have no other capability."""
     header, sets = _Header(0x20080522, 0), (ctypes.c_uint32 * 6)()
     call("capget", ctypes.byref(header), sets)
-    sets[2] |= 1 << capability
+    sets[2] |= 1 << _NET_ADMIN
     call("capset", ctypes.byref(header), sets)
-    call("prctl", _AMBIENT, _RAISE, capability, 0, 0)
+    call("prctl", _AMBIENT, _RAISE, _NET_ADMIN, 0, 0)
 
 
 def enter(network: Network, host_name: str) -> None:
@@ -130,7 +131,22 @@ def settle(folder: Path, *, network_admin: bool = False) -> None:
     """Ends the way into a pod: its working folder, and whether the program may mark packets."""
     os.chdir(folder)
     if network_admin:
-        _keep(_NET_ADMIN)
+        keep_network_admin()
+
+
+def _join(pid: int, *kinds: str) -> None:
+    # All are opened before the first is entered: /proc looks different from inside.
+    opened = [os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY) for kind in kinds]
+    for descriptor in opened:
+        call("setns", descriptor, 0)
+        os.close(descriptor)
+
+
+def join_thread(pid: int) -> None:
+    """Moves this thread of the lab, and what it starts from now on, to where a process is."""
+    # A thread has its own root and working folder only when it asks for them.
+    call("unshare", _FILE_SYSTEM)
+    _join(pid, "mnt", "uts", "net")
 
 
 def join(pid: int, folder: str, *, network_admin: bool = False) -> None:
@@ -138,10 +154,5 @@ def join(pid: int, folder: str, *, network_admin: bool = False) -> None:
 
     `folder` is its working folder there; `network_admin` is as in `settle`.
     """
-    kinds = ("user", "mnt", "uts", "net")
-    # All are opened before the first is entered: /proc looks different from inside.
-    opened = [os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY) for kind in kinds]
-    for descriptor in opened:
-        call("setns", descriptor, 0)
-        os.close(descriptor)
+    _join(pid, "user", "mnt", "uts", "net")
     settle(Path(folder), network_admin=network_admin)

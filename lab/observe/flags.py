@@ -112,7 +112,8 @@ def words(request: Request) -> list[str]:
     }
     if request.reporter == "destination":
         proxies["caller"] = proxies["server"]
-    return [f"{name}: {reason.says.format_map(proxies)}" for name, reason in found.items()]
+    told = {name: reason.says.format_map(proxies) for name, reason in found.items()}
+    return [says if says.startswith(name) else f"{name}: {says}" for name, says in told.items()]
 
 
 _OTHER = Reason("see Envoy's documentation of response flags", "")

@@ -115,7 +115,7 @@ def _add(
     if request.kind == "http":
         edge.durations.append(request.duration)
         failed = not 0 < request.code < 400 or request.grpc_status not in ("", "0")
-        status = str(request.code) if failed else ""
+        status = str(request.code) if failed and request.code else ""
     else:
         failed = any(reason != "DC" for reason in reasons)
     edge.failures += failed

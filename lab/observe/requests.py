@@ -17,6 +17,8 @@ from lab.model import Pod
 
 Json = dict[str, Any]
 
+Event = Literal["opened", "open", "closed", "refused"]
+
 WINDOW = 30.0
 """Seconds for which every request is kept, up to MOST of them."""
 
@@ -85,8 +87,9 @@ class Request:
     reporter: Literal["source", "destination"]
     """The side of the proxy: that of the caller (also a gateway), or that of the server."""
     kind: Literal["http", "tcp"]
-    event: Literal["opened", "open", "closed"]
-    """The state of a connection at this report of it; of a request always `closed`."""
+    event: Event
+    """The state of a connection at this report of it; of a request always `closed`. One that is
+    `refused` was taken by no filter chain, or TLS failed."""
     source: Workload
     destination: Workload
     """The pod that was chosen; unknown when none was."""
@@ -153,12 +156,12 @@ def from_json(data: Mapping[str, Any]) -> Request:
     return Request(**{**data, **ends, "flags": tuple(data["flags"])})
 
 
-_EVENTS: Mapping[str, tuple[Literal["http", "tcp"], Literal["opened", "open", "closed"]]] = {
+_EVENTS: Mapping[str, tuple[Literal["http", "tcp"], Event]] = {
     "DownstreamEnd": ("http", "closed"),
     "TcpUpstreamConnected": ("tcp", "opened"),
     "TcpPeriodic": ("tcp", "open"),
     "TcpConnectionEnd": ("tcp", "closed"),
-    "Listener": ("tcp", "closed"),
+    "Listener": ("tcp", "refused"),
 }
 """Envoy's types of access log entries; those of tunnels, for one, are not counted."""
 
@@ -291,7 +294,7 @@ class Stream:
         """Returns the bytes of a connection since its last report."""
         key = (pod.namespace, pod.name, report.get("connection", 0))
         before = (0, 0) if event == "opened" else self._bytes.pop(key, (0, 0))
-        if event != "closed":
+        if event in ("opened", "open"):
             self._bytes[key] = received, sent
             if len(self._bytes) > MOST:
                 del self._bytes[next(iter(self._bytes))]
@@ -307,7 +310,7 @@ class Stream:
                 known = self._ends.get(pod.address, NOBODY)
                 if (known.namespace, known.pod) != (pod.namespace, pod.name):
                     end = workload(pod)
-                    self._ends[pod.address] = self._ends[pod.inside_address] = end
+                    self._ends[pod.address] = end
                     self._accounts[f"/ns/{pod.namespace}/sa/{pod.service_account}"] = end
         if address in self._ends:
             return self._ends[address]

@@ -32,6 +32,6 @@ def _happened(request: Request) -> list[str]:
         status = str(request.code) if request.code else "no answer"
         return [f"{request.method} {request.path}", status, milliseconds(request.duration)]
     port = f"TCP {request.port or request.address.rpartition(':')[2]}"
-    if request.event == "opened":
-        return [port, "opened"]
+    if request.event in ("opened", "refused"):
+        return [port, request.event]
     return [port, "closed", milliseconds(request.duration)]

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ import pytest
 import yaml
 
 from tests.support.guestbook import Guestbook
-from tests.support.ports import free_port
+from tests.support.prometheus import Prometheus, require, running
 from tests.support.repository import ROOT
 from tests.support.service import Service
 from tests.support.wait import wait
@@ -36,28 +34,9 @@ QUERIES = [
 ]
 
 
-def require(program: str) -> None:
-    if shutil.which(program) is None:
-        pytest.skip(f"{program} is not installed (Debian: apt-get install prometheus)")
-
-
-@dataclass(frozen=True)
-class Prometheus:
-    url: str
-
-    def query(self, expression: str) -> list[dict[str, Any]]:
-        response = httpx.get(f"{self.url}/api/v1/query", params={"query": expression})
-        # While it starts, it answers 503 in plain text.
-        answer = response.raise_for_status().json()
-        assert answer["status"] == "success", answer
-        result: list[dict[str, Any]] = answer["data"]["result"]
-        return result
-
-
 def _configuration(services: dict[str, Service]) -> dict[str, Any]:
     """The file, with addresses of this machine in place of Compose's DNS names."""
     configuration: dict[str, Any] = yaml.safe_load(CONFIGURATION.read_text())
-    configuration["global"] = {"scrape_interval": "500ms", "scrape_timeout": "400ms"}
     (job,) = (j for j in configuration["scrape_configs"] if j["job_name"] == "guestbook")
     (names,) = job.pop("dns_sd_configs")
     assert set(names["names"]) == services.keys()
@@ -84,29 +63,11 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
             "message-service": guestbook.message,
             "guestbook-service": guestbook.guestbook,
         }
-        (folder / "prometheus.yml").write_text(yaml.safe_dump(_configuration(services)))
-        port = free_port()
-        options = {
-            "config.file": folder / "prometheus.yml",
-            "storage.tsdb.path": folder / "data",
-            "web.listen-address": f"127.0.0.1:{port}",
-        }
-        with (folder / "log").open("w") as log:
-            process = subprocess.Popen(
-                ["prometheus", *(f"--{name}={value}" for name, value in options.items())],
-                stderr=log,
+        with running(folder, _configuration(services)) as found:
+            wait(
+                lambda: found.shows('up{job="guestbook"} == 1', 3),
+                "Prometheus to scrape the three services",
             )
-        try:
-            found = Prometheus(f"http://127.0.0.1:{port}")
-
-            def ready() -> bool:
-                assert process.poll() is None, (folder / "log").read_text()
-                try:
-                    return len(found.query('up{job="guestbook"} == 1')) == 3
-                except httpx.HTTPError:
-                    return False
-
-            wait(ready, "Prometheus to scrape the three services")
             message = guestbook.message.url
             with httpx.Client(base_url=ui.url) as browser:
                 wanted = {
@@ -128,9 +89,6 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
 
                 wait(watched, "rates of good and bad answers", 60)
             yield found
-        finally:
-            process.terminate()
-            process.wait(20)
 
 
 def _filled_in(expression: str) -> str:

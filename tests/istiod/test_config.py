@@ -4,31 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from lab.manifests.read import ManifestError
 from tests.istiod import record
 from tests.istiod.compare import Found, compare
 from tests.istiod.scenarios import Scenario, all_scenarios
 
 SCENARIOS = all_scenarios()
-REFUSED = {
-    "authorization-custom": "Nothing in the lab would answer for the provider.",
-    "mc-trust": "The lab has one trust domain.",
-    "mesh-http-port": "The lab has a port of its own for an HTTP proxy.",
-}
-"""Scenarios of which the lab says that it does not support a part; the list shrinks."""
 SHOWN = 20
 
 
-COMPARED = {name: one for name, one in SCENARIOS.items() if name not in REFUSED}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_a_scenario_is_refused_in_the_labs_own_voice(name: str) -> None:
-    with pytest.raises(ManifestError, match="not supported by the lab"):
-        SCENARIOS[name].snapshot()
-
-
-@pytest.mark.parametrize("scenario", COMPARED.values(), ids=COMPARED)
+@pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=SCENARIOS)
 def test_the_lab_configures_each_proxy_as_istiod_does(scenario: Scenario) -> None:
     inputs, _ = record.recorded(scenario.name)
     assert inputs == record.digest(scenario.world()), "the scenario is another: `make istiod`"

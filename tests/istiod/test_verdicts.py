@@ -22,7 +22,6 @@ RECORDED = {
 _LIMIT = "Istio accepts it, and the lab says that it does not support it."
 _ENVOY = "Istio accepts it, and Envoy does not; the lab says so when it is applied."
 OTHER_VERDICTS = {
-    "authorization_policy/custom": _LIMIT,
     "destination_rule/credential": _LIMIT,
     "service_entry/udp": _LIMIT,
     "telemetry/metrics": _LIMIT,

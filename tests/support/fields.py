@@ -96,6 +96,24 @@ spec:
 ---
 """,
     "mesh_config": """
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: server, namespace: default}
+spec:
+  selector: {matchLabels: {app: client}}
+  action: CUSTOM
+  provider: {name: ask-http}
+  rules: [{}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: gateway, namespace: istio-system}
+spec:
+  selector: {matchLabels: {istio: ingressgateway}}
+  action: CUSTOM
+  provider: {name: ask-grpc}
+  rules: [{}]
+---
 apiVersion: networking.istio.io/v1
 kind: VirtualService
 metadata: {name: theirs, namespace: elsewhere}

@@ -7,7 +7,7 @@ policy: its `to` are permissions, its `from` are principals, and each `when` is 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,7 +19,7 @@ from lab.resources.metadata import DRY_RUN
 from lab.resources.resource import Resource
 from lab.xds import extension
 
-Action = Literal["AUDIT", "DENY", "ALLOW"]
+Action = Literal["AUDIT", "DENY", "ALLOW", "CUSTOM"]
 ACTIONS: tuple[Action, ...] = ("AUDIT", "DENY", "ALLOW")
 
 _NEVER: Json = {
@@ -56,23 +56,23 @@ def rule_name(policy: Resource, index: int) -> str:
 
 def http_filters(snapshot: Snapshot, pod: Pod) -> list[Json]:
     """Returns the HTTP filters `envoy.filters.http.rbac` of inbound traffic, or of a gateway."""
-    return [
-        extension("envoy.filters.http.rbac", "extensions.filters.http.rbac.v3.RBAC", **rules)
-        for rules in _rules(snapshot, pod, tcp=False)
-    ]
+    return [http_filter(found) for found in _rules(snapshot, pod, tcp=False)]
+
+
+def http_filter(fields: Json) -> Json:
+    """Returns one HTTP filter with the rules in its fields."""
+    return extension("envoy.filters.http.rbac", "extensions.filters.http.rbac.v3.RBAC", **fields)
 
 
 def network_filters(snapshot: Snapshot, pod: Pod) -> list[Json]:
     """Returns the network filters `envoy.filters.network.rbac` of a TCP port."""
-    return [
-        extension(
-            "envoy.filters.network.rbac",
-            "extensions.filters.network.rbac.v3.RBAC",
-            stat_prefix="tcp.",
-            **rules,
-        )
-        for rules in _rules(snapshot, pod, tcp=True)
-    ]
+    return [network_filter(found) for found in _rules(snapshot, pod, tcp=True)]
+
+
+def network_filter(fields: Json) -> Json:
+    """Returns one network filter with the rules in its fields."""
+    kind = "extensions.filters.network.rbac.v3.RBAC"
+    return extension("envoy.filters.network.rbac", kind, stat_prefix="tcp.", **fields)
 
 
 def _rules(snapshot: Snapshot, pod: Pod, *, tcp: bool) -> Iterator[Json]:
@@ -80,30 +80,40 @@ def _rules(snapshot: Snapshot, pod: Pod, *, tcp: bool) -> Iterator[Json]:
         policies = applicable(snapshot, pod, action)
         fields: Json = {}
         if enforced := [policy for policy in policies if not dry_run(policy)]:
-            fields["rules"] = _rbac(enforced, action, tcp=tcp)
+            fields["rules"] = rules(enforced, action, snapshot.trust_domains, tcp=tcp)
         if shadowed := [policy for policy in policies if dry_run(policy)]:
-            fields["shadow_rules"] = _rbac(shadowed, action, tcp=tcp)
+            fields["shadow_rules"] = rules(shadowed, action, snapshot.trust_domains, tcp=tcp)
         if fields:
             kind = "deny" if action == "DENY" and shadowed else "allow"
             fields["shadow_rules_stat_prefix"] = f"istio_dry_run_{kind}_"
             yield fields
 
 
-def _rbac(policies: list[Resource], action: Action, *, tcp: bool) -> Json:
+def rules(
+    policies: list[Resource],
+    action: Action,
+    domains: Sequence[str],
+    *,
+    tcp: bool,
+    name: str = "{}",
+) -> Json:
+    """Returns the rules of policies as those of a filter; `name` is for their names in it."""
     generated: Json = {}
     for policy in policies:
-        rules = policy.spec.rules or ()
-        if not rules:
-            generated[rule_name(policy, 0)] = _NEVER
-        for index, rule in enumerate(rules):
-            if (body := _policy(policy, rule, action, tcp=tcp)) is not None:
-                generated[rule_name(policy, index)] = body
+        if not policy.spec.rules:
+            generated[name.format(rule_name(policy, 0))] = _NEVER
+        for index, rule in enumerate(policy.spec.rules or ()):
+            if (body := _policy(policy, rule, action, domains, tcp=tcp)) is not None:
+                generated[name.format(rule_name(policy, index))] = body
     return {"action": "LOG" if action == "AUDIT" else action, "policies": generated}
 
 
-def _policy(policy: Resource, rule: Rule, action: Action, *, tcp: bool) -> Json | None:
+def _policy(
+    policy: Resource, rule: Rule, action: Action, domains: Sequence[str], *, tcp: bool
+) -> Json | None:
     """Returns a rule as an RBAC policy; None when ALLOW can't ask it of a TCP connection."""
-    targets, sources = permissions(rule), principals(rule)
+    targets = permissions(rule)
+    sources = [[_with_aliases(one, domains) for one in each] for each in principals(rule)]
     if tcp:
         served = _without_http(targets), _without_http(sources)
         # ALLOW loses the rule and lets in less; DENY loses the field and keeps out more.
@@ -114,6 +124,43 @@ def _policy(policy: Resource, rule: Rule, action: Action, *, tcp: bool) -> Json 
         "permissions": [_all_of(found, "rule", policy.namespace) for found in targets],
         "principals": [_all_of(found, "id", policy.namespace) for found in sources],
     }
+
+
+def _with_aliases(attribute: Attribute, domains: Sequence[str]) -> Attribute:
+    """Returns an attribute in which a trust domain of the mesh stands for all of them."""
+    expand = {"source.principal": _principals, "source.trustDomain": _trust_domains}.get(
+        attribute.key
+    )
+    if expand is None:
+        return attribute
+    values, others = (
+        tuple(one for value in found for one in expand(value, domains))
+        for found in (attribute.values, attribute.not_values)
+    )
+    return Attribute(attribute.key, values, others)
+
+
+def _trust_domains(value: str, domains: Sequence[str]) -> Sequence[str]:
+    return domains if value in domains else (value,)
+
+
+def _principals(value: str, domains: Sequence[str]) -> Sequence[str]:
+    """Returns a principal with each trust domain, if its own is one; `cluster.local` always is."""
+    own, *rest = value.split("/")
+    if len(rest) != 4 or own == "*" or not (own == "cluster.local" or _any_fits(own, domains)):
+        return (value,)
+    fits = (own.startswith("*") and domain.endswith(own[1:]) for domain in domains)
+    found = (
+        value if kept else "/".join((domain, *rest))
+        for domain, kept in zip(domains, fits, strict=True)
+    )
+    return list(dict.fromkeys(found))
+
+
+def _any_fits(own: str, domains: Sequence[str]) -> bool:
+    """Returns whether a trust domain, perhaps with a wildcard at an end, is one of the mesh's."""
+    pattern = re.compile(re.escape(own).replace(r"\*", ".*"))
+    return any(pattern.fullmatch(domain) for domain in domains)
 
 
 def _without_http(found: list[list[Attribute]]) -> list[list[Attribute]]:

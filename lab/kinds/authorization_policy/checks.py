@@ -14,15 +14,13 @@ from lab.kinds.authorization_policy.types import (
     kind,
 )
 from lab.kinds.selection import SELECTION
-from lab.resources.checks import fields, refused
+from lab.resources.checks import fields
 from lab.resources.metadata import DRY_RUN
 from lab.resources.resource import Check, Problem, Resource
 from lab.resources.values import is_cidr, is_ip
 
 MATCH_ONE, MATCH_ANY = "{*}", "{**}"
 """The templates of `paths`: one segment of a path, and any number of them."""
-
-_CUSTOM = "external authorizers (action CUSTOM); ALLOW, DENY and AUDIT are"
 
 
 TRUE = ("1", "t", "T", "TRUE", "true", "True")
@@ -48,6 +46,46 @@ def _provider(spec: AuthorizationPolicySpec) -> Iterator[Problem]:
     if spec.provider is not None and spec.action != "CUSTOM":
         reason = f"provider must not be with non CUSTOM action, found {spec.action}"
         yield Problem(("provider",), reason)
+
+
+_NOT_ASKED_FOR = (
+    "namespaces",
+    "not_namespaces",
+    "service_accounts",
+    "not_service_accounts",
+    "trust_domains",
+    "not_trust_domains",
+    "principals",
+    "not_principals",
+    "request_principals",
+    "not_request_principals",
+)
+_NOT_ASKED_WHEN = ("source.namespace", "source.serviceAccount", "source.trustDomain")
+
+
+def _custom(spec: AuthorizationPolicySpec) -> Iterator[Problem]:
+    if spec.action != "CUSTOM":
+        return
+    if not spec.rules:
+        reason = (
+            "CUSTOM action without `rules` is meaningless as it will never be triggered, add an "
+            "empty rule `{}` if you want it be triggered for every request"
+        )
+        yield Problem((), reason)
+    elif spec.provider is None or not spec.provider.name:
+        yield Problem(("provider",), "`provider.name` must not be empty")
+    for index, rule in enumerate(spec.rules or ()):
+        for position, item in enumerate(rule.from_ or ()):
+            for name in _NOT_ASKED_FOR if item.source is not None else ():
+                if getattr(item.source, name):
+                    field = name.title().replace("_", "")
+                    reason = f"From.{field} is currently not supported with CUSTOM action"
+                    yield Problem(("rules", index, "from", position), reason)
+        for position, condition in enumerate(rule.when or ()):
+            key = condition.key
+            if key in (*_NOT_ASKED_WHEN, "source.principal") or key.startswith("request.auth."):
+                reason = f"{key} is currently not supported with CUSTOM action"
+                yield Problem(("rules", index, "when", position, "key"), reason)
 
 
 def _rules(rules: list[Rule]) -> Iterator[Problem]:
@@ -217,10 +255,9 @@ def _http_only(spec: AuthorizationPolicySpec) -> Iterator[Problem]:
 
 
 CHECKS = (
-    refused("spec.provider", _CUSTOM),
     *SELECTION,
     Check("", _dry_run),
-    Check("spec.action", lambda action: action != "CUSTOM", f"not supported by the lab: {_CUSTOM}"),
+    Check("spec", _custom),
     Check("spec", _provider),
     Check(
         "spec",

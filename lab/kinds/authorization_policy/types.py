@@ -12,6 +12,10 @@ from pydantic import Field
 from lab.resources.resource import Check, Kind, Model
 
 
+class Provider(Model):
+    name: str | None = None
+
+
 class Source(Model):
     ip_blocks: list[str] | None = None
     namespaces: list[str] | None = None
@@ -72,7 +76,7 @@ class WorkloadSelector(Model):
 
 class AuthorizationPolicySpec(Model):
     action: Literal["ALLOW", "DENY", "AUDIT", "CUSTOM"] = "ALLOW"
-    provider: Any = None
+    provider: Provider | None = None
     rules: list[Rule] | None = Field(default=None, max_length=512)
     selector: WorkloadSelector | None = None
     target_ref: Any = None

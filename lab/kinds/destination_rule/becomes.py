@@ -153,7 +153,7 @@ def with_mesh(policy: Policy, mesh: MeshConfig) -> Policy:
             "zone_aware_lb_setting": mesh.zone_aware_lb_setting,
             "locality_lb_setting": mesh.locality_lb_setting,
         }
-        balancer = balancer.model_copy(update=update)
+        balancer = balancer.model_copy(update=given(**update))
     return replace(
         policy,
         connection_pool=pool_with_mesh(policy.connection_pool, mesh),

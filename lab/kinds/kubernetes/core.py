@@ -13,7 +13,7 @@ from lab.kinds.kubernetes.pod_spec import NO_TOKENS, POD_CHECKS, PodSpec, Port, 
 from lab.kinds.mesh_config import annotation
 from lab.resources.fields import declared, inert, refused
 from lab.resources.resource import Check, Kind, Model, Problem
-from lab.resources.values import duplicates
+from lab.resources.values import duplicates, host_problem
 
 
 class NamespaceSpec(Model):
@@ -38,13 +38,13 @@ class ServicePort(Model):
 
 
 class ServiceSpec(Model):
-    ports: list[ServicePort] = Field(min_length=1)
+    ports: list[ServicePort] = Field(default_factory=list)
     selector: dict[str, str] = Field(default_factory=dict)
-    type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
+    type: Literal["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"] = "ClusterIP"
     cluster_ip: str | None = Field(default=None, alias="clusterIP")
     cluster_ips: list[str] | None = Field(default=None, alias="clusterIPs")
     publish_not_ready_addresses: bool = False
-    external_name: Any = refused("use a ServiceEntry")
+    external_name: str | None = None
     external_ips: Any = refused("the lab has no other nodes", alias="externalIPs")
     load_balancer_ip: Any = refused("the lab publishes on localhost", alias="loadBalancerIP")
     session_affinity: Literal["None"] | None = None
@@ -100,11 +100,24 @@ def _port_names(ports: list[ServicePort]) -> Iterator[Problem]:
             yield Problem((index, "name"), f'"{name}" is used twice')
 
 
+def _selection(spec: ServiceSpec) -> Iterator[Problem]:
+    if spec.type == "ExternalName":
+        if problem := host_problem(spec.external_name or "", wildcard=False):
+            yield Problem(("externalName",), problem)
+        return
+    if spec.external_name:
+        yield Problem(("externalName",), "it is for Services of type ExternalName")
+    if not spec.ports:
+        yield Problem(("ports",), "required: a Service without ports leads nowhere")
+    if not spec.selector:
+        yield Problem(("selector",), "a Service without selector is not supported")
+
+
 POD = (*declared(Pod), *POD_CHECKS, Check("spec", mounts), *annotation.CHECKS)
 SERVICE = (
     *declared(Service),
     Check("spec.ports", _port_names),
-    Check("spec.selector", bool, "a Service without selector is not supported"),
+    Check("spec", _selection),
 )
 BASE64 = "not base64; plain text goes under stringData"
 

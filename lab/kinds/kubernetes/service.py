@@ -60,6 +60,7 @@ def service(resource: Resource, cluster_ip: str | None) -> Service:
         cluster_ip=cluster_ip,
         source=resource.source,
         annotations=resource.annotations,
+        external_name=spec.external_name or "",
         publish_not_ready=spec.publish_not_ready_addresses,
     )
 

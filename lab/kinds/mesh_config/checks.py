@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
+from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -24,7 +25,7 @@ from lab.kinds.virtual_service.types import HTTPRetry
 from lab.resources.checks import newer
 from lab.resources.fields import ignored, refused
 from lab.resources.resource import Check, Model, Problem
-from lab.resources.values import Duration, duplicates, within
+from lab.resources.values import Duration, duplicates, host_problem, port_problem, within
 
 OutboundMode = Literal["REGISTRY_ONLY", "ALLOW_ANY", "ALLOW_ANY_DYNAMIC_DNS"]
 
@@ -76,7 +77,34 @@ class FileAccessLogProvider(Model):
     omit_empty_values: bool = False
 
 
-_OTHER = "the lab knows zipkin, opentelemetry and envoyFileAccessLog"
+_OTHER = "the lab knows zipkin, opentelemetry, envoyFileAccessLog, envoyExtAuthzHttp and -Grpc"
+_LATER = "Istio 1.31 accepts this and makes nothing of it"
+
+
+class AuthorizerBody(Model):
+    max_request_bytes: Annotated[int, Field(ge=0)] = 0
+    allow_partial_message: bool = False
+    pack_as_bytes: bool = False
+
+
+class GrpcAuthorizer(Model):
+    service: str
+    port: int
+    timeout: Duration | None = None
+    fail_open: bool = False
+    clear_route_cache: bool | None = ignored(_LATER)
+    status_on_error: str = ""
+    include_request_body_in_check: AuthorizerBody | None = None
+
+
+class HttpAuthorizer(GrpcAuthorizer):
+    path_prefix: str = ""
+    include_headers_in_check: list[str] = Field(default_factory=list)
+    include_request_headers_in_check: list[str] = Field(default_factory=list)
+    include_additional_headers_in_check: dict[str, str] = Field(default_factory=dict)
+    headers_to_upstream_on_allow: list[str] = Field(default_factory=list)
+    headers_to_downstream_on_deny: list[str] = Field(default_factory=list)
+    headers_to_downstream_on_allow: list[str] = Field(default_factory=list)
 
 
 class ExtensionProvider(Model):
@@ -85,10 +113,10 @@ class ExtensionProvider(Model):
     opentelemetry: OpenTelemetryProvider | None = None
     envoy_file_access_log: FileAccessLogProvider | None = None
     prometheus: dict[str, Any] | None = ignored(
-        "metrics come from Envoy itself: the filter istio.stats is not in the Envoy of the lab"
+        "the lab makes Istio's metrics without the filter istio.stats, which would take this"
     )
-    envoy_ext_authz_http: dict[str, Any] | None = refused(_OTHER)
-    envoy_ext_authz_grpc: dict[str, Any] | None = refused(_OTHER)
+    envoy_ext_authz_http: HttpAuthorizer | None = None
+    envoy_ext_authz_grpc: GrpcAuthorizer | None = None
     lightstep: dict[str, Any] | None = refused(_OTHER)
     datadog: dict[str, Any] | None = refused(_OTHER)
     skywalking: dict[str, Any] | None = refused(_OTHER)
@@ -104,7 +132,7 @@ class DefaultProviders(Model):
     tracing: list[str] = Field(default_factory=list)
     access_logging: list[str] = Field(default_factory=list)
     metrics: list[str] | None = ignored(
-        "metrics come from Envoy itself: the filter istio.stats is not in the Envoy of the lab"
+        "the lab makes Istio's metrics without the filter istio.stats, which would take this"
     )
 
 
@@ -140,7 +168,6 @@ _AGENT = "the pilot-agent's business; the lab has Envoy alone"
 
 HTTP10 = "ISTIO_META_HTTP10"
 IDLE_TIMEOUT = "ISTIO_META_IDLE_TIMEOUT"
-_LATER = "Istio 1.31 accepts this and makes nothing of it"
 _Window = Annotated[int, Field(ge=65535)]
 
 
@@ -234,7 +261,6 @@ class PathNormalization(Model):
 
 _PORTS = "other ports than Istio's default: 15001, 15006"
 _INGRESS = "the lab has no Ingress"
-_ONE_MESH = "the lab is one mesh with these names"
 
 
 class MeshConfig(Model):
@@ -254,7 +280,7 @@ class MeshConfig(Model):
     default_config: ProxyConfig = ProxyConfig()
     trust_domain: str = "cluster.local"
     root_namespace: str = "istio-system"
-    trust_domain_aliases: list[str] | None = refused(_ONE_MESH)
+    trust_domain_aliases: list[str] = Field(default_factory=list)
     default_http_retry_policy: HTTPRetry | None = None
     default_traffic_policy: DefaultTrafficPolicy | None = None
     service_entry_visibility: dict[str, Any] | None = refused(
@@ -269,7 +295,7 @@ class MeshConfig(Model):
     default_service_export_to: list[str] = Field(default_factory=list)
     default_virtual_service_export_to: list[str] = Field(default_factory=list)
     default_destination_rule_export_to: list[str] = Field(default_factory=list)
-    proxy_http_port: int | None = refused("a port of one's own for an HTTP proxy; the lab has one")
+    proxy_http_port: int = 0
     service_settings: list[Any] | None = refused("several clusters; the lab is one")
     locality_lb_setting: LocalityLbSetting | None = None
     zone_aware_lb_setting: ZoneAwareLbSetting | None = None
@@ -310,12 +336,21 @@ def _provider_names(providers: list[ExtensionProvider]) -> Iterator[Problem]:
         yield Problem((index, "name"), f'duplicate extension provider name "{name}"')
 
 
+def _status_on_error(status: str) -> str | None:
+    known = status.isdecimal() and int(status) in list(HTTPStatus)
+    return None if known or not status else f"invalid statusOnError value {status}"
+
+
+def _trust_domain(name: str) -> str | None:
+    if not name:
+        return "trustDomain: empty domain name not allowed"
+    return host_problem(name, wildcard=False)
+
+
 CHECKS = (
-    Check(
-        "spec.meshConfig.trustDomain",
-        lambda name: name == "cluster.local",
-        "not supported by the lab: another trust domain than cluster.local",
-    ),
+    Check("spec.meshConfig.proxyHttpPort", lambda port: not port or port_problem(port)),
+    Check("spec.meshConfig.trustDomain", _trust_domain),
+    Check("spec.meshConfig.trustDomainAliases[]", _trust_domain),
     Check(
         "spec.meshConfig.rootNamespace",
         lambda name: name == "istio-system",
@@ -328,6 +363,13 @@ CHECKS = (
     *OUTLIER_DETECTION,
     *LOCALITY,
     Check("**.meshConfig.extensionProviders", _provider_names),
+    Check("**.envoyExtAuthzHttp|envoyExtAuthzGrpc.port", port_problem),
+    Check("**.statusOnError", _status_on_error),
+    Check(
+        "**.envoyExtAuthzHttp.pathPrefix",
+        lambda path: not path or path.startswith("/"),
+        'pathPrefix should begin with `/` but found "{value}"',
+    ),
     Check(
         "**.meshConfig.extensionProviders[]",
         lambda provider: len(provider.model_fields_set) == 2,

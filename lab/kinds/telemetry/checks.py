@@ -19,7 +19,7 @@ def _tag_names(tags: dict[str, Any]) -> Iterator[Problem]:
 CHECKS = (
     refused(
         "spec.metrics",
-        "metrics come from Envoy itself: the filter istio.stats is not in the Envoy of the lab",
+        "the lab makes Istio's metrics without the filter istio.stats, which would take this",
     ),
     refused("**.customTags{}.environment", "the environment of a proxy; use a literal"),
     *SELECTION,

@@ -280,15 +280,18 @@ def destination_cluster(
 ) -> str:
     """Returns the cluster of a destination.
 
-    Without a port of its own it has that of the listener; at a gateway, where istiod knows all
-    ports of a host, the host's only one.
+    Without a port of its own it has that of the listener; at a gateway and for an HTTP proxy, where
+    istiod knows all ports of a host, the host's only one.
     """
     host = names.expand(destination.host, namespace)
     number = place.port
     if destination.port is not None:
         number = destination.port.number
-    elif place.gateway != names.MESH:
+    elif place.gateway != names.MESH or not place.port:
         number = only_port(view, host) or place.port
+    known = view.destinations.get(host)
+    if known is not None and known.service is not None and known.service.external_name:
+        host = known.service.external_name
     return names.cluster(number, host, destination.subset or "")
 
 

@@ -101,7 +101,7 @@ class HTTPMatchRequest(Model):
 
 
 class PortSelector(Model):
-    number: Unsigned
+    number: Unsigned = 0
 
 
 class Destination(Model):

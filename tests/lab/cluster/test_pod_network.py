@@ -42,6 +42,10 @@ spec:
     - {name: words, mountPath: /not-on-this-machine/words, readOnly: true}
     - {name: run, mountPath: /var/run/not-on-this-machine}
     - {name: tmp, mountPath: /tmp}
+    workingDir: /not-on-this-machine/words
+    readinessProbe:
+      exec: {command: [sh, -c, "cat word >> /tmp/probed && [ $(hostname) = custom ]"]}
+      periodSeconds: 1
 """
 
 
@@ -139,7 +143,8 @@ def test_volumes_are_where_the_manifest_mounts_them(pods: Lab) -> None:
     pods.apply(MOUNTS)
     pods.ready("app=mounts", 1)
     assert shell(pods, "mounts", "hostname") == "custom"
-    assert shell(pods, "mounts", "cat /not-on-this-machine/words/word") == "hello"
+    assert shell(pods, "mounts", "cat word && pwd") == "hello/not-on-this-machine/words"
+    assert shell(pods, "mounts", "cat /tmp/probed").startswith("hello")
     denied = pods.run("exec", "mounts", "--", "touch", "/not-on-this-machine/words/new")
     assert "Read-only" in denied.err
     shell(

@@ -152,7 +152,7 @@ def test_cluster_names(host: str, found: bool) -> None:
         ("http-web", None, 80, "HTTP"),
         ("http2", None, 80, "HTTP2"),
         ("grpc", None, 8081, "GRPC"),
-        ("grpc-web-x", None, 80, "GRPC"),
+        ("grpc-web-x", None, 80, "GRPC-WEB"),
         ("tcp-mysql", None, 3306, "TCP"),
         ("web", None, 80, "AUTO"),
         ("web", "http", 80, "HTTP"),

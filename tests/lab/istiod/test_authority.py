@@ -71,6 +71,14 @@ def test_a_leaf_lives_a_day_and_is_renewed_at_half_of_it(folders: tuple[Path, Pa
     assert file.read_text() != first
 
 
+def test_another_trust_domain_is_another_identity(folders: tuple[Path, Path]) -> None:
+    authority.issue(authority.load(folders[0], NOW), folders[1], ACCOUNTS, NOW)
+    authority.issue(authority.load(folders[0], NOW, "my.domain"), folders[1], ACCOUNTS, NOW)
+    chain = chain_of(folders[1] / "default" / "ui-sa.json")
+    text = openssl("x509", "-noout", "-ext", "subjectAltName", stdin=chain)
+    assert "URI:spiffe://my.domain/ns/default/sa/ui-sa" in text
+
+
 def test_the_root_stays_and_a_broken_one_is_replaced(folders: tuple[Path, Path]) -> None:
     first = authority.load(folders[0], NOW)
     assert authority.load(folders[0], NOW).certificate == first.certificate

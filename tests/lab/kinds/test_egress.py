@@ -7,6 +7,7 @@ clients say its address as the curl of the lab does.
 from __future__ import annotations
 
 import re
+import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ import httpx
 import pytest
 
 from lab import names
+from lab.kinds.kubernetes import service as service_kind
+from lab.manifests.load import parse
 from lab.model import ServicePort
 from tests.support import harness
 from tests.support.harness import Mesh, Server
@@ -117,6 +120,29 @@ def test_unknown_hosts_are_reached_by_default(mesh: Mesh) -> None:
     assert mesh.pods["client"].log.rstrip().endswith("allow_any")
     found = curl(mesh, "https://api.example/x")
     assert '"version": "https"' in found.stdout, found.stderr
+
+
+def test_the_url_decides_and_not_the_host_header(mesh: Mesh) -> None:
+    """A request to an HTTP proxy has the name in its URL; the header gets that name too."""
+    mesh.apply()
+    proxy = (mesh.pods["client"].pod.inside_address, names.OUTBOUND_PORT)
+    with socket.create_connection(proxy, timeout=5) as connection:
+        connection.sendall(b"GET http://server/ HTTP/1.1\r\nHost: elsewhere\r\n")
+        connection.sendall(b"Connection: close\r\n\r\n")
+        answer = connection.makefile("rb").read().decode()
+    assert '"pod": "server"' in answer
+    assert '"host": "server"' in answer
+
+
+def test_the_access_log_has_the_client_with_port_0(mesh: Mesh) -> None:
+    mesh.apply()
+    assert mesh.request("client", "http://server/?port-0").status_code == 200
+    line = wait(
+        lambda: next(
+            (one for one in mesh.pods["client"].log.splitlines() if "?port-0" in one), None
+        )
+    )
+    assert re.search(r" 127\.[0-9.]+:0 ", line)
 
 
 def test_with_dynamic_dns_the_proxy_resolves_the_host(mesh: Mesh) -> None:
@@ -348,3 +374,23 @@ def test_a_tcp_service_has_a_listener_beside_the_application(mesh: Mesh) -> None
     inside = mesh.pods["client"].pod.inside_address
     assert httpx.get(f"http://{inside}:3306/").json()["pod"] == "server"
     wait(lambda: "outbound|3306||db.default.svc.cluster.local" in mesh.pods["client"].log)
+
+
+ALIAS = """
+apiVersion: v1
+kind: Service
+metadata: {name: other-name}
+spec: {type: ExternalName, externalName: server.default.svc.cluster.local}
+"""
+
+
+def test_another_name_of_a_service_leads_to_it(closed: Mesh) -> None:
+    assert closed.request("client", "http://other-name/").status_code == 502
+    (resource,) = parse([("test.yaml", ALIAS)]).resources
+    closed.services.append(service_kind.service(resource, None))
+    try:
+        closed.push()
+        wait(lambda: closed.request("client", "http://other-name/").status_code == 200)
+        assert closed.request("client", "http://other-name/").json()["pod"] == "server"
+    finally:
+        closed.services.pop()

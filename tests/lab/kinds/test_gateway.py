@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import ipaddress
 import json
 import ssl
 import subprocess
@@ -60,6 +61,12 @@ def mesh(shared: Mesh) -> Iterator[Mesh]:
 def ask(mesh: Mesh, path: str = "/", host: str = "shop.example", **headers: str) -> httpx.Response:
     _, port = mesh.pods["ingress"].pod.published[8080][0]
     return httpx.get(f"http://127.0.0.1:{port}{path}", headers={"host": host, **headers})
+
+
+def test_a_client_on_this_machine_has_the_machines_address(mesh: Mesh) -> None:
+    mesh.apply(SUBSETS + gateway() + site("[shop.example]", "v1"))
+    seen = ask(mesh).json()["headers"]["x-forwarded-for"]
+    assert not ipaddress.ip_address(seen).is_loopback
 
 
 def gateway(hosts: str = '["*"]', *, name: str = "web", port: str = "", tls: str = "") -> str:

@@ -135,8 +135,8 @@ POLICY = "host: a, trafficPolicy: {FIELD}"
                 "only one of localityLbSetting and zoneAwareLbSetting can be set",
             ),
             (
-                "loadBalancer: {zoneAwareLbSetting: {failover: [{from: a, to: b}]}}",
-                "failover: not supported by the lab: the lab is one locality",
+                "loadBalancer: {zoneAwareLbSetting: {failover: [{from: a, to: a}]}}",
+                "zone aware lb failover settings must specify different regions",
             ),
             ("outlierDetection: {outlierDetectionHttpErrorCodes: [99]}", "100"),
         )
