@@ -50,7 +50,9 @@ def explain(
     except ValueError as error:
         raise NoAnswerError(f"{url}: {error}") from None
     if parts.scheme not in ("http", "https", "tcp") or not parts.hostname:
-        raise NoAnswerError(f"{url} is no URL of the form http://HOST[:PORT]/PATH")
+        raise NoAnswerError(
+            f"{url} is no URL of the form http://HOST[:PORT]/PATH, https:// or tcp://HOST:PORT"
+        )
     given: dict[str, tuple[str, ...]] = {}
     for name, value in headers:
         given[name.lower()] = (*given.get(name.lower(), ()), value)
