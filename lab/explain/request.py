@@ -182,7 +182,8 @@ def _at_gateway(view: View, config: ProxyConfig, request: Request, port: int) ->
     name = route_name(http)
     own = [item for item in bound if item.route_name == name]
     hosts = {host.name: host for host in gateway.virtual_hosts(view, own)}
-    received = server.received(request, view.pod, target_port or port)
+    trusted = view.mesh.default_config.gateway_topology.num_trusted_proxies
+    received = server.received(request, view.pod, target_port or port, trusted=trusted)
     admitted = server.admission(view.snapshot, view.pod, chain, received)
     found.steps += admitted.steps
     if admitted.status != 200:

@@ -24,6 +24,7 @@ from lab.kinds.services import Endpoint, Host
 from lab.kinds.visible import View, view
 from lab.model import Json, Pod, ServicePort, Snapshot
 from lab.resources.resource import Origin, Resource
+from lab.resources.values import is_ip
 
 Transport = Literal["mutual TLS", "TLS", "plain text"]
 """The transport of a client; "TLS" is that with certificates from outside the mesh."""
@@ -131,17 +132,33 @@ def _elsewhere(server: View, port: int) -> Iterator[Step]:
 
 
 def received(
-    request: Request, pod: Pod, port: int, peer: str | None = None, source: Pod | None = None
+    request: Request,
+    pod: Pod,
+    port: int,
+    peer: str | None = None,
+    source: Pod | None = None,
+    *,
+    trusted: int = 0,
 ) -> Request:
-    """Returns a request as a pod receives it from a pod of the mesh, or from outside."""
+    """Returns a request as a pod receives it from a pod of the mesh, or from outside.
+
+    A sidecar takes the last address of x-forwarded-for for the client's, which a gateway adds, and
+    a gateway that of so many `trusted` proxies before it.
+    """
     proxy = source.proxy if source is not None else "none"
     address = source.address if source is not None and proxy != "none" else OUTSIDE
+    client = address if proxy == "sidecar" else OUTSIDE
+    texts = request.headers.get("x-forwarded-for", ())
+    told = [one.strip() for text in texts for one in text.split(",")]
+    place = trusted if pod.proxy == "gateway" else 1
+    if proxy != "gateway" and 0 < place <= len(told) and is_ip(told[-place]):
+        client = told[-place]
     return replace(
         request,
         port=port,
         peer=peer,
         source_ip=address,
-        remote_ip=address if proxy == "sidecar" else OUTSIDE,
+        remote_ip=client,
         destination_ip=pod.address,
     )
 
