@@ -33,7 +33,7 @@ WARM_LIMIT = 10.0
 EFFECT_LIMIT = 1.0
 """Seconds from the start of `guestbook apply` until traffic shows it."""
 
-MEMORY_LIMIT = 1000.0
+MEMORY_LIMIT = 720.0
 """Megabytes of all processes together: proportional set size, which counts what is shared once."""
 
 IDLE_LIMIT = 3.0

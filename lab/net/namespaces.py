@@ -27,6 +27,9 @@ _AMBIENT, _RAISE = 47, 2
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
+_INSIDE = ThreadPoolExecutor(1)
+"""The thread that enters networks: from one to another, but never back to the machine's."""
+
 T = TypeVar("T")
 
 
@@ -67,8 +70,7 @@ class Network:
     """For the rules of nftables."""
 
     def __post_init__(self) -> None:
-        with ThreadPoolExecutor(1) as pool:
-            pool.submit(self._make).result()
+        _INSIDE.submit(self._make).result()
         netlink.send(self.links, [netlink.up(1)])
 
     def _make(self) -> None:
@@ -86,9 +88,7 @@ class Network:
 
     def inside(self, function: Callable[[], T]) -> T:
         """Returns the result of a function in this network."""
-        # A thread that has entered can't go back to the host's network.
-        with ThreadPoolExecutor(1) as pool:
-            return pool.submit(self._entered, function).result()
+        return _INSIDE.submit(self._entered, function).result()
 
     def _entered(self, function: Callable[[], T]) -> T:
         call("setns", self.descriptor, NEWNET)
