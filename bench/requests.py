@@ -16,8 +16,7 @@ import psutil
 
 from bench.figure import Figure
 from lab import names
-from tests.lab.conftest import SMALL
-from tests.support.lab import Lab, running
+from tests.support.lab import SMALL, Lab, running
 
 RATE = 500
 """Requests a second; each is reported by both of its proxies."""

@@ -163,7 +163,7 @@ def test_what_is_refused(manifest: str) -> None:
         load.parse([("x", manifest)])
 
 
-@pytest.mark.parametrize("words", ["rollout undo deploy/ui", "patch deploy ui", "edit svc ui"])
+@pytest.mark.parametrize("words", ["rollout undo deploy/ui", "patch deploy ui"])
 def test_a_verb_of_kubectl_that_is_not_there(
     words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

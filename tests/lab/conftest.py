@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.support.lab import Lab, left_behind, running
-
-SMALL = Path(__file__).with_name("cluster") / "small.yaml"
+from tests.support.lab import SMALL, Lab, left_behind, running
 
 
 @pytest.fixture(scope="session")

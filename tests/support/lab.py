@@ -18,8 +18,11 @@ from typing import Any
 from lab.cli import main
 from lab.cluster.process import marked
 from lab.exercises import restore
-from tests.support.repository import ISTIO, LESSONS
+from tests.support.repository import ISTIO, LESSONS, ROOT
 from tests.support.wait import wait
+
+SMALL = ROOT / "tests" / "lab" / "cluster" / "small.yaml"
+"""Two message services and a client, for tests that need few pods."""
 
 COMMAND = (sys.executable, "-m", "lab.cli")
 

@@ -18,6 +18,7 @@ import pytest
 
 from tests.support.lab import (
     COMMAND,
+    SMALL,
     Lab,
     condition,
     container_statuses,
@@ -29,8 +30,6 @@ from tests.support.lab import (
 )
 from tests.support.namespaces import isolated
 from tests.support.wait import wait
-
-SMALL = Path(__file__).with_name("small.yaml")
 
 ONE = """
 apiVersion: v1

@@ -12,11 +12,9 @@ import httpx
 import pytest
 
 from tests.support.crash import rounds
-from tests.support.lab import Lab
+from tests.support.lab import SMALL, Lab
 from tests.support.namespaces import require_namespaces
 from tests.support.wait import wait
-
-SMALL = Path(__file__).with_name("small.yaml")
 
 MOUNTS = """
 apiVersion: v1

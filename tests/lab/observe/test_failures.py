@@ -16,8 +16,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.lab.conftest import SMALL
-from tests.support.lab import Lab, running
+from tests.support.lab import SMALL, Lab, running
 from tests.support.namespaces import require_namespaces
 from tests.support.wait import wait
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lab.observe import flags
-from tests.lab.observe.test_graph import request
+from tests.support.reports import request
 from tests.support.repository import ROOT
 
 

@@ -5,61 +5,13 @@ from __future__ import annotations
 import itertools
 import xml.etree.ElementTree as ET
 from collections import Counter
-from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from lab.observe import graph
 from lab.observe.graph import OUTSIDE, Edge
 from lab.observe.graph_svg import picture
-from lab.observe.requests import Request, Workload
-
-UI = Workload("default", "ui", "ui", "1.0", "ui", "1.0", "ui-1", "ui-sa", meshed=True)
-MESSAGE = replace(UI, name="message", app="message", service="message", pod="message-1")
-BARE = replace(UI, name="curl", app="curl", service="curl", pod="curl", meshed=False)
-GATEWAY = replace(
-    UI, namespace="istio-system", name="gw", service="gw", pod="gw-1", gateway=True, meshed=True
-)
-
-
-def request(**changes: Any) -> Request:
-    values: dict[str, Any] = {
-        "time": 1.0,
-        "reporter": "source",
-        "kind": "http",
-        "event": "closed",
-        "source": UI,
-        "destination": MESSAGE,
-        "service": "message.default.svc.cluster.local",
-        "service_namespace": "default",
-        "port": 80,
-        "protocol": "HTTP/1.1",
-        "method": "GET",
-        "path": "/",
-        "authority": "message",
-        "request_id": "1",
-        "code": 200,
-        "grpc_status": "",
-        "flags": (),
-        "details": "via_upstream",
-        "termination": "",
-        "failure": "",
-        "duration": 10.0,
-        "received": 0,
-        "sent": 0,
-        "attempts": 1,
-        "cluster": "",
-        "upstream": "",
-        "address": "",
-        "virtual_host": "",
-        "lines": {},
-        "source_principal": "",
-        "destination_principal": "",
-        "mutual_tls": True,
-        "connection": 1,
-    }
-    return Request(**{**values, **changes})
+from tests.support.reports import BARE, GATEWAY, MESSAGE, request
 
 
 def test_both_views_of_a_call_are_one_call() -> None:
