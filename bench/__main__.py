@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench.figure import Figure
 
-AREAS = ("message", "guestbook", "ui", "resources", "lab")
+AREAS = ("message", "guestbook", "ui", "resources", "lab", "requests")
 
 
 def main() -> int:

@@ -448,17 +448,13 @@ def _priority(version: str) -> tuple[bool, str, int]:
 
 
 def _plain(schema: Any) -> Any:
-    """Returns a schema without descriptions; its CEL rules are left out but for durations."""
+    """Returns a schema without Kubernetes' extensions; of CEL rules those about durations stay."""
     if isinstance(schema, list):
         return [_plain(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
     rules = schema.get("x-kubernetes-validations", ())
-    kept = {
-        key: _plain(value)
-        for key, value in schema.items()
-        if not (key == "description" and isinstance(value, str)) and not key.startswith("x-")
-    }
+    kept = {key: _plain(value) for key, value in schema.items() if not key.startswith("x-")}
     if any(rule["rule"] == AT_LEAST_1_MS for rule in rules):
         kept["format"] = DURATION
     return kept

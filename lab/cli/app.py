@@ -22,10 +22,13 @@ from lab.cli.create import create
 from lab.cli.dashboard import dashboard
 from lab.cli.delete import delete
 from lab.cli.describe import describe
+from lab.cli.diff import diff
 from lab.cli.down import down
+from lab.cli.edit import edit
 from lab.cli.env import env
 from lab.cli.exec import exec_
 from lab.cli.exercise import exercise
+from lab.cli.explain import explain
 from lab.cli.get import get
 from lab.cli.graph import graph
 from lab.cli.image import image
@@ -35,6 +38,7 @@ from lab.cli.logs import logs
 from lab.cli.metrics import metrics
 from lab.cli.port_forward import port_forward
 from lab.cli.proxy_config import proxy_config
+from lab.cli.proxy_status import proxy_status
 from lab.cli.reset import reset
 from lab.cli.rollout import rollout
 from lab.cli.route import route
@@ -44,8 +48,11 @@ from lab.cli.scale import scale
 from lab.cli.shell import shell
 from lab.cli.status import status
 from lab.cli.token import token
+from lab.cli.top import top
 from lab.cli.up import up
+from lab.cli.version import version
 from lab.cli.wait import wait
+from lab.cli.x_describe import x_describe
 
 TRACE = "GUESTBOOK_TRACE"
 """If set, internal errors print a traceback."""
@@ -58,6 +65,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "env": env,
     "shell": shell,
     "apply": apply,
+    "diff": diff,
+    "edit": edit,
     "delete": delete,
     "get": get,
     "describe": describe,
@@ -65,22 +74,27 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "annotate": annotate,
     "install": install,
     "api-resources": api_resources,
+    "explain": explain,
     "scale": scale,
     "wait": wait,
     "run": run_pod,
     "image": image,
+    "top": top,
     "logs": logs,
     "exec": exec_,
     "port-forward": port_forward,
     "kube-inject": kube_inject,
     "token": token,
     "proxy-config": proxy_config,
+    "proxy-status": proxy_status,
     "graph": graph,
     "metrics": metrics,
     "dashboard": dashboard,
     "route": route,
     "route test": route_test,
     "analyze": analyze,
+    "x describe": x_describe,
+    "version": version,
 }
 """Commands in the order of `--help`. A module imports the rest of the lab when its command runs."""
 
@@ -91,6 +105,8 @@ class Words(typer.core.TyperGroup):
     """Commands, some of which have a name of two words."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        if args[:1] == ["experimental"]:
+            args = ["x", *args[1:]]
         pair = " ".join(args[:2])
         return super().resolve_command(ctx, [pair, *args[2:]] if pair in COMMANDS else args)
 
@@ -106,6 +122,7 @@ app = typer.Typer(
 for name, command in COMMANDS.items():
     app.command(name)(command)
 app.command("pc", hidden=True)(proxy_config)
+app.command("ps", hidden=True)(proxy_status)
 for name, group in GROUPS.items():
     app.add_typer(group, name=name)
 

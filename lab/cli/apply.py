@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -27,6 +28,7 @@ def apply(
     kustomize: Kustomize = None,
     namespace_: Namespace = None,
     dry_run: DryRun = "none",
+    record: Annotated[bool, typer.Option("--record", hidden=True)] = False,
 ) -> None:
     """Create or change objects from manifests.
 
@@ -37,6 +39,8 @@ def apply(
       guestbook apply -k k8s/base
       cat pod.yaml | guestbook apply -f -
     """
+    if record:
+        sys.stderr.write("Flag --record has been deprecated, --record will be removed\n")
     _apply(context, texts(filename, kustomize), asked_namespace(context, namespace_), dry_run)
 
 

@@ -36,7 +36,7 @@ IgnoreNotFound = Annotated[
 ]
 Files = Annotated[
     list[str] | None,
-    typer.Option("--filename", "-f", help="A file, a folder, or - for standard input."),
+    typer.Option("--filename", "-f", help="A file, a folder, a URL, or - for standard input."),
 ]
 Kustomize = Annotated[
     str | None, typer.Option("--kustomize", "-k", help="A folder with a kustomization.yaml.")

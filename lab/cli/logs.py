@@ -42,6 +42,9 @@ def logs(
     all_containers: Annotated[
         bool, typer.Option("--all-containers", help="All containers of the pod.")
     ] = False,
+    previous: Annotated[
+        bool, typer.Option("--previous", "-p", help="The log of the run before a restart.")
+    ] = False,
     words: Annotated[
         bool, typer.Option("--words", help="The requests of the pods' proxies, in words.")
     ] = False,
@@ -57,6 +60,7 @@ def logs(
       guestbook logs -f deploy/message-service
       guestbook logs ui-7d5c9b7f4-x2x8k -c istio-proxy --tail=20
       guestbook logs -l app=ui --since=30s
+      guestbook logs deploy/ui -p
       guestbook logs deploy/ui --words
     """
     if not target and not selector:
@@ -86,6 +90,7 @@ def logs(
         "since": None if since is None else seconds(since),
         "timestamps": timestamps,
         "follow": follow,
+        "previous": previous,
     }
     asked: list[Json] = []
     for pod in pods:

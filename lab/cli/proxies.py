@@ -55,6 +55,12 @@ def _proxy(lab: Client, pod: dict[str, Any]) -> Proxy | None:
     return Proxy(namespace, name, metadata.get("labels", {}), folder)
 
 
+def everywhere(client: Client) -> list[Proxy]:
+    """Returns all proxies of the lab."""
+    pods = client.call("objects", kinds=["pods"], namespace=None)["items"]
+    return [proxy for pod in pods if (proxy := _proxy(client, pod)) is not None]
+
+
 def chosen(client: Client, namespace: str, target: str) -> Proxy:
     """Returns the proxy of a pod, named as in kubectl or as `NAME.NAMESPACE`, istioctl's way.
 

@@ -1,8 +1,9 @@
-"""rollout status and rollout restart."""
+"""rollout status, rollout restart and rollout history."""
 
 from __future__ import annotations
 
 import time
+from typing import Annotated
 
 import typer
 
@@ -10,9 +11,9 @@ from lab.cli import references
 from lab.cli.client import Client, FailureError
 from lab.cli.context import Namespace, Timeout, Workloads, client, namespace
 from lab.cli.durations import seconds
-from lab.cli.output import Json, write, write_now
+from lab.cli.output import Json, columns, write, write_now, yaml_text
 
-rollout = typer.Typer(help="Watch or restart a rollout.", no_args_is_help=True)
+rollout = typer.Typer(help="Watch, restart or list rollouts.", no_args_is_help=True)
 
 
 @rollout.command()
@@ -95,3 +96,32 @@ def restart(context: typer.Context, target: Workloads, namespace_: Namespace = N
     for kind, name in references.each(target):
         lab.call("restart", kind=kind, namespace=where, name=name)
         write(f"{references.full(lab, kind, where, name)} restarted")
+
+
+@rollout.command()
+def history(
+    context: typer.Context,
+    target: Workloads,
+    revision: Annotated[int, typer.Option(help="Print the template of this revision.")] = 0,
+    namespace_: Namespace = None,
+) -> None:
+    """Print the revisions of a workload's template since the lab started.
+
+    The cause is the annotation kubernetes.io/change-cause, where there is one.
+
+    Examples:
+      guestbook rollout history deployment/ui
+      guestbook rollout history deployment/ui --revision=2
+    """
+    lab, where = client(context), namespace(context, namespace_)
+    for kind, name in references.each(target):
+        found: list[Json] = lab.call("history", kind=kind, namespace=where, name=name)
+        title = references.full(lab, kind, where, name)
+        if not revision:
+            rows = [[str(one["revision"]), one["cause"] or "<none>"] for one in found]
+            write("\n".join([f"{title} ", *columns(["REVISION", "CHANGE-CAUSE"], rows), ""]))
+            continue
+        chosen = [one for one in found if one["revision"] == revision]
+        if not chosen:
+            raise FailureError(f"unable to find the specified revision {revision}")
+        write(f"{title} with revision #{revision}\n{yaml_text(chosen[0]['template'])}")

@@ -90,4 +90,6 @@ def _follow(lab: Client, where: str, name: str) -> int:
         write_now(text[printed:].decode(errors="replace"), end="")
         printed = len(text)
         if states and (end := states[0]["state"].get("terminated")) is not None:
+            if end["reason"] == "StartError":
+                raise FailureError(end.get("message", "the container did not start"))
             return int(end["exitCode"])

@@ -20,7 +20,7 @@ from lab.cluster.events import now
 from lab.cluster.programs import UnknownImageError, split
 from lab.cluster.running import Cluster
 from lab.cluster.selector import parse as parse_selector
-from lab.cluster.store import Record, content, document, key
+from lab.cluster.store import RESTARTED, Record, content, document, key
 from lab.files import write_atomically
 from lab.manifests import load, registry
 from lab.manifests.read import ManifestError
@@ -110,7 +110,7 @@ def apply(
 
 
 def _untold(cluster: Cluster, warnings: Iterable[str]) -> Iterable[str]:
-    """Yields warnings; of a field or a kind without effect in the lab only the first time."""
+    """Yields warnings; of what has no effect in the lab, or in any installation, only once."""
     for warning in warnings:
         place, found, names = warning.partition(WITHOUT_EFFECT)
         if found:
@@ -118,6 +118,11 @@ def _untold(cluster: Cluster, warnings: Iterable[str]) -> Iterable[str]:
             cluster.told.update(new)
             if new:
                 yield f"{place}{found}{', '.join(new)}"
+        elif ": IstioOperator " in warning:
+            said = warning.partition(": IstioOperator ")[2]
+            if said not in cluster.told:
+                cluster.told.add(said)
+                yield warning
         elif " no effect in the lab: " in warning:
             reason = warning.partition(" no effect in the lab: ")[2]
             if reason not in cluster.told:
@@ -385,10 +390,19 @@ def restart(cluster: Cluster, kind: str, namespace: str, name: str) -> None:
     spec = resource.raw["spec"]
     metadata = dict(spec["template"].get("metadata", {}))
     metadata["annotations"] = (metadata.get("annotations") or {}) | {
-        "kubectl.kubernetes.io/restartedAt": f"{now()}#{cluster.revision}"
+        RESTARTED: f"{now()}#{cluster.revision}"
     }
     template = spec["template"] | {"metadata": metadata}
     _replace(cluster, resource, spec | {"template": template})
+
+
+def history(cluster: Cluster, kind: str, namespace: str, name: str) -> list[dict[str, Any]]:
+    """Returns the templates that a workload had, oldest first."""
+    resource = _workload(cluster, kind, namespace, name)
+    return [
+        {"revision": one.number, "cause": one.cause, "template": one.template}
+        for one in cluster.revisions.get(key(resource), ())
+    ]
 
 
 def _replace(cluster: Cluster, resource: Resource, spec: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 from lab.cluster import process
 from lab.cluster.environment import MissingReferenceError
 from lab.cluster.events import EventType, now
-from lab.cluster.logs import ContainerLog
+from lab.cluster.logs import ContainerLog, stamp
 from lab.cluster.probes import Target, check
 from lab.cluster.process import Command
 from lab.kinds.kubernetes.pod_spec import Container, Probe
@@ -29,6 +29,8 @@ IMPATIENT = 0.5
 """Seconds between two readiness probes of a container that isn't ready: Kubernetes, too, may then
 probe more often than `periodSeconds` says."""
 
+TOGETHER = 0.05
+"""Seconds within which a proxy's output is read at once: Envoy writes it in small pieces."""
 
 RestartPolicy = Literal["Always", "OnFailure", "Never"]
 
@@ -70,6 +72,8 @@ class ContainerRunner:
     ready: bool = False
     started: bool = False
     restarts: int = 0
+    starts: list[str] = field(default_factory=list)
+    """The time of each start, as its log writes times."""
     pid: int | None = None
     current: Command | None = None
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
@@ -87,6 +91,7 @@ class ContainerRunner:
         try:
             while not self._stopping.is_set():
                 began = time.monotonic()
+                self.starts = [*self.starts[-1:], stamp()]
                 status = await self._once(log)
                 if self._stopping.is_set() or not self._again(status):
                     return status
@@ -135,7 +140,8 @@ class ContainerRunner:
         if command is None:
             return 0
         try:
-            child, pump = await process.start(command, log.write)
+            pause = TOGETHER if self.pod.reports(self.spec.name) else 0.0
+            child, pump = await process.start(command, log.write, pause=pause)
         except OSError as error:
             return self._not_started(f"{command.argv[0]}: {error.strerror}")
         if command.enter is not None:
@@ -219,21 +225,24 @@ class ContainerRunner:
     async def _readiness(self, probe: Probe, command: Command) -> None:
         await asyncio.sleep(probe.initial_delay_seconds)
         successes = failures = 0
+        period = float(probe.period_seconds)
+        told = time.monotonic()  # The start is no reason to complain before a period is over.
         while True:
             problem = await self._ask(probe, command)
             if problem is None:
                 successes, failures = successes + 1, 0
+                told = time.monotonic()
                 if successes >= probe.success_threshold:
                     self._set_ready(True)
             else:
                 successes, failures = 0, failures + 1
                 if failures >= probe.failure_threshold:
-                    if self.ready:
+                    if self.ready or time.monotonic() - told >= period:
+                        told = time.monotonic()
                         self.pod.report(
                             "Warning", "Unhealthy", f"Readiness probe failed: {problem}"
                         )
                     self._set_ready(False)
-            period = float(probe.period_seconds)
             await asyncio.sleep(period if self.ready else min(period, IMPATIENT))
 
     async def _kill_when_failing(

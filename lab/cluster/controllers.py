@@ -5,12 +5,15 @@ from __future__ import annotations
 from lab.cluster import injection, rollout
 from lab.cluster.events import Event
 from lab.cluster.pod import Owner, PodRunner
-from lab.cluster.running import Cluster
-from lab.cluster.store import Record
+from lab.cluster.running import Cluster, Revision
+from lab.cluster.store import Record, key
 from lab.kinds.kubernetes import service as service_kind
 from lab.kinds.kubernetes.core import Pod as PodBody
 from lab.model import Pod
 from lab.resources.resource import Resource, Source
+
+REVISIONS = 11
+"""Templates of a workload that are kept, the present one among them, as Kubernetes keeps them."""
 
 WORKLOADS = ("StatefulSet", "Deployment")
 
@@ -51,6 +54,7 @@ async def stop_pod(cluster: Cluster, runner: PodRunner, grace: float | None = No
 
 def _reconcile_workload(cluster: Cluster, resource: Resource) -> None:
     template = rollout.template_hash(resource)
+    _note_revision(cluster, resource, template)
     replicas = [
         rollout.Replica(p.model.name, p.template, p.model.ready, p.terminating, p.created)
         for p in cluster.owned(resource.kind, resource.namespace, resource.name)
@@ -67,6 +71,18 @@ def _reconcile_workload(cluster: Cluster, resource: Resource) -> None:
     for name in names:
         owner = (resource.kind, resource.name)
         _create(cluster, _from_template(resource, name, template), owner, template)
+
+
+def _note_revision(cluster: Cluster, resource: Resource, template: str) -> None:
+    """Adds the present template to a workload's revisions; one that comes back is the newest."""
+    known = cluster.revisions.setdefault(key(resource), [])
+    if known and known[-1].hash == template:
+        return
+    number = known[-1].number + 1 if known else 1
+    cause = str(resource.annotations.get("kubernetes.io/change-cause", ""))
+    kept = [one for one in known if one.hash != template]
+    newest = Revision(number, template, resource.raw["spec"]["template"], cause)
+    cluster.revisions[key(resource)] = [*kept, newest][-REVISIONS:]
 
 
 def _create(cluster: Cluster, resource: Resource, owner: Owner | None, template: str) -> None:

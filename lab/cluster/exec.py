@@ -9,6 +9,7 @@ from typing import Any
 
 from lab.cluster.api import RefusedError
 from lab.cluster.controllers import WORKLOADS
+from lab.cluster.logs import stamp
 from lab.cluster.pod import PodRunner
 from lab.cluster.running import Cluster
 from lab.kinds.services import resolve_port, selected
@@ -34,6 +35,21 @@ def find_container(
         known = ", ".join(names)
         raise RefusedError(f"container {name} is not valid for pod {pod}; it has: {known}")
     return runner, name
+
+
+def previous_run(runner: PodRunner, container: str) -> tuple[str, str]:
+    """Returns when the run of a container before the present one began and ended.
+
+    Raises RefusedError when it was never started again.
+    """
+    found = runner.runners.get(container)
+    if found is None or not found.restarts:
+        raise RefusedError(
+            f'previous terminated container "{container}" in pod "{runner.model.name}" not found'
+        )
+    if found.pid is None:  # It waits for its next start.
+        return found.starts[-1], stamp()
+    return found.starts[-2], found.starts[-1]
 
 
 def exec_command(

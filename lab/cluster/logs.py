@@ -14,6 +14,11 @@ MAX_BYTES = 10_000_000
 _POLL = 0.1
 
 
+def stamp(before: timedelta = timedelta()) -> str:
+    """Returns the time of now, or of some time before, as it stands before each line."""
+    return (datetime.now(UTC) - before).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
 class ContainerLog:
     """Appends a container's output to its file."""
 
@@ -36,8 +41,8 @@ class ContainerLog:
         if self._take is not None:
             lines = [line for line in lines if not self._take(line)]
         if lines:
-            stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ ").encode()
-            data = b"".join(stamp + line + b"\n" for line in lines)
+            head = f"{stamp()} ".encode()
+            data = b"".join(head + line + b"\n" for line in lines)
             self._file.write(data)
             self._size += len(data)
             if self._size > MAX_BYTES:
@@ -64,16 +69,27 @@ def previous(path: Path) -> Path:
     return path.with_suffix(".1.log")
 
 
-def lines(path: Path, tail: int | None = None, since: timedelta | None = None) -> list[bytes]:
-    """Returns the lines of a log with their time: the last `tail` of those within `since`."""
+def lines(
+    path: Path,
+    tail: int | None = None,
+    since: timedelta | None = None,
+    between: tuple[str, str] | None = None,
+) -> list[bytes]:
+    """Returns the lines of a log with their time: the last `tail` of those within `since`.
+
+    With `between` they are those from one time until before another.
+    """
     data = b""
     for file in (previous(path), path):
         if file.exists():
             data += file.read_bytes()
     found = data.splitlines()
     if since is not None:
-        start = (datetime.now(UTC) - since).strftime("%Y-%m-%dT%H:%M:%S.%fZ").encode()
+        start = stamp(since).encode()
         found = [line for line in found if line[: len(start)] >= start]
+    if between is not None:
+        first, end = (time.encode() for time in between)
+        found = [line for line in found if first <= line[: len(first)] < end]
     if tail is not None:
         found = found[-tail:] if tail else []
     return found

@@ -54,11 +54,12 @@ def _die_with_parent() -> None:
 
 
 async def start(
-    command: Command, on_output: Callable[[bytes], None]
+    command: Command, on_output: Callable[[bytes], None], *, pause: float = 0.0
 ) -> tuple[asyncio.subprocess.Process, asyncio.Task[None]]:
     """Starts a child in a session of its own; returns it and the task that hands on its output.
 
-    Raises OSError when the program can't be started.
+    What comes within `pause` seconds after other output is handed on together. Raises OSError when
+    the program can't be started.
     """
 
     def prepare() -> None:
@@ -79,17 +80,23 @@ async def start(
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            # The least limit leaves output in the pipe, where it comes together.
+            limit=1 if pause else 2**16,
             preexec_fn=prepare,
         )
     except subprocess.SubprocessError as error:
         raise OSError(errno.EPERM, "can't enter its pod") from error
-    return process, asyncio.create_task(_pump(process, on_output))
+    return process, asyncio.create_task(_pump(process, on_output, pause))
 
 
-async def _pump(process: asyncio.subprocess.Process, on_output: Callable[[bytes], None]) -> None:
+async def _pump(
+    process: asyncio.subprocess.Process, on_output: Callable[[bytes], None], pause: float
+) -> None:
     stream = process.stdout
     while stream is not None and (chunk := await stream.read(65536)):
         on_output(chunk)
+        if pause:
+            await asyncio.sleep(pause)
 
 
 def signal_group(pid: int, number: int) -> None:

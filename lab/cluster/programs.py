@@ -29,6 +29,8 @@ class Image:
 
     entrypoint: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
+    options_of: str = ""
+    """The program that takes arguments which begin with an option."""
     volumes: tuple[str, ...] = ()
     """Folders that are the container's own even where the manifest mounts nothing there."""
 
@@ -45,7 +47,7 @@ _IMAGES: Mapping[str, Image] = {
     "redis": Image(command=("redis-server",)),
     "envoyproxy/ratelimit": Image(command=("/bin/ratelimit",)),
     "openzipkin/zipkin-slim": _module("lab.standins.zipkin"),
-    "curlimages/curl": Image(command=("curl", "--help")),
+    "curlimages/curl": Image(command=("curl", "--help"), options_of="curl"),
     "istio/proxyv2": Image(),
 }
 
@@ -108,6 +110,8 @@ def program(
         argv = [*command, *(args or ())]
     else:
         argv = [*known.entrypoint, *(args if args is not None else known.command)]
+        if known.options_of and argv and argv[0].startswith("-"):
+            argv = [known.options_of, *argv]
     return local(argv), dict(_TAGS.get(f"{name}:{tag}", {}))
 
 

@@ -40,6 +40,10 @@ class Mesh(Proxies, Protocol):
         """The pods whose proxy has yet to take what was pushed to it."""
         ...
 
+    def refusals(self) -> Mapping[str, Sequence[str]]:
+        """Returns what each Envoy refused, by `POD.NAMESPACE`: CDS, LDS, EDS, RDS."""
+        ...
+
     @property
     def draining(self) -> Collection[Key]:
         """The pods whose proxy has connections that go by a former configuration."""
@@ -56,6 +60,16 @@ class Mesh(Proxies, Protocol):
     def key_warnings(self, resources: Sequence[Resource]) -> list[str]:
         """Returns a warning for each key set of theirs that could not be fetched."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """A template of a workload, by its hash."""
+
+    number: int
+    hash: str
+    template: Mapping[str, Any]
+    cause: str
 
 
 def _names(keys: Collection[Key]) -> str:
@@ -96,6 +110,8 @@ class Cluster:
     """The proxies' refusals of that revision."""
     problem: str = ""
     """The failure of the last round, for `status`."""
+    revisions: dict[tuple[str, str, str], list[Revision]] = field(default_factory=dict)
+    """The templates that each workload had since the lab started, the present one last."""
     told: set[str] = field(default_factory=set)
     """The fields and kinds without effect of which `apply` has warned."""
     dirty: asyncio.Event = field(default_factory=asyncio.Event)

@@ -124,9 +124,9 @@ async def delete(cluster: Cluster, **query: Any) -> list[str]:
 
 
 async def delete_files(cluster: Cluster, **query: Any) -> Json:
-    """Deletes the objects of manifests, and waits until the proxies have taken that."""
+    """Deletes the objects of manifests, and waits as `delete` does."""
     answer = await api.delete_files(cluster, **query)
-    await cluster.settled(SETTLE)
+    await cluster.in_force(SETTLE)
     return answer
 
 
@@ -140,6 +140,11 @@ def events(
     return [dataclasses.asdict(event) for event in cluster.events.about(kind, namespace, name)]
 
 
+def refusals(cluster: Cluster) -> Json:
+    """Returns the types of resources that each Envoy refused, by `POD.NAMESPACE`."""
+    return dict(cluster.mesh.refusals()) if cluster.mesh is not None else {}
+
+
 def read_log(
     cluster: Cluster,
     namespace: str,
@@ -149,17 +154,22 @@ def read_log(
     since: float | None = None,
     timestamps: bool = False,
     follow: bool = False,
+    previous: bool = False,
 ) -> Response:
-    """Returns the log of a container as plain text, and with `follow` what is added to it."""
+    """Returns the log of a container as plain text, and with `follow` what is added to it.
+
+    With `previous` it is that of the run before the present one.
+    """
     runner, name = exec.find_container(cluster, namespace, pod, container)
     path = runner.log(name)
+    between = exec.previous_run(runner, name) if previous else None
     window = None if since is None else timedelta(seconds=since)
 
     def text(line: bytes) -> bytes:
         return (line if timestamps else line.partition(b" ")[2]) + b"\n"
 
     if not follow:
-        return PlainTextResponse(b"".join(map(text, logs.lines(path, tail, window))))
+        return PlainTextResponse(b"".join(map(text, logs.lines(path, tail, window, between))))
 
     async def following() -> AsyncIterator[bytes]:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -199,7 +209,9 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "change": api.change,
     "scale": api.scale,
     "restart": api.restart,
+    "history": api.history,
     "events": events,
+    "refusals": refusals,
     "logs": read_log,
     "requests": requests,
     "images": api.images,

@@ -74,7 +74,7 @@ class Store:
         """Returns the result of applying a resource to the one there is.
 
         Labels and annotations set by others stay, and so do the replicas when the manifest
-        doesn't give them.
+        doesn't give them, and the time of a restart.
         """
         record = self._records.get(key(resource))
         if record is None:
@@ -91,6 +91,13 @@ class Store:
             body = body.model_copy(
                 update={"spec": body.spec.model_copy(update={"replicas": scaled["replicas"]})}
             )
+        if (when := _restarted(old.raw)) and not _restarted(raw):
+            template = raw["spec"]["template"]
+            own = template.get("metadata") or {}
+            notes_ = {**(own.get("annotations") or {}), RESTARTED: when}
+            template = {**template, "metadata": {**own, "annotations": notes_}}
+            raw["spec"] = raw["spec"] | {"template": template}
+            body = type(body).model_validate({"spec": raw["spec"]})
         return replace(resource, labels=labels, annotations=notes, raw=raw, body=body)
 
     def verb(self, resource: Resource) -> Verb:
@@ -161,6 +168,19 @@ class Store:
     def _put(self, record: Record) -> None:
         write_atomically(self._file(record), _text(record).encode())
         self._records[key(record.resource)] = record
+
+
+RESTARTED = "kubectl.kubernetes.io/restartedAt"
+"""The annotation of a template by which `rollout restart` makes it another."""
+
+
+def _restarted(raw: Mapping[str, Any]) -> str | None:
+    """The time of the restart in a workload's template, if any."""
+    spec = raw.get("spec")
+    template = spec.get("template") if isinstance(spec, dict) else None
+    metadata = template.get("metadata") if isinstance(template, dict) else None
+    notes = metadata.get("annotations") if isinstance(metadata, dict) else None
+    return notes.get(RESTARTED) if isinstance(notes, dict) else None
 
 
 def _keep(values: Mapping[str, str], applied: Iterable[str]) -> dict[str, str]:

@@ -50,13 +50,20 @@ FORMAT: Mapping[str, str] = {
     "client": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%",
     "address": "%DOWNSTREAM_LOCAL_ADDRESS%",
     "connection": "%CONNECTION_ID%",
-    "downstream_peer": "%DOWNSTREAM_PEER_URI_SAN%",
-    "downstream_local": "%DOWNSTREAM_LOCAL_URI_SAN%",
-    "upstream_peer": "%UPSTREAM_PEER_URI_SAN%",
-    "upstream_local": "%UPSTREAM_LOCAL_URI_SAN%",
-    "server_name": "%REQUESTED_SERVER_NAME%",
 }
 """The fields of a report; those without a value are null."""
+
+IDENTITIES: Mapping[str, Mapping[str, str]] = {
+    "source": {
+        "source_principal": "%UPSTREAM_LOCAL_URI_SAN%",
+        "destination_principal": "%UPSTREAM_PEER_URI_SAN%",
+    },
+    "destination": {
+        "source_principal": "%DOWNSTREAM_PEER_URI_SAN%",
+        "destination_principal": "%DOWNSTREAM_LOCAL_URI_SAN%",
+    },
+}
+"""Further fields, by the side of the proxy."""
 
 _OPEN: Json = {"types": ["TcpUpstreamConnected", "TcpPeriodic"]}
 _NOT_HANDLED: Json = {
@@ -167,7 +174,9 @@ def _logger(reporter: str, **fields: str) -> Json:
         "envoy.access_loggers.file",
         "extensions.access_loggers.file.v3.FileAccessLog",
         path="/dev/stdout",
-        log_format={"json_format": {names.REPORT: reporter, **FORMAT, **fields}},
+        log_format={
+            "json_format": {names.REPORT: reporter, **FORMAT, **IDENTITIES[reporter], **fields}
+        },
     )
 
 

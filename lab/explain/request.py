@@ -15,7 +15,7 @@ from lab import names
 from lab.envoy import gateway, outbound_listeners, routes, secrets, translate
 from lab.explain import envoy_filters, route, server
 from lab.explain.destination import ANY_ADDRESS, target
-from lab.explain.interpret import matchers, routing
+from lab.explain.interpret import connection, routing
 from lab.explain.interpret.matchers import NoAnswerError, Request
 from lab.explain.interpret.routing import by_name, filter_chain, manager
 from lab.explain.steps import Explanation, Step, Target
@@ -23,7 +23,6 @@ from lab.kinds import services
 from lab.kinds.envoy_filter.matching import Context
 from lab.kinds.gateway import becomes as gateway_kind
 from lab.kinds.gateway.becomes import BoundServer
-from lab.kinds.mesh_config import becomes as mesh_config
 from lab.kinds.services import Endpoint
 from lab.kinds.visible import View, view
 from lab.model import Json, Pod, ProxyConfig, Snapshot
@@ -51,7 +50,9 @@ def explain(
     except ValueError as error:
         raise NoAnswerError(f"{url}: {error}") from None
     if parts.scheme not in ("http", "https", "tcp") or not parts.hostname:
-        raise NoAnswerError(f"{url} is no URL of the form http://HOST[:PORT]/PATH")
+        raise NoAnswerError(
+            f"{url} is no URL of the form http://HOST[:PORT]/PATH, https:// or tcp://HOST:PORT"
+        )
     given: dict[str, tuple[str, ...]] = {}
     for name, value in headers:
         given[name.lower()] = (*given.get(name.lower(), ()), value)
@@ -61,7 +62,7 @@ def explain(
     request = Request(
         method=method.upper(),
         authority=given.pop("host", (host,))[0],
-        path=matchers.normalized(path, mesh_config.normalization(client.mesh)),
+        path=path,
         headers=given,
         scheme="https" if parts.scheme == "https" else "http",
         claims=claims,
@@ -107,6 +108,9 @@ def _at_sidecar(
     if chain is None:
         return found.answer("connection closed: no filter chain fits")
     if (http := manager(chain)) is not None:
+        if (answer := connection.refusal(http, request)) is not None:
+            return found.answer(answer[1], status=answer[0])
+        request = connection.accepted(http, request)
         hosts = {one.name: one for one in routes.sidecar_hosts(view, port)}
         return _routed(view, config, (request, request), route_name(http), hosts, http, found)
     if secure:
@@ -172,10 +176,14 @@ def _at_gateway(view: View, config: ProxyConfig, request: Request, port: int) ->
     http = manager(chain)
     if http is None:
         return _bytes_at_gateway(view, config, request, chain, bound, found)
+    if (answer := connection.refusal(http, request)) is not None:
+        return found.answer(answer[1], status=answer[0])
+    request = connection.accepted(http, request)
     name = route_name(http)
     own = [item for item in bound if item.route_name == name]
     hosts = {host.name: host for host in gateway.virtual_hosts(view, own)}
-    received = server.received(request, view.pod, target_port or port)
+    trusted = view.mesh.default_config.gateway_topology.num_trusted_proxies
+    received = server.received(request, view.pod, target_port or port, trusted=trusted)
     admitted = server.admission(view.snapshot, view.pod, chain, received)
     found.steps += admitted.steps
     if admitted.status != 200:
@@ -194,8 +202,8 @@ def _bytes_at_gateway(
     found: Explanation,
 ) -> Explanation:
     """Adds the steps of a gateway's server that speaks no HTTP."""
-    connection = replace(request, method="CONNECT" if request.scheme == "https" else "")
-    received = server.received(connection, view.pod, bound[0].target)
+    tunnel = replace(request, method="CONNECT" if request.scheme == "https" else "")
+    received = server.received(tunnel, view.pod, bound[0].target)
     admitted = server.admission(view.snapshot, view.pod, chain, received)
     found.steps += admitted.steps
     if admitted.status != 200:
@@ -206,7 +214,7 @@ def _bytes_at_gateway(
         for rule, made in gateway.filter_chains(view, bound)
         if rule is not None and made.get("filter_chain_match") == match
     )
-    return _forwarded(view, config, connection, chain, next(rules, Origin()), found)
+    return _forwarded(view, config, tunnel, chain, next(rules, Origin()), found)
 
 
 def _routed(

@@ -12,19 +12,19 @@ from lab.envoy import tls, translate
 from lab.envoy.endpoints import members
 from lab.envoy.inbound_ports import inbound_ports
 from lab.explain import envoy_filters
-from lab.explain.interpret import jwt, matchers, rbac
+from lab.explain.interpret import connection, jwt, rbac
 from lab.explain.interpret.matchers import Request
 from lab.explain.interpret.routing import by_name, configurations, filter_chain, manager
 from lab.explain.steps import Step
 from lab.kinds import selection
 from lab.kinds.authorization_policy import becomes as authorization
 from lab.kinds.envoy_filter.matching import Context
-from lab.kinds.mesh_config import becomes as mesh_config
 from lab.kinds.request_authentication import becomes as request_authentication
 from lab.kinds.services import Endpoint, Host
 from lab.kinds.visible import View, view
 from lab.model import Json, Pod, ServicePort, Snapshot
 from lab.resources.resource import Origin, Resource
+from lab.resources.values import is_ip
 
 Transport = Literal["mutual TLS", "TLS", "plain text"]
 """The transport of a client; "TLS" is that with certificates from outside the mesh."""
@@ -106,8 +106,12 @@ def at_pod(
         return
     spiffe_id = tls.spiffe_id(snapshot.trust_domains[0], source.namespace, source.service_account)
     peer = spiffe_id if transport == "mutual TLS" else None
-    path = matchers.normalized(request.path, mesh_config.normalization(server.mesh))
-    request = received(replace(request, path=path), pod, endpoint.port, peer, source)
+    if (http := manager(chain)) is not None:
+        if (answer := connection.refusal(http, request)) is not None:
+            yield Step("answer", f"{answer[0]}: {answer[1]}")
+            return
+        request = connection.accepted(http, request)
+    request = received(request, pod, endpoint.port, peer, source)
     context: Context = "GATEWAY" if pod.proxy == "gateway" else "SIDECAR_INBOUND"
     yield from envoy_filters.of_listeners(server, context, listener)
     admitted = admission(snapshot, pod, chain, request)
@@ -128,17 +132,33 @@ def _elsewhere(server: View, port: int) -> Iterator[Step]:
 
 
 def received(
-    request: Request, pod: Pod, port: int, peer: str | None = None, source: Pod | None = None
+    request: Request,
+    pod: Pod,
+    port: int,
+    peer: str | None = None,
+    source: Pod | None = None,
+    *,
+    trusted: int = 0,
 ) -> Request:
-    """Returns a request as a pod receives it from a pod of the mesh, or from outside."""
+    """Returns a request as a pod receives it from a pod of the mesh, or from outside.
+
+    A sidecar takes the last address of x-forwarded-for for the client's, which a gateway adds, and
+    a gateway that of so many `trusted` proxies before it.
+    """
     proxy = source.proxy if source is not None else "none"
     address = source.address if source is not None and proxy != "none" else OUTSIDE
+    client = address if proxy == "sidecar" else OUTSIDE
+    texts = request.headers.get("x-forwarded-for", ())
+    told = [one.strip() for text in texts for one in text.split(",")]
+    place = trusted if pod.proxy == "gateway" else 1
+    if proxy != "gateway" and 0 < place <= len(told) and is_ip(told[-place]):
+        client = told[-place]
     return replace(
         request,
         port=port,
         peer=peer,
         source_ip=address,
-        remote_ip=address if proxy == "sidecar" else OUTSIDE,
+        remote_ip=client,
         destination_ip=pod.address,
     )
 

@@ -32,6 +32,8 @@ READINESS = Probe(
     failureThreshold=60,
 )
 
+_TYPES = {"CDS": "clusters", "LDS": "listeners", "EDS": "endpoints", "RDS": "routes"}
+
 Key = tuple[str, str]
 """Namespace and name of a pod."""
 
@@ -151,6 +153,8 @@ class ControlPlane:
                 problems.append(reason)
             elif config != self._given[key]:
                 jobs.append(self._push(key, proxy, sent, config))
+            else:
+                self._refused.pop(key, None)
             # One proxy at a time: a translation takes a while, and probes want their turn.
             await asyncio.sleep(0)
         return problems + [problem for problem in await asyncio.gather(*jobs) if problem]
@@ -185,6 +189,17 @@ class ControlPlane:
         finally:
             self.pending.discard(key)
         return ""
+
+    def refusals(self) -> dict[str, list[str]]:
+        """Returns the types of resources that each Envoy refused, by `POD.NAMESPACE`."""
+        return {
+            f"{name}.{namespace}": [
+                kind
+                for kind, field in _TYPES.items()
+                if getattr(refused, field) != getattr(self._given[namespace, name], field)
+            ]
+            for (namespace, name), (refused, _) in self._refused.items()
+        }
 
     @property
     def draining(self) -> Collection[Key]:

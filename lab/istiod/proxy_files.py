@@ -83,6 +83,11 @@ def _response(kind: str, items: Iterable[Json]) -> str:
     return f'{{"version_info": "{version}", "resources": {body}}}\n'
 
 
+def version(path: Path) -> str:
+    """Returns the version of a file's resources; empty when there is no such file."""
+    return str(json.loads(read(path) or "{}").get("version_info", ""))
+
+
 def resources(text: str) -> list[Json]:
     """Returns the resources of a file, without their `@type`."""
     found = json.loads(text)["resources"] if text else []

@@ -6,6 +6,7 @@ one error that names every problem.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 from collections.abc import Iterable, Iterator
@@ -15,12 +16,12 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from lab.manifests import offline, registry
+from lab.manifests import offline, registry, schema
 from lab.manifests.read import ManifestError, read
 from lab.resources import checks
 from lab.resources.document import Document, DocumentError, documents
 from lab.resources.metadata import Metadata, internal_annotations, metadata_problems
-from lab.resources.resource import Check, Kind, Path, Problem, Resource, Source
+from lab.resources.resource import Check, Kind, Path, Problem, Resource, Source, dotted
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,8 @@ def _describe(document: Document, file: str, problem: Problem) -> str:
     name = metadata.get("name", "") if isinstance(metadata, dict) else ""
     kind = str(document.value.get("kind", "(no kind)"))
     resource = Resource("", kind, "", str(name or "(no name)"), None, source)
+    if problem.reason.startswith(STRICT):  # It names the field.
+        return f"{source.at(*problem.path)}: {kind} {resource.name}: {problem.reason}"
     return resource.describe(problem.path, problem.reason)
 
 
@@ -204,10 +207,7 @@ def _problem(
     kind = details["type"]
     spelled = document.spelled.get(where)
     if kind == "extra_forbidden":
-        unknown = "the lab doesn't support this field, or Kubernetes has no such field"
-        if ".istio.io/" in document.value.get("apiVersion", ".istio.io/"):
-            unknown = f'unknown field "{path[-1]}"'
-        return Problem(where, checks.text_about(where, rows) or unknown)
+        return Problem(where, checks.text_about(where, rows) or _unknown(document, where))
     if kind == "missing":
         return Problem(where, "required, but missing")
     if kind == "string_type" and spelled is not None and not isinstance(value, str):
@@ -219,3 +219,26 @@ def _problem(
         return Problem(where, "has no value")
     message = details["msg"].removeprefix("Value error, ").partition(" after validation")[0]
     return Problem(where, message[:1].lower() + message[1:])
+
+
+STRICT = "strict decoding error: "
+"""The beginning of what the API server says of a field that a kind has not."""
+
+
+def _unknown(document: Document, path: Path) -> str:
+    """Returns the text about a field that no type has, with one that is spelled much like it.
+
+    The lab's types lack some fields of Kubernetes' kinds; those of Istio's kinds have all.
+    """
+    said = f'{STRICT}unknown field "{dotted(path)}"'
+    kind = registry.of(document.value.get("apiVersion", ""), document.value.get("kind", ""))
+    if isinstance(kind, str):
+        return said
+    names = [step for step in path[:-1] if isinstance(step, str)]
+    with contextlib.suppress(schema.UnknownFieldError):
+        known = [field.name for field in schema.explain(kind, names).fields]
+        if meant := schema.like(str(path[-1]), known):
+            return said + meant
+    if kind.group.endswith(".istio.io"):
+        return said
+    return f"{said}, or one of Kubernetes that the lab does not support"

@@ -6,6 +6,7 @@ The command line needs no more; the kinds are left to the lab that checks the te
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,12 +22,14 @@ class ManifestError(Exception):
 
 
 def read(name: str) -> list[tuple[str, str]]:
-    """Returns the texts behind one `-f` argument (a file, a folder or `-`), with their names.
+    """Returns the texts behind one `-f` argument, with their names.
 
-    Raises ManifestError when there is nothing to read.
+    It is a file, a folder, a URL or `-`. Raises ManifestError when there is nothing to read.
     """
     if name == "-":
         return [("-", _standard_input())]
+    if name.startswith(("http://", "https://")):
+        return [(name, _fetched(name))]
     path = Path(name)
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
@@ -56,3 +59,34 @@ def _standard_input() -> str:
     except UnicodeError:
         raise ManifestError(["-: not UTF-8 text"]) from None
     return text
+
+
+MAX_BYTES = 4_000_000
+"""A bound on what a URL may send."""
+
+SECONDS = 15
+"""A bound on the time a server may take to send it all."""
+
+
+def _fetched(url: str) -> str:
+    """Returns the text at a URL, which may redirect."""
+    import httpx
+
+    end = time.monotonic() + SECONDS
+    text = b""
+    try:
+        with httpx.stream("GET", url, follow_redirects=True, timeout=SECONDS) as answer:
+            if not answer.is_success:
+                raise ManifestError([f"unable to read URL {url}: {answer.status_code}"])
+            for chunk in answer.iter_bytes():
+                text += chunk
+                if len(text) > MAX_BYTES:
+                    raise ManifestError([f"{url}: more than {MAX_BYTES // 1_000_000} MB"])
+                if time.monotonic() > end:
+                    raise ManifestError([f"{url}: not complete after {SECONDS} s"])
+        return text.decode()
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        reason = str(error) or type(error).__name__
+        raise ManifestError([f"unable to read URL {url}: {reason}"]) from None
+    except UnicodeDecodeError:
+        raise ManifestError([f"{url}: not UTF-8 text"]) from None

@@ -16,13 +16,13 @@ from typing import Any
 from lab.kinds.kubernetes.kept_only import Declared
 from lab.kinds.kubernetes.pod_spec import PodSpec
 from lab.manifests import registry
+from lab.manifests.schema import ISTIO
 from lab.resources.checks import fields, matches
 from lab.resources.fields import model_in
 from lab.resources.resource import Kind
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "supported-fields.md"
-SCHEMA = ROOT / "lab" / "resources" / "istio.json"
 INTRODUCTION = """\
 # Kinds and fields
 
@@ -40,7 +40,7 @@ Row = tuple[str, str, str]
 
 def page() -> str:
     """Returns the text of the page."""
-    version = json.loads(SCHEMA.read_text(encoding="utf-8"))["istio"]
+    version = json.loads(ISTIO.read_text(encoding="utf-8"))["istio"]
     introduction = INTRODUCTION.format(istio=".".join(version.split(".")[:2]))
     return introduction + "".join(_section(kind) for kind in registry.KINDS)
 

@@ -47,7 +47,6 @@ _HISTOGRAMS = {
     "istio_response_bytes": "Size of the answer's body.",
 }
 _COUNTERS = {
-    "istio_requests_total": "Requests.",
     "istio_tcp_sent_bytes_total": "Bytes sent to the client of a connection.",
     "istio_tcp_received_bytes_total": "Bytes received from the client of a connection.",
     "istio_tcp_connections_opened_total": "Connections opened.",
@@ -83,25 +82,32 @@ class Metrics(Collector):
     def __init__(self) -> None:
         self._counters: dict[str, dict[_Values, float]] = {name: {} for name in _COUNTERS}
         self._histograms: dict[str, dict[_Values, _Histogram]] = {name: {} for name in _HISTOGRAMS}
+        self._series: dict[tuple[object, ...], tuple[_Histogram, ...]] = {}
         self._open: set[tuple[str, int]] = set()
 
     def add(self, request: Request) -> None:
         """Counts a request, or what is new of a connection."""
         if request.event == "refused":
             return  # No filter of Istio's sees a connection that no filter chain took.
-        values = _labels(request)
         if request.kind == "tcp":
-            self._add_connection(request, values)
+            self._add_connection(request, _labels(request))
             return
-        values += (str(request.code), request.grpc_status)
-        self._count("istio_requests_total", values)
-        for name, value in zip(
-            _HISTOGRAMS, (request.duration, request.received, request.sent), strict=True
-        ):
-            found = self._histograms[name]
-            if (histogram := found.get(values)) is None:
-                histogram = found[values] = _Histogram()
-            histogram.add(value)
+        # To make all labels takes longer than to count.
+        key = (
+            *(request.source.pod, request.destination.pod, request.reporter, request.service),
+            *(request.cluster, request.protocol, request.code, request.flags),
+            *(request.grpc_status, request.source_principal, request.destination_principal),
+        )
+        if (found := self._series.get(key)) is None:
+            values = (*_labels(request), str(request.code), request.grpc_status)
+            found = tuple(
+                each.setdefault(values, _Histogram()) for each in self._histograms.values()
+            )
+            self._series[key] = found
+        duration, received, sent = found
+        duration.add(request.duration)
+        received.add(request.received)
+        sent.add(request.sent)
 
     def _add_connection(self, request: Request, values: _Values) -> None:
         key = request.proxy.pod, request.connection
@@ -121,11 +127,16 @@ class Metrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yields the metrics for Prometheus; another thread may count meanwhile."""
         for name, text in _COUNTERS.items():
-            labels = (*LABELS, *(ANSWER if name == "istio_requests_total" else ()))
-            counter = CounterMetricFamily(name, text, labels=labels)
+            counter = CounterMetricFamily(name, text, labels=LABELS)
             for values, amount in list(self._counters[name].items()):
                 counter.add_metric(values, amount)
             yield counter
+        requests = CounterMetricFamily(
+            "istio_requests_total", "Requests.", labels=(*LABELS, *ANSWER)
+        )
+        for values, histogram in list(next(iter(self._histograms.values())).items()):
+            requests.add_metric(values, sum(histogram.counts))
+        yield requests
         for name, text in _HISTOGRAMS.items():
             family = HistogramMetricFamily(name, text, labels=(*LABELS, *ANSWER))
             for values, histogram in list(self._histograms[name].items()):

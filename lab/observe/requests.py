@@ -166,6 +166,7 @@ _EVENTS: Mapping[str, tuple[Literal["http", "tcp"], Event]] = {
 """Envoy's types of access log entries; those of tunnels, for one, are not counted."""
 
 _PREFIX = f'{{"{names.REPORT}":'.encode()
+_decode = json.JSONDecoder().raw_decode
 
 
 class Stream:
@@ -180,6 +181,7 @@ class Stream:
         self._kept: deque[Request] = deque()
         self._total = 0
         self._news = asyncio.Event()
+        self._waiting = 0
         self._ends: dict[str, Workload] = {}
         self._accounts: dict[str, Workload] = {}
         self._looked = 0.0
@@ -190,8 +192,8 @@ class Stream:
         if not line.startswith(_PREFIX):
             return False
         try:
-            report = {k: value for k, value in json.loads(line).items() if value is not None}
-            request = self._request(pod, report)
+            report, _ = _decode(line.decode())
+            request = self._request(pod, {k: report[k] for k in report if report[k] is not None})
         except (ValueError, LookupError, TypeError, AttributeError):
             return False  # A line cut off by the end of its proxy, or that looks like a report.
         if request is not None:
@@ -211,8 +213,10 @@ class Stream:
         seen = self._total
         yield list(self.last(seconds))
         while True:
+            self._waiting += 1
             while seen == self._total:
                 await self._news.wait()
+            self._waiting -= 1
             missed = min(self._total - seen, len(self._kept))
             seen = self._total
             yield list(islice(self._kept, len(self._kept) - missed, None))
@@ -225,8 +229,9 @@ class Stream:
             kept.popleft()
         if self._count is not None:
             self._count(request)
-        self._news.set()
-        self._news = asyncio.Event()
+        if self._waiting:
+            self._news.set()
+            self._news = asyncio.Event()
 
     def _request(self, pod: Pod, report: Json) -> Request | None:
         found = report.get
@@ -237,11 +242,10 @@ class Stream:
         outbound = report[names.REPORT] == "source"
         cluster = found("cluster", "")
         upstream = found("upstream", "")
+        own, other = found("source_principal", ""), found("destination_principal", "")
         if outbound:
             ends = here, self._end(_host(upstream)) if upstream else NOBODY
-            own, other = found("upstream_local", ""), found("upstream_peer", "")
         else:
-            own, other = found("downstream_peer", ""), found("downstream_local", "")
             ends = self._end(_host(found("client", "")), own), here
             if other and not own and kind == "tcp":  # The handshake is not over yet.
                 own = f"{other.partition('/ns/')[0]}/ns/{ends[0].namespace}/sa/{ends[0].account}"

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, get_args, get_origin
 
 from pydantic import Field
+from pydantic.fields import FieldInfo
 
 from lab.resources import checks
 from lab.resources.checks import NO_EFFECT, fields
@@ -32,17 +33,17 @@ def inert(reason: str) -> Any:
 
 
 def _declared(check: Check, options: dict[str, Any]) -> Any:
-    extra: Any = {"check": check}
-    return Field(default=None, json_schema_extra=extra, **options)
+    field: FieldInfo = Field(default=None, **options)
+    field.metadata.append(check)
+    return field
 
 
 def declared(model: type[Model], prefix: str = "") -> Iterator[Check]:
     """Yields the checks that the fields of a model, and of those below it, declare."""
     for attribute, name in fields(model):
         info = model.model_fields[attribute]
-        if isinstance(info.json_schema_extra, dict) and "check" in info.json_schema_extra:
-            check: Any = info.json_schema_extra["check"]
-            yield replace(check, where=f"{prefix}{name}")
+        if found := [item for item in info.metadata if isinstance(item, Check)]:
+            yield replace(found[0], where=f"{prefix}{name}")
         elif (inner := model_in(info.annotation)) is not None:
             yield from declared(inner[0], f"{prefix}{name}{inner[1]}.")
 

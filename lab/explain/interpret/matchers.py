@@ -78,9 +78,9 @@ def normalized(path: str, rules: Json) -> str:
     `normalize_path` decodes unreserved characters and resolves dots.
     """
     bare, mark, query = path.partition("?")
-    if rules["path_with_escaped_slashes_action"] == "UNESCAPE_AND_FORWARD":
+    if rules.get("path_with_escaped_slashes_action") == "UNESCAPE_AND_FORWARD":
         bare = re.sub("%(?:2f|5c)", "/", bare, flags=re.IGNORECASE)
-    if rules["normalize_path"]:
+    if rules.get("normalize_path"):
         bare = _normalized(bare)
     if rules.get("merge_slashes"):
         bare = re.sub("/+", "/", bare)

@@ -1,7 +1,4 @@
-"""Random routes and requests: `guestbook route` says what the real Envoys then do.
-
-The servers' policies are the same in every example, so that only routes are pushed.
-"""
+"""Random routes, policies and requests: `guestbook route` says what the real Envoys then do."""
 
 from __future__ import annotations
 
@@ -24,6 +21,7 @@ from lab.istiod import tokens
 from tests.support import harness
 from tests.support.harness import APP_PORT, Mesh
 from tests.support.properties import examples
+from tests.support.secured import apply
 
 CASES = 10
 SIGNER = tokens.new_key()
@@ -95,15 +93,6 @@ destinations = st.sampled_from(
         {"host": "nobody"},
     ]
 )
-shares = st.one_of(
-    destinations.map(lambda one: [{"destination": one}]),
-    st.lists(destinations, min_size=2, max_size=2).map(
-        lambda two: [{"destination": one, "weight": 50} for one in two]
-    ),
-    st.lists(destinations, min_size=2, max_size=2).map(
-        lambda two: [{"destination": one, "weight": 100 * i} for i, one in enumerate(two)]
-    ),
-)
 
 
 def maybe(name: str, *values: Any) -> st.SearchStrategy[dict[str, Any]]:
@@ -114,6 +103,24 @@ def together(*parts: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dic
     return st.tuples(*parts).map(lambda some: {k: v for one in some for k, v in one.items()})
 
 
+entries = together(
+    destinations.map(lambda one: {"destination": one}),
+    maybe(
+        "headers",
+        {"request": {"set": {"x-a": "one"}}},
+        {"request": {"add": {"x-a": "two"}, "remove": ["x-b"]}},
+        {"request": {"remove": ["x-a"]}},
+    ),
+)
+shares = st.one_of(
+    st.lists(entries, min_size=1, max_size=1),
+    st.lists(entries, min_size=2, max_size=2).map(
+        lambda two: [{**one, "weight": 50} for one in two]
+    ),
+    st.lists(entries, min_size=2, max_size=2).map(
+        lambda two: [{**one, "weight": 100 * i} for i, one in enumerate(two)]
+    ),
+)
 matches = together(
     maybe("uri", {"prefix": "/a"}, {"exact": "/a"}, {"exact": "/b"}, {"regex": "/[ab]"}),
     maybe("method", {"exact": "GET"}, {"exact": "OPTIONS"}),
@@ -151,6 +158,45 @@ rules = together(actions, matches.map(lambda one: {"match": [one]} if one else {
 services = st.tuples(
     st.lists(rules, min_size=1, max_size=4),
     st.sampled_from([["front", "mesh"], ["front", "mesh"], ["mesh"], ["front"]]),
+)
+CLIENT = "cluster.local/ns/default/sa/client-sa"
+policy_rules = together(
+    maybe(
+        "from",
+        *(
+            [{"source": source}]
+            for source in (
+                {"principals": [CLIENT]},
+                {"notPrincipals": [CLIENT]},
+                {"namespaces": ["istio-system"]},
+            )
+        ),
+    ),
+    maybe(
+        "to",
+        *(
+            [{"operation": operation}]
+            for operation in (
+                {"paths": ["/a*"]},
+                {"notPaths": ["/b"]},
+                {"methods": ["GET"]},
+                {"hosts": ["h0.example", "*1.example"]},
+                {"ports": [str(APP_PORT)]},
+                {"ports": ["81"]},
+            )
+        ),
+    ),
+    maybe(
+        "when",
+        [{"key": "request.headers[x-a]", "values": ["one"]}],
+        [{"key": "request.headers[x-a]", "notValues": ["one*"]}],
+    ),
+)
+policies = st.lists(
+    st.tuples(
+        st.sampled_from(["ALLOW", "DENY"]), st.lists(policy_rules, min_size=1, max_size=2)
+    ).map(lambda pair: {"action": pair[0], "rules": pair[1]}),
+    max_size=2,
 )
 headers = st.tuples(
     st.lists(st.tuples(st.just("x-a"), st.sampled_from(["one", "two", "one,two"])), max_size=2),
@@ -203,13 +249,23 @@ def manifest(host: str, rules: list[dict[str, Any]], gateways: list[str]) -> dic
     }
 
 
+def policy(index: int, spec: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "apiVersion": "security.istio.io/v1",
+        "kind": "AuthorizationPolicy",
+        "metadata": {"name": f"limit-{index}", "namespace": "default"},
+        "spec": {"selector": {"matchLabels": {"app": "message"}}, **spec},
+    }
+
+
 @pytest.mark.filterwarnings("ignore:Generating overly large repr")
 @examples(20)
-@given(many=cases)
-def test_route_and_the_traffic_agree(mesh: Mesh, many: list[Any]) -> None:
+@given(many=cases, limits=policies)
+def test_route_and_the_traffic_agree(mesh: Mesh, many: list[Any], limits: list[Any]) -> None:
     hosts = [f"h{index}.example" for index in range(len(many))]
-    made = (manifest(host, *service) for host, (service, _) in zip(hosts, many, strict=True))
-    mesh.apply(POLICIES + "---\n" + yaml.safe_dump_all(made))
+    made = [manifest(host, *service) for host, (service, _) in zip(hosts, many, strict=True)]
+    made += [policy(index, limit) for index, limit in enumerate(limits)]
+    apply(mesh, POLICIES, yaml.safe_dump_all(made))
     snapshot = mesh.snapshot()
     for host, (service, asked) in zip(hosts, many, strict=True):
         for client, method, path, named in asked:
@@ -219,7 +275,8 @@ def test_route_and_the_traffic_agree(mesh: Mesh, many: list[Any]) -> None:
             pod = mesh.pods[client].pod
             told = explain.explain(snapshot, pod, method, f"http://{host}{path}", sent)
             real = send(mesh, client, method, host, path, sent)
-            assert real in outcomes(told), (client, method, host, path, named, service, told, real)
+            seen = (client, method, host, path, named, service, limits, told, real)
+            assert real in outcomes(told), seen
 
 
 def send(

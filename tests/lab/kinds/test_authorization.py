@@ -159,6 +159,21 @@ def test_the_root_namespaces_policy_is_for_all(secured: harness.Mesh) -> None:
     assert not denied(secured)
 
 
+def test_the_clients_address_is_the_last_that_was_forwarded_for(secured: harness.Mesh) -> None:
+    block = "{action: DENY, rules: [{from: [{source: {remoteIpBlocks: [203.0.113.0/24]}}]}]}"
+    apply(secured, policy(block))
+    pod = secured.pods["ui"].pod
+    for sent in ("203.0.113.7", "198.51.100.1, 203.0.113.7", "203.0.113.7, 198.51.100.1", "x"):
+        named = [("x-forwarded-for", sent)]
+        status = get(secured, headers=dict(named)).status_code
+        (target,) = request.explain(
+            secured.snapshot(), pod, "GET", "http://message/", named
+        ).targets
+        told = [step.says for step in target.steps if step.what == "authorization"]
+        assert told[0].startswith("denied" if status == 403 else "allowed"), sent
+        assert status == (403 if sent.endswith("203.0.113.7") else 200), sent
+
+
 def test_a_dry_run_only_remarks(secured: harness.Mesh) -> None:
     annotation = ", annotations: {istio.io/dry-run: 'true'}"
     apply(secured, policy("{action: DENY, rules: [{}]}", "rehearsal", extra=annotation))

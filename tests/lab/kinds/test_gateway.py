@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from lab.explain import request
 from lab.model import ServicePort
 from tests.support import harness
 from tests.support.harness import Mesh, Server
@@ -100,6 +101,32 @@ def test_a_gateway_at_the_edge_is_stricter(mesh: Mesh) -> None:
         assert ask(mesh, "//a").json()["path"] == "/a"
         assert ask(mesh, x_a="1").status_code == 400
         assert ask(mesh, "/a%2Fb").headers["location"].endswith("/a/b")
+        pod, url = mesh.pods["ingress"].pod, "http://shop.example/a"
+        told = request.explain(mesh.snapshot(), pod, "GET", f"{url}%2Fb")
+        assert (told.status, told.steps[-1].says) == (307, "307 redirect: path /a/b")
+        assert request.explain(mesh.snapshot(), pod, "GET", url, [("x_a", "1")]).status == 400
+    finally:
+        mesh.mesh_config.pop("defaultConfig")
+
+
+def test_trusted_proxies_say_who_the_client_is(mesh: Mesh) -> None:
+    block = (
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n"
+        "metadata: {name: block, namespace: istio-system}\nspec:\n  action: DENY\n"
+        "  rules: [{from: [{source: {remoteIpBlocks: [203.0.113.0/24]}}]}]\n---\n"
+    )
+    mesh.mesh_config["defaultConfig"] = {"gatewayTopology": {"numTrustedProxies": 2}}
+    try:
+        mesh.apply(SUBSETS + gateway() + site('["*"]', "v1") + block)
+        pod, url = mesh.pods["ingress"].pod, "http://shop.example/"
+        for sent, status in {
+            "203.0.113.7, 198.51.100.1": 403,
+            "198.51.100.1, 203.0.113.7": 200,
+            "203.0.113.7": 200,
+        }.items():
+            told = request.explain(mesh.snapshot(), pod, "GET", url, [("x-forwarded-for", sent)])
+            assert ask(mesh, **{"x-forwarded-for": sent}).status_code == status, sent
+            assert (told.status or 200) == status, sent
     finally:
         mesh.mesh_config.pop("defaultConfig")
 

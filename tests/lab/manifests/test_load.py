@@ -32,7 +32,10 @@ def errors(text: str, namespace: str | None = None) -> tuple[str, ...]:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        (POD + "    foo: 1\n", "x.yaml:9: Pod a: spec.containers[0].foo: "),
+        (
+            POD + "    foo: 1\n",
+            'x.yaml:9: Pod a: strict decoding error: unknown field "spec.containers[0].foo"',
+        ),
         (POD + "    image: twice\n", 'x.yaml:9: the key "image" is given twice'),
         (POD.replace("name: a", "name: A_b"), 'x.yaml:4: Pod A_b: metadata.name: "A_b" is not'),
         (
@@ -63,6 +66,22 @@ def test_a_problem_names_its_line(text: str, line: str) -> None:
     assert any(line in error for error in found), found
 
 
+ROUT = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: a}
+spec: {hosts: [a], http: [{rout: []}]}
+"""
+
+
+def test_a_field_that_is_spelled_wrongly_is_guessed() -> None:
+    (error,) = errors(ROUT)
+    assert error == (
+        "x.yaml:5: VirtualService a: strict decoding error: "
+        'unknown field "spec.http[0].rout" (did you mean "route"?)'
+    )
+
+
 def test_every_problem_of_every_document_is_named() -> None:
     text = POD + "    a: 1\n    b: 2\n---\n" + POD + "    c: 3\n"
     assert [error.split(":")[1] for error in errors(text)] == ["9", "10", "20"]
@@ -72,8 +91,8 @@ def test_an_item_of_a_list_keeps_its_line() -> None:
     items = "".join("  " + line + "\n" for line in (POD + "    bad: 1\n").splitlines())
     text = "apiVersion: v1\nkind: List\nitems:\n-" + items[1:]
     assert errors(text) == (
-        "x.yaml:12: Pod a: spec.containers[0].bad: "
-        "the lab doesn't support this field, or Kubernetes has no such field",
+        'x.yaml:12: Pod a: strict decoding error: unknown field "spec.containers[0].bad", '
+        "or one of Kubernetes that the lab does not support",
     )
 
 

@@ -1,0 +1,275 @@
+"""Verbs about a running lab: proxy-status, x describe, diff, edit, top, history, logs -p, URLs."""
+
+from __future__ import annotations
+
+import http.server
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab import versions
+from lab.manifests import read
+from tests.support.lab import Lab, container_statuses
+from tests.support.wait import wait
+
+RULE = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: told}
+spec:
+  hosts: [message-service]
+  http:
+  - name: all
+    match: [{uri: {prefix: /hello}}]
+    route: [{destination: {host: message-service}}]
+    timeout: 3s
+"""
+BROKEN = """
+apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata: {name: cut}
+spec:
+  workloadSelector: {labels: {app: curl}}
+  configPatches:
+  - applyTo: CLUSTER
+    match: {cluster: {service: message-service.default.svc.cluster.local}}
+    patch: {operation: MERGE, value: {connect_timeout: -1s}}
+"""
+
+
+@pytest.fixture
+def rule(lab: Lab) -> Iterator[str]:
+    lab.apply(RULE)
+    yield "told"
+    lab.ok("delete", "vs", "told", "--ignore-not-found")
+
+
+def test_proxy_status_says_what_each_envoy_has(lab: Lab) -> None:
+    header, *rows = lab.ok("proxy-status").splitlines()
+    assert header.split() == ["NAME", "CLUSTER", "CDS", "LDS", "EDS", "RDS", "ISTIOD", "VERSION"]
+    assert any(row.startswith("curl.default ") for row in rows)
+    for row in rows:
+        cells = re.split(r" {2,}", row)
+        assert all(re.fullmatch(r"SYNCED \(\w+\)|NOT SENT", cell) for cell in cells[2:6]), row
+        assert cells[6:] == ["istiod", versions.istio()]
+
+
+def test_proxy_status_names_a_refusal(lab: Lab) -> None:
+    assert lab.run("apply", "-f", "-", stdin=BROKEN).status == 1
+    try:
+        rows = {row.split()[0]: row for row in lab.ok("proxy-status").splitlines()}
+        assert rows["curl.default"].split()[2] == "ERROR"
+        assert all("ERROR" not in row for name, row in rows.items() if name != "curl.default")
+    finally:
+        lab.ok("delete", "envoyfilter", "cut")
+    assert "ERROR" not in lab.ok("proxy-status", "-n", "default")
+
+
+def test_a_service_and_a_pod_are_described_in_the_mesh(lab: Lab, rule: str) -> None:
+    lines = lab.ok("x", "describe", "svc", "message-service").splitlines()
+    assert lines[:3] == [
+        "Service: message-service",
+        "   Port: http 80/HTTP targets pod port 8080",
+        f"VirtualService: {rule}",
+    ]
+    assert lines[3].startswith("   http[0] “all”")
+    assert "      Match: /hello*" in lines
+    assert '      Route to host "message-service"' in lines
+    assert "      timeout: 3s" in lines
+    assert "   Workload mTLS mode: PERMISSIVE" in lines
+    pod = lab.pods("app=message-service")[0]["metadata"]["name"]
+    told = lab.ok("x", "describe", "pod", pod)
+    assert told.startswith(f"Pod: {pod}\n   Pod Ports: 8080")
+    assert "Service: message-service\n" in told
+    assert lab.run("x", "describe", "svc", "nothing").err == (
+        'Error from server (NotFound): services "nothing" not found\n'
+    )
+
+
+def test_diff_shows_what_apply_would_change(lab: Lab, rule: str) -> None:
+    assert lab.run("diff", "-f", "-", stdin=RULE).status == 0
+    answer = lab.run("diff", "-f", "-", stdin=RULE.replace("3s", "4s"))
+    assert answer.status == 1
+    assert "-    timeout: 3s\n+    timeout: 4s\n" in answer.out
+    assert answer.out.startswith("--- live/virtualservice.networking.istio.io/told\n")
+    new = lab.run("diff", "-f", "-", stdin=RULE.replace("told", "untold"))
+    assert (new.status, new.out.count("\n-")) == (1, 0)
+    assert lab.run("get", "vs", "untold").status == 1
+    assert lab.run("diff", "-f", "-", stdin="a: [").status == 2
+
+
+def test_edit_applies_what_was_saved(
+    lab: Lab, rule: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setenv("KUBE_EDITOR", "sed -i s/3s/5s/")
+    assert lab.ok("edit", f"vs/{rule}") == "virtualservice.networking.istio.io/told edited\n"
+    assert lab.json("vs", rule)["spec"]["http"][0]["timeout"] == "5s"
+    assert lab.ok("edit", "vs", rule) == "Edit cancelled, no changes made.\n"
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setenv("KUBE_EDITOR", "sed -i s/timeout/timout/")
+    answer = lab.run("edit", "vs", rule)
+    assert answer.status == 1
+    assert 'unknown field "spec.http[0].timout" (did you mean "timeout"?)' in answer.err
+    (kept,) = tmp_path.iterdir()
+    assert f"A copy of your changes has been stored to '{kept}'" in answer.err
+    monkeypatch.setenv("KUBE_EDITOR", "false")
+    assert lab.run("edit", "vs", rule).err == "Error: there was a problem with the editor 'false'\n"
+
+
+def test_top_measures_the_processes_of_pods(lab: Lab) -> None:
+    header, *rows = lab.ok("top", "pod", "-l", "app=message-service", "--containers").splitlines()
+    assert header.split() == ["POD", "NAME", "CPU(cores)", "MEMORY(bytes)"]
+    found = [re.split(r" {2,}", row) for row in rows]
+    assert {cells[1] for cells in found} == {"message-service", "istio-proxy"}
+    assert all(int(cells[3].removesuffix("Mi")) > 10 for cells in found)
+    pods = lab.ok("top", "pods", "--sort-by", "memory").splitlines()[1:]
+    sizes = [int(row.split()[2].removesuffix("Mi")) for row in pods]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_a_restart_is_a_revision_and_stays_one(lab: Lab) -> None:
+    lab.ready("app=message-service", 2)
+    before = lab.ok("rollout", "history", "deploy/message-service").splitlines()
+    assert before[:2] == ["deployment.apps/message-service ", "REVISION   CHANGE-CAUSE"]
+    lab.ok("rollout", "restart", "deploy/message-service")
+    lab.ok("rollout", "status", "deploy/message-service", "--timeout=60s")
+    after = lab.ok("rollout", "history", "deploy/message-service").splitlines()
+    assert len(after) == len(before) + 1
+    newest = after[-2].split()[0] if not after[-1] else after[-1].split()[0]
+    shown = lab.ok("rollout", "history", "deploy/message-service", f"--revision={newest}")
+    assert "restartedAt" in shown
+    manifest = Path(__file__).parents[1] / "cluster" / "small.yaml"
+    applied = lab.ok("apply", "-f", str(manifest))
+    assert "deployment.apps/message-service unchanged" in applied
+    lab.ready("app=message-service", 2)
+
+
+ONCE = """
+apiVersion: v1
+kind: Pod
+metadata: {name: again, annotations: {sidecar.istio.io/inject: "false"}}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: c
+    image: curlimages/curl
+    command: [sh, -c, "test -f here && echo second || echo first; test -f here && sleep 60; touch here"]
+    volumeMounts: [{name: kept, mountPath: /kept}]
+    workingDir: /kept
+  volumes: [{name: kept, emptyDir: {}}]
+"""  # noqa: E501
+
+
+def test_the_log_of_the_run_before(lab: Lab) -> None:
+    lab.apply(ONCE.replace("touch here", "touch here; exit 3"))
+    try:
+
+        def started_again() -> bool:
+            pod = lab.json("pod", "again")
+            return any(state["restartCount"] for state in container_statuses(pod))
+
+        wait(started_again, "a restart", 30)
+        wait(lambda: "first" in lab.run("logs", "again", "-p").out, "the first run's log", 30)
+        refused = lab.run("logs", "curl", "-c", "curl", "-p")
+        assert 'previous terminated container "curl" in pod "curl" not found' in refused.err
+    finally:
+        lab.ok("delete", "pod", "again", "--now")
+
+
+@pytest.fixture
+def site() -> Iterator[str]:
+    """A server of manifests: good, missing, too large."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = {"/good.yaml": RULE, "/large.yaml": "#" * (read.MAX_BYTES + 1)}.get(self.path)
+            self.send_response(404 if body is None else 200)
+            self.end_headers()
+            self.wfile.write((body or "").encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_manifests_can_be_at_a_url(lab: Lab, site: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    url = f"{site}/good.yaml"
+    assert lab.ok("apply", "-f", url) == "virtualservice.networking.istio.io/told created\n"
+    lab.ok("delete", "-f", url)
+    missing = lab.run("apply", "-f", f"{site}/none.yaml")
+    assert missing.err == f"Error: unable to read URL {site}/none.yaml: 404\n"
+    assert "more than 4 MB" in lab.run("apply", "-f", f"{site}/large.yaml").err
+    assert "unable to read URL" in lab.run("apply", "-f", "http://127.0.0.1:1/x.yaml").err
+
+
+def test_version_names_what_is_played_and_what_runs(lab: Lab) -> None:
+    text = lab.ok("version")
+    assert f"Istio: {versions.istio()} (played)\n" in text
+    assert re.search(r"data plane version: \S+ \(\d+ proxies\)", text)
+
+
+def test_a_file_with_a_namespace_and_what_is_in_it_can_be_deleted(lab: Lab) -> None:
+    text = (
+        "apiVersion: v1\nkind: Namespace\nmetadata: {name: short}\n---\n"
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: inside, namespace: short}\n"
+    )
+    lab.apply(text)
+    assert lab.ok("delete", "-f", "-", stdin=text).splitlines() == [
+        'configmap "inside" deleted from short namespace',
+        'namespace "short" deleted',
+    ]
+
+
+NEVER = """
+apiVersion: v1
+kind: Pod
+metadata: {name: never, annotations: {sidecar.istio.io/inject: "false"}}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: c
+    image: curlimages/curl
+    command: [sleep, infinity]
+    readinessProbe: {tcpSocket: {port: 9999}, periodSeconds: 1, failureThreshold: 1}
+"""
+
+
+def test_a_pod_that_is_never_ready_says_why(lab: Lab) -> None:
+    lab.apply(NEVER)
+    try:
+        wait(lambda: "Unhealthy" in lab.ok("describe", "pod", "never"), "an event", 20)
+        lines = [line for line in lab.ok("get", "events").splitlines() if "pod/never " in line]
+        assert any("Readiness probe failed: dial " in line for line in lines), lines
+    finally:
+        lab.ok("delete", "pod", "never", "--now")
+
+
+def test_a_pod_for_one_request(lab: Lab) -> None:
+    """The image takes options of curl, and a program that is not there is said."""
+    asked = ("run", "once", "--rm", "-it", "--restart=Never", "--image=curlimages/curl", "--")
+    answer = lab.run(
+        *asked, "-sS", "--retry", "9", "--retry-connrefused", "http://message-service/hello/x"
+    )
+    assert '"greeting":"Hello x' in answer.out
+    assert answer.out.endswith('pod "once" deleted from default namespace\n')
+    missing = lab.run(*asked[:-1], "--command", "--", "no-such-program")
+    assert missing.status == 1
+    assert "no-such-program" in missing.err
+
+
+def test_a_warning_about_an_installation_is_said_once(lab: Lab) -> None:
+    first = lab.run("install", "-y", "-f", "istio/install/istio.yaml")
+    again = lab.run("install", "-y", "-f", "istio/install/istio.yaml")
+    lab.ok("delete", "-f", "istio/install/istio.yaml")
+    assert (first.status, again.status, again.err) == (0, 0, "")
