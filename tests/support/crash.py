@@ -43,14 +43,15 @@ def rounds(folder: Path, count: int, client: str, *options: str) -> Iterator[tup
                 used |= namespaces([lab.process.pid], "user", "mnt")
                 lab.process.kill()
                 killed = time.monotonic()
-            lab.process.wait()
-            wait(lambda: left_behind(folder) == [], "nothing carries the lab's mark", 5)
-            wait(lambda used=used: not used & namespaces(), "its namespaces have ended", 5)  # type: ignore[misc]
-            gone = time.monotonic()
+                lab.process.wait()
+                wait(lambda: left_behind(folder) == [], "nothing carries the lab's mark", 5)
+                wait(lambda used=used: not used & namespaces(), "its namespaces have ended", 5)  # type: ignore[misc]
+                gone = time.monotonic()
             assert machine() == before
+            began = time.monotonic()
             lab = spawn(folder)
             wait_until_ready(lab)
-            yield gone - killed, time.monotonic() - gone
+            yield gone - killed, time.monotonic() - began
     finally:
         lab.stop()
     assert left_behind(folder) == []
