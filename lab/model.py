@@ -77,6 +77,9 @@ class Pod:
     """Gateways: for each container port, the further addresses the load balancer listens on."""
 
 
+LOOPBACK = "127.0.0.1"
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything the translation depends on, at one moment."""
@@ -94,6 +97,9 @@ class Snapshot:
 
     jwks: Mapping[str, str] = field(default_factory=dict)
     """JSON Web Key Sets by the URL they were fetched from (RequestAuthentication.jwksUri)."""
+
+    outside: str = LOOPBACK
+    """The address that a client outside the mesh has to a gateway."""
 
     @property
     def trust_domains(self) -> tuple[str, ...]:

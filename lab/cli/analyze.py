@@ -11,7 +11,7 @@ import typer
 from lab.cli.client import FailureError
 from lab.cli.context import AllNamespaces, Files, Namespace, namespace, settings
 from lab.cli.output import write
-from lab.cli.route import from_files, from_lab, running_pods
+from lab.cli.route import from_files, from_lab, running_objects
 
 if TYPE_CHECKING:
     from lab.explain.analyze.finding import Finding
@@ -50,7 +50,11 @@ def analyze(
     alone = [*(filename or ()), *((files or ()) if use_kube == "false" else ())]
     if alone:
         if len(alone) < len([*(filename or ()), *(files or ())]):
-            raise FailureError("either -f FILE, the manifests alone, or FILE, with the lab's")
+            raise FailureError(
+                "FILE and -f FILE do not go together: give one of",
+                "  guestbook analyze FILE...        the lab's mesh, with FILE as if applied",
+                "  guestbook analyze -f FILE ...    the mesh of the manifests alone",
+            )
         found = analyses.analyze(_of_files(alone))
         looked_at = f"analyzing {' '.join(alone)}"
     else:
@@ -81,9 +85,9 @@ def _of_lab(context: typer.Context, files: Sequence[str]) -> Snapshot:
     chosen = settings(context)
     resources = from_lab(chosen.state_folder())
     if not files:
-        return snapshots.snapshot(resources, running=running_pods(chosen.client()))
+        return snapshots.snapshot(resources, running=running_objects(chosen.client()))
     added = from_files(files, gateway=False)
-    found = snapshots.snapshot([*resources, *added], running=running_pods(chosen.client()))
+    found = snapshots.snapshot([*resources, *added], running=running_objects(chosen.client()))
     return replace(found, pods=(*found.pods, *snapshots.snapshot(added).pods))
 
 

@@ -17,7 +17,7 @@ from lab.cli.durations import seconds
 from lab.cli.graph import requests
 from lab.cli.output import Json, write_now
 from lab.cli.references import chosen_pods
-from lab.cli.route import from_lab, running_pods
+from lab.cli.route import from_lab, running_objects
 from lab.names import PROXY
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def _snapshot(folder: Path, _second: int) -> Snapshot:
     """Returns the mesh of now; asked again within a second, the same one."""
     from lab.cluster import snapshots
 
-    running = running_pods(lab_client(folder))
+    running = running_objects(lab_client(folder))
     return snapshots.snapshot(from_lab(folder), running=running)
 
 

@@ -26,6 +26,9 @@ def route(
         list[str],
         typer.Argument(metavar="[METHOD] URL", help="For example GET http://ui/; also tcp://."),
     ],
+    method: Annotated[
+        str, typer.Option("--request", "-X", metavar="METHOD", help="The method, as curl has it.")
+    ] = "",
     source: Annotated[
         str,
         typer.Option(
@@ -64,7 +67,7 @@ def route(
 
     if output not in ("text", "json"):
         raise FailureError(f"unknown output {output}: text or json")
-    method, url = _request(request)
+    method, url = _request([method, *request] if method else request)
     snapshot = mesh(context, filename)
     pod = caller(snapshot, source, asked_namespace(context, namespace))
     try:
@@ -88,9 +91,9 @@ def mesh(context: typer.Context, files: Sequence[str] | None) -> Snapshot:
     if files:
         return snapshots.snapshot(from_files(files))
     lab = settings(context)
-    running = running_pods(lab.client())
+    running = running_objects(lab.client())
     found = snapshots.snapshot(from_lab(lab.state_folder()), running=running)
-    return found if running is None else _published(found, lab.client())
+    return found if running is None else _as_run(found, lab.client())
 
 
 def _request(words: Sequence[str]) -> tuple[str, str]:
@@ -152,21 +155,23 @@ def from_lab(folder: Path) -> list[Resource]:
     return sorted(resources, key=lambda resource: resource.order)
 
 
-def running_pods(lab: Client) -> list[dict[str, Any]] | None:
-    """Returns the pods of a running lab as JSON; None when it does not run."""
+def running_objects(lab: Client) -> list[dict[str, Any]] | None:
+    """Returns the pods and Services of a running lab as JSON; None when it does not run."""
+    kinds = ["pods", "services"]
     try:
-        items: list[dict[str, Any]] = lab.call("objects", kinds=["pods"], namespace=None)["items"]
+        items: list[dict[str, Any]] = lab.call("objects", kinds=kinds, namespace=None)["items"]
     except FailureError:
         return None
     return items
 
 
-def _published(snapshot: Snapshot, lab: Client) -> Snapshot:
-    """The same mesh; its gateways have the ports at which the lab publishes them."""
+def _as_run(snapshot: Snapshot, lab: Client) -> Snapshot:
+    """The same mesh, with its gateways' published ports and the visitors' address in the lab."""
     from dataclasses import replace
     from urllib.parse import urlsplit
 
     from lab.kinds.gateway import becomes as gateway
+    from lab.model import LOOPBACK
 
     status = lab.call("status")
     pods = []
@@ -180,7 +185,8 @@ def _published(snapshot: Snapshot, lab: Client) -> Snapshot:
             }
             pod = replace(pod, published=published)
         pods.append(pod)
-    return replace(snapshot, pods=tuple(pods))
+    outside = LOOPBACK if status["network"] == "proxy" else snapshot.outside
+    return replace(snapshot, pods=tuple(pods), outside=outside)
 
 
 def caller(snapshot: Snapshot, name: str, namespace: str | None) -> Pod:

@@ -11,6 +11,7 @@ from lab.cluster import injection
 from lab.kinds.kubernetes import service as service_kind
 from lab.kinds.mesh_config import becomes as mesh_config
 from lab.model import Pod, Service, Snapshot
+from lab.net.node import NODE
 from lab.resources.resource import Resource
 
 CERTIFICATES = "/var/lib/istio/certificates"
@@ -50,20 +51,31 @@ def snapshot(
 ) -> Snapshot:
     """Returns the snapshot of the mesh that these manifests describe.
 
-    Its pods are those of `running`, as `get pods -o json` has them. Without it they are those that
-    the workloads would have, all ready, named after their workload and a number; `injected` says
-    whether pods of namespaces that no manifest labels have sidecars.
+    Its pods and the addresses of its Services are those of `running`, as `get pods,services -o
+    json` has them. Without it the pods are those that the workloads would have, all ready, named
+    after their workload and a number; `injected` says whether pods of namespaces that no manifest
+    labels have sidecars.
     """
     ordered = _applied(resources)
     namespaces = {item.name: item.labels for item in ordered if item.kind == "Namespace"}
-    services = [
-        service_kind.service(item, _cluster_ip(index, item))
-        for index, item in enumerate(item for item in ordered if item.kind == "Service")
-    ]
+    addresses = dict(_addresses(running or ()))
+    services = []
+    for index, item in enumerate(item for item in ordered if item.kind == "Service"):
+        address = addresses.get((item.namespace, item.name)) or _cluster_ip(index, item)
+        services.append(service_kind.service(item, None if address == "None" else address))
     pods = (
-        _pods(ordered, namespaces, injected=injected) if running is None else map(_running, running)
+        _pods(ordered, namespaces, injected=injected)
+        if running is None
+        else (_running(item) for item in running if item["kind"] == "Pod")
     )
-    return assemble(ordered, services, pods, CERTIFICATES)
+    return replace(assemble(ordered, services, pods, CERTIFICATES), outside=NODE)
+
+
+def _addresses(running: Iterable[Mapping[str, Any]]) -> Iterator[tuple[tuple[str, str], str]]:
+    """Yields the clusterIP of each Service among a running lab's objects; "None" is one too."""
+    for item in running:
+        if item["kind"] == "Service" and (address := item["spec"].get("clusterIP")):
+            yield (item["metadata"]["namespace"], item["metadata"]["name"]), address
 
 
 def _applied(resources: Iterable[Resource]) -> list[Resource]:

@@ -31,6 +31,8 @@ _OF_ROUTE: Mapping[str, tuple[str, ...]] = {
 def place(snapshot: Snapshot, request: Request) -> str:
     """Returns `file:line` of what decided about a request, else of the rule of its route.
 
+    Of several policies without a rule that allows it, each has its place.
+
     The route's are as they were when the request came, all others as they are in the snapshot.
     """
     pod = next((p for p in snapshot.pods if p.name == request.proxy.pod), None)
@@ -75,12 +77,11 @@ _OF_DESTINATION = {
 
 
 def _authorization(snapshot: Snapshot, pod: Pod, details: str) -> Iterator[str]:
-    """Yields the place of the rule that denied, or of the policies that did not allow."""
+    """Yields the place of the rule that denied, or those of the policies that did not allow."""
     _, _, policy = details.partition("matched_policy[")
     name = policy.rpartition("]")[0]
     if name and name != "none":
         yield server.policy_origin(snapshot, name)[1].at()
         return
-    for allowing in authorization.applicable(snapshot, pod, "ALLOW"):
-        if not authorization.dry_run(allowing):
-            yield allowing.source.at("spec")
+    allowing = authorization.applicable(snapshot, pod, "ALLOW")
+    yield ", ".join(one.source.at("spec") for one in allowing if not authorization.dry_run(one))

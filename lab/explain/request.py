@@ -51,7 +51,8 @@ def explain(
         raise NoAnswerError(f"{url}: {error}") from None
     if parts.scheme not in ("http", "https", "tcp") or not parts.hostname:
         raise NoAnswerError(
-            f"{url} is no URL of the form http://HOST[:PORT]/PATH, https:// or tcp://HOST:PORT"
+            f"{url} is no URL of the form http://HOST[:PORT]/PATH, https://HOST[:PORT]/PATH "
+            "or tcp://HOST:PORT"
         )
     given: dict[str, tuple[str, ...]] = {}
     for name, value in headers:
@@ -183,7 +184,8 @@ def _at_gateway(view: View, config: ProxyConfig, request: Request, port: int) ->
     own = [item for item in bound if item.route_name == name]
     hosts = {host.name: host for host in gateway.virtual_hosts(view, own)}
     trusted = view.mesh.default_config.gateway_topology.num_trusted_proxies
-    received = server.received(request, view.pod, target_port or port, trusted=trusted)
+    at = target_port or port
+    received = server.received(view.snapshot, request, view.pod, at, trusted=trusted)
     admitted = server.admission(view.snapshot, view.pod, chain, received)
     found.steps += admitted.steps
     if admitted.status != 200:
@@ -203,7 +205,7 @@ def _bytes_at_gateway(
 ) -> Explanation:
     """Adds the steps of a gateway's server that speaks no HTTP."""
     tunnel = replace(request, method="CONNECT" if request.scheme == "https" else "")
-    received = server.received(tunnel, view.pod, bound[0].target)
+    received = server.received(view.snapshot, tunnel, view.pod, bound[0].target)
     admitted = server.admission(view.snapshot, view.pod, chain, received)
     found.steps += admitted.steps
     if admitted.status != 200:

@@ -22,15 +22,12 @@ from lab.kinds.envoy_filter.matching import Context
 from lab.kinds.request_authentication import becomes as request_authentication
 from lab.kinds.services import Endpoint, Host
 from lab.kinds.visible import View, view
-from lab.model import Json, Pod, ServicePort, Snapshot
+from lab.model import LOOPBACK, Json, Pod, ServicePort, Snapshot
 from lab.resources.resource import Origin, Resource
 from lab.resources.values import is_ip
 
 Transport = Literal["mutual TLS", "TLS", "plain text"]
 """The transport of a client; "TLS" is that with certificates from outside the mesh."""
-
-OUTSIDE = "127.0.0.1"
-"""The address of a client without a proxy: it is a process of the lab's machine."""
 
 _ALPN: dict[Transport, tuple[str, ...]] = {
     "mutual TLS": ("istio-http/1.1", "istio"),
@@ -49,7 +46,7 @@ class Admission:
     """200 when the request passes, else the answer's."""
     answer: str
     place: str
-    """The place of the policy that decides."""
+    """The place of the policy that decides, or of each that could have allowed the request."""
     request: Request
     """The request as the filters leave it: with the claims of its token, if it was accepted."""
     forwarded: Request
@@ -111,7 +108,7 @@ def at_pod(
             yield Step("answer", f"{answer[0]}: {answer[1]}")
             return
         request = connection.accepted(http, request)
-    request = received(request, pod, endpoint.port, peer, source)
+    request = received(snapshot, request, pod, endpoint.port, peer, source)
     context: Context = "GATEWAY" if pod.proxy == "gateway" else "SIDECAR_INBOUND"
     yield from envoy_filters.of_listeners(server, context, listener)
     admitted = admission(snapshot, pod, chain, request)
@@ -132,6 +129,7 @@ def _elsewhere(server: View, port: int) -> Iterator[Step]:
 
 
 def received(
+    snapshot: Snapshot,
     request: Request,
     pod: Pod,
     port: int,
@@ -146,8 +144,10 @@ def received(
     a gateway that of so many `trusted` proxies before it.
     """
     proxy = source.proxy if source is not None else "none"
-    address = source.address if source is not None and proxy != "none" else OUTSIDE
-    client = address if proxy == "sidecar" else OUTSIDE
+    # On the loopback range the kernel picks the address of a pod without a proxy.
+    own = source is not None and (proxy != "none" or snapshot.outside != LOOPBACK)
+    address = source.address if source is not None and own else snapshot.outside
+    client = snapshot.outside if proxy == "gateway" else address
     texts = request.headers.get("x-forwarded-for", ())
     told = [one.strip() for text in texts for one in text.split(",")]
     place = trusted if pod.proxy == "gateway" else 1
@@ -249,7 +249,7 @@ def _named(policy: Resource) -> str:
 
 
 def _reason(snapshot: Snapshot, pod: Pod, decision: rbac.Decision, *, tcp: bool) -> tuple[str, str]:
-    """The reason for a decision, and its place."""
+    """The reason for a decision, and the places of the policies it names, in their order."""
     if decision.policy:
         name, origin = policy_origin(snapshot, decision.policy)
         return f"{'allowed' if decision.allowed else 'denied'} by {name}", origin.at()
@@ -266,7 +266,8 @@ def _reason(snapshot: Snapshot, pod: Pod, decision: rbac.Decision, *, tcp: bool)
     # The maps of a patched configuration come in any order: policies first, by age.
     age = {_named(policy): n for n, policy in enumerate(snapshot.of("AuthorizationPolicy"))}
     order = sorted(places, key=lambda name: (age.get(name, len(age)), name))
-    return f"no rule of {', '.join(order)} matches", places[order[0]] if order else ""
+    found = (places[name] for name in order)
+    return f"no rule of {', '.join(order)} matches", ", ".join(filter(None, found))
 
 
 def _remarks(snapshot: Snapshot, configs: Iterable[Json], request: Request) -> Iterator[str]:

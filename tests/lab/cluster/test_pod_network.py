@@ -198,8 +198,29 @@ spec:
 """
     pods.apply(gateway)
     assert "Hello in" in httpx.get(f"{pods.url()}/hello/in", timeout=10).text
+    policy = """
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: node, namespace: istio-system}
+spec:
+  selector: {matchLabels: {istio: ingressgateway}}
+  action: DENY
+  rules: [{from: [{source: {ipBlocks: [10.244.0.1]}}]}]
+"""
+    pods.apply(policy)
+    assert httpx.get(f"{pods.url()}/hello/in", timeout=10).status_code == 403
+    told = pods.run("route", f"{pods.url()}/hello/in")
+    assert (told.status, "denied by istio-system/node" in told.out) == (1, True)
+    pods.ok("delete", "authorizationpolicy", "node", "-n", "istio-system")
     pods.ok("delete", "virtualservice", "hello")
     pods.ok("delete", "gateway", "hello")
+
+
+def test_route_knows_the_address_of_a_service(pods: Lab) -> None:
+    service = json.loads(pods.ok("get", "service", "message-service", "-o", "json"))
+    address = service["spec"]["clusterIP"]
+    told = pods.ok("route", "--from", "curl", f"http://{address}/hello/x")
+    assert "100% to outbound|80||message-service.default.svc.cluster.local" in told
 
 
 def test_port_forward_and_proxy_config_reach_a_pod(pods: Lab) -> None:

@@ -125,3 +125,12 @@ spec: {selector: {matchLabels: {app: newcomer}}}
         assert (answer.status, answer.err) == (0, "")
     finally:
         lab.ok("delete", "-f", "-", stdin=both)
+
+
+def test_files_of_both_kinds_are_refused_with_the_two_forms(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["analyze", "a.yaml", "-f", "b.yaml"]) == 1
+    said = capsys.readouterr().err
+    assert "guestbook analyze FILE..." in said
+    assert "guestbook analyze -f FILE" in said

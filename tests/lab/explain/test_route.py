@@ -234,6 +234,16 @@ def test_authorization(ask: Any, caller: str, url: str, policy: str) -> None:
         assert ask("--from", "curl", url, files=(DENY, file)).exit == 1
 
 
+def test_a_refusal_names_the_place_of_each_policy(ask: Any) -> None:
+    viewer = "istio/14-authorization/ui-viewer.yaml"
+    told = ask("-X", "DELETE", "http://localhost/", files=(*INGRESS, DENY, viewer))
+    says = "denied: no rule of default/deny-all, default/ui-viewer matches"
+    assert told.step("authorization")["says"] == says
+    first, second = told.step("answer")["place"].split(", ")
+    assert first == f"{DENY}:7"
+    assert second.startswith(f"{viewer}:")
+
+
 def test_tokens(ask: Any) -> None:
     """Exercise 15: no token, the right one, somebody else's, and one of an unknown issuer."""
     files = (*INGRESS, "istio/15-jwt")
@@ -276,6 +286,8 @@ def test_for_people(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
     [
         (["--from", "nobody", "http://ui/"], "no pod, workload or app called nobody; there are: "),
         (["ftp://ui/"], "ftp://ui/ is no URL of the form"),
+        (["redis:6379"], "or tcp://HOST:PORT"),
+        (["-X", "PUT", "GET", "http://ui/"], "a request is [METHOD] URL"),
         (["--from", "ui", "tcp://redis"], "a TCP destination needs a port"),
         (["GET", "http://ui/", "more"], "a request is [METHOD] URL"),
         (["http://ui/", "-H", "nothing"], "'nothing' is not NAME: VALUE"),

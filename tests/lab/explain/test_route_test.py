@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -279,3 +280,17 @@ def test_a_case_without_want_match_is_noted(judge: Judge) -> None:
     answer = judge(text, mesh=SHOP)
     assert answer.status == 1
     assert "note: no wantMatch" in answer.out
+
+
+def test_the_page_about_it_shows_what_its_command_prints(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (repository() / "docs" / "route-test.md").read_text()
+    commands, file, printed = re.findall(r"```\w*\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "routes.yaml").write_text(file)
+    for folder in ("k8s", "istio"):
+        (tmp_path / folder).symlink_to(repository() / folder)
+    monkeypatch.chdir(tmp_path)
+    assert main(commands.splitlines()[0].split()[1:]) == 1
+    assert capsys.readouterr().out == printed
