@@ -101,12 +101,56 @@ COMMANDS: dict[str, Callable[..., None]] = {
 GROUPS = {"create": create, "rollout": rollout, "exercise": exercise}
 
 
+MISSING = {
+    "kubectl": (
+        "attach",
+        "auth",
+        "autoscale",
+        "certificate",
+        "cluster-info",
+        "completion",
+        "config",
+        "cordon",
+        "cp",
+        "debug",
+        "drain",
+        "events",
+        "expose",
+        "kustomize",
+        "patch",
+        "plugin",
+        "proxy",
+        "replace",
+        "set",
+        "taint",
+        "uncordon",
+    ),
+    "istioctl": (
+        "admin",
+        "authz",
+        "bug-report",
+        "manifest",
+        "remote-clusters",
+        "tag",
+        "uninstall",
+        "upgrade",
+        "validate",
+        "waypoint",
+        "ztunnel-config",
+    ),
+}
+"""Verbs of a cluster's programs that the lab lacks."""
+
+
 class Words(typer.core.TyperGroup):
     """Commands, some of which have a name of two words."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         if args[:1] == ["experimental"]:
             args = ["x", *args[1:]]
+        for program, verbs in MISSING.items():
+            if args[0] in verbs:
+                raise FailureError(f"{program} {args[0]} is not in the lab: docs/differences.md")
         pair = " ".join(args[:2])
         return super().resolve_command(ctx, [pair, *args[2:]] if pair in COMMANDS else args)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from typing import Annotated, Any
 
 import typer
@@ -53,7 +54,8 @@ def run(
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": name, "namespace": where, "labels": given or {"run": name}},
-        "spec": {"restartPolicy": restart, "containers": [container]},
+        # One that goes with the command ends with its first container, as kubectl's attach does.
+        "spec": {"restartPolicy": "Never" if rm else restart, "containers": [container]},
     }
     lab = client(context)
     files = [("(command line)", json.dumps(pod))]
@@ -69,12 +71,15 @@ def run(
 def _attached(lab: Client, where: str, name: str, *, delete: bool) -> None:
     """Prints the log of a pod until it ends; its exit status becomes this command's."""
     status = 0
+    # SIGTERM ends the command as an interruption does, so that the pod is deleted too.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if delete else None
     try:
         status = _follow(lab, where, name)
     finally:
         if delete:
             lab.call("delete", kind="pod", namespace=where, names=[name], grace=1)
             write(f'pod "{name}" deleted from {where} namespace')
+            signal.signal(signal.SIGTERM, before)
     if status:
         raise typer.Exit(status)
 
@@ -86,10 +91,11 @@ def _follow(lab: Client, where: str, name: str) -> int:
         answer = lab.call("objects", after=revision, timeout=0.5, **query)
         revision = answer["revision"]
         states = answer["items"][0]["status"]["containerStatuses"]
+        ended = states[0]["state"].get("terminated") if states else None
         text = b"".join(lab.stream("logs", namespace=where, pod=name, container=name))
         write_now(text[printed:].decode(errors="replace"), end="")
         printed = len(text)
-        if states and (end := states[0]["state"].get("terminated")) is not None:
-            if end["reason"] == "StartError":
-                raise FailureError(end.get("message", "the container did not start"))
-            return int(end["exitCode"])
+        if ended is not None:
+            if ended["reason"] == "StartError":
+                raise FailureError(ended.get("message", "the container did not start"))
+            return int(ended["exitCode"])

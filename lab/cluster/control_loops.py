@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from lab.cluster import controllers
 from lab.cluster.addresses import NoAddressesError
@@ -47,6 +48,9 @@ async def _configure(cluster: Cluster, mesh: Mesh) -> None:
                 # have, `status` says so, and the traceback is in the lab's own log.
                 cluster.defect("configure the proxies", error)
                 cluster.rejected = [cluster.problem]
+            # The push has changed where gateways listen.
+            with contextlib.suppress(NoAddressesError, OSError):  # _reconcile tells of these.
+                await cluster.services.serve(cluster.pods, publish_ui=False)
             cluster.pushed = revision
             await cluster.announce()
         await cluster.wait_for_change(revision, 60)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,6 +29,9 @@ _LOCALHOST = "127.0.0.1"
 _INBOUND_SOURCE = "127.0.0.6"
 """The address from which a sidecar and its agent ask the application."""
 
+_LOOK = 0.5
+"""Seconds between two looks at where gateways listen; a push looks at once."""
+
 _STATEFUL_NAME = "statefulset.kubernetes.io/pod-name"
 
 Endpoints = Mapping[Address, tuple[Address, ...]]
@@ -48,7 +52,12 @@ class PodNetwork:
     _services: deque[int] = field(default_factory=lambda: deque(range(20, 65000)))
     _virtual: dict[Name, str] = field(default_factory=dict)
     _published: dict[Address, asyncio.Server] = field(default_factory=dict)
+    _wanted: Endpoints = field(default_factory=dict)
+    """The addresses of this machine that lead to pods, whether these listen or not."""
     _behind: Endpoints = field(default_factory=dict)
+    """Those with a pod that listens."""
+    _publishing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _watch: asyncio.Task[None] | None = None
 
     @property
     def name(self) -> str:
@@ -94,7 +103,35 @@ class PodNetwork:
         known, running = services(), tuple(pods())
         self.node.serve(tuple(_rules(known, running)))
         self.name_server.zone = zone(known, running)
-        self._behind = _published(known, running, published)
+        self._wanted = _published(known, running, published)
+        await self._publish()
+        if self._watch is None:
+            self._watch = asyncio.create_task(self._look())
+
+    async def _look(self) -> None:
+        """Publishes what begins or ends to listen between two changes of the cluster."""
+        while True:
+            await asyncio.sleep(_LOOK)
+            # A port that can't be bound is told by the next round of the control loop.
+            with contextlib.suppress(OSError):
+                await self._publish()
+
+    async def _publish(self) -> None:
+        """Listens on this machine exactly where a pod listens behind it. Raises OSError."""
+        async with self._publishing:
+            await self._listen()
+
+    async def _listen(self) -> None:
+        listening = {
+            host: ways.listening(self._networks[host])
+            for host in {host for ends in self._wanted.values() for host, _ in ends}
+            if host in self._networks
+        }
+        self._behind = {
+            place: found
+            for place, ends in self._wanted.items()
+            if (found := tuple(end for end in ends if end[1] in listening.get(end[0], ())))
+        }
         for place in [place for place in self._published if place not in self._behind]:
             self._published.pop(place).close()
         for place in self._behind:
@@ -177,6 +214,8 @@ class PodNetwork:
         return replace(running, argv=words, folder=folder)
 
     def close(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
         for server in (*self._published.values(), self.outside):
             server.close()
         self.name_server.close()

@@ -30,8 +30,9 @@ INTRODUCTION = """\
 
 The kinds that the lab takes, and the fields of each that it refuses or warns about. Istio's kinds
 are read in all versions that Istio {istio} serves. A field that is not listed here is read, with
-Istio's meaning; one that neither is listed nor exists is refused with its line. "A warning" is for
-what has no effect: in the lab, or, where the reason says so, in Istio itself.
+Istio's meaning; one that neither is listed nor exists is refused with its line. "A warning", said
+once in the life of a lab, is for what has no effect: in the lab, or, where the reason says so, in
+Istio itself.
 """
 
 Row = tuple[str, str, str]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from lab.cli import main
+from lab.cli.app import MISSING
 from lab.cluster import probes, snapshots
 from lab.envoy import secrets, translate
 from lab.envoy.adapt import adapt
@@ -163,12 +164,19 @@ def test_what_is_refused(manifest: str) -> None:
         load.parse([("x", manifest)])
 
 
-@pytest.mark.parametrize("words", ["rollout undo deploy/ui", "patch deploy ui"])
+@pytest.mark.parametrize("words", ["rollout undo deploy/ui", "patch deploy ui", "authz check x"])
 def test_a_verb_of_kubectl_that_is_not_there(
     words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(words.split()) == 1
-    assert "No such command" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "No such command" in said or "is not in the lab: docs/differences.md" in said
+
+
+def test_the_missing_verbs_are_those_of_the_page() -> None:
+    page = (ROOT / "docs/differences.md").read_text()
+    row = next(line for line in page.splitlines() if line.startswith("| `kubectl rollout undo`"))
+    assert [verb for verbs in MISSING.values() for verb in verbs if f"`{verb}`" not in row] == []
 
 
 def test_hub_and_tag_are_read_for_nothing() -> None:

@@ -268,6 +268,13 @@ def test_a_pod_for_one_request(lab: Lab) -> None:
     assert "no-such-program" in missing.err
 
 
+def test_a_pod_that_would_start_again_is_answered_once(lab: Lab) -> None:
+    words = ("--image=curlimages/curl", "--command", "--", "sh", "-c", "echo once; exit 3")
+    answer = lab.run("run", "again", "--rm", "-it", *words)
+    assert answer.status == 3
+    assert answer.out == 'once\npod "again" deleted from default namespace\n'
+
+
 def test_a_warning_about_an_installation_is_said_once(lab: Lab) -> None:
     first = lab.run("install", "-y", "-f", "istio/install/istio.yaml")
     again = lab.run("install", "-y", "-f", "istio/install/istio.yaml")

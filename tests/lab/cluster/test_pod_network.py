@@ -121,6 +121,18 @@ def statistic(lab: Lab, pod: str, owner: str, name: str) -> int:
     return sum(int(line.rpartition(": ")[2]) for line in lines)
 
 
+def test_localhost_refuses_exactly_while_the_gateway_does_not_listen(pods: Lab) -> None:
+    def curl() -> int:
+        return subprocess.run(["curl", "-s", pods.url()()], stdout=subprocess.DEVNULL).returncode
+
+    files = ("-f", "istio/02-ingress/gateway.yaml")
+    for _ in range(2):
+        pods.ok("apply", *files)
+        assert httpx.get(pods.url()()).status_code == 404
+        pods.ok("delete", *files)
+        assert [curl() for _ in range(20)] == [7] * 20
+
+
 def test_a_pod_has_address_name_and_resolver_of_its_own(pods: Lab) -> None:
     pod = pods.json("pod", "curl")
     address = pod["status"]["podIP"]
