@@ -25,7 +25,7 @@ def graph(
     """Show the calls between workloads: rates, success, latency and problems.
 
     Each proxy reports every request. PROBLEMS has the statuses from 400 up
-    and the flags; docs/response-flags.md says what they mean.
+    and the flags, which docs/response-flags.md explains, and the calls retried.
 
     Examples:
       guestbook graph

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import defaultdict
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -123,14 +125,26 @@ def _print_words(
     lab = client(context)
     found = list(requests(lab, EVER if since is None else since))
     answered = refused(found)
-    shown = [one for one in found if one.proxy.pod in pods and one.event != "open"]
-    for one in shown if tail is None or tail < 0 else shown[len(shown) - min(tail, len(shown)) :]:
+    found.sort(key=lambda one: one.time)
+    seen = [one for one in found if one.proxy.pod in pods and one.event != "open"]
+    for one in seen if tail is None or tail < 0 else _last_of_each(seen, tail):
         write_now(_in_words(context, one, answered))
     if follow:
         for one in requests(lab, OVERLAP, follow=True):
             answered |= refused([one])
-            if one.proxy.pod in pods and one.event != "open" and one not in shown:
+            if one.proxy.pod in pods and one.event != "open" and one not in seen:
                 write_now(_in_words(context, one, answered))
+
+
+def _last_of_each(found: Sequence[Request], count: int) -> list[Request]:
+    """Returns the last requests of each proxy, in their order."""
+    left: defaultdict[str, int] = defaultdict(lambda: count)
+    kept = []
+    for one in reversed(found):
+        if left[one.proxy.pod] > 0:
+            left[one.proxy.pod] -= 1
+            kept.append(one)
+    return kept[::-1]
 
 
 def _in_words(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 
-from lab.envoy import routes, tls
+from lab import names
+from lab.envoy import tls
 from lab.explain import server
 from lab.kinds import selection
 from lab.kinds.authorization_policy import becomes as authorization
@@ -56,7 +57,7 @@ def _of_policies(snapshot: Snapshot, pod: Pod, reason: str, request: Request) ->
         for patch in envoy_filter.applicable(snapshot, pod):
             if "ratelimit" in json.dumps(patch.value()):
                 yield patch.filter.source.at("spec", "configPatches", patch.index)
-    elif reason == "answered" and request.virtual_host in routes.CATCH_ALLS:
+    elif reason == "block_all" or (reason == "UH" and request.cluster == names.BLACK_HOLE):
         yield view(snapshot, pod).outbound_origin.at()
     elif reason in ("NR", "DPE") and request.reporter == "destination":
         port = request.address.rpartition(":")[2]

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from lab.names import BLACK_HOLE
 from lab.observe.requests import Request
 
 
@@ -89,7 +90,7 @@ DETAILS: dict[str, tuple[str, Reason]] = {
         "answered",
         Reason(
             "answered by {caller} itself",
-            "`redirect` or `directResponse` of the VirtualService, REGISTRY_ONLY",
+            "`redirect` or `directResponse` of the VirtualService",
         ),
     ),
 }
@@ -116,6 +117,11 @@ def words(request: Request) -> list[str]:
     return [says if says.startswith(name) else f"{name}: {says}" for name, says in told.items()]
 
 
+_UNKNOWN_HOST = Reason(
+    "unknown host: the mesh does not know it, and REGISTRY_ONLY cuts it off",
+    "`outboundTrafficPolicy` of the Sidecar or the mesh, a ServiceEntry for the host",
+)
+
 _OTHER = Reason("see Envoy's documentation of response flags", "")
 
 
@@ -124,6 +130,11 @@ def _name(service: str) -> str:
 
 
 def _details(request: Request) -> Iterator[tuple[str, Reason]]:
+    if request.virtual_host == "block_all":
+        yield "block_all", _UNKNOWN_HOST
+        return
+    if request.cluster == BLACK_HOLE:
+        yield "UH", _UNKNOWN_HOST
     for detail in (request.details, request.termination):
         for start, found in DETAILS.items():
             if detail.startswith(start):
@@ -159,6 +170,10 @@ def page() -> str:
             head[0].format("details begin with"),
             head[1],
             *details,
+            "",
+            f"Of `block_all`, and of `UH` with {BLACK_HOLE}, it is an",
+            f"{_UNKNOWN_HOST.says}.",
+            f"See {_UNKNOWN_HOST.look}.",
             "",
         ]
     )

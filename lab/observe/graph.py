@@ -13,6 +13,8 @@ from lab.observe.requests import UNKNOWN, Request, Workload
 
 OUTSIDE = "(outside)"
 
+_DENIED = "RBAC"
+
 _TELEMETRY = ("/api/v2/spans", "/v1/traces", "/v1/metrics", "/v1/logs", "/opentelemetry.proto.")
 """Paths of reports to a collector, which are no calls of the application."""
 
@@ -33,14 +35,16 @@ class Edge:
     durations: list[float] = field(default_factory=list)
     """Milliseconds of each request, as the caller saw it."""
     problems: Counter[str] = field(default_factory=Counter)
-    """Statuses from 400 up and flags, `503 FI`, with the number of calls that had them."""
+    """Statuses from 400 up and flags, `503 FI`, with the number of calls that had them; and
+    `retried`, the calls with more than one try."""
     mutual_tls: int = 0
     """The calls that had it."""
 
     @property
     def success(self) -> float:
         """The share of calls that did not fail."""
-        return 1 - self.failures / self.calls if self.calls else 0.0
+        # A denial may be seen when the call is not: it is older than the time to look back.
+        return max(0.0, 1 - self.failures / self.calls) if self.calls else 0.0
 
     def latency(self, quantile: float) -> float | None:
         """Returns a quantile (0 to 1) of the durations, in milliseconds."""
@@ -69,8 +73,9 @@ def edges(requests: Iterable[Request]) -> list[Edge]:
             if request.source.gateway:
                 _add(found, request, (), inbound=True)
     for connection in connections.values():
-        if connection.reporter == "source" or not connection.source.meshed or connection.flags:
-            _add(found, connection, flags.names(connection))
+        reasons = flags.names(connection)
+        if connection.reporter == "source" or not connection.source.meshed or reasons:
+            _add(found, connection, reasons)
     return sorted(
         found.values(),
         key=lambda edge: (edge.source != OUTSIDE, edge.source, edge.destination, edge.port),
@@ -111,8 +116,11 @@ def _add(
         edge.port = request.port or edge.port
         edge.mutual_tls += request.mutual_tls
     if request.kind == "tcp" and request.reporter == "destination" and request.source.meshed:
-        # Its proxy has counted the call.
-        edge.problems.update(f"{reason} at the server" for reason in reasons)
+        # Its proxy has counted the call; of one that was taken and then denied, as a success.
+        edge.failures += _DENIED in reasons
+        edge.problems.update(
+            reason if reason == _DENIED else f"{reason} at the server" for reason in reasons
+        )
         return
     edge.calls += 1
     status = ""
@@ -125,6 +133,8 @@ def _add(
     edge.failures += failed
     if problem := " ".join([status, *reasons] if status else reasons):
         edge.problems[problem] += 1
+    if request.kind == "http" and request.attempts > 1 and not inbound:
+        edge.problems["retried"] += 1
 
 
 def node(end: Workload) -> str:
@@ -193,7 +203,7 @@ def problems(found: Mapping[str, int]) -> str:
 
 def percent(share: float) -> str:
     # Never rounded up to 100 %: one failure in ten thousand is a failure.
-    return f"{int(share * 1000) / 10:g}%"
+    return f"{100 if share == 1 else min(round(share * 100, 1), 99.9):g}%"
 
 
 def milliseconds(value: float | None) -> str:

@@ -28,6 +28,9 @@ text { font: 14px ui-monospace, "DejaVu Sans Mono", monospace; fill: #1f2933; }
 .node { fill: #eef3f8; stroke: #2f6fa7; stroke-width: 1.5; }
 .call { fill: none; stroke: #2f6fa7; stroke-width: 1.8; }
 .failing { stroke: #b3261e; }
+#head path { fill: #2f6fa7; }
+#failing-head path { fill: #b3261e; }
+svg { max-width: 100%; height: auto; }
 """
 
 
@@ -200,8 +203,8 @@ def _line(
         path += _bend(left[last.column], below, left[end.column] + end.width, end.y + 10)
     back = source.column > destination.column
     marker = "marker-start" if back else "marker-end"
-    failing = " failing" if edge.problems else ""
-    yield f'<path class="call{failing}" {marker}="url(#head)" d="{path}"/>'
+    kind, head = ("call failing", "failing-head") if edge.problems else ("call", "head")
+    yield f'<path class="{kind}" {marker}="url(#{head})" d="{path}"/>'
     label = chain[0]
     x = left[label.column] + 4
     for index, text in enumerate(reversed(label.above)):
@@ -230,12 +233,15 @@ def _text(x: float, y: float, text: str, kind: str) -> str:
 
 
 def _svg(width: float, height: float, parts: Iterable[str]) -> str:
+    heads = "".join(
+        f'<marker id="{name}" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="8" '
+        'markerHeight="8" orient="auto-start-reverse"><path d="M0 0 10 5 0 10z"/></marker>'
+        for name in ("head", "failing-head")
+    )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" '
         f'width="{width:.0f}" height="{height:.0f}"><title>Who calls whom</title>'
-        f'<style>{_STYLE}</style><defs><marker id="head" viewBox="0 0 10 10" refX="9" refY="5" '
-        'markerWidth="8" markerHeight="8" orient="auto-start-reverse">'
-        '<path d="M0 0 10 5 0 10z" fill="#2f6fa7"/>'
-        f'</marker></defs><rect width="100%" height="100%" fill="#ffffff"/>'
+        f"<style>{_STYLE}</style><defs>{heads}</defs>"
+        '<rect width="100%" height="100%" fill="#ffffff"/>'
         f"{''.join(parts)}</svg>\n"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from lab.observe import flags
-from lab.observe.graph import called, milliseconds, node
+from lab.observe.graph import OUTSIDE, called, milliseconds, node
 from lab.observe.requests import Request
 
 
@@ -23,8 +23,17 @@ def line(request: Request, cause: Request, place: str) -> str:
         reasons.append(request.failure)
     if not reasons and request.code >= 400 and request.details == "via_upstream":
         reasons.append(f"{called(request)} itself answered so")
-    parts = [when, f"{source} → {destination}", *_happened(request), "; ".join(reasons)]
+    # Both sides may be in one log.
+    side = f"(as the {_SIDES[request.reporter]})" if _within(request) else ""
+    parts = [when, f"{source} → {destination}", side, *_happened(request), "; ".join(reasons)]
     return "  ".join(part for part in (*parts, f"({place})" if place else "") if part)
+
+
+_SIDES = {"source": "caller", "destination": "server"}
+
+
+def _within(request: Request) -> bool:
+    return node(request.source) == node(request.destination) != OUTSIDE
 
 
 def _happened(request: Request) -> list[str]:

@@ -74,9 +74,15 @@ FAILURES = (
     Failure("refused.test", "503 .*UF", ".*UF.*", 503, "connection failure"),
     Failure("ejected.test", "503 UH", "UH", 503, "no healthy upstream", "ejected", times=3),
     Failure("bytes.test", "UF.*", ".*UF.*", 0, "connection failure", path=":7001/"),
-    Failure("unknown.test", "502 answered", "-", 502, "answered by", "answered: unknown"),
+    Failure("unknown.test", "502 block_all", "-", 502, "block_all: unknown host", "closed"),
+    Failure(
+        *("BlackHoleCluster", "UH", "UH", 0, "UH: unknown host", "closed"),
+        path=":443/",
+        options=("--connect-to", "::198.51.100.9:443"),
+    ),
+    Failure("denied", "RBAC", "-", 0, "TCP 7000  closed", path=":7000/"),
 )
-SERVICES = [one.host for one in FAILURES if "." not in one.host]
+SERVICES = [one.host for one in FAILURES if "." not in one.host and one.path[0] == "/"]
 
 
 def serve(connection: socket.socket) -> None:
@@ -183,6 +189,16 @@ def test_a_failure_is_on_its_edge(seen: Shown, failure: Failure) -> None:
     assert any(re.fullmatch(failure.problem, name) for name in problems), problems
     fine = failure.code in range(200, 400)
     assert all((edge["success"] == 1) == fine for edge in seen.edges[failure.host])
+
+
+def test_a_connection_that_was_taken_and_then_denied_failed(seen: Shown) -> None:
+    (edge,) = seen.edges["denied"]
+    assert (edge["calls"], edge["success"], edge["problems"]) == (1, 0, {"RBAC": 1})
+
+
+def test_retries_are_told_beside_the_edge(seen: Shown) -> None:
+    (edge,) = seen.edges["retried"]
+    assert edge["problems"] == {"404 URX": 1, "retried": 1}
 
 
 @pytest.mark.parametrize("failure", FAILURES, ids=str)

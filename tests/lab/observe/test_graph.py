@@ -69,6 +69,24 @@ def test_reports_to_a_collector_are_no_calls(path: str) -> None:
     assert graph.edges([request(method="POST", path=path)]) == []
 
 
+def test_a_connection_that_the_server_denied_failed() -> None:
+    caller = request(kind="tcp", code=0)
+    server = request(
+        kind="tcp", reporter="destination", code=0, termination="rbac_access_denied_matched_policy"
+    )
+    (edge,) = graph.edges([caller, server])
+    assert (edge.calls, edge.success, edge.problems) == (1, 0.0, {"RBAC": 1})
+
+
+def test_retried_requests_are_counted() -> None:
+    (edge,) = graph.edges([request(attempts=3), request()])
+    assert (edge.calls, edge.success, edge.problems) == (2, 1.0, {"retried": 1})
+
+
+def test_shares_are_rounded() -> None:
+    assert graph.percent(2 / 3) == "66.7%"
+
+
 def test_one_failure_in_ten_thousand_is_not_rounded_away() -> None:
     assert graph.percent(0.9999) == "99.9%"
     assert graph.percent(1.0) == "100%"
