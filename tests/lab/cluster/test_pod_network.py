@@ -123,12 +123,12 @@ def statistic(lab: Lab, pod: str, owner: str, name: str) -> int:
 
 def test_localhost_refuses_exactly_while_the_gateway_does_not_listen(pods: Lab) -> None:
     def curl() -> int:
-        return subprocess.run(["curl", "-s", pods.url()()], stdout=subprocess.DEVNULL).returncode
+        return subprocess.run(["curl", "-s", pods.url()], stdout=subprocess.DEVNULL).returncode
 
     files = ("-f", "istio/02-ingress/gateway.yaml")
     for _ in range(2):
         pods.ok("apply", *files)
-        assert httpx.get(pods.url()()).status_code == 404
+        assert httpx.get(pods.url()).status_code == 404
         pods.ok("delete", *files)
         assert [curl() for _ in range(20)] == [7] * 20
 
@@ -209,7 +209,7 @@ spec:
   servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ["*"]}]
 """
     pods.apply(gateway)
-    assert "Hello in" in httpx.get(f"{pods.url()}/hello/in", timeout=10).text
+    assert "Hello in" in httpx.get(f"{pods.url}/hello/in", timeout=10).text
     policy = """
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
@@ -220,8 +220,8 @@ spec:
   rules: [{from: [{source: {ipBlocks: [10.244.0.1]}}]}]
 """
     pods.apply(policy)
-    assert httpx.get(f"{pods.url()}/hello/in", timeout=10).status_code == 403
-    told = pods.run("route", f"{pods.url()}/hello/in")
+    assert httpx.get(f"{pods.url}/hello/in", timeout=10).status_code == 403
+    told = pods.run("route", f"{pods.url}/hello/in")
     assert (told.status, "denied by istio-system/node" in told.out) == (1, True)
     pods.ok("delete", "authorizationpolicy", "node", "-n", "istio-system")
     pods.ok("delete", "virtualservice", "hello")
