@@ -267,7 +267,7 @@ def test_an_envoy_filter_that_extends_a_policy_decides(secured: harness.Mesh) ->
             "{rules: [{to: [{operation: {paths: ['/{**}/a/{*}']}}]}]}",
             "{**} is not the last operator",
         ),
-        ("{action: CUSTOM, rules: [{}]}", "external authorizers (action CUSTOM)"),
+        ("{action: CUSTOM, rules: [{}]}", "`provider.name` must not be empty"),
         ("{targetRefs: [{kind: Gateway, name: x}]}", "selector.matchLabels"),
         ("{rules: [{fron: []}]}", "fron"),
     ],
