@@ -209,7 +209,7 @@ spec:
   servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ["*"]}]
 """
     pods.apply(gateway)
-    assert "Hello in" in httpx.get(f"{pods.url}/hello/in", timeout=10).text
+    assert "Hello in" in httpx.get(f"{pods.url()}/hello/in", timeout=10).text
     policy = """
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
@@ -220,8 +220,8 @@ spec:
   rules: [{from: [{source: {ipBlocks: [10.244.0.1]}}]}]
 """
     pods.apply(policy)
-    assert httpx.get(f"{pods.url}/hello/in", timeout=10).status_code == 403
-    told = pods.run("route", f"{pods.url}/hello/in")
+    assert httpx.get(f"{pods.url()}/hello/in", timeout=10).status_code == 403
+    told = pods.run("route", f"{pods.url()}/hello/in")
     assert (told.status, "denied by istio-system/node" in told.out) == (1, True)
     pods.ok("delete", "authorizationpolicy", "node", "-n", "istio-system")
     pods.ok("delete", "virtualservice", "hello")
