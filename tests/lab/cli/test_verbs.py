@@ -133,7 +133,9 @@ def test_top_measures_the_processes_of_pods(lab: Lab) -> None:
 
 
 def test_a_restart_is_a_revision_and_stays_one(lab: Lab) -> None:
-    lab.ready("app=message-service", 2)
+    manifest = Path(__file__).parents[1] / "cluster" / "small.yaml"
+    lab.ok("apply", "-f", str(manifest))  # Another test may have left another version.
+    lab.ok("rollout", "status", "deploy/message-service", "--timeout=60s")
     before = lab.ok("rollout", "history", "deploy/message-service").splitlines()
     assert before[:2] == ["deployment.apps/message-service ", "REVISION   CHANGE-CAUSE"]
     lab.ok("rollout", "restart", "deploy/message-service")
@@ -143,7 +145,6 @@ def test_a_restart_is_a_revision_and_stays_one(lab: Lab) -> None:
     newest = after[-2].split()[0] if not after[-1] else after[-1].split()[0]
     shown = lab.ok("rollout", "history", "deploy/message-service", f"--revision={newest}")
     assert "restartedAt" in shown
-    manifest = Path(__file__).parents[1] / "cluster" / "small.yaml"
     applied = lab.ok("apply", "-f", str(manifest))
     assert "deployment.apps/message-service unchanged" in applied
     lab.ready("app=message-service", 2)
