@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -75,9 +76,14 @@ def _apply(
     answer = client(context).call("apply", files=files, namespace=namespace, dry_run=dry(dry_run))
     if not answer["results"]:
         raise FailureError("no objects passed to apply")
+    told(answer, DRY_RUNS[dry_run])
+
+
+def told(answer: Mapping[str, Any], suffix: str = "", *, configured: str = "configured") -> None:
+    """Prints what the lab did with each object; raises FailureError when an Envoy refused it."""
     for line in answer["warnings"]:
         warn(line)
     for reference, verb in answer["results"]:
-        write(f"{reference} {verb}{DRY_RUNS[dry_run]}")
+        write(f"{reference} {configured if verb == 'configured' else verb}{suffix}")
     if rejected := answer.get("rejected"):
         raise FailureError(*rejected)

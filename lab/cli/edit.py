@@ -12,9 +12,10 @@ from typing import Annotated
 import typer
 
 from lab.cli import references
+from lab.cli.apply import told
 from lab.cli.client import Client, FailureError
 from lab.cli.context import Namespace, Workloads, client, namespace
-from lab.cli.output import Json, reference, warn, write, yaml_text
+from lab.cli.output import Json, reference, write, yaml_text
 
 HEAD = """\
 # Please edit the object below. Lines beginning with a '#' will be ignored,
@@ -70,12 +71,7 @@ def _edit(lab: Client, item: Json) -> None:
         kept = f"A copy of your changes has been stored to {name!r}"
         raise FailureError(*error.lines, kept) from None
     file.unlink()
-    for line in answer["warnings"]:
-        warn(line)
-    for found, verb in answer["results"]:
-        write(f"{found} {'edited' if verb == 'configured' else verb}")
-    if rejected := answer.get("rejected"):
-        raise FailureError(*rejected)
+    told(answer, configured="edited")
 
 
 def _content(text: str) -> list[str]:

@@ -109,6 +109,10 @@ def apply(
     return Applied(results, (*told, *warnings), tuple(loaded.resources))
 
 
+_ONCE = (": IstioOperator ", " no effect in the lab: ")
+"""Parts of warnings whose rest is said once, wherever it is said of."""
+
+
 def _untold(cluster: Cluster, warnings: Iterable[str]) -> Iterable[str]:
     """Yields warnings; of what has no effect in the lab, or in any installation, only once."""
     for warning in warnings:
@@ -118,15 +122,10 @@ def _untold(cluster: Cluster, warnings: Iterable[str]) -> Iterable[str]:
             cluster.told.update(new)
             if new:
                 yield f"{place}{found}{', '.join(new)}"
-        elif ": IstioOperator " in warning:
-            said = warning.partition(": IstioOperator ")[2]
+        elif mark := next((mark for mark in _ONCE if mark in warning), ""):
+            said = warning.partition(mark)[2]
             if said not in cluster.told:
                 cluster.told.add(said)
-                yield warning
-        elif " no effect in the lab: " in warning:
-            reason = warning.partition(" no effect in the lab: ")[2]
-            if reason not in cluster.told:
-                cluster.told.add(reason)
                 yield warning
         else:
             yield warning

@@ -119,26 +119,23 @@ class PodNetwork:
     async def _publish(self) -> None:
         """Listens on this machine exactly where a pod listens behind it. Raises OSError."""
         async with self._publishing:
-            await self._listen()
-
-    async def _listen(self) -> None:
-        listening = {
-            host: ways.listening(self._networks[host])
-            for host in {host for ends in self._wanted.values() for host, _ in ends}
-            if host in self._networks
-        }
-        self._behind = {
-            place: found
-            for place, ends in self._wanted.items()
-            if (found := tuple(end for end in ends if end[1] in listening.get(end[0], ())))
-        }
-        for place in [place for place in self._published if place not in self._behind]:
-            self._published.pop(place).close()
-        for place in self._behind:
-            if place not in self._published:
-                connect = partial(ways.connect, self.node.network)
-                far = streams.one_of(partial(self._endpoints, place), connect)
-                self._published[place] = await streams.listen(*place, far)
+            listening = {
+                host: ways.listening(self._networks[host])
+                for host in {host for ends in self._wanted.values() for host, _ in ends}
+                if host in self._networks
+            }
+            self._behind = {
+                place: found
+                for place, ends in self._wanted.items()
+                if (found := tuple(end for end in ends if end[1] in listening.get(end[0], ())))
+            }
+            for place in [place for place in self._published if place not in self._behind]:
+                self._published.pop(place).close()
+            for place in self._behind:
+                if place not in self._published:
+                    connect = partial(ways.connect, self.node.network)
+                    far = streams.one_of(partial(self._endpoints, place), connect)
+                    self._published[place] = await streams.listen(*place, far)
 
     def _endpoints(self, place: Address) -> tuple[Address, ...]:
         return self._behind.get(place, ())

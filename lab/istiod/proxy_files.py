@@ -10,6 +10,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
 from pathlib import Path
 
 from lab.envoy import secrets
@@ -20,8 +21,6 @@ from lab.xds import TYPE_PREFIX, file_name, filter_configs, route_name
 BOOTSTRAP_FILE = "bootstrap.json"
 SENT_FILE = "istiod.json"
 """The configuration as istiod sends it, before what the network of the lab needs."""
-SENT = ("listeners", "clusters", "routes", "endpoints", "addresses")
-"""The parts of a ProxyConfig in that file; secrets are in none."""
 
 _LISTENER = f"{TYPE_PREFIX}config.listener.v3.Listener"
 _CLUSTER = f"{TYPE_PREFIX}config.cluster.v3.Cluster"
@@ -105,7 +104,8 @@ def prepare(
 
 def keep_sent(folder: Path, config: ProxyConfig) -> None:
     """Writes the configuration that istiod sends a proxy, without the secrets."""
-    sent = {name: getattr(config, name) for name in SENT}
+    parts = (part.name for part in fields(config) if part.name != "secrets")
+    sent = {name: getattr(config, name) for name in parts}
     write(folder, {SENT_FILE: json.dumps(sent)})
 
 
