@@ -222,7 +222,15 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
 
 
 class Server(uvicorn.Server):
-    """uvicorn in a program with signal handlers of its own."""
+    """uvicorn in a program with signal handlers of its own, idle between requests."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ended = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        await self.on_tick(0)
+        await self.ended.wait()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -246,13 +254,15 @@ def bind(path: Path) -> socket.socket:
 
 async def serve(app: Starlette, server: socket.socket) -> None:
     """Answers requests until cancelled."""
-    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off")
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, lifespan="off", date_header=False
+    )
     running = Server(config)
     task = asyncio.create_task(running.serve(sockets=[server]))
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:
-        running.should_exit = True
+        running.ended.set()
         running.force_exit = True
         await task
         raise

@@ -64,7 +64,7 @@ def command(folder: Path) -> list[str]:
         *("--log-level", "warning"),
         *("--log-format", "%Y-%m-%dT%T.%fZ\t%l\tenvoy %n\t%v"),
         "--skip-deprecated-logs",
-        *("--file-flush-interval-msec", "100"),
+        *("--file-flush-interval-msec", "250"),
         *("--drain-time-s", str(DRAIN_SECONDS)),
         *("--drain-strategy", "immediate"),
     ]

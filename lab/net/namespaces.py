@@ -14,6 +14,7 @@ import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 from typing import TypeVar
 
@@ -68,6 +69,8 @@ class Network:
     """For links, addresses and routes."""
     rules: socket.socket = field(init=False)
     """For the rules of nftables."""
+    _tables: list[FileIO] = field(default_factory=list)
+    """The kernel's tables of TCP sockets; an open one stays this network's in every thread."""
 
     def __post_init__(self) -> None:
         _INSIDE.submit(self._make).result()
@@ -98,10 +101,25 @@ class Network:
         """Returns a new socket of this network."""
         return self.inside(lambda: socket.socket(socket.AF_INET, kind))
 
+    def sockets(self) -> list[bytes]:
+        """Returns the kernel's tables of TCP sockets, each with a line of titles."""
+        if not self._tables:
+            self._tables = self.inside(_open_tables)
+        for table in self._tables:
+            table.seek(0)
+        return [table.readall() for table in self._tables]
+
     def close(self) -> None:
+        for table in self._tables:
+            table.close()
         self.links.close()
         self.rules.close()
         os.close(self.descriptor)
+
+
+def _open_tables() -> list[FileIO]:
+    folder = Path("/proc/thread-self/net")  # A machine without IPv6 has one table.
+    return [FileIO(table) for name in ("tcp", "tcp6") if (table := folder / name).exists()]
 
 
 class _Header(ctypes.Structure):

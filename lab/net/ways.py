@@ -7,11 +7,9 @@ one side, made again on the other, and its bytes are copied.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import struct
 from functools import partial
-from pathlib import Path
 
 from lab.net import streams
 from lab.net.namespaces import Network
@@ -22,7 +20,7 @@ _ORIGINAL_DESTINATION = 80
 """SO_ORIGINAL_DST: the address that a connection had before a rule led it elsewhere."""
 
 
-_LISTEN = "0A"
+_LISTEN = b"0A"
 """The state of a socket that listens, in the kernel's table of sockets."""
 
 
@@ -42,13 +40,8 @@ async def connect(network: Network, host: str, port: int, *, source: str | None 
 
 def listening(network: Network) -> frozenset[int]:
     """Returns the TCP ports on which programs of a network listen, without connecting to any."""
-    lines: list[str] = []
-    for table in ("tcp", "tcp6"):
-        with contextlib.suppress(FileNotFoundError):  # A machine without IPv6 has one.
-            path = Path("/proc/thread-self/net", table)
-            lines += network.inside(path.read_text).splitlines()[1:]
-    rows = [line.split() for line in lines]
-    return frozenset(int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == _LISTEN)
+    rows = [row.split() for table in network.sockets() for row in table.splitlines()[1:]]
+    return frozenset(int(row[1].rpartition(b":")[2], 16) for row in rows if row[3] == _LISTEN)
 
 
 async def out(node: Network) -> asyncio.Server:
