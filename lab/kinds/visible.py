@@ -16,8 +16,8 @@ from lab.kinds.service_entry import becomes as service_entry
 from lab.kinds.services import Endpoint, Host
 from lab.kinds.sidecar import becomes as sidecar
 from lab.kinds.sidecar.types import IstioEgressListener
+from lab.kinds.types import Destination
 from lab.kinds.virtual_service import delegate
-from lab.kinds.virtual_service.types import Destination
 from lab.model import Pod, Snapshot
 from lab.resources.resource import Origin, Resource
 

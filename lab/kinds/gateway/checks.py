@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 
-from lab.kinds.gateway.types import Server, ServerTLSSettings, kind
+from lab.kinds.gateway.types import Gateway, Server, ServerTLSSettings
 from lab.resources.checks import newer, refused
+from lab.resources.istio import kind
 from lab.resources.resource import Check, Problem, Resource
 from lab.resources.values import (
     PROTOCOLS,
@@ -155,4 +156,4 @@ CHECKS = (
     Check("spec.servers", _port_names),
 )
 
-KINDS = (kind(CHECKS),)
+KINDS = (kind("Gateway", Gateway, CHECKS),)

@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lab.kinds.selection import selector
-from lab.kinds.service_entry.types import ServiceEntryPort, ServiceEntrySpec, WorkloadEntry, kind
+from lab.kinds.service_entry.types import (
+    ServiceEntry,
+    ServiceEntryPort,
+    ServiceEntrySpec,
+    WorkloadEntry,
+)
 from lab.resources.checks import refused
+from lab.resources.istio import kind
 from lab.resources.resource import Check, Problem, Resource
 from lab.resources.values import (
     PROTOCOLS,
@@ -212,4 +218,4 @@ CHECKS = (
     Check("spec", _endpoints),
 )
 
-KINDS = (kind(CHECKS),)
+KINDS = (kind("ServiceEntry", ServiceEntry, CHECKS),)

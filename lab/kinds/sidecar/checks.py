@@ -12,9 +12,10 @@ from lab.kinds.sidecar.types import (
     IstioEgressListener,
     IstioIngressListener,
     OutboundTrafficPolicy,
-    kind,
+    Sidecar,
 )
 from lab.resources.checks import warned
+from lab.resources.istio import kind
 from lab.resources.resource import Check, Problem, Resource
 from lab.resources.values import (
     PROTOCOLS,
@@ -207,4 +208,4 @@ CHECKS = (
     Check("**.egressProxy.subset", subset_problem),
 )
 
-KINDS = (kind(CHECKS),)
+KINDS = (kind("Sidecar", Sidecar, CHECKS),)

@@ -18,10 +18,11 @@ from lab.kinds.virtual_service.types import (
     HTTPRewrite,
     HTTPRoute,
     StringMatch,
+    VirtualService,
     VirtualServiceSpec,
-    kind,
 )
 from lab.resources.checks import exactly_one, never, refused, warned
+from lab.resources.istio import kind
 from lab.resources.resource import Check, Path, Problem
 from lab.resources.values import (
     export_to,
@@ -626,4 +627,4 @@ CHECKS = (
     *CONNECTIONS,
 )
 
-KINDS = (kind(CHECKS),)
+KINDS = (kind("VirtualService", VirtualService, CHECKS),)
