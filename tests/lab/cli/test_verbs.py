@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import http.server
 import re
+import shlex
+import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +15,7 @@ import pytest
 
 from lab import versions
 from lab.manifests import read
-from tests.support.lab import Lab, container_statuses
+from tests.support.lab import COMMAND, Lab, container_statuses
 from tests.support.wait import wait
 
 RULE = """
@@ -274,6 +277,37 @@ def test_a_pod_that_would_start_again_is_answered_once(lab: Lab) -> None:
     answer = lab.run("run", "again", "--rm", "-it", *words)
     assert answer.status == 3
     assert answer.out == 'once\npod "again" deleted from default namespace\n'
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("moment", ["created", "followed"])
+def test_a_pod_for_one_request_goes_with_the_command(lab: Lab, number: int, moment: str) -> None:
+    """A signal as soon as the pod is there, and one while its log is printed."""
+    words = ("run", "short", "--rm", "-i", "--image=curlimages/curl", "--command", "--")
+    argv = [*COMMAND, "--state", str(lab.folder), *words, "sh", "-c", "echo began; sleep 60"]
+    with subprocess.Popen(argv, stdout=-1, stderr=-1, text=True) as process:
+        assert process.stdout is not None
+        if moment == "created":
+            wait(lambda: not lab.run("get", "pod", "short").status, "the pod", 20)
+        else:
+            assert process.stdout.readline() == "began\n"
+        process.send_signal(number)
+        out, err = process.communicate(timeout=20)
+    assert out.endswith('pod "short" deleted from default namespace\n')
+    assert (process.returncode, err) == (128 + number, "")
+    assert lab.run("get", "pod", "short").status == 1
+
+
+def test_signals_are_as_before_when_the_pod_cannot_be_deleted(lab: Lab) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    delete = shlex.join([*COMMAND, "--state", str(lab.folder), "delete", "pod", "gone", "--now"])
+    with subprocess.Popen(
+        ["sh", "-c", f"until {delete}; do sleep 0.1; done"], stdout=-1, stderr=-1
+    ):
+        words = ("run", "gone", "--rm", "-i", "--image=curlimages/curl", "--command", "--")
+        answer = lab.run(*words, "sleep", "60")
+    assert answer.err == 'Error from server (NotFound): pods "gone" not found\n'
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_warning_about_an_installation_is_said_once(lab: Lab) -> None:
