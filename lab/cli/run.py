@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Annotated, Any
 
 import typer
@@ -63,7 +63,8 @@ def run(
     changes = {"files": [("(command line)", json.dumps(pod))], "create": True}
     attached = stdin and not dry(dry_run)
     # With --rm no signal may come between the pod and the one who deletes it.
-    with _noted() if attached and rm else nullcontext([]) as signals:
+    noted: AbstractContextManager[list[int]] = _noted() if attached and rm else nullcontext([])
+    with noted as signals:
         lab.call("apply", **changes, dry_run=dry(dry_run))
         try:
             if output:
