@@ -19,7 +19,9 @@ OBJECTS: list[Any] = json.loads((FOLDER / "objects.json").read_text())["items"]
 """Objects of a lab, with what an API server adds to Services and owners."""
 
 KUBECTL = dict(
-    re.findall(r"^=== (.*)\n((?:(?!=== ).*\n)*)", (FOLDER / "kubectl.txt").read_text(), re.MULTILINE)
+    re.findall(
+        r"^=== (.*)\n((?:(?!=== ).*\n)*)", (FOLDER / "kubectl.txt").read_text(), re.MULTILINE
+    )
 )
 """The answers of k8s.io/kubectl/pkg/describe 0.34.4 about them, with the server's defaults."""
 

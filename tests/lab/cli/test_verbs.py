@@ -15,7 +15,7 @@ import pytest
 
 from lab import versions
 from lab.manifests import read
-from tests.support.lab import COMMAND, Lab, container_statuses
+from tests.support.lab import COMMAND, SMALL, Lab, container_statuses
 from tests.support.wait import wait
 
 RULE = """
@@ -151,6 +151,52 @@ def test_a_restart_is_a_revision_and_stays_one(lab: Lab) -> None:
     applied = lab.ok("apply", "-f", str(manifest))
     assert "deployment.apps/message-service unchanged" in applied
     lab.ready("app=message-service", 2)
+
+
+def test_a_rollout_is_undone(lab: Lab) -> None:
+    lab.ok("apply", "-f", str(SMALL))
+    lab.ok("rollout", "status", "deploy/message-service", "--timeout=60s")
+    target = ("deploy/message-service",)
+    before = lab.json(*target)["spec"]["template"]
+    first = lab.ok("rollout", "history", *target).split()[-2]
+    lab.ok("rollout", "restart", *target)
+    assert lab.ok("rollout", "undo", *target) == "deployment.apps/message-service rolled back\n"
+    assert lab.json(*target)["spec"]["template"] == before
+    lab.ok("rollout", "status", *target, "--timeout=60s")
+    newest = int(lab.ok("rollout", "history", *target).split()[-2])
+    assert newest == int(first) + 2
+    assert lab.ok("rollout", "undo", *target, f"--to-revision={newest}") == (
+        "deployment.apps/message-service skipped rollback "
+        f"(current template already matches revision {newest})\n"
+    )
+    assert lab.run("rollout", "undo", *target, "--to-revision=99").err == (
+        "Error: unable to find specified revision 99 in history\n"
+    )
+    lab.ready("app=message-service", 2)
+
+
+def test_objects_are_selected_by_fields(lab: Lab) -> None:
+    def names(*words: str) -> list[str]:
+        return lab.ok("get", *words, "-o", "name").split()
+
+    everyone = names("pods")
+    assert names("pods", "--field-selector", "metadata.name=curl") == ["pod/curl"]
+    others = names("pods", "--field-selector=metadata.name!=curl,status.phase==Running")
+    assert sorted([*others, "pod/curl"]) == sorted(everyone)
+    assert names("pods", "--field-selector=spec.nodeName!=lab") == []
+    assert names("svc", "-A", "--field-selector", "metadata.namespace=nowhere") == []
+    refused = lab.run("get", "pods", "--field-selector", "spec.color=red")
+    assert refused.err == (
+        'Error: Unable to find "/v1, Resource=pods" that match label selector "", '
+        'field selector "spec.color=red": field label not supported: spec.color\n'
+    )
+    assert lab.run("get", "deploy", "--field-selector", "status.phase=x").status == 1
+    assert lab.run("get", "pods", "--field-selector", "name").err == (
+        "Error: invalid selector: 'name'; can't understand 'name'\n"
+    )
+    assert lab.run("get", "pod", "curl", "--field-selector=status.phase=Running").err == (
+        "Error: name cannot be provided when a selector is specified\n"
+    )
 
 
 ONCE = """
