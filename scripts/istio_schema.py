@@ -201,9 +201,6 @@ SHAPES = {
         ),
         optional="spec.exportTo",
         required="spec **.destination",
-        types={
-            "**.match[].headers|withoutHeaders|queryParams": "dict[str, StringMatch | None]",
-        },
         attributes={"mirror_percent": "mirror_percent_snake"},
     ),
 }

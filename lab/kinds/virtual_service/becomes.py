@@ -165,16 +165,15 @@ def match_config(match: HTTPMatchRequest | None) -> Json:
     for invert, found in ((False, match.headers), (True, match.without_headers)):
         for name, value in sorted(found.items()):
             if claim_path(name) is not None:
-                claims.append(_claim(name, value or StringMatch(), invert=invert))
+                claims.append(_claim(name, value, invert=invert))
             else:
-                headers.append(_header(name, value or StringMatch(), invert=invert))
+                headers.append(_header(name, value, invert=invert))
     pseudo = {":method": match.method, ":authority": match.authority, ":scheme": match.scheme}
-    for name, value in pseudo.items():
-        if value is not None:
-            headers.append({"name": name, **_matched(value)})
+    headers += [
+        {"name": name, **_matched(value)} for name, value in pseudo.items() if value is not None
+    ]
     parameters = [
-        {"name": name, **_matched(value or StringMatch())}
-        for name, value in sorted(match.query_params.items())
+        {"name": name, **_matched(value)} for name, value in sorted(match.query_params.items())
     ]
     return {
         **_path(match.uri),

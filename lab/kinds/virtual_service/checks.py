@@ -214,13 +214,11 @@ def _match(match: HTTPMatchRequest) -> Iterator[Problem]:
     for field in ("scheme", "method", "authority"):
         yield from _string_match(getattr(match, field), (field,), field)
     for name, value in match.headers.items():
-        if value is None:
-            yield Problem(("headers", name), f"header match {name} cannot be null")
         yield from _match_name(name, ("headers", name))
         yield from _string_match(value, ("headers", name), "headers")
     for name, value in match.without_headers.items():
         yield from _match_name(name, ("withoutHeaders", name))
-        if value is None or value.regex != "*":  # It means that the header is there.
+        if value.regex != "*":  # It means that the header is there.
             yield from _string_match(value, ("withoutHeaders", name), "withoutHeaders")
     for name, value in match.query_params.items():
         if not name:
