@@ -84,7 +84,7 @@ SHAPES = {
         zero=(
             "**.minimumRingSize|tableSize|maxConnections|http1MaxPendingRequests|http2MaxRequests"
             "|maxRequestsPerConnection|maxRetries|maxConcurrentStreams|mode|number|from"
-            " **.failover[].to"
+            " **.failover[].to **.connectionPool.http|tcp"
         ),
         optional="spec.exportTo",
         required="spec",
