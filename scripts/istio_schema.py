@@ -517,7 +517,7 @@ def main() -> int:
         else:
             file.write_text(text, encoding="utf-8")
     # A process of its own reads the new types.
-    command = [sys.executable, "-m", "lab.manifests.supported_fields"]
+    command = [sys.executable, "-m", "scripts.supported_fields"]
     page = subprocess.run([*command, "--check"] if checking else command, cwd=ROOT, check=False)  # noqa: S603
     return stale or page.returncode
 
