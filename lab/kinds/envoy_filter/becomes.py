@@ -6,7 +6,6 @@ Patches match by exact names in the JSON form; values are merged as protobuf mes
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -20,6 +19,7 @@ from lab.kinds.envoy_filter.matching import Context
 from lab.kinds.envoy_filter.types import ConfigPatch, Match
 from lab.model import Json, Pod, ProxyConfig, Snapshot
 from lab.resources.resource import Problem, Resource
+from lab.xds import copied
 
 _INSERTIONS = ("INSERT_BEFORE", "INSERT_AFTER", "INSERT_FIRST")
 _MERGES = ("MERGE", "MERGE_AND_REPLACE_LIST")
@@ -157,10 +157,7 @@ def without_effect(
 
 
 def _patched(patching: Patching, config: ProxyConfig) -> ProxyConfig:
-    # A copy through text shares no part with the original, nor one part with another.
-    listeners, clusters, routes = json.loads(
-        json.dumps([config.listeners, config.clusters, config.routes])
-    )
+    listeners, clusters, routes = map(copied, (config.listeners, config.clusters, config.routes))
     context: Context = "GATEWAY" if patching.pod.proxy == "gateway" else "SIDECAR_OUTBOUND"
     patched = _clusters(patching, clusters)
     known = {cluster.get("name") for cluster in patched}
