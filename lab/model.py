@@ -107,8 +107,9 @@ class Snapshot:
     """The folder with one SDS file a service account, `<namespace>/<account>.json`, and
     `ROOTCA.json`; empty when no certificates exist (then everything is plain text)."""
 
-    jwks: Mapping[str, str] = field(default_factory=dict)
-    """JSON Web Key Sets by the URL they were fetched from (RequestAuthentication.jwksUri)."""
+    jwks: Mapping[str, str] | None = None
+    """JSON Web Key Sets by the URL they were fetched from (RequestAuthentication.jwksUri); None
+    where none are fetched."""
 
     outside: str = LOOPBACK
     """The address that a client outside the mesh has to a gateway."""

@@ -232,12 +232,14 @@ def _notes(config: Json) -> bool:
 
 
 def _unfetched(snapshot: Snapshot, pod: Pod) -> set[str]:
-    """The issuers whose keys would be fetched, but are not in the snapshot."""
-    sources = {
-        rule.issuer: request_authentication.keys_source(rule)
+    """The issuers whose keys a running lab would fetch, in a snapshot without fetched keys."""
+    if snapshot.jwks is not None:
+        return set()
+    return {
+        rule.issuer
         for rule in request_authentication.rules(snapshot, pod)
+        if request_authentication.keys_source(rule) is not None
     }
-    return {issuer for issuer, url in sources.items() if url and url not in snapshot.jwks}
 
 
 def _named(policy: Resource) -> str:

@@ -15,7 +15,7 @@ from lab.kinds import services
 from lab.kinds.destination_rule import becomes as destination_rule
 from lab.model import Json, Pod, ProxyConfig, Snapshot
 from lab.resources.resource import Problem, Resource
-from lab.xds import copied, socket_address
+from lab.xds import socket_address
 
 _SOL_SOCKET, _SO_MARK = 1, 36
 
@@ -31,7 +31,7 @@ class Placement:
 
 
 def _in_pod(config: ProxyConfig, _: Pod) -> ProxyConfig:
-    return replace(config, clusters=list(map(with_http_alpn, copied(config.clusters))))
+    return replace(config, clusters=[with_http_alpn(item) for item in config.clusters])
 
 
 def _marked(bootstrap: Json) -> Json:
