@@ -106,7 +106,7 @@ SHAPES = {
             "**.cluster": "ClusterMatch",
         },
         zero=(
-            "**.match|name|sni|transportProtocol|applicationProtocols|destinationPort|portNumber"
+            "**.match|proxy|filterChain|filter|subFilter|vhost|route|name|sni|transportProtocol|applicationProtocols|destinationPort|portNumber"
             "|portName|listenerFilter|action|domainName|gateway|service|subset|proxyVersion"
             "|context|operation|applyTo|priority"
         ),

@@ -116,7 +116,7 @@ def applicable(snapshot: Snapshot, pod: Pod) -> list[PatchOf]:
 
 
 def _same_version(match: Match) -> bool:
-    pattern = match.proxy.proxy_version if match.proxy is not None else ""
+    pattern = match.proxy.proxy_version
     return not pattern or re2.search(pattern, versions.istio()) is not None
 
 
@@ -395,8 +395,7 @@ def _http_routes(patching: Patching, routes: list[Json], patches: list[PatchOf])
 
 def _insert_route(patching: Patching, routes: list[Json], patch: PatchOf) -> None:
     wanted = patch.match.route_configuration
-    vhost = wanted.vhost if wanted is not None else None
-    named = vhost is not None and vhost.route is not None
+    named = wanted is not None and "route" in wanted.vhost.model_fields_set
     place = next((i for i, route in enumerate(routes) if matching.route(route, patch.match)), None)
     if patch.operation == "INSERT_FIRST" and named and place is None:
         return
