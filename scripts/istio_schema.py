@@ -106,7 +106,7 @@ SHAPES = {
             "**.cluster": "ClusterMatch",
         },
         zero=(
-            "**.match|proxy|filterChain|filter|subFilter|vhost|route|name|sni|transportProtocol|applicationProtocols|destinationPort|portNumber"
+            "**.match|patch|proxy|filterChain|filter|subFilter|vhost|route|name|sni|transportProtocol|applicationProtocols|destinationPort|portNumber"
             "|portName|listenerFilter|action|domainName|gateway|service|subset|proxyVersion"
             "|context|operation|applyTo|priority"
         ),
@@ -197,7 +197,8 @@ SHAPES = {
         },
         zero=(
             "**.route[].weight **.uriRegexRewrite.match|rewrite **.attempts "
-            "**.percentage|mirrorPercentage.value **.destination|mirror.port.number"
+            "**.percentage|mirrorPercentage.value **.destination|mirror.port.number "
+            "**.headers.request|response"
         ),
         optional="spec.exportTo",
         required="spec **.destination",

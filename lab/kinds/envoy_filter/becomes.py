@@ -46,7 +46,7 @@ class PatchOf:
 
     @property
     def operation(self) -> str:
-        operation = self.config.patch.operation if self.config.patch is not None else "INVALID"
+        operation = self.config.patch.operation
         if operation in _INSERTIONS and self.config.apply_to not in _LISTS:
             return "ADD"
         return operation
@@ -59,9 +59,7 @@ class PatchOf:
         """Returns a copy of the patch's value in the lab's spelling of Envoy's configuration."""
         from lab.resources import protobuf
 
-        patch = self.config.patch
-        value = (patch.value if patch is not None else None) or {}
-        return protobuf.normalize(MESSAGES[self.config.apply_to], value)
+        return protobuf.normalize(MESSAGES[self.config.apply_to], self.config.patch.value or {})
 
 
 @dataclass(slots=True)

@@ -56,7 +56,7 @@ def _config_patch(config: ConfigPatch) -> Iterator[Problem]:
     elif applied not in MESSAGES:
         reason = f"not supported by the lab: {applied}; {', '.join(MESSAGES)} are"
         yield Problem(("applyTo",), reason)
-    elif patch is None:
+    elif "patch" not in config.model_fields_set:
         yield Problem((), "Envoy filter: missing patch")
     elif patch.operation == "INVALID":
         yield Problem(("patch",), "Envoy filter: missing patch operation")

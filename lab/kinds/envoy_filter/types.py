@@ -113,7 +113,7 @@ class ConfigPatch(Model):
         "LISTENER_FILTER",
     ] = "INVALID"
     match: Match = Match()
-    patch: Patch | None = None
+    patch: Patch = Patch()
 
 
 class EnvoyFilterSpec(Model):

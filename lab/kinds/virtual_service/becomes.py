@@ -460,10 +460,7 @@ _HOST_NAMES = ("host", ":authority")
 
 
 def _host_header(headers: Headers | None) -> str | None:
-    request = headers.request if headers else None
-    if request is None:
-        return None
-    for values in (request.set, request.add):
+    for values in (headers.request.set, headers.request.add) if headers else ():
         for name, value in values.items():
             if name.lower() in _HOST_NAMES:
                 return value
@@ -483,8 +480,6 @@ def _headers(target: Json, headers: Headers | None) -> None:
     if headers is None:
         return
     for direction, operations in (("request", headers.request), ("response", headers.response)):
-        if operations is None:
-            continue
         if added := _added(operations):
             target.setdefault(f"{direction}_headers_to_add", []).extend(added)
         if removed := [name for name in operations.remove if not _protected(name)]:

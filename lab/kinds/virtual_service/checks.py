@@ -10,6 +10,7 @@ from itertools import combinations, takewhile
 
 from lab.kinds.virtual_service.connection_checks import CONNECTIONS, named, overlaps, unused
 from lab.kinds.virtual_service.types import (
+    HeaderOperations,
     Headers,
     HTTPDirectResponse,
     HTTPMatchRequest,
@@ -371,8 +372,8 @@ def _is_authority(name: str) -> bool:
 def _authority(route: HTTPRoute) -> Iterator[Problem]:
     """Checks that the authority of a request is set once."""
     current = (route.rewrite.authority if route.rewrite else None) or ""
-    request = route.headers.request if route.headers else None
-    for field, values in (("set", request.set), ("add", request.add)) if request else ():
+    request = route.headers.request if route.headers else HeaderOperations()
+    for field, values in (("set", request.set), ("add", request.add)):
         for name, value in values.items():
             if _is_authority(name) and current:
                 reason = (
@@ -386,8 +387,6 @@ def _authority(route: HTTPRoute) -> Iterator[Problem]:
 
 def _headers(headers: Headers) -> Iterator[Problem]:
     for direction, operations in (("request", headers.request), ("response", headers.response)):
-        if operations is None:
-            continue
         for verb, values in (("set", operations.set), ("add", operations.add)):
             for name, value in values.items():
                 free = direction == "request" and _is_authority(name)

@@ -80,8 +80,8 @@ class HeaderOperations(Model):
 
 
 class Headers(Model):
-    request: HeaderOperations | None = None
-    response: HeaderOperations | None = None
+    request: HeaderOperations = HeaderOperations()
+    response: HeaderOperations = HeaderOperations()
 
 
 class HTTPMatchRequest(Model):
