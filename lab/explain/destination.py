@@ -11,6 +11,7 @@ from lab.explain import envoy_filters, server
 from lab.explain.interpret.matchers import Request
 from lab.explain.interpret.routing import by_name
 from lab.explain.steps import Step, Target
+from lab.kinds.destination_rule.becomes import Policy
 from lab.kinds.services import Endpoint
 from lab.kinds.visible import Upstream, View
 from lab.model import ProxyConfig
@@ -73,7 +74,7 @@ def _policies(upstream: Upstream) -> Iterator[Step]:
             yield Step("subset", f"{subset} ({labels or 'all'})", place)
     policy = upstream.policy
     for what, name in _FIELDS.items():
-        if (value := getattr(policy, name)) is not None:
+        if (value := getattr(policy, name)) != getattr(Policy(), name):
             given = value.model_dump(by_alias=True, exclude_unset=True)
             yield Step(what, _flat(given), policy.origins[name].at())
 
