@@ -21,6 +21,7 @@ from lab.kinds.virtual_service.types import (
     VirtualServiceSpec,
     kind,
 )
+from lab.kinds.virtual_service.unused import unused
 from lab.resources.checks import exactly_one, never, refused, warned
 from lab.resources.resource import Check, Path, Problem
 from lab.resources.values import (
@@ -432,89 +433,9 @@ def header_value_problem(value: str) -> str | None:
     return f"{reason}; a literal % is written %%"
 
 
-def _unreachable(spec: VirtualServiceSpec) -> Iterator[Problem]:
-    seen: dict[str, int] = {}
-    catch_all: int | None = None
-    prefixes: list[tuple[int, int, HTTPMatchRequest]] = []
-    for index, route in enumerate(spec.http):
-        where: Path = ("http", index)
-        rule = f"virtualService rule {_named(route.name, index)}"
-        if not route.match and catch_all is not None:
-            reason = f"{rule} not used (only the last rule can have no matches)"
-            yield Problem(where, reason, "warning")
-        if not route.match:
-            catch_all = index
-        repeated = 0
-        for position, match in enumerate(route.match):
-            path = (*where, "match", position)
-            key = match.model_dump_json(exclude={"name"})
-            if catch_all is not None:
-                reason = f"{rule} not used (route without matches defined before)"
-                yield Problem(path, reason, "warning")
-            elif key in seen:
-                repeated += 1
-                earlier = _named(spec.http[seen[key]].name, seen[key])
-                yield Problem(
-                    path, _overlaps(rule, _named(match.name, position), earlier), "warning"
-                )
-            else:
-                seen[key] = index
-                if match.uri is not None and match.uri.prefix:
-                    prefixes.append((index, position, match))
-        if route.match and repeated == len(route.match):
-            reason = f"{rule} not used (all matches used by prior rules)"
-            yield Problem(where, reason, "warning")
-    for (index, position, first), (later, place, second) in combinations(prefixes, 2):
-        if _covers(first, second):
-            earlier = (
-                f"{_named(first.name, position)} of prefix {_prefix(first)} on "
-                f"{_named(spec.http[index].name, index)}"
-            )
-            covered = f"{_named(second.name, place)} of prefix {_prefix(second)}"
-            rule = f"virtualService rule {_named(spec.http[later].name, later)}"
-            path = ("http", later, "match", place)
-            yield Problem(path, _overlaps(rule, covered, earlier), "warning")
-
-
-def _prefix(match: HTTPMatchRequest) -> str:
-    return (match.uri.prefix if match.uri else None) or ""
-
-
-def _named(name: str | None, index: int) -> str:
-    return f'"{name}"' if name else f"#{index}"
-
-
-def _overlaps(rule: str, match: str, earlier: str) -> str:
-    return f"{rule} match {match} is not used (duplicate/overlapping match in rule {earlier})"
-
-
-def _covers(first: HTTPMatchRequest, second: HTTPMatchRequest) -> bool:
-    """Returns whether istiod takes the prefix of a match to be covered by an earlier one."""
-    one, other = _prefix(first), _prefix(second)
-    if one == other or not other.startswith(one):
-        return False
-    if (first.port or 0) != (second.port or 0):
-        return False
-    return all(
-        mine.keys() == theirs.keys() and all(mine[key].startswith(theirs[key]) for key in mine)
-        for mine, theirs in zip(_conditions(first), _conditions(second), strict=True)
-    )
-
-
-def _conditions(match: HTTPMatchRequest) -> list[dict[str, str]]:
-    plain = {"method": match.method, "authority": match.authority}
-    conditions = [
-        {name: _spelled(value) for name, value in found.items()}
-        for found in (plain, match.headers, match.query_params, match.without_headers)
-    ]
-    conditions[0]["method"] = conditions[0]["method"] or "exact:GET"
-    return conditions
-
-
-def _spelled(match: StringMatch | None) -> str:
-    if match is not None and match.exact:
-        return f"exact:{match.exact}"
-    return f"prefix:{match.prefix}" if match is not None and match.prefix else ""
+def _unused(spec: VirtualServiceSpec) -> Iterator[Problem]:
+    for found in unused(spec):
+        yield Problem(found.path, f"virtualService {found.text}", "warning")
 
 
 CHECKS = (
@@ -622,7 +543,7 @@ CHECKS = (
     Check("spec.http[].headers", _headers),
     Check("spec.http[].route[].headers", _headers),
     Check("spec.http[]", _authority),
-    Check("spec", _unreachable),
+    Check("spec", _unused),
     *CONNECTIONS,
 )
 

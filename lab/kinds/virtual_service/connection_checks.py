@@ -8,8 +8,6 @@ from collections.abc import Iterator, Sequence
 from lab import names
 from lab.kinds.virtual_service.types import (
     RouteDestination,
-    TCPRoute,
-    TLSRoute,
     VirtualServiceSpec,
 )
 from lab.resources.checks import warned
@@ -54,33 +52,6 @@ def _weights(route: list[RouteDestination]) -> bool:
     return len(route) < 2 or sum(entry.weight for entry in route) > 0
 
 
-def _unreachable(rules: Sequence[TCPRoute | TLSRoute]) -> Iterator[Problem]:
-    catch_all = False
-    seen: dict[str, int] = {}
-    for index, rule in enumerate(rules):
-        unused = f"virtualService rule #{index} not used"
-        if not rule.match and catch_all:
-            reason = f"{unused} (only the last rule can have no matches)"
-            yield Problem((index,), reason, "warning")
-        elif rule.match and catch_all:
-            reason = f"{unused} (route without matches defined before)"
-            yield Problem((index,), reason, "warning")
-        repeated = 0
-        for position, match in enumerate(() if catch_all else rule.match):
-            key = match.model_dump_json()
-            if key in seen:
-                repeated += 1
-                reason = (
-                    f"virtualService rule #{index} match #{position} is not used "
-                    f"(duplicate/overlapping match in rule #{seen[key]})"
-                )
-                yield Problem((index, "match", position), reason, "warning")
-            seen.setdefault(key, index)
-        if repeated and repeated == len(rule.match):
-            yield Problem((index,), f"{unused} (all matches used by prior rules)", "warning")
-        catch_all = catch_all or not rule.match
-
-
 CONNECTIONS = (
     warned("**.sourceSubnet", "Istio does not look at it"),
     Check(
@@ -99,5 +70,4 @@ CONNECTIONS = (
     Check("spec.tls[]", lambda rule: bool(rule.route), "TLS route is required"),
     Check("spec.tcp[]", lambda rule: bool(rule.route), "TCP route is required"),
     Check("spec.tls[]|tcp[].route", _weights, "total destination weight = 0"),
-    Check("spec.tls|tcp", _unreachable),
 )
