@@ -26,7 +26,8 @@ def target(view: View, config: ProxyConfig, request: Request, cluster: str, shar
         return Target(cluster, share, (), (Step("endpoints", f"{ANY_ADDRESS}, as it is sent"),))
     known = by_name(config.clusters, cluster)
     if known is None:
-        step = Step("answer", "503, empty: there is no such host, port or subset (flag NC)")
+        closed = "connection closed" if request.tcp else "503, empty"
+        step = Step("answer", f"{closed}: there is no such host, port or subset (flag NC)")
         return Target(cluster, share, (), (step,))
     parts = cluster.split("|")
     number, subset, name = parts[1:] if len(parts) == 4 else ("0", "", "")
@@ -45,7 +46,9 @@ def target(view: View, config: ProxyConfig, request: Request, cluster: str, shar
     elif host.resolution in ("DNS", "DNS_ROUND_ROBIN"):
         steps.append(Step("endpoints", "by DNS", host.source.at()))
     elif not found:
-        steps.append(Step("answer", "503 no healthy upstream (flag UH): no ready pod fits"))
+        closed = "connection closed:" if request.tcp else "503"
+        says = f"{closed} no healthy upstream (flag UH): no ready pod fits"
+        steps.append(Step("answer", says))
     if others:
         later = ", ".join(_named(one) for group in others for one in group)
         steps.append(Step("failover", f"{later}: when too many of the others are ejected"))

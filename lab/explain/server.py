@@ -81,7 +81,8 @@ def at_pod(
     if pod is None or pod.proxy == "none":
         yield Step("transport", f"{transport} to the application itself: the pod has no proxy")
         if transport == "mutual TLS":
-            yield Step("answer", "503: without a proxy nothing there speaks mutual TLS")
+            closed = "connection closed" if request.tcp else "503"
+            yield Step("answer", f"{closed}: without a proxy nothing there speaks mutual TLS")
         return
     server = view(snapshot, pod)
     mode, origin = tls.inbound_mode(server, endpoint.port)
@@ -92,7 +93,7 @@ def at_pod(
     chain = filter_chain(
         listener, port=endpoint.port, tls=transport != "plain text", alpn=_ALPN[transport]
     )
-    tcp = manager(chain) is None if chain is not None else request.method in ("", "CONNECT")
+    tcp = manager(chain) is None if chain is not None else request.tcp
     if chain is None or not _takes(chain, transport, tcp=tcp):
         closed = "connection reset" if tcp or source.proxy == "none" else "503"
         yield Step("answer", f"{closed}: the pod closes connections in {transport}", origin.at())
