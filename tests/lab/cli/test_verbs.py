@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import json
 import re
 import shlex
 import signal
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from lab import versions
 from lab.manifests import read
@@ -69,6 +71,43 @@ def test_proxy_status_names_a_refusal(lab: Lab) -> None:
     finally:
         lab.ok("delete", "envoyfilter", "cut")
     assert "ERROR" not in lab.ok("proxy-status", "-n", "default")
+
+
+def test_a_proxy_tells_its_bootstrap_and_its_loggers(lab: Lab) -> None:
+    bootstrap = json.loads(lab.ok("proxy-config", "bootstrap", "curl"))["bootstrap"]
+    assert bootstrap["node"]["metadata"]["NAME"] == "curl"
+    assert yaml.safe_load(lab.ok("pc", "b", "curl", "-o", "yaml"))["bootstrap"] == bootstrap
+    assert re.fullmatch(
+        rf"Istio Version: {versions.istio()}\nEnvoy Version: \d+\.\d+\.\d+/\S+\n",
+        lab.ok("proxy-config", "bootstrap", "curl", "-o", "short"),
+    )
+    log = ("proxy-config", "log", "deploy/message-service")
+    try:
+        text = lab.ok(*log, "--level", "rbac:debug,info")
+        assert text.count(".default:\nactive loggers:\n") == 2
+        assert (text.count("  rbac: debug\n"), text.count("  http: info\n")) == (2, 2)
+        assert lab.ok("proxy-config", "log", "-l", "app=message-service") == text
+    finally:
+        assert lab.ok(*log, "--reset").count("  rbac: warning\n") == 2
+    for words, reason in (
+        (("--level", "rbac:loud"), "unrecognized logging level: loud"),
+        (("--level", "nobody:debug"), "unrecognized logger name: nobody"),
+        (("--level", "info", "-r"), "--level cannot be combined with --reset"),
+        (("-o", "json"), "--output is not applicable for this command"),
+    ):
+        answer = lab.run(*log, *words)
+        assert (answer.status, answer.err.startswith(f"Error: {reason}")) == (1, True), answer
+
+
+@pytest.mark.parametrize("kind", ["listeners", "routes", "clusters", "endpoints", "secret", "all"])
+def test_a_configuration_is_the_same_in_json_and_yaml(lab: Lab, kind: str) -> None:
+    texts = [lab.ok("proxy-config", kind, "curl", "-o", form) for form in ("json", "yaml")]
+    # Envoy's counts of endpoints go on.
+    first, second = (
+        re.sub(r'"stats": \[.*?\]', "", json.dumps(yaml.safe_load(text))) for text in texts
+    )
+    assert first == second
+    assert len(first) > 100
 
 
 def test_a_service_and_a_pod_are_described_in_the_mesh(lab: Lab, rule: str) -> None:
