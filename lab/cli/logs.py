@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections import defaultdict
 from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lab.cli import complete
-from lab.cli.client import Client, FailureError, lab_client
-from lab.cli.context import ContainerName, Namespace, Selector, client, namespace, settings
+from lab.cli.client import Client, FailureError
+from lab.cli.context import ContainerName, Namespace, Selector, client, namespace
 from lab.cli.durations import seconds
 from lab.cli.graph import requests
 from lab.cli.output import Json, write_now
 from lab.cli.references import chosen_pods
-from lab.cli.route import from_lab, running_objects
 from lab.names import PROXY
 
 if TYPE_CHECKING:
-    from lab.model import Snapshot
     from lab.observe.requests import Request
 
 
@@ -73,10 +68,10 @@ def logs(
     if not pods:
         raise FailureError("no pod matches")
     if words:
-        if (container or container_word or PROXY) != PROXY or all_containers:
-            raise FailureError(f"--words is about requests, which only {PROXY} reports")
-        chosen = {pod["metadata"]["name"] for pod in pods}
-        _print_words(context, chosen, tail, None if since is None else seconds(since), follow)
+        if (container or container_word or PROXY) != PROXY or previous:
+            raise FailureError(f"--words is about requests, which only {PROXY} reports as they are")
+        chosen = {(where, pod["metadata"]["name"]) for pod in pods}
+        _print_words(lab, chosen, tail, None if since is None else seconds(since), follow)
         return
     if not selector:
         if len(pods) > 1:
@@ -117,23 +112,26 @@ OVERLAP = 2.0
 
 
 def _print_words(
-    context: typer.Context, pods: set[str], tail: int | None, since: float | None, follow: bool
+    lab: Client, pods: set[tuple[str, str]], tail: int | None, since: float | None, follow: bool
 ) -> None:
     """Prints the requests that the proxies of some pods reported, the oldest first."""
     from lab.observe.graph import refused
 
-    lab = client(context)
     found = list(requests(lab, EVER if since is None else since))
     answered = refused(found)
     found.sort(key=lambda one: one.time)
-    seen = [one for one in found if one.proxy.pod in pods and one.event != "open"]
+
+    def wanted(one: Request) -> bool:
+        return (one.proxy.namespace, one.proxy.pod) in pods and one.event != "open"
+
+    seen = [one for one in found if wanted(one)]
     for one in seen if tail is None or tail < 0 else _last_of_each(seen, tail):
-        write_now(_in_words(context, one, answered))
+        write_now(_in_words(one, answered))
     if follow:
         for one in requests(lab, OVERLAP, follow=True):
             answered |= refused([one])
-            if one.proxy.pod in pods and one.event != "open" and one not in seen:
-                write_now(_in_words(context, one, answered))
+            if wanted(one) and one not in seen:
+                write_now(_in_words(one, answered))
 
 
 def _last_of_each(found: Sequence[Request], count: int) -> list[Request]:
@@ -147,27 +145,13 @@ def _last_of_each(found: Sequence[Request], count: int) -> list[Request]:
     return kept[::-1]
 
 
-def _in_words(
-    context: typer.Context, request: Request, answered: dict[tuple[str, str], Request]
-) -> str:
-    from lab.explain import reported
+def _in_words(request: Request, answered: dict[tuple[str, str], Request]) -> str:
     from lab.observe import flags, words
 
     cause = answered.get((request.request_id, request.destination.pod), request)
     place = request.lines.get("", "") if request.reporter == "source" else ""
-    if flags.names(cause) or flags.names(request):
-        snapshot = _snapshot(settings(context).state_folder(), int(time.monotonic()))
-        place = reported.place(snapshot, cause if flags.names(cause) else request) or place
+    place = (cause if flags.names(cause) else request).place or place
     return words.line(request, cause, place)
-
-
-@cache
-def _snapshot(folder: Path, _second: int) -> Snapshot:
-    """Returns the mesh of now; asked again within a second, the same one."""
-    from lab.cluster import snapshots
-
-    running = running_objects(lab_client(folder))
-    return snapshots.snapshot(from_lab(folder), running=running)
 
 
 def _print(lab: Client, request: Json, prefix: bool) -> None:

@@ -34,7 +34,7 @@ def place(snapshot: Snapshot, request: Request) -> str:
 
     Of several policies without a rule that allows it, each has its place.
 
-    The route's are as they were when the request came, all others as they are in the snapshot.
+    `snapshot` is the mesh as it was when the request came.
     """
     pod = next((p for p in snapshot.pods if p.name == request.proxy.pod), None)
     reasons = flags.names(request)
