@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -65,6 +65,9 @@ def logs(
     lab = client(context)
     where = namespace(context, namespace_)
     pods = chosen_pods(lab, where, target or "", selector)
+    if not pods and selector:
+        sys.stderr.write(f"No resources found in {where} namespace.\n")
+        return
     if not pods:
         raise FailureError("no pod matches")
     if words:
@@ -155,22 +158,40 @@ def _in_words(request: Request, answered: dict[tuple[str, str], Request]) -> str
 
 
 def _print(lab: Client, request: Json, prefix: bool) -> None:
-    head = f"[pod/{request['pod']}/{request['container']}] " if prefix else ""
-    for chunk in lab.stream("logs", **request):
-        text = chunk.decode(errors="replace")
-        if head:
-            text = "".join(head + line for line in text.splitlines(keepends=True))
+    for text in _texts(lab, request, prefix):
         write_now(text, end="")
 
 
+def _texts(lab: Client, request: Json, prefix: bool) -> Iterator[str]:
+    head = f"[pod/{request['pod']}/{request['container']}] " if prefix else ""
+    for chunk in lab.stream("logs", **request):
+        text = chunk.decode(errors="replace")
+        yield "".join(head + line for line in text.splitlines(keepends=True)) if head else text
+
+
 def _print_together(lab: Client, requests: list[Json], prefix: bool) -> None:
+    import queue
     import threading
 
-    threads = [
-        threading.Thread(target=_print, args=(lab, request, prefix), daemon=True)
-        for request in requests
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    # Only this thread writes, so that a reader who leaves ends the command.
+    come: queue.SimpleQueue[str | Exception | None] = queue.SimpleQueue()
+
+    def read(request: Json) -> None:
+        try:
+            for text in _texts(lab, request, prefix):
+                come.put(text)
+            come.put(None)
+        except (FailureError, OSError) as error:
+            come.put(error)
+
+    for request in requests:
+        threading.Thread(target=read, args=(request,), daemon=True).start()
+    left = len(requests)
+    while left:
+        match come.get():
+            case None:
+                left -= 1
+            case str(text):
+                write_now(text, end="")
+            case Exception() as error:
+                raise error

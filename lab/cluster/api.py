@@ -435,6 +435,8 @@ def undo(cluster: Cluster, kind: str, namespace: str, name: str, revision: int =
 
     Returns the outcome in kubectl's words.
     """
+    if (found_kind := kind_named(kind)).kind not in WORKLOADS:
+        raise RefusedError(f'no rollbacker has been implemented for "{found_kind.kind}"')
     resource = _workload(cluster, kind, namespace, name)
     present = template_hash(resource)
     known = cluster.revisions.get(key(resource), [])

@@ -392,6 +392,58 @@ def test_signals_are_as_before_when_the_pod_cannot_be_deleted(lab: Lab) -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_a_reader_of_several_logs_may_leave(lab: Lab) -> None:
+    argv = [*COMMAND, "--state", str(lab.folder), "logs", "-f", "-l", "app=message-service"]
+    with subprocess.Popen(
+        [*argv, "--all-containers"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        for pod in lab.pods("app=message-service"):
+            name = pod["metadata"]["name"]
+            lab.run(
+                "exec", "curl", "--", "curl", "-s", f"http://{pod['status']['podIP']}:8080/{name}"
+            )
+        assert process.wait(20) == 1
+        assert process.stderr.read() == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "says"),
+    [
+        ("logs -l app=none", 0, "No resources found in default namespace.\n"),
+        (
+            "get pod curl -A",
+            1,
+            "Error: a resource cannot be retrieved by name across all namespaces\n",
+        ),
+        (
+            "wait pod/none --for=condition=Ready",
+            1,
+            'Error from server (NotFound): pods "none" not found\n',
+        ),
+        (
+            "rollout undo svc/message-service",
+            1,
+            'Error: no rollbacker has been implemented for "Service"\n',
+        ),
+        (
+            "apply rule.yaml",
+            1,
+            "Error: Got unexpected extra argument(s) (rule.yaml): a file is given with -f\n"
+            "See: guestbook apply --help\n",
+        ),
+    ],
+)
+def test_a_mistake_is_answered_as_kubectl_does(
+    lab: Lab, words: str, status: int, says: str
+) -> None:
+    answer = lab.run(*words.split())
+    assert (answer.status, answer.err) == (status, says)
+
+
 def test_a_warning_about_an_installation_is_said_once(lab: Lab) -> None:
     first = lab.run("install", "-y", "-f", "istio/install/istio.yaml")
     again = lab.run("install", "-y", "-f", "istio/install/istio.yaml")
