@@ -54,13 +54,14 @@ def _found(lab: Client, query: Json, names: Sequence[str]) -> list[Json]:
 
 
 def _endpoints(lab: Client, item: Json) -> list[Json]:
-    """Returns the ports of a Service's Endpoints, each with its addresses."""
+    """Returns the EndpointSlices of a Service."""
     if item["kind"] != "Service":
         return []
     metadata = item["metadata"]
-    where = {"namespace": metadata["namespace"], "names": [metadata["name"]]}
-    subsets: list[Json] = lab.call("objects", kinds=["endpoints"], **where)["items"][0]["subsets"]
-    return subsets
+    selector = f"kubernetes.io/service-name={metadata['name']}"
+    query = {"kinds": ["endpointslices"], "namespace": metadata["namespace"], "selector": selector}
+    slices: list[Json] = lab.call("objects", **query)["items"]
+    return slices
 
 
 def _described(item: Json, events: list[Json], endpoints: list[Json]) -> str:
@@ -80,7 +81,7 @@ def _described(item: Json, events: list[Json], endpoints: list[Json]) -> str:
     else:
         if ".istio.io/" in item["apiVersion"]:
             lines += [f"API Version:  {item['apiVersion']}", f"Kind:         {item['kind']}"]
-        for field in ("spec", "data", "stringData", "status"):
+        for field in ("spec", "data", "stringData", "subsets", "endpoints", "ports", "status"):
             value = item.get(field)
             if field in ("data", "stringData") and item["kind"] == "Secret" and value:
                 value = {key: f"{len(text)} characters" for key, text in value.items()}
@@ -107,11 +108,13 @@ def _service(item: Json, endpoints: list[Json]) -> list[str]:
         rows.append(("LoadBalancer Ingress", ingress[0]["ip"]))
     for port in spec.get("ports", ()):
         name = port.get("name") or "<unset>"
-        subset = [s for s in endpoints for p in s["ports"] if p["name"] == port.get("name", "")]
         places = [
-            f"{address['ip']}:{s['ports'][0]['port']}"
-            for s in subset
-            for address in s.get("addresses", ())
+            f"{one['addresses'][0]}:{end['port']}"
+            for found in endpoints
+            for end in found.get("ports", ())
+            if end.get("name", "") == port.get("name", "")
+            for one in found.get("endpoints", ())
+            if one.get("conditions", {}).get("ready") is not False
         ]
         rows += [
             ("Port", f"{name}  {port['port']}/TCP"),

@@ -37,7 +37,11 @@ class Services:
     def _service(self, resource: Resource) -> Service:
         none = resource.spec.cluster_ip == "None" or resource.spec.type == "ExternalName"
         address = None if none else self.network.cluster_ip((resource.namespace, resource.name))
-        return service_kind.service(resource, address)
+        return service_kind.service(resource, address, self._endpoint_objects())
+
+    def _endpoint_objects(self) -> list[Resource]:
+        kinds = ("Endpoints", "EndpointSlice")
+        return [record.resource for kind in kinds for record in self.store.of(kind)]
 
     def load_balancer_port(self, service: Service, port: int) -> int | None:
         """Returns the port of localhost that leads to a port of the ingress gateway's Service."""

@@ -95,7 +95,7 @@ def _grouped(
 
 def members(view: View, host: Host, port: ServicePort, subset: str) -> list[Endpoint]:
     """Returns the endpoints of a subset; of the host when `subset` is empty."""
-    found = view.endpoints(host, port.port)
+    found = [item for item in view.endpoints(host, port.port) if not item.ending]
     if not subset:
         return found
     rule = view.rules.get(host.name)
@@ -109,7 +109,7 @@ def _endpoint(view: View, host: Host, port: ServicePort, subset: str, endpoint: 
         "endpoint": {"address": socket_address(endpoint.address, endpoint.port)},
         "load_balancing_weight": endpoint.weight,
     }
-    if endpoint.pod is not None:
+    if endpoint.checked:
         result["health_status"] = "HEALTHY" if endpoint.ready else "UNHEALTHY"
     if tls.speaks_mtls(view, host, port, subset, endpoint):
         match = {"envoy.transport_socket_match": {"tlsMode": "istio"}}

@@ -16,6 +16,7 @@ from lab.resources.values import duplicates
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 PortName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+HostName = Annotated[PortName, StringConstraints(max_length=63)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[^=\s\x00]+$")]
@@ -276,7 +277,8 @@ class PodSpec(Model):
     restart_policy: Literal["Always", "OnFailure", "Never"] = "Always"
     termination_grace_period_seconds: Count = 30
     enable_service_links: bool = True
-    hostname: str | None = None
+    hostname: HostName | None = None
+    subdomain: HostName | None = None
     host_network: Any = refused("every pod has its own address")
     dns_policy: Any = refused("the lab itself writes what a pod resolves names with")
     dns_config: Any = refused("the lab itself writes what a pod resolves names with")
