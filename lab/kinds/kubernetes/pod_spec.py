@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, field_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from lab.kinds.mesh_config import annotation
 from lab.resources.checks import exactly_one
@@ -208,12 +208,13 @@ class InjectedContainer(Model):
     image: str
     restart_policy: Literal["Always"]
 
-    @field_validator("name")
+    @model_validator(mode="before")
     @classmethod
-    def _sidecar(cls, name: str) -> str:
-        if name != "istio-proxy":
+    def _sidecar(cls, value: Any) -> Any:
+        """Refuses others before their fields are looked at, which would be as many errors."""
+        if isinstance(value, dict) and value.get("name") != "istio-proxy":
             raise ValueError("init containers are not played: do the work in the container's start")
-        return name
+        return value
 
 
 class KeyToPath(Model):
