@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import socket
 import struct
 from functools import partial
@@ -21,8 +22,8 @@ _ORIGINAL_DESTINATION = 80
 """SO_ORIGINAL_DST: the address that a connection had before a rule led it elsewhere."""
 
 
-_LISTEN = b"0A"
-"""The state of a socket that listens, in the kernel's table of sockets."""
+_LISTENING = re.compile(rb":([0-9A-F]{4}) [0-9A-F]+:[0-9A-F]{4} 0A ")
+"""Port and state (0A) of a socket that listens, in the kernel's table of sockets."""
 
 
 async def connect(network: Network, host: str, port: int, *, source: str | None = None) -> Streams:
@@ -41,8 +42,8 @@ async def connect(network: Network, host: str, port: int, *, source: str | None 
 
 def listening(network: Network) -> frozenset[int]:
     """Returns the TCP ports on which programs of a network listen, without connecting to any."""
-    rows = [row.split() for table in network.sockets() for row in table.splitlines()[1:]]
-    return frozenset(int(row[1].rpartition(b":")[2], 16) for row in rows if row[3] == _LISTEN)
+    ports = (port for table in network.sockets() for port in _LISTENING.findall(table))
+    return frozenset(int(port, 16) for port in ports)
 
 
 async def out(node: Node) -> asyncio.Server:
