@@ -18,6 +18,18 @@ Json = dict[str, Any]
 PortProtocol = Literal["HTTP", "HTTP2", "GRPC", "GRPC-WEB", "TCP", "TLS", "HTTPS", "AUTO"]
 """The protocol by a Service port's name and appProtocol (Istio's "protocol selection")."""
 
+PROTOCOLS: Mapping[str, PortProtocol] = {
+    "HTTP": "HTTP",
+    "HTTP_PROXY": "HTTP",
+    "HTTP2": "HTTP2",
+    "GRPC": "GRPC",
+    "GRPC-WEB": "GRPC-WEB",
+    "HTTPS": "HTTPS",
+    "TLS": "TLS",
+    **dict.fromkeys(("TCP", "MONGO", "REDIS", "MYSQL"), "TCP"),
+}
+"""The protocols of ports that Istio knows, beside UDP; their case doesn't matter."""
+
 OVER_HTTP2 = ("HTTP2", "GRPC", "GRPC-WEB")
 """The protocols of servers that speak HTTP/2; gRPC-Web is turned into gRPC."""
 
@@ -115,8 +127,9 @@ class Snapshot:
     """The folder with one SDS file a service account, `<namespace>/<account>.json`, and
     `ROOTCA.json`; empty when no certificates exist (then everything is plain text)."""
 
-    jwks: Mapping[str, str] = field(default_factory=dict)
-    """JSON Web Key Sets by the URL they were fetched from (RequestAuthentication.jwksUri)."""
+    jwks: Mapping[str, str] | None = None
+    """JSON Web Key Sets by the URL they were fetched from (RequestAuthentication.jwksUri); None
+    where none are fetched."""
 
     outside: str = LOOPBACK
     """The address that a client outside the mesh has to a gateway."""

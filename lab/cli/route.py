@@ -166,7 +166,7 @@ def running_objects(lab: Client) -> list[dict[str, Any]] | None:
 
 
 def _as_run(snapshot: Snapshot, lab: Client) -> Snapshot:
-    """The same mesh, with its gateways' published ports and the visitors' address in the lab."""
+    """The same mesh as it runs: published ports of gateways, visitors' address, fetched keys."""
     from dataclasses import replace
     from urllib.parse import urlsplit
 
@@ -186,7 +186,8 @@ def _as_run(snapshot: Snapshot, lab: Client) -> Snapshot:
             pod = replace(pod, published=published)
         pods.append(pod)
     outside = LOOPBACK if status["network"] == "proxy" else snapshot.outside
-    return replace(snapshot, pods=tuple(pods), outside=outside)
+    keys = lab.call("key_sets")
+    return replace(snapshot, pods=tuple(pods), outside=outside, jwks=keys)
 
 
 def caller(snapshot: Snapshot, name: str, namespace: str | None) -> Pod:

@@ -57,6 +57,10 @@ class Mesh(Proxies, Protocol):
         """Returns warnings about resources that were applied."""
         ...
 
+    def key_sets(self) -> Mapping[str, str]:
+        """Returns the JSON Web Key Sets that the proxies have, by the URL they came from."""
+        ...
+
     def key_warnings(self, resources: Sequence[Resource]) -> list[str]:
         """Returns a warning for each key set of theirs that could not be fetched."""
         ...

@@ -145,6 +145,11 @@ def refusals(cluster: Cluster) -> Json:
     return dict(cluster.mesh.refusals()) if cluster.mesh is not None else {}
 
 
+def key_sets(cluster: Cluster) -> Json:
+    """Returns the fetched JSON Web Key Sets by the URL they came from."""
+    return dict(cluster.mesh.key_sets()) if cluster.mesh is not None else {}
+
+
 def read_log(
     cluster: Cluster,
     namespace: str,
@@ -209,9 +214,11 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "change": api.change,
     "scale": api.scale,
     "restart": api.restart,
+    "undo": api.undo,
     "history": api.history,
     "events": events,
     "refusals": refusals,
+    "key_sets": key_sets,
     "logs": read_log,
     "requests": requests,
     "images": api.images,

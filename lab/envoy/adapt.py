@@ -544,14 +544,25 @@ def with_http_alpn(cluster: Json) -> Json:
     Istio's own Envoy has a filter for this; without it the server would take HTTP for TCP.
     """
     options = cluster.get("typed_extension_protocol_options", {}).get(HTTP_PROTOCOL_OPTIONS, {})
-    if "use_downstream_protocol_config" in options:
-        matches = cluster.get("transport_socket_matches", ())
-        for owner in (cluster, *matches):
-            context = owner.get("transport_socket", {}).get("typed_config", {})
-            common = context.get("common_tls_context", {})
-            if "istio" in common.get("alpn_protocols", ()):
-                common["alpn_protocols"] = ["istio-http/1.1", "istio"]
-    return cluster
+    if "use_downstream_protocol_config" not in options:
+        return cluster
+    changed = _with_http_alpn(cluster)
+    if matches := cluster.get("transport_socket_matches"):
+        changed = changed | {
+            "transport_socket_matches": [_with_http_alpn(match) for match in matches]
+        }
+    return changed
+
+
+def _with_http_alpn(owner: Json) -> Json:
+    socket = owner.get("transport_socket", {})
+    context = socket.get("typed_config", {})
+    common = context.get("common_tls_context", {})
+    if "istio" not in common.get("alpn_protocols", ()):
+        return owner
+    common = common | {"alpn_protocols": ["istio-http/1.1", "istio"]}
+    context = context | {"common_tls_context": common}
+    return owner | {"transport_socket": socket | {"typed_config": context}}
 
 
 def _unclaimed_clusters(listeners: Iterable[Json], pod: Pod) -> Iterator[Json]:

@@ -121,6 +121,10 @@ class ControlPlane:
             ),
         ]
 
+    def key_sets(self) -> Mapping[str, str]:
+        """Returns the JSON Web Key Sets that were fetched, by URL."""
+        return dict(self._keys.keys)
+
     def key_warnings(self, resources: Sequence[Resource]) -> list[str]:
         """Returns a warning for each RequestAuthentication's key set that could not be fetched."""
         policies = (item for item in resources if item.kind == "RequestAuthentication")
@@ -226,7 +230,7 @@ class ControlPlane:
         return self._placement.config(reports.reporting(sent, pod, places), pod)
 
     def _with_keys(self, snapshot: Snapshot) -> Snapshot:
-        return replace(snapshot, jwks=dict(self._keys.keys))
+        return replace(snapshot, jwks=self.key_sets())
 
     def _issue(self, snapshot: Snapshot) -> None:
         """Issues certificates when there are other identities, or renewal is due."""

@@ -6,7 +6,6 @@ nothing is written, and the status is 1 when the page is stale.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import deque
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from typing import Any
 from lab.kinds.kubernetes.kept_only import Declared
 from lab.kinds.kubernetes.pod_spec import PodSpec
 from lab.manifests import registry
-from lab.manifests.schema import ISTIO
+from lab.resources import istio
 from lab.resources.checks import fields, matches
 from lab.resources.fields import model_in
 from lab.resources.resource import Kind
@@ -41,7 +40,7 @@ Row = tuple[str, str, str]
 
 def page() -> str:
     """Returns the text of the page."""
-    version = json.loads(ISTIO.read_text(encoding="utf-8"))["istio"]
+    version = istio.schema()["istio"]
     introduction = INTRODUCTION.format(istio=".".join(version.split(".")[:2]))
     return introduction + "".join(_section(kind) for kind in registry.KINDS)
 

@@ -78,7 +78,8 @@ def workload(pod: Pod) -> Workload:
     )
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen: one is made for each report, and to freeze it takes longer than the rest.
+@dataclass(slots=True)
 class Request:
     """One request, or one report of a TCP connection, as one proxy has seen it."""
 
@@ -193,7 +194,7 @@ class Stream:
             return False
         try:
             report, _ = _decode(line.decode())
-            request = self._request(pod, {k: report[k] for k in report if report[k] is not None})
+            request = self._request(pod, report)
         except (ValueError, LookupError, TypeError, AttributeError):
             return False  # A line cut off by the end of its proxy, or that looks like a report.
         if request is not None:
@@ -235,27 +236,28 @@ class Stream:
 
     def _request(self, pod: Pod, report: Json) -> Request | None:
         found = report.get
-        kind, event = _EVENTS.get(found("type", ""), (None, None))
+        kind, event = _EVENTS.get(found("type") or "", (None, None))
         if kind is None or event is None:
             return None
         here = self._end(pod.address)
         outbound = report[names.REPORT] == "source"
-        cluster = found("cluster", "")
-        upstream = found("upstream", "")
-        own, other = found("source_principal", ""), found("destination_principal", "")
+        cluster = found("cluster") or ""
+        upstream = found("upstream") or ""
+        own, other = found("source_principal") or "", found("destination_principal") or ""
         if outbound:
             ends = here, self._end(_host(upstream)) if upstream else NOBODY
         else:
-            ends = self._end(_host(found("client", "")), own), here
+            ends = self._end(_host(found("client") or ""), own), here
             if other and not own and kind == "tcp":  # The handshake is not over yet.
                 own = f"{other.partition('/ns/')[0]}/ns/{ends[0].namespace}/sa/{ends[0].account}"
-        received, sent = found("received", 0), found("sent", 0)
+        received, sent = found("received") or 0, found("sent") or 0
         if kind == "tcp":
             received, sent = self._since_last(pod, report, event, received, sent)
         host, namespace = _service(report, cluster, upstream)
         microseconds = found("microseconds")
-        flags = found("flags", "-")
-        grpc = found("content_type", "").startswith("application/grpc")
+        flags = found("flags") or "-"
+        status = found("grpc_status")
+        grpc = (found("content_type") or "").startswith("application/grpc")
         return Request(
             time=float(report["time"]),
             reporter=report[names.REPORT],
@@ -265,38 +267,38 @@ class Stream:
             destination=ends[1],
             service=host,
             service_namespace=namespace,
-            port=_port(cluster if outbound else "", found("virtual_host", "")),
-            protocol="gRPC" if grpc else found("protocol", "TCP" if kind == "tcp" else "HTTP"),
-            method=found("method", ""),
-            path=found("path", ""),
-            authority=found("authority", ""),
-            request_id=found("request_id", ""),
-            code=found("code", 0),
-            grpc_status=str(found("grpc_status", "")) if grpc else "",
+            port=_port(cluster if outbound else "", found("virtual_host") or ""),
+            protocol="gRPC" if grpc else found("protocol") or ("TCP" if kind == "tcp" else "HTTP"),
+            method=found("method") or "",
+            path=found("path") or "",
+            authority=found("authority") or "",
+            request_id=found("request_id") or "",
+            code=found("code") or 0,
+            grpc_status=str(status) if grpc and status is not None else "",
             flags=() if flags == "-" else tuple(flags.split(",")),
-            details=found("details", ""),
-            termination=found("termination", ""),
+            details=found("details") or "",
+            termination=found("termination") or "",
             failure=found("upstream_failure") or found("downstream_failure") or "",
-            duration=microseconds / 1000 if microseconds else float(found("milliseconds", 0)),
+            duration=microseconds / 1000 if microseconds else float(found("milliseconds") or 0),
             received=received,
             sent=sent,
-            attempts=found("attempts", 0),
+            attempts=found("attempts") or 0,
             cluster=cluster,
             upstream=upstream,
-            address=found("address", ""),
-            virtual_host=found("virtual_host", ""),
-            lines=found("rule", _NO_LINES),
+            address=found("address") or "",
+            virtual_host=found("virtual_host") or "",
+            lines=found("rule") or _NO_LINES,
             source_principal=own,
             destination_principal=other,
             mutual_tls=bool(own and other),
-            connection=found("connection", 0),
+            connection=found("connection") or 0,
         )
 
     def _since_last(
         self, pod: Pod, report: Json, event: str, received: int, sent: int
     ) -> tuple[int, int]:
         """Returns the bytes of a connection since its last report."""
-        key = (pod.namespace, pod.name, report.get("connection", 0))
+        key = (pod.namespace, pod.name, report["connection"] or 0)
         before = (0, 0) if event == "opened" else self._bytes.pop(key, (0, 0))
         if event in ("opened", "open"):
             self._bytes[key] = received, sent
@@ -345,11 +347,11 @@ def _service(report: Json, cluster: str, upstream: str) -> tuple[str, str]:
     if services := report.get("services"):
         return services[0]["host"], services[0]["namespace"]
     parts = cluster.split("|")
-    host, _, port = report.get("virtual_host", "").rpartition(":")
+    host, _, port = (report["virtual_host"] or "").rpartition(":")
     if len(parts) == 4 and parts[3]:
         host = parts[3]
     elif not port.isdecimal() or host.startswith(("*", "inbound|")):
-        authority = report.get("authority", "")
+        authority = report["authority"]
         host = authority.partition(":")[0] if authority else upstream or cluster
     name = host.split(".")
     return host or UNKNOWN, name[1] if len(name) > 2 and name[2] == "svc" else UNKNOWN

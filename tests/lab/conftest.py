@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support import issuer as issuers
 from tests.support.lab import SMALL, Lab, left_behind, running
 
 
@@ -16,3 +17,10 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     with running(folder, "-f", str(SMALL)) as started:
         yield started
     assert left_behind(folder) == []
+
+
+@pytest.fixture(scope="session")
+def issuer() -> Iterator[str]:
+    """The URL of an issuer of tokens."""
+    with issuers.serving() as url:
+        yield url

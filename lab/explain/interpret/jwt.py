@@ -220,8 +220,8 @@ def _by_provider(token: _Token, provider: Json, unfetched: Collection[str]) -> F
         return None
     if provider.get("issuer", "") in unfetched:
         raise NoAnswerError(
-            f"the keys of {provider.get('issuer')} are not known here: give the token's claims "
-            "with --claim in its place"
+            f"the keys of {provider.get('issuer')} are not fetched, as no lab is asked: give the "
+            "token's claims with --claim in its place"
         )
     return _signature(token, json.loads(provider["local_jwks"]["inline_string"])["keys"])
 

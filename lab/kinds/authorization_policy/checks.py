@@ -6,15 +6,16 @@ import re
 from collections.abc import Iterator
 
 from lab.kinds.authorization_policy.types import (
+    AuthorizationPolicy,
     AuthorizationPolicySpec,
     Condition,
     Operation,
     Rule,
     Source,
-    kind,
 )
 from lab.kinds.selection import SELECTION
 from lab.resources.checks import fields
+from lab.resources.istio import kind
 from lab.resources.metadata import DRY_RUN
 from lab.resources.resource import Check, Problem, Resource
 from lab.resources.values import is_cidr, is_ip
@@ -280,4 +281,4 @@ CHECKS = (
     Check("spec", _http_only),
 )
 
-KINDS = (kind(CHECKS),)
+KINDS = (kind("AuthorizationPolicy", AuthorizationPolicy, CHECKS),)

@@ -8,16 +8,17 @@ from typing import Any
 from lab.kinds.destination_rule.types import (
     ClientTLSSettings,
     ConsistentHash,
+    DestinationRule,
     Failover,
     LocalityLbSetting,
     Maglev,
     PortTrafficPolicy,
     TrafficPolicy,
     ZoneAwareLbSetting,
-    kind,
 )
 from lab.kinds.selection import selector
 from lab.resources.checks import newer, refused, warned
+from lab.resources.istio import kind
 from lab.resources.resource import Check, Path, Problem, Resource
 from lab.resources.values import (
     duplicates,
@@ -320,4 +321,4 @@ CHECKS = (
     Check("**.tls", _certificates),
 )
 
-KINDS = (kind(CHECKS),)
+KINDS = (kind("DestinationRule", DestinationRule, CHECKS),)

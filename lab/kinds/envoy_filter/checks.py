@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from lab.kinds.envoy_filter.types import ConfigPatch, Match, kind
+from lab.kinds.envoy_filter.types import ConfigPatch, EnvoyFilter, Match
 from lab.kinds.selection import TARGET_REFS, selector
 from lab.resources.checks import never, newer, refused, warned
+from lab.resources.istio import kind
 from lab.resources.resource import Check, Path, Problem
 from lab.resources.values import regex_problem
 
@@ -180,4 +181,4 @@ CHECKS = (
     Check("spec.configPatches[]", _config_patch),
 )
 
-KINDS = (kind(CHECKS),)
+KINDS = (kind("EnvoyFilter", EnvoyFilter, CHECKS),)

@@ -5,11 +5,12 @@ Written by `python -m scripts.istio_schema` from lab/resources/istio.json.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
-from lab.resources.resource import Check, Kind, Model
+from lab.kinds.types import WorkloadSelector
+from lab.resources.resource import Model
 from lab.resources.values import Int32, Unsigned
 
 
@@ -115,12 +116,6 @@ class ConfigPatch(Model):
     patch: Patch | None = None
 
 
-class WorkloadSelector(Model):
-    labels: dict[str, Annotated[str, Field(max_length=63)]] = Field(
-        default_factory=dict, max_length=256
-    )
-
-
 class EnvoyFilterSpec(Model):
     config_patches: list[ConfigPatch] = Field(default_factory=list)
     priority: Int32 = 0
@@ -130,10 +125,3 @@ class EnvoyFilterSpec(Model):
 
 class EnvoyFilter(Model):
     spec: EnvoyFilterSpec = EnvoyFilterSpec()
-
-
-def kind(checks: tuple[Check, ...]) -> Kind:
-    """Returns the kind, with its names and versions."""
-    versions = ("v1alpha3",)
-    names = ("networking.istio.io", "EnvoyFilter", "envoyfilters")
-    return Kind(*names, versions, EnvoyFilter, (), checks=checks)

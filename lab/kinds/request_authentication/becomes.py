@@ -84,7 +84,7 @@ def _any(requirements: list[Json]) -> Json:
 
 def _provider(snapshot: Snapshot, pod: Pod, rule: JWTRule) -> Json:
     source = keys_source(rule)
-    keys = rule.jwks if source is None else snapshot.jwks.get(source)
+    keys = rule.jwks if source is None else (snapshot.jwks or {}).get(source)
     if not keys or not usable_keys(keys):
         keys = REJECT_ALL_KEYS  # Envoy takes no empty set.
     space_delimited = sorted({*_SPACE_DELIMITED, *rule.space_delimited_claims})

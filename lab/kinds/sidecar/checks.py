@@ -12,12 +12,13 @@ from lab.kinds.sidecar.types import (
     IstioEgressListener,
     IstioIngressListener,
     OutboundTrafficPolicy,
-    kind,
+    Sidecar,
 )
+from lab.model import PROTOCOLS
 from lab.resources.checks import warned
+from lab.resources.istio import kind
 from lab.resources.resource import Check, Problem, Resource
 from lab.resources.values import (
-    PROTOCOLS,
     duplicates,
     host_problem,
     is_dns_label,
@@ -50,7 +51,7 @@ def _hosts(sidecar: Resource) -> Iterator[Problem]:
 
 
 def _protocol(protocol: str) -> str | None:
-    known = not protocol or protocol.upper() in PROTOCOLS
+    known = not protocol or protocol.upper() in (*PROTOCOLS, "UDP")
     return None if known else f"unsupported protocol: {protocol}"
 
 
@@ -207,4 +208,4 @@ CHECKS = (
     Check("**.egressProxy.subset", subset_problem),
 )
 
-KINDS = (kind(CHECKS),)
+KINDS = (kind("Sidecar", Sidecar, CHECKS),)

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 from lab import names
 from lab.kinds.destination_rule import becomes as destination_rule
+from lab.kinds.types import Destination
 from lab.kinds.virtual_service import delegate
 from lab.kinds.virtual_service.checks import GRPC_STATUSES, claim_path
 from lab.kinds.virtual_service.types import (
     CorsPolicy,
-    Destination,
     HeaderOperations,
     Headers,
     HTTPDirectResponse,

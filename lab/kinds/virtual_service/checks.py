@@ -6,9 +6,9 @@ import base64
 import re
 from collections.abc import Iterator
 from http import HTTPStatus
-from itertools import combinations
+from itertools import combinations, takewhile
 
-from lab.kinds.virtual_service.connection_checks import CONNECTIONS
+from lab.kinds.virtual_service.connection_checks import CONNECTIONS, named, overlaps, unused
 from lab.kinds.virtual_service.types import (
     Headers,
     HTTPDirectResponse,
@@ -18,10 +18,11 @@ from lab.kinds.virtual_service.types import (
     HTTPRewrite,
     HTTPRoute,
     StringMatch,
+    VirtualService,
     VirtualServiceSpec,
-    kind,
 )
 from lab.resources.checks import exactly_one, never, refused, warned
+from lab.resources.istio import kind
 from lab.resources.resource import Check, Path, Problem
 from lab.resources.values import (
     export_to,
@@ -432,66 +433,32 @@ def header_value_problem(value: str) -> str | None:
     return f"{reason}; a literal % is written %%"
 
 
-def _unreachable(spec: VirtualServiceSpec) -> Iterator[Problem]:
-    seen: dict[str, int] = {}
-    catch_all: int | None = None
-    prefixes: list[tuple[int, int, HTTPMatchRequest]] = []
-    for index, route in enumerate(spec.http):
-        where: Path = ("http", index)
-        rule = f"virtualService rule {_named(route.name, index)}"
-        if not route.match and catch_all is not None:
-            reason = f"{rule} not used (only the last rule can have no matches)"
-            yield Problem(where, reason, "warning")
-        if not route.match:
-            catch_all = index
-        repeated = 0
+def _covered(rules: list[HTTPRoute]) -> Iterator[Problem]:
+    """Warns about prefixes that earlier ones cover, among matches that no earlier one repeats."""
+    reached = takewhile(lambda rule: rule[1].match, enumerate(rules))
+    prefixes: dict[str, tuple[int, int, HTTPMatchRequest]] = {}
+    for index, route in reached:
         for position, match in enumerate(route.match):
-            path = (*where, "match", position)
-            key = match.model_dump_json(exclude={"name"})
-            if catch_all is not None:
-                reason = f"{rule} not used (route without matches defined before)"
-                yield Problem(path, reason, "warning")
-            elif key in seen:
-                repeated += 1
-                earlier = _named(spec.http[seen[key]].name, seen[key])
-                yield Problem(
-                    path, _overlaps(rule, _named(match.name, position), earlier), "warning"
-                )
-            else:
-                seen[key] = index
-                if match.uri is not None and match.uri.prefix:
-                    prefixes.append((index, position, match))
-        if route.match and repeated == len(route.match):
-            reason = f"{rule} not used (all matches used by prior rules)"
-            yield Problem(where, reason, "warning")
-    for (index, position, first), (later, place, second) in combinations(prefixes, 2):
+            prefixes.setdefault(match.model_dump_json(exclude={"name"}), (index, position, match))
+    for (index, position, first), (later, place, second) in combinations(prefixes.values(), 2):
         if _covers(first, second):
             earlier = (
-                f"{_named(first.name, position)} of prefix {_prefix(first)} on "
-                f"{_named(spec.http[index].name, index)}"
+                f"{named(first, position)} of prefix {_prefix(first)} on "
+                f"{named(rules[index], index)}"
             )
-            covered = f"{_named(second.name, place)} of prefix {_prefix(second)}"
-            rule = f"virtualService rule {_named(spec.http[later].name, later)}"
-            path = ("http", later, "match", place)
-            yield Problem(path, _overlaps(rule, covered, earlier), "warning")
+            covered = f"{named(second, place)} of prefix {_prefix(second)}"
+            reason = overlaps(f"virtualService rule {named(rules[later], later)}", covered, earlier)
+            yield Problem((later, "match", place), reason, "warning")
 
 
 def _prefix(match: HTTPMatchRequest) -> str:
     return (match.uri.prefix if match.uri else None) or ""
 
 
-def _named(name: str | None, index: int) -> str:
-    return f'"{name}"' if name else f"#{index}"
-
-
-def _overlaps(rule: str, match: str, earlier: str) -> str:
-    return f"{rule} match {match} is not used (duplicate/overlapping match in rule {earlier})"
-
-
 def _covers(first: HTTPMatchRequest, second: HTTPMatchRequest) -> bool:
     """Returns whether istiod takes the prefix of a match to be covered by an earlier one."""
     one, other = _prefix(first), _prefix(second)
-    if one == other or not other.startswith(one):
+    if not one or one == other or not other.startswith(one):
         return False
     if (first.port or 0) != (second.port or 0):
         return False
@@ -622,8 +589,9 @@ CHECKS = (
     Check("spec.http[].headers", _headers),
     Check("spec.http[].route[].headers", _headers),
     Check("spec.http[]", _authority),
-    Check("spec", _unreachable),
+    Check("spec.http", unused),
+    Check("spec.http", _covered),
     *CONNECTIONS,
 )
 
-KINDS = (kind(CHECKS),)
+KINDS = (kind("VirtualService", VirtualService, CHECKS),)

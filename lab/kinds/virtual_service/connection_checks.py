@@ -7,13 +7,14 @@ from collections.abc import Iterator, Sequence
 
 from lab import names
 from lab.kinds.virtual_service.types import (
+    HTTPRoute,
     RouteDestination,
     TCPRoute,
     TLSRoute,
     VirtualServiceSpec,
 )
 from lab.resources.checks import warned
-from lab.resources.resource import Check, Path, Problem
+from lab.resources.resource import Check, Model, Path, Problem
 from lab.resources.values import host_problem, is_ip, port_problem
 
 
@@ -54,31 +55,45 @@ def _weights(route: list[RouteDestination]) -> bool:
     return len(route) < 2 or sum(entry.weight for entry in route) > 0
 
 
-def _unreachable(rules: Sequence[TCPRoute | TLSRoute]) -> Iterator[Problem]:
+def unused(rules: Sequence[HTTPRoute | TCPRoute | TLSRoute]) -> Iterator[Problem]:
+    """Warns about rules and matches that earlier ones leave nothing, as istiod names them."""
     catch_all = False
     seen: dict[str, int] = {}
     for index, rule in enumerate(rules):
-        unused = f"virtualService rule #{index} not used"
-        if not rule.match and catch_all:
-            reason = f"{unused} (only the last rule can have no matches)"
-            yield Problem((index,), reason, "warning")
-        elif rule.match and catch_all:
-            reason = f"{unused} (route without matches defined before)"
+        http = isinstance(rule, HTTPRoute)
+        what = f"virtualService rule {named(rule, index)}"
+        if catch_all and not rule.match:
+            reason = f"{what} not used (only the last rule can have no matches)"
             yield Problem((index,), reason, "warning")
         repeated = 0
-        for position, match in enumerate(() if catch_all else rule.match):
-            key = match.model_dump_json()
-            if key in seen:
+        for position, match in enumerate(rule.match):
+            path = (index, "match", position) if http else (index,)
+            key = match.model_dump_json(exclude={"name"})
+            if catch_all:
+                reason = f"{what} not used (route without matches defined before)"
+                yield Problem(path, reason, "warning")
+                if not http:
+                    break
+            elif key in seen:
                 repeated += 1
-                reason = (
-                    f"virtualService rule #{index} match #{position} is not used "
-                    f"(duplicate/overlapping match in rule #{seen[key]})"
-                )
+                earlier = named(rules[seen[key]], seen[key])
+                reason = overlaps(what, named(match, position), earlier)
                 yield Problem((index, "match", position), reason, "warning")
             seen.setdefault(key, index)
         if repeated and repeated == len(rule.match):
-            yield Problem((index,), f"{unused} (all matches used by prior rules)", "warning")
+            reason = f"{what} not used (all matches used by prior rules)"
+            yield Problem((index,), reason, "warning")
         catch_all = catch_all or not rule.match
+
+
+def named(part: Model, index: int) -> str:
+    """Returns the name of a rule or of a match, else its number."""
+    name = getattr(part, "name", None)
+    return f'"{name}"' if name else f"#{index}"
+
+
+def overlaps(rule: str, match: str, earlier: str) -> str:
+    return f"{rule} match {match} is not used (duplicate/overlapping match in rule {earlier})"
 
 
 CONNECTIONS = (
@@ -99,5 +114,5 @@ CONNECTIONS = (
     Check("spec.tls[]", lambda rule: bool(rule.route), "TLS route is required"),
     Check("spec.tcp[]", lambda rule: bool(rule.route), "TCP route is required"),
     Check("spec.tls[]|tcp[].route", _weights, "total destination weight = 0"),
-    Check("spec.tls|tcp", _unreachable),
+    Check("spec.tls|tcp", unused),
 )

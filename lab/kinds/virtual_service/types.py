@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from pydantic import AliasChoices, Field
 
-from lab.resources.resource import Check, Kind, Model
+from lab.kinds.types import Destination
+from lab.resources.resource import Model
 from lab.resources.values import Int32, PositiveDuration, Unsigned
 
 
@@ -98,16 +99,6 @@ class HTTPMatchRequest(Model):
     stat_prefix: str | None = None
     uri: StringMatch | None = None
     without_headers: dict[str, StringMatch | None] = Field(default_factory=dict)
-
-
-class PortSelector(Model):
-    number: Unsigned = 0
-
-
-class Destination(Model):
-    host: str
-    port: PortSelector | None = None
-    subset: str | None = None
 
 
 class HTTPMirrorPolicy(Model):
@@ -218,10 +209,3 @@ class VirtualServiceSpec(Model):
 
 class VirtualService(Model):
     spec: VirtualServiceSpec
-
-
-def kind(checks: tuple[Check, ...]) -> Kind:
-    """Returns the kind, with its names and versions."""
-    versions = ("v1", "v1beta1", "v1alpha3")
-    names = ("networking.istio.io", "VirtualService", "virtualservices")
-    return Kind(*names, versions, VirtualService, ("vs",), checks=checks)

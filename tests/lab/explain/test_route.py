@@ -552,7 +552,7 @@ def test_keys_that_were_not_fetched(secured: harness.Mesh) -> None:
     secured.config = harness.resources(policy)
     pod, url = secured.pods["ui"].pod, "http://message/"
     bearer = [("authorization", f"Bearer {GOOD}")]
-    with pytest.raises(NoAnswerError, match="the keys of me are not known here"):
+    with pytest.raises(NoAnswerError, match="the keys of me are not fetched"):
         request.explain(secured.snapshot(), pod, "GET", url, bearer)
     assert request.explain(secured.snapshot(), pod, "GET", url, claims={}).outcome == "forwarded"
 

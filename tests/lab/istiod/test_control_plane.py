@@ -3,54 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
 import pytest
 
-from lab.istiod import tokens
 from lab.istiod.control_plane import ControlPlane
 from lab.manifests import load
 from lab.manifests.read import ManifestError
 from lab.model import Snapshot
 from lab.resources.resource import Resource
-
-KEYS = tokens.key_set(tokens.new_key())
-
-
-class Issuer(BaseHTTPRequestHandler):
-    """Serves KEYS at /keys, and an OpenID configuration that names them."""
-
-    def do_GET(self) -> None:
-        found = {
-            "/keys": KEYS,
-            "/.well-known/openid-configuration": f'{{"jwks_uri": "{url(self.server)}/keys"}}',
-            "/empty": '{"keys": []}',
-        }.get(self.path)
-        self.send_response(200 if found else 404)
-        self.end_headers()
-        self.wfile.write((found or "").encode())
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Says nothing."""
-
-
-def url(server: object) -> str:
-    assert isinstance(server, ThreadingHTTPServer)
-    return f"http://127.0.0.1:{server.server_port}"
-
-
-@pytest.fixture(scope="module")
-def issuer() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Issuer)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield url(server)
-    server.shutdown()
-    server.server_close()
 
 
 def policy(**rule: str) -> tuple[Resource, ...]:
