@@ -45,6 +45,21 @@ class ServicePort:
 
 
 @dataclass(frozen=True, slots=True)
+class WrittenEndpoint:
+    """An endpoint that Endpoints or an EndpointSlice of a manifest give a Service."""
+
+    address: str
+    port: int
+    port_name: str
+    """The Service's port of this name leads to it."""
+    host_name: str = ""
+    """Its name below a headless Service."""
+    ready: bool = True
+    ending: bool = False
+    """istiod takes it for one that ends, and no proxy connects to it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     namespace: str
     name: str
@@ -58,6 +73,8 @@ class Service:
     """The host that the name of a Service of type ExternalName stands for."""
     publish_not_ready: bool = False
     """`publishNotReadyAddresses`: DNS has its pods before they are ready."""
+    written: tuple[WrittenEndpoint, ...] = ()
+    """Further endpoints, or all of a Service without a selector."""
 
     @property
     def host(self) -> str:
@@ -87,6 +104,9 @@ class Pod:
     proxy: Literal["none", "sidecar", "gateway"]
     published: Mapping[int, tuple[tuple[str, int], ...]] = field(default_factory=dict)
     """Gateways: for each container port, the further addresses the load balancer listens on."""
+    host_name: str = ""
+    """`hostname`, its name below the headless Service `subdomain`."""
+    subdomain: str = ""
 
 
 LOOPBACK = "127.0.0.1"

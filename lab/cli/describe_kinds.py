@@ -165,10 +165,10 @@ def _endpoints(slices: Sequence[Json], name: str) -> str:
     found = [
         f"{endpoint['addresses'][0]}:{port['port']}"
         for one in slices
-        for port in one["ports"]
-        if port["name"] == name
-        for endpoint in one["endpoints"]
-        if endpoint["conditions"]["ready"]
+        for port in one.get("ports", ())
+        if port.get("name", "") == name
+        for endpoint in one.get("endpoints", ())
+        if endpoint.get("conditions", {}).get("ready") is not False
     ]
     more = f" + {len(found) - 3} more..." if len(found) > 3 else ""
     return ",".join(found[:3]) + more

@@ -149,16 +149,16 @@ def _budget(item: Json) -> Row:
 def _endpoints(item: Json) -> Row:
     places = [
         f"{address['ip']}:{port['port']}"
-        for subset in item["subsets"]
-        for port in subset["ports"]
+        for subset in item.get("subsets", ())
+        for port in subset.get("ports", ())
         for address in subset.get("addresses", ())
     ]
     return [_few(places)]
 
 
 def _slice(item: Json) -> Row:
-    ports = [str(port["port"]) for port in item["ports"]]
-    places = [one["addresses"][0] for one in item["endpoints"]]
+    ports = [str(port["port"]) for port in item.get("ports", ())]
+    places = [one["addresses"][0] for one in item.get("endpoints", ())]
     return [item["addressType"], _few(ports) or "<unset>", _few(places) or "<unset>"]
 
 

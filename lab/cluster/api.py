@@ -219,6 +219,13 @@ def objects(
     return found
 
 
+def _must_be_written(cluster: Cluster, kind: Kind, namespace: str, name: str) -> None:
+    """Raises RefusedError about an object that the cluster makes by itself."""
+    stored = (kind.kind, namespace if kind.namespaced else "", name) in cluster.store
+    if kind.kind in ("Endpoints", "EndpointSlice") and not stored:
+        raise RefusedError(f'{kind.plural} "{name}" is made by the lab itself')
+
+
 _POD_FIELDS = ("spec.nodeName", "status.phase")
 
 
@@ -248,19 +255,19 @@ def _group(kind: Kind) -> str:
 
 def _of_kind(cluster: Cluster, kind: Kind, namespace: str | None) -> Iterable[dict[str, Any]]:
     where = namespace if kind.namespaced else None
-    if kind in derived.KINDS:
-        yield from derived.objects(cluster, kind, where)
-        return
-    if kind.kind == "ServiceAccount":
-        yield from derived.accounts(cluster, where)
+    made = derived.objects(cluster, kind, where)
+    yield from made
     if kind.kind == "Pod":
         for runner in list(cluster.runners.values()):
             if where in (None, runner.model.namespace):
                 record = cluster.store.get("Pod", *runner.key)
                 yield kubectl_objects.pod(runner, record.uid if record else "-".join(runner.key))
         return
+    # The cluster writes its own over Endpoints that are written for a Service with a selector.
+    hidden = {(item["metadata"].get("namespace", ""), item["metadata"]["name"]) for item in made}
     for record in cluster.store.of(kind.kind, where):
-        yield _shown(cluster, record)
+        if (record.resource.namespace, record.resource.name) not in hidden:
+            yield _shown(cluster, record)
 
 
 def _shown(cluster: Cluster, record: Record) -> dict[str, Any]:
@@ -301,6 +308,8 @@ async def delete(
         raise RefusedError(f'namespace "{kept[0]}" may not be deleted')
     if found.kind == "ServiceAccount" and "default" in chosen:
         raise RefusedError('serviceaccounts "default" can\'t be deleted')
+    for name in chosen:
+        _must_be_written(cluster, found, namespace, name)
     ends = []
     for name in chosen:
         if found.kind == "Namespace":
@@ -382,6 +391,7 @@ def change(
     done = []
     for item in shown:
         name = item["metadata"]["name"]
+        _must_be_written(cluster, found, where, name)
         old = dict(item["metadata"].get(field) or {})
         for label, value in given.items():
             if old.get(label) not in (None, value) and not overwrite:

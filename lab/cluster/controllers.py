@@ -106,6 +106,8 @@ def _create(cluster: Cluster, resource: Resource, owner: Owner | None, template:
         ports=service_kind.container_ports(resource.spec),
         ready=False,
         proxy=proxy,
+        host_name=resource.spec.hostname or "",
+        subdomain=resource.spec.subdomain or "",
     )
     runner = PodRunner(resource, model, cluster, owner, template)
     cluster.runners[runner.key] = runner
@@ -145,6 +147,9 @@ def _from_template(resource: Resource, name: str, template: str) -> Resource:
             for claim in (item.metadata.name for item in spec.volume_claim_templates)
         ]
         raw["volumes"] = [*raw.get("volumes", []), *claims]
+        raw["hostname"] = name
+        if spec.service_name:
+            raw["subdomain"] = spec.service_name
         pod_spec = type(pod_spec).model_validate(raw)
     return Resource(
         api_version="v1",

@@ -1,6 +1,7 @@
 """Objects that a cluster makes by itself: ReplicaSets, endpoints, the node, claims, accounts.
 
-They are shown and not stored: each is worked out from the pods and the objects there are.
+They are shown and not stored: each is worked out from the pods and the objects there are. Of some
+kinds others are written by people.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from lab.cluster.pod import PodRunner
 from lab.cluster.rollout import template_hash
 from lab.cluster.running import Cluster
 from lab.cluster.store import Record, key
+from lab.kinds.kubernetes.endpoints import SERVICE_NAME
 from lab.kinds.kubernetes.kept_only import Declared
 from lab.kinds.services import resolve_port, selected
 from lab.model import Service
@@ -22,8 +24,8 @@ Json = dict[str, Any]
 
 
 def find(name: str) -> Kind | None:
-    """Returns the derived kind of that name (`rs`, `endpointslices`)."""
-    wanted = name.lower().removesuffix(".apps").removesuffix(".discovery.k8s.io")
+    """Returns the kind of that name (`rs`) of which all objects are derived."""
+    wanted = name.lower().removesuffix(".apps")
     return next((kind for kind in KINDS if wanted in _spellings(kind)), None)
 
 
@@ -32,19 +34,20 @@ def _spellings(kind: Kind) -> tuple[str, ...]:
 
 
 def objects(cluster: Cluster, kind: Kind, namespace: str | None) -> list[Json]:
-    """Returns the objects of a derived kind, of all namespaces for None."""
+    """Returns the derived objects of a kind, if it has any, of all namespaces for None."""
+    made = _MADE_BY.get(kind.kind)
     return [
         item
-        for item in _MADE_BY[kind.kind](cluster)
+        for item in (made(cluster) if made is not None else ())
         if not kind.namespaced or namespace in (None, item["metadata"]["namespace"])
     ]
 
 
-def accounts(cluster: Cluster, namespace: str | None) -> Iterator[Json]:
+def _accounts(cluster: Cluster) -> Iterator[Json]:
     """Yields the account `default` of each namespace that has no other of that name."""
     for record in cluster.store.of("Namespace"):
         name = record.resource.name
-        if namespace in (None, name) and ("ServiceAccount", name, "default") not in cluster.store:
+        if ("ServiceAccount", name, "default") not in cluster.store:
             yield _object("v1", "ServiceAccount", name, "default", record.created)
 
 
@@ -120,69 +123,94 @@ def _replica_sets(cluster: Cluster) -> Iterator[Json]:
             yield found
 
 
-def _addresses(cluster: Cluster, service: Service, *, ready: bool) -> Iterator[PodRunner]:
-    for runner in sorted(cluster.runners.values(), key=lambda runner: runner.model.name):
-        if selected(service, runner.model) and runner.model.ready == ready:
-            yield runner
+def _pods(cluster: Cluster, service: Service) -> Iterator[tuple[PodRunner, Json]]:
+    """Yields the pods of a Service, the ready ones first, each with what refers to it."""
+    runners = sorted(cluster.runners.values(), key=lambda runner: runner.model.name)
+    for runner in sorted(runners, key=lambda runner: not runner.model.ready):
+        pod = runner.model
+        if selected(service, pod):
+            own = {"hostname": pod.host_name} if pod.subdomain == service.name else {}
+            target = {"kind": "Pod", "name": pod.name, "namespace": pod.namespace}
+            yield runner, {**own, "targetRef": target, "nodeName": "lab"}
 
 
 def _endpoints(cluster: Cluster) -> Iterator[Json]:
     for record, service in _services(cluster):
         subsets = []
         for port in service.ports:
-            places: dict[bool, list[Json]] = {True: [], False: []}
-            number = None
-            for ready in (True, False):
-                for runner in _addresses(cluster, service, ready=ready):
-                    number = resolve_port(runner.model, port.target_port) or number
-                    target = {"kind": "Pod", "name": runner.model.name}
-                    places[ready].append({"ip": runner.model.address, "targetRef": target})
-            if number is not None:
-                subset: Json = {"ports": [{"name": port.name, "port": number, "protocol": "TCP"}]}
-                subset |= {"addresses": places[True]} if places[True] else {}
-                subset |= {"notReadyAddresses": places[False]} if places[False] else {}
-                subsets.append(subset)
+            subset: Json = {}
+            for runner, shown in _pods(cluster, service):
+                number = resolve_port(runner.model, port.target_port)
+                if number is not None:
+                    ports = [{"name": port.name, "port": number, "protocol": "TCP"}]
+                    subset.setdefault("ports", ports)
+                    field = "addresses" if runner.model.ready else "notReadyAddresses"
+                    subset.setdefault(field, []).append({"ip": runner.model.address, **shown})
+            subsets += [subset] if subset else []
         where, name = service.namespace, service.name
         yield _object("v1", "Endpoints", where, name, record.created, subsets=subsets)
 
 
 def _slices(cluster: Cluster) -> Iterator[Json]:
     for record, service in _services(cluster):
+        pods = list(_pods(cluster, service))
         endpoints = [
             {
                 "addresses": [runner.model.address],
-                "conditions": {"ready": ready},
-                "targetRef": {"kind": "Pod", "name": runner.model.name},
-                "nodeName": "lab",
+                "conditions": {"ready": runner.model.ready},
+                **shown,
             }
-            for ready in (True, False)
-            for runner in _addresses(cluster, service, ready=ready)
+            for runner, shown in pods
         ]
-        first = next(iter(_addresses(cluster, service, ready=True)), None)
         ports = [
             {"name": port.name, "protocol": "TCP", "port": number}
             for port in service.ports
-            if first is not None
-            and (number := resolve_port(first.model, port.target_port)) is not None
+            if pods and (number := resolve_port(pods[0][0].model, port.target_port)) is not None
         ]
-        found = _object(
-            "discovery.k8s.io/v1",
-            "EndpointSlice",
-            service.namespace,
-            f"{service.name}-{record.uid[:5]}",
-            record.created,
-            addressType="IPv4",
-            endpoints=endpoints,
-            ports=ports,
-        )
-        found["metadata"]["labels"] = {"kubernetes.io/service-name": service.name}
-        yield found
+        yield _slice(record, service.name, "", endpoints, ports)
+    for record in cluster.store.of("Endpoints"):
+        yield from _mirrored(cluster, record)
+
+
+def _mirrored(cluster: Cluster, record: Record) -> Iterator[Json]:
+    """Yields the EndpointSlices of the Endpoints of a Service without a selector."""
+    resource = record.resource
+    service = cluster.services.get(resource.namespace, resource.name)
+    if service is None or service.selector:
+        return
+    for index, subset in enumerate(resource.raw.get("subsets", ())):
+        endpoints = [
+            {"addresses": [ip], "conditions": {"ready": ready}, **rest}
+            for ready, field in ((True, "addresses"), (False, "notReadyAddresses"))
+            for address in subset.get(field, ())
+            for ip, rest in [(address["ip"], {k: v for k, v in address.items() if k != "ip"})]
+        ]
+        ports = [{"name": "", "protocol": "TCP", **port} for port in subset.get("ports", ())]
+        yield _slice(record, resource.name, f"-{index}" if index else "", endpoints, ports)
+
+
+def _slice(
+    record: Record, service: str, suffix: str, endpoints: list[Json], ports: list[Json]
+) -> Json:
+    found = _object(
+        "discovery.k8s.io/v1",
+        "EndpointSlice",
+        record.resource.namespace,
+        f"{service}-{record.uid[:5]}{suffix}",
+        record.created,
+        addressType="IPv4",
+        endpoints=endpoints,
+        ports=ports,
+    )
+    found["metadata"]["labels"] = {SERVICE_NAME: service}
+    return found
 
 
 def _services(cluster: Cluster) -> Iterator[tuple[Record, Service]]:
+    """Yields the Services of which the cluster finds the endpoints."""
     for record in cluster.store.of("Service"):
         service = cluster.services.get(record.resource.namespace, record.resource.name)
-        if service is not None:
+        if service is not None and service.selector:
             yield record, service
 
 
@@ -215,12 +243,11 @@ _MADE_BY: dict[str, Callable[[Cluster], Iterable[Json]]] = {
     "EndpointSlice": _slices,
     "Node": _nodes,
     "PersistentVolumeClaim": _claims,
+    "ServiceAccount": _accounts,
 }
 
 KINDS: tuple[Kind, ...] = (
     Kind("apps", "ReplicaSet", "replicasets", ("v1",), Declared, ("rs",)),
-    Kind("", "Endpoints", "endpoints", ("v1",), Declared, ("ep",)),
-    Kind("discovery.k8s.io", "EndpointSlice", "endpointslices", ("v1",), Declared),
     Kind("", "Node", "nodes", ("v1",), Declared, ("no",), namespaced=False),
     Kind("", "PersistentVolumeClaim", "persistentvolumeclaims", ("v1",), Declared, ("pvc",)),
 )

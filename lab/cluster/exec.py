@@ -97,6 +97,8 @@ def _service_target(cluster: Cluster, namespace: str, name: str, port: str) -> d
     chosen = [item for item in service.ports if port in (item.name, str(item.port))]
     if not chosen:
         raise RefusedError(f"Service {name} does not have a service port {port}")
+    if not service.selector:
+        raise RefusedError(f"invalid service '{name}': Service is defined without a selector")
     for runner in cluster.runners.values():
         if runner.model.ready and selected(service, runner.model):
             number = resolve_port(runner.model, chosen[0].target_port)

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from lab.cluster import container_commands, environment, programs, volumes
@@ -17,7 +18,7 @@ from lab.cluster.network import Address, Name, Start, Way
 from lab.cluster.process import Command
 from lab.cluster.state import State, repository
 from lab.kinds.kubernetes.pod_spec import Container
-from lab.kinds.services import endpoints, resolve_port, selected
+from lab.kinds.services import Endpoint, endpoints
 from lab.model import Pod, Service
 from lab.names import PROXY
 from lab.net import dns, namespaces, streams, ways
@@ -31,8 +32,6 @@ _INBOUND_SOURCE = "127.0.0.6"
 
 _LOOK = 0.5
 """Seconds between two looks at where gateways listen; a push looks at once."""
-
-_STATEFUL_NAME = "statefulset.kubernetes.io/pod-name"
 
 Endpoints = Mapping[Address, tuple[Address, ...]]
 
@@ -222,7 +221,7 @@ async def open_network(state: State) -> PodNetwork:
     """Returns a new network; this process is master of a user namespace (`become_master`)."""
     node = Node()
     folder = state.folder
-    return PodNetwork(folder, node, await dns.serve(node.network), await ways.out(node.network))
+    return PodNetwork(folder, node, await dns.serve(node.network), await ways.out(node))
 
 
 def to_host(value: str) -> str:
@@ -242,10 +241,13 @@ def _own_files(pod: Pod, host_name: str, folder: Path) -> Iterator[Mount]:
     Without it some machines' C library asks a local service, by a socket that has no network.
     """
     folder.mkdir(exist_ok=True)
+    names = host_name
+    if pod.subdomain:
+        names = f"{host_name}.{pod.subdomain}.{pod.namespace}.svc.{dns.DOMAIN}\t{host_name}"
     files = {
         "resolv.conf": dns.resolv_conf(pod.namespace),
         "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
-        "hosts": f"127.0.0.1\tlocalhost\n::1\tlocalhost\n{pod.address}\t{host_name}\n",
+        "hosts": f"127.0.0.1\tlocalhost\n::1\tlocalhost\n{pod.address}\t{names}\n",
         "hostname": f"{host_name}\n",
     }
     for name, text in files.items():
@@ -286,7 +288,7 @@ def _published(
 
 
 def zone(services: Iterable[Service], pods: Sequence[Pod]) -> dns.Zone:
-    """Returns the names of Services and their pods, as cluster DNS has them."""
+    """Returns the names of Services and their endpoints, as cluster DNS has them."""
     addresses: dict[str, list[str]] = {}
     targets: dict[str, list[tuple[int, str]]] = {}
     aliases: dict[str, str] = {}
@@ -294,32 +296,29 @@ def zone(services: Iterable[Service], pods: Sequence[Pod]) -> dns.Zone:
         if service.external_name:
             aliases[service.host] = service.external_name
             continue
-        members = [
-            pod
-            for pod in pods
-            if selected(service, pod) and (pod.ready or service.publish_not_ready)
-        ]
+        ends = {
+            port.name: [end for end in endpoints(service, port, pods) if end.ready]
+            for port in service.ports
+        }
         if service.cluster_ip is not None:
             addresses[service.host] = [service.cluster_ip]
         else:
-            addresses[service.host] = [pod.address for pod in members]
-            for pod in members:
-                addresses[_pod_name(pod, service)] = [pod.address]
+            addresses[service.host] = []
+            for end in chain.from_iterable(ends.values()):
+                for name in (service.host, _end_name(end, service)):
+                    found = addresses.setdefault(name, [])
+                    if end.address not in found:
+                        found.append(end.address)
         for port in service.ports:
-            if not port.name:
-                continue
-            ends = [(port.port, service.host)]
-            if service.cluster_ip is None:
-                ends = [
-                    (number, _pod_name(pod, service))
-                    for pod in members
-                    if (number := resolve_port(pod, port.target_port)) is not None
+            if port.name and service.cluster_ip is not None:
+                targets[f"_{port.name}._tcp.{service.host}"] = [(port.port, service.host)]
+            elif port.name:
+                targets[f"_{port.name}._tcp.{service.host}"] = [
+                    (end.port, _end_name(end, service)) for end in ends[port.name]
                 ]
-            targets[f"_{port.name}._tcp.{service.host}"] = ends
     return dns.Zone(addresses=addresses, aliases=aliases, services=targets)
 
 
-def _pod_name(pod: Pod, service: Service) -> str:
-    """Returns a pod's name below a headless Service: a StatefulSet's own, else its address."""
-    own = pod.labels.get(_STATEFUL_NAME) or pod.address.replace(".", "-")
-    return f"{own}.{service.host}"
+def _end_name(end: Endpoint, service: Service) -> str:
+    """Returns an endpoint's name below a headless Service: its host name, else its address."""
+    return f"{end.host_name or end.address.replace('.', '-')}.{service.host}"

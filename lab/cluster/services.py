@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from lab.cluster.network import Address, Network
@@ -28,16 +28,23 @@ class Services:
 
     def all(self) -> tuple[Service, ...]:
         """Returns the Services as the mesh and the pods see them, oldest first."""
-        return tuple(self._service(record.resource) for record in self.store.of("Service"))
+        given = self._endpoint_objects()
+        return tuple(self._service(record.resource, given) for record in self.store.of("Service"))
 
     def get(self, namespace: str, name: str) -> Service | None:
         record = self.store.get("Service", namespace, name)
-        return None if record is None else self._service(record.resource)
+        if record is None:
+            return None
+        return self._service(record.resource, self._endpoint_objects())
 
-    def _service(self, resource: Resource) -> Service:
+    def _service(self, resource: Resource, endpoint_objects: Sequence[Resource]) -> Service:
         none = resource.spec.cluster_ip == "None" or resource.spec.type == "ExternalName"
         address = None if none else self.network.cluster_ip((resource.namespace, resource.name))
-        return service_kind.service(resource, address)
+        return service_kind.service(resource, address, endpoint_objects)
+
+    def _endpoint_objects(self) -> list[Resource]:
+        kinds = ("Endpoints", "EndpointSlice")
+        return [record.resource for kind in kinds for record in self.store.of(kind)]
 
     def load_balancer_port(self, service: Service, port: int) -> int | None:
         """Returns the port of localhost that leads to a port of the ingress gateway's Service."""

@@ -59,10 +59,12 @@ def snapshot(
     ordered = _applied(resources)
     namespaces = {item.name: item.labels for item in ordered if item.kind == "Namespace"}
     addresses = dict(_addresses(running or ()))
+    endpoints = [item for item in ordered if item.kind in ("Endpoints", "EndpointSlice")]
     services = []
     for index, item in enumerate(item for item in ordered if item.kind == "Service"):
         address = addresses.get((item.namespace, item.name)) or _cluster_ip(index, item)
-        services.append(service_kind.service(item, None if address == "None" else address))
+        address = None if address == "None" else address
+        services.append(service_kind.service(item, address, endpoints))
     pods = (
         _pods(ordered, namespaces, injected=injected)
         if running is None

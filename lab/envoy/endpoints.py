@@ -83,7 +83,7 @@ def _endpoint(upstream: Upstream, endpoint: Endpoint) -> Json:
         "endpoint": {"address": socket_address(endpoint.address, endpoint.port)},
         "load_balancing_weight": endpoint.weight,
     }
-    if endpoint.pod is not None:
+    if endpoint.checked:
         result["health_status"] = "HEALTHY" if endpoint.ready else "UNHEALTHY"
     if tls.speaks_mtls(upstream, endpoint):
         match = {"envoy.transport_socket_match": {"tlsMode": "istio"}}

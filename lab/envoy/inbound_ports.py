@@ -40,7 +40,7 @@ def inbound_ports(view: View) -> list[InboundPort]:
     for service in services.services_of(view.snapshot, view.pod):
         host = services.of_service(service)
         for port in service.ports:
-            target = services.resolve_port(view.pod, port.target_port)
+            target = services.target(service, port, view.pod)
             if target is not None:
                 found.setdefault(target, InboundPort(target, port, host, host.name))
     if view.sidecar is not None and view.sidecar.spec.ingress:

@@ -26,6 +26,11 @@ class Endpoint:
     """`namespace/name`; empty when unknown."""
     pod: Pod | None = None
     ready: bool = True
+    checked: bool = False
+    """Whether it is Kubernetes that says whether it is ready."""
+    ending: bool = False
+    host_name: str = ""
+    """Its name below a headless Service, where it has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,15 +134,29 @@ def selected(service: Service, pod: Pod) -> bool:
 
 
 def endpoints(service: Service, port: ServicePort, pods: Iterable[Pod]) -> list[Endpoint]:
-    """Returns the endpoints of a Service's port, one a pod, in the order of the pods.
+    """Returns the endpoints of a Service's port: a pod each, in their order, then written ones.
 
-    With `publishNotReadyAddresses` all count as ready.
+    With `publishNotReadyAddresses` all pods count as ready.
     """
-    return [
-        replace(pod_endpoint(pod, number), ready=pod.ready or service.publish_not_ready)
+    pods = tuple(pods)
+    found = [
+        replace(
+            pod_endpoint(pod, number),
+            ready=pod.ready or service.publish_not_ready,
+            host_name=pod.host_name if pod.subdomain == service.name else "",
+        )
         for pod in pods
         if selected(service, pod) and (number := resolve_port(pod, port.target_port)) is not None
     ]
+    for item in service.written:
+        if item.port_name != port.name:
+            continue
+        # Labels and identity of an address are those of the pod that has it, if one does.
+        own = [p for p in pods if (p.address, p.namespace) == (item.address, service.namespace)]
+        end = pod_endpoint(own[0], item.port) if own else Endpoint(item.address, item.port, {})
+        end = replace(end, ready=item.ready, ending=item.ending, checked=True)
+        found.append(replace(end, host_name=item.host_name))
+    return found
 
 
 def pod_endpoint(pod: Pod, number: int) -> Endpoint:
@@ -148,6 +167,7 @@ def pod_endpoint(pod: Pod, number: int) -> Endpoint:
         service_account=f"{pod.namespace}/{pod.service_account}",
         pod=pod,
         ready=pod.ready,
+        checked=True,
     )
 
 
@@ -159,8 +179,22 @@ def resolve_port(pod: Pod, target: int | str) -> int | None:
 
 
 def services_of(snapshot: Snapshot, pod: Pod) -> list[Service]:
-    """Returns the Services that select a pod, oldest first."""
-    return [service for service in snapshot.services if selected(service, pod)]
+    """Returns the Services that select a pod, oldest first.
+
+    Where none does, they are those that have its address among their written endpoints.
+    """
+    return [service for service in snapshot.services if selected(service, pod)] or [
+        service
+        for service in snapshot.services
+        if service.namespace == pod.namespace
+        and any(item.address == pod.address for item in service.written)
+    ]
+
+
+def target(service: Service, port: ServicePort, pod: Pod) -> int | None:
+    """Returns the port of a pod to which a port of one of its Services leads."""
+    ends = endpoints(service, port, (pod,))
+    return ends[0].port if ends else None
 
 
 def taken_ports(resource: Resource, snapshot: Snapshot) -> Iterator[Problem]:

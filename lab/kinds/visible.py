@@ -74,12 +74,12 @@ class Upstream:
         return passes and self.host.resolution != "DYNAMIC_DNS"
 
     def endpoints(self) -> list[Endpoint]:
-        """Returns the endpoints whose labels include the subset's."""
+        """Returns the endpoints that do not end and whose labels include the subset's."""
         found = self.view.endpoints(self.host, self.port.port)
         rule = self.view.rules.get(self.host.name)
         chosen = rule.subset(self.subset) if rule else None
         labels = chosen.labels if chosen else {}
-        return [item for item in found if names.selects(labels, item.labels)]
+        return [item for item in found if not item.ending and names.selects(labels, item.labels)]
 
 
 @dataclass(frozen=True, slots=True)

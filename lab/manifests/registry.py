@@ -8,7 +8,7 @@ from lab.kinds.authorization_policy import checks as authorization_policy
 from lab.kinds.destination_rule import checks as destination_rule
 from lab.kinds.envoy_filter import checks as envoy_filter
 from lab.kinds.gateway import checks as gateway
-from lab.kinds.kubernetes import apps, core, kept_only
+from lab.kinds.kubernetes import apps, core, endpoints, kept_only
 from lab.kinds.mesh_config import operator
 from lab.kinds.peer_authentication import checks as peer_authentication
 from lab.kinds.request_authentication import checks as request_authentication
@@ -21,6 +21,7 @@ from lab.resources.resource import Kind
 KINDS: tuple[Kind, ...] = (
     *core.KINDS,
     *apps.KINDS,
+    *endpoints.KINDS,
     *kept_only.KINDS,
     *gateway.KINDS,
     *virtual_service.KINDS,

@@ -54,6 +54,8 @@ class Node:
     """The machine between the pods."""
 
     network: Network = field(default_factory=Network)
+    outside: Mapping[Address, tuple[Address, ...]] = field(default_factory=dict)
+    """The endpoints of Services that are no pods, by the address that clients ask for."""
     _ports: tuple[ServicePort, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -93,6 +95,16 @@ class Node:
         if self._ports != tuple(ports):
             netlink.send(self.network.rules, netlink.table("kube-proxy", node_rules(ports)))
             self._ports = tuple(ports)
+            self.outside = {
+                (item.address, item.port): found
+                for item in ports
+                if (found := tuple(end for end in item.endpoints if not is_pod(end[0])))
+            }
+
+
+def is_pod(address: str) -> bool:
+    """Returns whether an address is in the range of the pods."""
+    return address.startswith("10.244.") and address != HOST
 
 
 def node_rules(ports: Sequence[ServicePort]) -> Mapping[str, Sequence[netlink.Rule]]:
@@ -104,6 +116,10 @@ def node_rules(ports: Sequence[ServicePort]) -> Mapping[str, Sequence[netlink.Ru
         for index, (host, number) in enumerate(item.endpoints):
             # One in n of the connections, one in n - 1 of the rest, and so on: each has its share.
             chance = netlink.one_in(len(item.endpoints) - index)
+            if not is_pod(host):
+                # The way out chooses among these, by the address that was asked for.
+                services.append([*match, *chance, *netlink.redirect(OUTSIDE_PORT)])
+                continue
             services.append([*match, *chance, *netlink.forward_to(host, number)])
             # A pod that meets itself would answer itself directly, and not through the node.
             itself = [*netlink.source(host), *netlink.destination(host)]

@@ -7,21 +7,23 @@ one side, made again on the other, and its bytes are copied.
 from __future__ import annotations
 
 import asyncio
+import random
+import re
 import socket
 import struct
 from functools import partial
 
 from lab.net import streams
 from lab.net.namespaces import Network
-from lab.net.node import HOST, OUTSIDE_PORT
+from lab.net.node import HOST, OUTSIDE_PORT, Node
 from lab.net.streams import Streams
 
 _ORIGINAL_DESTINATION = 80
 """SO_ORIGINAL_DST: the address that a connection had before a rule led it elsewhere."""
 
 
-_LISTEN = b"0A"
-"""The state of a socket that listens, in the kernel's table of sockets."""
+_LISTENING = re.compile(rb":([0-9A-F]{4}) [0-9A-F]+:[0-9A-F]{4} 0A ")
+"""Port and state (0A) of a socket that listens, in the kernel's table of sockets."""
 
 
 async def connect(network: Network, host: str, port: int, *, source: str | None = None) -> Streams:
@@ -40,28 +42,29 @@ async def connect(network: Network, host: str, port: int, *, source: str | None 
 
 def listening(network: Network) -> frozenset[int]:
     """Returns the TCP ports on which programs of a network listen, without connecting to any."""
-    rows = [row.split() for table in network.sockets() for row in table.splitlines()[1:]]
-    return frozenset(int(row[1].rpartition(b":")[2], 16) for row in rows if row[3] == _LISTEN)
+    ports = (port for table in network.sockets() for port in _LISTENING.findall(table))
+    return frozenset(int(port, 16) for port in ports)
 
 
-async def out(node: Network) -> asyncio.Server:
-    """Connects pods to the outside by TCP.
+async def out(node: Node) -> asyncio.Server:
+    """Connects pods to the outside by TCP, also where it is an endpoint of a Service.
 
     A connection is accepted before the outside has been asked, and reset when it refuses.
     """
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await streams.join(reader, writer, partial(_outside, writer))
+        await streams.join(reader, writer, partial(_outside, node, writer))
 
-    listener = node.socket()
+    listener = node.network.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("0.0.0.0", OUTSIDE_PORT))
     return await asyncio.start_server(serve, sock=listener, backlog=1024)
 
 
-async def _outside(writer: asyncio.StreamWriter) -> Streams:
+async def _outside(node: Node, writer: asyncio.StreamWriter) -> Streams:
     accepted = writer.get_extra_info("socket")
     packed = accepted.getsockopt(socket.SOL_IP, _ORIGINAL_DESTINATION, 16)
     port, address = struct.unpack_from("!2xH4s", packed)
-    host = socket.inet_ntoa(address)
+    asked = (socket.inet_ntoa(address), port)
+    host, port = random.choice(node.outside.get(asked, (asked,)))  # noqa: S311 - load balancing
     return await asyncio.open_connection("127.0.0.1" if host == HOST else host, port)

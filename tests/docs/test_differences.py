@@ -37,7 +37,7 @@ HELD: dict[str, str] = {
     "`kubectl rollout pause`": f"{HERE} test_a_verb_of_kubectl_that_is_not_there",
     "Jobs": f"{HERE} test_what_is_refused",
     "kustomize": "tests/lab/manifests/test_load.py test_a_kustomization_lists_resources",
-    "a Service without selector": f"{HERE} test_what_is_refused",
+    "a Service with UDP": f"{HERE} test_what_is_refused",
     # The mesh.
     "on a port without a protocol": f"{KINDS}test_inbound.py test_every_container_port_is_served",
     "clusters discover": f"{HERE} test_endpoints_and_certificates_are_written_into_the_files",
@@ -130,6 +130,7 @@ def test_a_test_has_its_row(start: str) -> None:
 
 
 OPERATOR = "apiVersion: install.istio.io/v1alpha1\nkind: IstioOperator\nmetadata: {name: x}\nspec: "
+SLICE = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: x}\n"
 SERVICE = "apiVersion: v1\nkind: Service\nmetadata: {name: x}\nspec: "
 
 
@@ -147,7 +148,8 @@ SERVICE = "apiVersion: v1\nkind: Service\nmetadata: {name: x}\nspec: "
                 ("gateway.networking.k8s.io", "Gateway"),
             )
         ),
-        SERVICE + "{ports: [{port: 80}]}",
+        SLICE + "addressType: IPv6",
+        SLICE + "addressType: FQDN",
         SERVICE + "{selector: {app: x}, ports: [{port: 80, protocol: UDP}]}",
         SERVICE + "{selector: {app: x}, sessionAffinity: ClientIP, ports: [{port: 80}]}",
         OPERATOR + "{components: {egressGateways: [{name: istio-egressgateway, enabled: true}]}}",

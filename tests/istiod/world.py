@@ -31,7 +31,7 @@ ISTIO = ".istio.io"
 """The end of the names of Istio's API groups."""
 
 CLUSTER_WIDE = ("Namespace", "IngressClass", "PersistentVolume")
-KEPT = ("Namespace", "Secret", "ServiceAccount", "ConfigMap")
+KEPT = ("Namespace", "Secret", "ServiceAccount", "ConfigMap", "EndpointSlice")
 """Kubernetes' kinds that istiod reads as they are."""
 
 MESH: Json = {
@@ -109,6 +109,8 @@ def world(files: Sequence[Text], unready: Sequence[str] = ()) -> World:
         if item["kind"] == "Service":
             service = _service(item, addresses[item["metadata"]["namespace"], _name(item)])
             kubernetes += [service, *_endpoint_slices(service, found.pods)]
+            if not item["spec"].get("selector"):
+                kubernetes += _mirrored(item["metadata"], plain, found.pods)
     kubernetes += _missing_namespaces(items)
     operators = [item for item in items if item["kind"] == "IstioOperator"]
     rest = [item for item in items if _group(item).endswith(ISTIO) and item not in operators]
@@ -291,6 +293,44 @@ def _endpoint_slices(service: Json, pods: Iterable[Pod]) -> Iterator[Json]:
         }
 
 
+def _mirrored(service: Json, items: Iterable[Json], pods: Iterable[Pod]) -> Iterator[Json]:
+    """Yields the EndpointSlices that Kubernetes makes of the Endpoints of a Service.
+
+    istiod finds the pod of an address if it knows the pod first; by a reference it always does.
+    """
+    known = {pod.address: pod for pod in pods}
+    place = (service["name"], service["namespace"])
+    for item in items:
+        if item["kind"] != "Endpoints" or (_name(item), item["metadata"]["namespace"]) != place:
+            continue
+        for number, subset in enumerate(item["subsets"]):
+            yield {
+                "apiVersion": "discovery.k8s.io/v1",
+                "kind": "EndpointSlice",
+                "addressType": "IPv4",
+                "metadata": {
+                    "name": f"{_name(item)}-{number}",
+                    "namespace": item["metadata"]["namespace"],
+                    "labels": {
+                        "kubernetes.io/service-name": _name(item),
+                        "endpointslice.kubernetes.io/managed-by": (
+                            "endpointslicemirroring-controller.k8s.io"
+                        ),
+                    },
+                },
+                "ports": [{"protocol": "TCP", **port} for port in subset["ports"]],
+                "endpoints": [
+                    {
+                        "addresses": [address["ip"]],
+                        "conditions": {"ready": True},
+                        **({"targetRef": _reference(pod)} if pod else {}),
+                    }
+                    for address in subset["addresses"]
+                    for pod in [known.get(address["ip"])]
+                ],
+            }
+
+
 def _ports(ports: Iterable[Json], pod: Pod) -> list[Json]:
     found = []
     for port in ports:
@@ -303,8 +343,9 @@ def _ports(ports: Iterable[Json], pod: Pod) -> list[Json]:
 
 
 def _endpoint(pod: Pod) -> Json:
-    return {
-        "addresses": [pod.address],
-        "conditions": {"ready": pod.ready, "serving": pod.ready, "terminating": False},
-        "targetRef": {"kind": "Pod", "name": pod.name, "namespace": pod.namespace},
-    }
+    state = {"ready": pod.ready, "serving": pod.ready, "terminating": False}
+    return {"addresses": [pod.address], "conditions": state, "targetRef": _reference(pod)}
+
+
+def _reference(pod: Pod) -> Json:
+    return {"kind": "Pod", "name": pod.name, "namespace": pod.namespace}

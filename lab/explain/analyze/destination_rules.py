@@ -44,7 +44,12 @@ def _labels(snapshot: Snapshot, found: Sequence[Host]) -> list[Mapping[str, str]
     for host in found:
         if host.service is not None:
             service = host.service
-            labelled += [p.labels for p in snapshot.pods if services.selected(service, p)]
+            # Without a selector istioctl takes the pods of all Services.
+            labelled += [
+                pod.labels
+                for pod in snapshot.pods
+                if not service.selector or services.selected(service, pod)
+            ]
         elif host.entry is not None:
             for port in host.ports[:1]:
                 endpoints = service_entry.endpoints(snapshot, host.entry, port)

@@ -109,8 +109,6 @@ def _selection(spec: ServiceSpec) -> Iterator[Problem]:
         yield Problem(("externalName",), "it is for Services of type ExternalName")
     if not spec.ports:
         yield Problem(("ports",), "required: a Service without ports leads nowhere")
-    if not spec.selector:
-        yield Problem(("selector",), "a Service without selector is not supported")
 
 
 POD = (*declared(Pod), *POD_CHECKS, Check("spec", mounts), *annotation.CHECKS)

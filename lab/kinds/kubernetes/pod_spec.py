@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, field_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from lab.kinds.mesh_config import annotation
 from lab.resources.checks import exactly_one
@@ -16,6 +16,7 @@ from lab.resources.values import duplicates
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 PortName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+HostName = Annotated[PortName, StringConstraints(max_length=63)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[^=\s\x00]+$")]
@@ -207,12 +208,13 @@ class InjectedContainer(Model):
     image: str
     restart_policy: Literal["Always"]
 
-    @field_validator("name")
+    @model_validator(mode="before")
     @classmethod
-    def _sidecar(cls, name: str) -> str:
-        if name != "istio-proxy":
+    def _sidecar(cls, value: Any) -> Any:
+        """Refuses others before their fields are looked at, which would be as many errors."""
+        if isinstance(value, dict) and value.get("name") != "istio-proxy":
             raise ValueError("init containers are not played: do the work in the container's start")
-        return name
+        return value
 
 
 class KeyToPath(Model):
@@ -276,7 +278,8 @@ class PodSpec(Model):
     restart_policy: Literal["Always", "OnFailure", "Never"] = "Always"
     termination_grace_period_seconds: Count = 30
     enable_service_links: bool = True
-    hostname: str | None = None
+    hostname: HostName | None = None
+    subdomain: HostName | None = None
     host_network: Any = refused("every pod has its own address")
     dns_policy: Any = refused("the lab itself writes what a pod resolves names with")
     dns_config: Any = refused("the lab itself writes what a pod resolves names with")

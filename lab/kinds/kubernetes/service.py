@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from lab import names
+from lab.kinds.kubernetes import endpoints
 from lab.kinds.kubernetes.core import ServicePort as ManifestPort
 from lab.kinds.kubernetes.core import ServiceSpec
 from lab.kinds.kubernetes.pod_spec import PodSpec
@@ -33,7 +34,10 @@ def protocol(port: ManifestPort) -> PortProtocol:
     return PROTOCOLS.get(prefix) or _WELL_KNOWN.get(port.port, "AUTO")
 
 
-def service(resource: Resource, cluster_ip: str | None) -> Service:
+def service(
+    resource: Resource, cluster_ip: str | None, endpoint_objects: Iterable[Resource]
+) -> Service:
+    """Returns a Service; `endpoint_objects` are the Endpoints and EndpointSlices there are."""
     spec: ServiceSpec = resource.spec
     ports = tuple(
         ServicePort(port.name, port.port, port.target_port or port.port, protocol(port))
@@ -49,6 +53,7 @@ def service(resource: Resource, cluster_ip: str | None) -> Service:
         annotations=resource.annotations,
         external_name=spec.external_name or "",
         publish_not_ready=spec.publish_not_ready_addresses,
+        written=endpoints.written(resource, endpoint_objects),
     )
 
 

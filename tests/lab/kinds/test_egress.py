@@ -387,7 +387,7 @@ spec: {type: ExternalName, externalName: server.default.svc.cluster.local}
 def test_another_name_of_a_service_leads_to_it(closed: Mesh) -> None:
     assert closed.request("client", "http://other-name/").status_code == 502
     (resource,) = parse([("test.yaml", ALIAS)]).resources
-    closed.services.append(service_kind.service(resource, None))
+    closed.services.append(service_kind.service(resource, None, ()))
     try:
         closed.push()
         wait(lambda: closed.request("client", "http://other-name/").status_code == 200)

@@ -50,8 +50,13 @@ def test_a_route_to_pods_that_the_lab_could_not_run(
 
 
 def test_a_lab_that_runs_them_refuses_them() -> None:
-    with pytest.raises(ManifestError, match="init containers are not played"):
+    with pytest.raises(ManifestError) as error:
         parse([("x", SHOP)])
+    (line,) = [line for line in error.value.lines if "initContainers" in line]
+    assert line == (
+        "x:10: Deployment shop: spec.template.spec.initContainers[0]: "
+        "init containers are not played: do the work in the container's start"
+    )
 
 
 @pytest.mark.parametrize(
