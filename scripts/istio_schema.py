@@ -84,7 +84,7 @@ SHAPES = {
         zero=(
             "**.minimumRingSize|tableSize|maxConnections|http1MaxPendingRequests|http2MaxRequests"
             "|maxRequestsPerConnection|maxRetries|maxConcurrentStreams|mode|number|from"
-            " **.failover[].to"
+            " **.failover[].to **.connectionPool.http|tcp"
         ),
         optional="spec.exportTo",
         required="spec",
@@ -106,7 +106,7 @@ SHAPES = {
             "**.cluster": "ClusterMatch",
         },
         zero=(
-            "**.match|name|sni|transportProtocol|applicationProtocols|destinationPort|portNumber"
+            "**.match|patch|proxy|filterChain|filter|subFilter|vhost|route|name|sni|transportProtocol|applicationProtocols|destinationPort|portNumber"
             "|portName|listenerFilter|action|domainName|gateway|service|subset|proxyVersion"
             "|context|operation|applyTo|priority"
         ),
@@ -197,13 +197,11 @@ SHAPES = {
         },
         zero=(
             "**.route[].weight **.uriRegexRewrite.match|rewrite **.attempts "
-            "**.percentage|mirrorPercentage.value **.destination|mirror.port.number"
+            "**.percentage|mirrorPercentage.value **.destination|mirror.port.number "
+            "**.headers.request|response"
         ),
         optional="spec.exportTo",
         required="spec **.destination",
-        types={
-            "**.match[].headers|withoutHeaders|queryParams": "dict[str, StringMatch | None]",
-        },
         attributes={"mirror_percent": "mirror_percent_snake"},
     ),
 }
@@ -520,7 +518,7 @@ def main() -> int:
         else:
             file.write_text(text, encoding="utf-8")
     # A process of its own reads the new types.
-    command = [sys.executable, "-m", "lab.manifests.supported_fields"]
+    command = [sys.executable, "-m", "scripts.supported_fields"]
     page = subprocess.run([*command, "--check"] if checking else command, cwd=ROOT, check=False)  # noqa: S603
     return stale or page.returncode
 

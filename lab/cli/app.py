@@ -228,6 +228,8 @@ def run(argv: list[str]) -> int:
         if message := error.format_message():
             context = getattr(error, "ctx", None)
             path = context.command_path if context is not None else "guestbook"
+            if "unexpected extra argument" in message and path.endswith((" apply", " diff")):
+                message += ": a file is given with -f"
             sys.stderr.write(f"Error: {message}\nSee: {path} --help\n")
         return 1
     except (KeyboardInterrupt, typer.Abort):

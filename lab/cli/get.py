@@ -75,6 +75,8 @@ def get(
         return
     if (selector or field_selector) and any(some for _, some in references.split(names)):
         raise FailureError("name cannot be provided when a selector is specified")
+    if all_namespaces and any(some for _, some in references.split(names)):
+        raise FailureError("a resource cannot be retrieved by name across all namespaces")
     query = {"namespace": where, "selector": selector, "field_selector": field_selector}
     asked = [
         ({"kinds": kinds.split(","), **query}, some) for kinds, some in references.split(names)

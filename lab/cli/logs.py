@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections import defaultdict
-from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lab.cli import complete
-from lab.cli.client import Client, FailureError, lab_client
-from lab.cli.context import ContainerName, Namespace, Selector, client, namespace, settings
+from lab.cli.client import Client, FailureError
+from lab.cli.context import ContainerName, Namespace, Selector, client, namespace
 from lab.cli.durations import seconds
 from lab.cli.graph import requests
 from lab.cli.output import Json, write_now
 from lab.cli.references import chosen_pods
-from lab.cli.route import from_lab, running_objects
 from lab.names import PROXY
 
 if TYPE_CHECKING:
-    from lab.model import Snapshot
     from lab.observe.requests import Request
 
 
@@ -70,13 +65,16 @@ def logs(
     lab = client(context)
     where = namespace(context, namespace_)
     pods = chosen_pods(lab, where, target or "", selector)
+    if not pods and selector:
+        sys.stderr.write(f"No resources found in {where} namespace.\n")
+        return
     if not pods:
         raise FailureError("no pod matches")
     if words:
-        if (container or container_word or PROXY) != PROXY or all_containers:
-            raise FailureError(f"--words is about requests, which only {PROXY} reports")
-        chosen = {pod["metadata"]["name"] for pod in pods}
-        _print_words(context, chosen, tail, None if since is None else seconds(since), follow)
+        if (container or container_word or PROXY) != PROXY or previous:
+            raise FailureError(f"--words is about requests, which only {PROXY} reports as they are")
+        chosen = {(where, pod["metadata"]["name"]) for pod in pods}
+        _print_words(lab, chosen, tail, None if since is None else seconds(since), follow)
         return
     if not selector:
         if len(pods) > 1:
@@ -117,23 +115,26 @@ OVERLAP = 2.0
 
 
 def _print_words(
-    context: typer.Context, pods: set[str], tail: int | None, since: float | None, follow: bool
+    lab: Client, pods: set[tuple[str, str]], tail: int | None, since: float | None, follow: bool
 ) -> None:
     """Prints the requests that the proxies of some pods reported, the oldest first."""
     from lab.observe.graph import refused
 
-    lab = client(context)
     found = list(requests(lab, EVER if since is None else since))
     answered = refused(found)
     found.sort(key=lambda one: one.time)
-    seen = [one for one in found if one.proxy.pod in pods and one.event != "open"]
+
+    def wanted(one: Request) -> bool:
+        return (one.proxy.namespace, one.proxy.pod) in pods and one.event != "open"
+
+    seen = [one for one in found if wanted(one)]
     for one in seen if tail is None or tail < 0 else _last_of_each(seen, tail):
-        write_now(_in_words(context, one, answered))
+        write_now(_in_words(one, answered))
     if follow:
         for one in requests(lab, OVERLAP, follow=True):
             answered |= refused([one])
-            if one.proxy.pod in pods and one.event != "open" and one not in seen:
-                write_now(_in_words(context, one, answered))
+            if wanted(one) and one not in seen:
+                write_now(_in_words(one, answered))
 
 
 def _last_of_each(found: Sequence[Request], count: int) -> list[Request]:
@@ -147,46 +148,50 @@ def _last_of_each(found: Sequence[Request], count: int) -> list[Request]:
     return kept[::-1]
 
 
-def _in_words(
-    context: typer.Context, request: Request, answered: dict[tuple[str, str], Request]
-) -> str:
-    from lab.explain import reported
+def _in_words(request: Request, answered: dict[tuple[str, str], Request]) -> str:
     from lab.observe import flags, words
 
     cause = answered.get((request.request_id, request.destination.pod), request)
     place = request.lines.get("", "") if request.reporter == "source" else ""
-    if flags.names(cause) or flags.names(request):
-        snapshot = _snapshot(settings(context).state_folder(), int(time.monotonic()))
-        place = reported.place(snapshot, cause if flags.names(cause) else request) or place
+    place = (cause if flags.names(cause) else request).place or place
     return words.line(request, cause, place)
 
 
-@cache
-def _snapshot(folder: Path, _second: int) -> Snapshot:
-    """Returns the mesh of now; asked again within a second, the same one."""
-    from lab.cluster import snapshots
-
-    running = running_objects(lab_client(folder))
-    return snapshots.snapshot(from_lab(folder), running=running)
-
-
 def _print(lab: Client, request: Json, prefix: bool) -> None:
-    head = f"[pod/{request['pod']}/{request['container']}] " if prefix else ""
-    for chunk in lab.stream("logs", **request):
-        text = chunk.decode(errors="replace")
-        if head:
-            text = "".join(head + line for line in text.splitlines(keepends=True))
+    for text in _texts(lab, request, prefix):
         write_now(text, end="")
 
 
+def _texts(lab: Client, request: Json, prefix: bool) -> Iterator[str]:
+    head = f"[pod/{request['pod']}/{request['container']}] " if prefix else ""
+    for chunk in lab.stream("logs", **request):
+        text = chunk.decode(errors="replace")
+        yield "".join(head + line for line in text.splitlines(keepends=True)) if head else text
+
+
 def _print_together(lab: Client, requests: list[Json], prefix: bool) -> None:
+    import queue
     import threading
 
-    threads = [
-        threading.Thread(target=_print, args=(lab, request, prefix), daemon=True)
-        for request in requests
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    # Only this thread writes, so that a reader who leaves ends the command.
+    come: queue.SimpleQueue[str | Exception | None] = queue.SimpleQueue()
+
+    def read(request: Json) -> None:
+        try:
+            for text in _texts(lab, request, prefix):
+                come.put(text)
+            come.put(None)
+        except (FailureError, OSError) as error:
+            come.put(error)
+
+    for request in requests:
+        threading.Thread(target=read, args=(request,), daemon=True).start()
+    left = len(requests)
+    while left:
+        match come.get():
+            case None:
+                left -= 1
+            case str(text):
+                write_now(text, end="")
+            case Exception() as error:
+                raise error

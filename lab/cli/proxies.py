@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,19 @@ class Proxy:
 
     def page(self, path: str, **params: str) -> str:
         """Returns an admin page. Raises FailureError when the proxy doesn't answer."""
+        return self._answer("GET", path, params)
+
+    def loggers(self, **levels: str) -> str:
+        """Returns the levels of the loggers, as Envoy prints them; sets those given.
+
+        Raises FailureError when the proxy doesn't answer.
+        """
+        return self._answer("POST", "/logging", levels)
+
+    def _answer(self, method: str, path: str, params: Mapping[str, str]) -> str:
         try:
             with admin(self.folder, 5) as client:
-                answer = client.get(path, params=params).raise_for_status()
+                answer = client.request(method, path, params=params).raise_for_status()
         except (OSError, httpx.HTTPError) as error:
             raise FailureError(
                 f"the proxy of {self.name} does not answer ({error}); see its log: "
@@ -61,17 +72,20 @@ def everywhere(client: Client) -> list[Proxy]:
     return [proxy for pod in pods if (proxy := _proxy(client, pod)) is not None]
 
 
-def chosen(client: Client, namespace: str, target: str) -> Proxy:
-    """Returns the proxy of a pod, named as in kubectl or as `NAME.NAMESPACE`, istioctl's way.
+def chosen(client: Client, namespace: str, target: str, selector: str = "") -> list[Proxy]:
+    """Returns the proxies of the pods behind a name, the ready ones first.
 
-    Raises FailureError.
+    It is named as in kubectl or as `NAME.NAMESPACE`, istioctl's way. Raises FailureError.
     """
-    if "." in target and "/" not in target:
-        target, _, namespace = target.partition(".")
-    pods = chosen_pods(client, namespace, target)
-    if not pods:
-        raise FailureError(f"no pod matches {target}", missing=True)
-    proxy = _proxy(client, pods[0])
-    if proxy is None:
-        raise FailureError(f"pod {pods[0]['metadata']['name']} has no {names.PROXY}")
-    return proxy
+    name, dot, place = target.rpartition(".")
+    if dot:
+        target, namespace = name, place
+    found = []
+    for pod in chosen_pods(client, namespace, target, selector):
+        proxy = _proxy(client, pod)
+        if proxy is None:
+            raise FailureError(f"pod {pod['metadata']['name']} has no {names.PROXY}")
+        found.append(proxy)
+    if not found:
+        raise FailureError(f"no pod matches {target or selector}")
+    return found

@@ -8,27 +8,42 @@ from typing import Annotated, Any
 import typer
 
 from lab.cli.client import FailureError
-from lab.cli.context import Namespace, client, namespace
-from lab.cli.output import columns, write
+from lab.cli.context import Namespace, Selector, client, namespace
+from lab.cli.output import columns, write, yaml_text
+
+LEVELS = ("trace", "debug", "info", "warning", "error", "critical", "off")
 
 
 def proxy_config(
     context: typer.Context,
     kind: Annotated[
         str,
-        typer.Argument(help="listeners, routes, clusters, endpoints, secret or all."),
+        typer.Argument(
+            help="listeners, routes, clusters, endpoints, secret, all, bootstrap or log."
+        ),
     ],
     target: Annotated[
         str, typer.Argument(metavar="POD | KIND/NAME", help="The pod that the proxy is in.")
-    ],
+    ] = "",
     port: Annotated[int, typer.Option(help="Only resources for this port.")] = 0,
     fqdn: Annotated[str, typer.Option(help="Only clusters and endpoints of this host.")] = "",
     name: Annotated[
         str, typer.Option("--name", "--cluster", help="Only the resource with this very name.")
     ] = "",
     output: Annotated[
-        str, typer.Option("--output", "-o", help="json for all that Envoy has, or short.")
-    ] = "short",
+        str | None,
+        typer.Option(
+            "--output", "-o", help="json or yaml for all that Envoy has, or short, the default."
+        ),
+    ] = None,
+    level: Annotated[
+        str,
+        typer.Option(help="With log: the new level, of all loggers or as http:debug,rbac:info."),
+    ] = "",
+    reset: Annotated[
+        bool, typer.Option("--reset", "-r", help="With log: back to the level warning.")
+    ] = False,
+    selector: Selector = "",
     namespace_: Namespace = None,
 ) -> None:
     """Print a proxy's configuration, as `istioctl proxy-config` does.
@@ -36,36 +51,90 @@ def proxy_config(
     It is istiod's. Where pods have no network of their own, Envoy has it in
     another form: its admin page shows that, with `guestbook exec POD
     -c istio-proxy -- pilot-agent request GET config_dump`.
+    `log` prints the levels of Envoy's loggers, and sets them with --level.
 
     Examples:
       guestbook proxy-config routes deploy/istio-ingressgateway -n istio-system
       guestbook proxy-config clusters deploy/ui --fqdn message-service.default.svc.cluster.local
       guestbook proxy-config endpoints deploy/ui --port 80
       guestbook proxy-config secret deploy/ui -o json
+      guestbook proxy-config log deploy/message-service --level rbac:debug
     """
     from lab.cli.proxies import chosen
-    from lab.cli.proxy_config_tables import TABLES, Filter, as_sent, named
+    from lab.cli.proxy_config_tables import TABLES, Filter, as_sent, bootstrap_rows, named
 
     kind = named(kind)
-    if kind not in (*TABLES, "all"):
-        raise FailureError(f"unknown {kind!r}; there are {', '.join(TABLES)} and all")
-    if output not in ("short", "json"):
-        raise FailureError(f"-o {output}: there are short and json")
-    proxy = chosen(client(context), namespace(context, namespace_), target)
+    if kind not in (*TABLES, "all", "bootstrap", "log"):
+        known = ", ".join(TABLES)
+        raise FailureError(f"unknown {kind!r}; there are {known}, all, bootstrap and log")
+    if output not in (None, "short", "json", "yaml"):
+        raise FailureError(
+            f'output format "{output}" not supported: there are json, yaml and short'
+        )
+    if not target and not (kind == "log" and selector):
+        raise FailureError(f"{kind} requires a pod: a name or KIND/NAME")
+    if kind != "log" and (level or reset or selector):
+        raise FailureError("--level, --reset and --selector belong to proxy-config log")
+    levels = _levels(level, reset)
+    if kind == "log" and output not in (None, "short"):
+        raise FailureError("--output is not applicable for this command")
+    proxies = chosen(client(context), namespace(context, namespace_), target, selector)
+    if kind == "log":
+        for one in proxies:
+            known = one.loggers()
+            for logger, value in levels.items():
+                if logger != ALL and f"  {logger}: " not in known:
+                    raise FailureError(f"unrecognized logger name: {logger}")
+                known = one.loggers(**{logger: value})
+            write(f"{one.name}.{one.namespace}:\n{known}", end="")
+        return
+    proxy = proxies[0]
+    if kind == "bootstrap":
+        dump = json.loads(proxy.page("/config_dump", resource="", mask=""))
+        (found,) = [one for one in dump["configs"] if one["@type"].endswith(".BootstrapConfigDump")]
+        found.pop("@type")
+        if output == "short":
+            write("\n".join(bootstrap_rows(found)))
+        else:
+            _write(found, output)
+        return
     wanted = Filter(port, fqdn, name)
     shown: dict[str, Any] = {}
-    for one in TABLES if kind == "all" else (kind,):
-        table = TABLES[one]
+    for table_name in TABLES if kind == "all" else (kind,):
+        table = TABLES[table_name]
         options = {"format": "json"} if table.page == "/clusters" else {"include_eds": "on"}
         page = as_sent(json.loads(proxy.page(table.page, **options)), proxy.sent())
         items = table.items(page, wanted)
-        if output == "json":
-            shown[one] = items
+        if output in ("json", "yaml"):
+            shown[table_name] = items
             continue
         if kind == "all":
-            write(f"{one.upper()}:")
+            write(f"{table_name.upper()}:")
         write("\n".join(columns(table.header, table.rows(items))))
         if kind == "all":
             write("")
-    if output == "json":
-        write(json.dumps(shown if kind == "all" else shown[kind], indent=2))
+    if shown:
+        _write(shown if kind == "all" else shown[kind], output)
+
+
+def _write(value: Any, output: str | None) -> None:
+    write(yaml_text(value) if output == "yaml" else json.dumps(value, indent=4))
+
+
+ALL = "level"
+"""The parameter of Envoy's admin page that sets all loggers."""
+
+
+def _levels(text: str, reset: bool) -> dict[str, str]:
+    """Returns the level to set for each logger, all of them first. Raises FailureError."""
+    if text and reset:
+        raise FailureError("--level cannot be combined with --reset")
+    levels: dict[str, str] = {ALL: "warning"} if reset else {}
+    for part in filter(None, text.split(",")):
+        logger, _, level = part.rpartition("::")[2].replace("=", ":").rpartition(":")
+        if level not in LEVELS:
+            raise FailureError(
+                f"unrecognized logging level: {level}; there are {', '.join(LEVELS)}"
+            )
+        levels[logger or ALL] = level
+    return dict(sorted(levels.items(), key=lambda item: item[0] != ALL))

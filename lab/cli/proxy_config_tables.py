@@ -304,6 +304,20 @@ def _certificate(source: Json) -> list[str]:
     ]
 
 
+def bootstrap_rows(dump: Json) -> list[str]:
+    """Returns the versions in a bootstrap, each with its title."""
+    node = dump["bootstrap"]["node"]
+    build = node.get("user_agent_build_version", {})
+    number, about = build.get("version", {}), build.get("metadata", {})
+    envoy = ".".join(str(number.get(part, 0)) for part in ("major_number", "minor_number", "patch"))
+    told = [about[key] for key in ("revision.status", "build.type", "ssl.version") if key in about]
+    pairs = {
+        "Istio Version:": node.get("metadata", {}).get("ISTIO_VERSION", ""),
+        "Envoy Version:": "/".join([envoy, *told]),
+    }
+    return [f"{title} {value}" for title, value in pairs.items() if value]
+
+
 _DUMP = "/config_dump"
 TABLES: dict[str, Table] = {
     "listeners": Table(
@@ -337,6 +351,9 @@ _ALIASES = {
     "clusters": ("cluster", "c"),
     "endpoints": ("endpoint", "ep"),
     "secret": ("secrets", "s"),
+    "all": ("a",),
+    "bootstrap": ("b",),
+    "log": ("o",),
 }
 
 

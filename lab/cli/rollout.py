@@ -22,6 +22,9 @@ def status(
     target: Workloads,
     namespace_: Namespace = None,
     timeout: Timeout = "600s",
+    watch: Annotated[
+        bool, typer.Option("--watch/--no-watch", "-w", help="Wait until the rollout is complete.")
+    ] = True,
 ) -> None:
     """Wait until a workload's pods are all of the newest template and ready.
 
@@ -31,7 +34,7 @@ def status(
     where = namespace(context, namespace_)
     deadline = time.monotonic() + seconds(timeout)
     for kind, name in references.each(target):
-        _wait(client(context), kind, where, name, deadline)
+        _wait(client(context), kind, where, name, deadline if watch else 0)
 
 
 def _wait(lab: Client, kind: str, where: str, name: str, deadline: float) -> None:
@@ -52,7 +55,7 @@ def _wait(lab: Client, kind: str, where: str, name: str, deadline: float) -> Non
         if line != printed:
             printed = line
             write_now(line)
-        if done:
+        if done or not deadline:
             return
         if time.monotonic() > deadline:
             raise FailureError("timed out waiting for the condition")

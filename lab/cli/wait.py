@@ -47,7 +47,8 @@ def _wait(lab: Client, query: Json, condition: str, deadline: float) -> None:
     revision = -1
     while True:
         options = {"after": revision, "timeout": 0.5, "in_effect": True}
-        answer = lab.call_or_note([], "objects", **query, **options)
+        missing: list[str] = []
+        answer = lab.call_or_note(missing, "objects", **query, **options)
         items: list[Json] = answer["items"] if answer is not None else []
         revision = answer["revision"] if answer is not None else revision
         if condition == "delete":
@@ -56,7 +57,7 @@ def _wait(lab: Client, query: Json, condition: str, deadline: float) -> None:
                     write(f"{kind}/{name} condition met")
                 return
         elif not items and names:
-            raise FailureError(f'{kind} "{names[0]}" not found', missing=True)
+            raise FailureError(*missing, missing=True)
         elif not items:
             raise FailureError("no matching resources found")
         elif all(_meets(item, condition) for item in items):

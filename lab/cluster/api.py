@@ -103,12 +103,22 @@ def apply(
     if dry_run:
         results = tuple((reference(r), str(store.verb(r))) for r in loaded.resources)
         return Applied(results, tuple(_untold(cluster, loaded.warnings)))
+    # Reports of requests tell lines: those that moved are a change as well.
+    before = [store.get(*key(r)) for r in loaded.resources]
+    moved = any(
+        old is not None and _lines(old.resource) != _lines(new)
+        for old, new in zip(before, loaded.resources, strict=True)
+    )
     results = tuple((reference(r), str(store.apply(r))) for r in loaded.resources)
-    if any(verb != "unchanged" for _, verb in results):
+    if moved or any(verb != "unchanged" for _, verb in results):
         cluster.objects_changed()
     warnings = cluster.mesh.warnings(loaded.resources) if cluster.mesh is not None else []
     told = _untold(cluster, loaded.warnings)
     return Applied(results, (*told, *warnings), tuple(loaded.resources))
+
+
+def _lines(resource: Resource) -> tuple[Any, ...]:
+    return resource.source, resource.source.lines
 
 
 _ONCE = (": IstioOperator ", " no effect in the lab: ")
@@ -435,6 +445,8 @@ def undo(cluster: Cluster, kind: str, namespace: str, name: str, revision: int =
 
     Returns the outcome in kubectl's words.
     """
+    if (found_kind := kind_named(kind)).kind not in WORKLOADS:
+        raise RefusedError(f'no rollbacker has been implemented for "{found_kind.kind}"')
     resource = _workload(cluster, kind, namespace, name)
     present = template_hash(resource)
     known = cluster.revisions.get(key(resource), [])

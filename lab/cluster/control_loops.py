@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 
 from lab.cluster import controllers
 from lab.cluster.addresses import NoAddressesError
@@ -42,7 +43,9 @@ async def _configure(cluster: Cluster, mesh: Mesh) -> None:
         revision = cluster.revision
         if cluster.pushed < revision:
             try:
-                cluster.rejected = await mesh.push(cluster.snapshot(), dict(cluster.runners))
+                snapshot = cluster.snapshot()
+                cluster.rejected = await mesh.push(snapshot, dict(cluster.runners))
+                cluster.given.append((time.time(), snapshot))
             except Exception as error:
                 # A defect of the translation must not end the lab: the proxies keep what they
                 # have, `status` says so, and the traceback is in the lab's own log.

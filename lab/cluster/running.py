@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 import traceback
+from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -26,6 +27,10 @@ from lab.resources.resource import Resource
 
 Key = tuple[str, str]
 """Namespace and name of a pod."""
+
+
+KEPT = 16
+"""Configurations that are remembered: a proxy's report comes a moment after the request."""
 
 
 class Mesh(Proxies, Protocol):
@@ -110,6 +115,8 @@ class Cluster:
     """Counts the changes of objects and pods."""
     pushed: int = -1
     """The revision that was last given to the proxies."""
+    given: deque[tuple[float, Snapshot]] = field(default_factory=lambda: deque(maxlen=KEPT))
+    """The last configurations of the mesh, each with the time from which it was in force."""
     rejected: list[str] = field(default_factory=list)
     """The proxies' refusals of that revision."""
     problem: str = ""
@@ -199,6 +206,11 @@ class Cluster:
         return snapshots.assemble(
             resources, self.services.all(), self.pods(), str(self.state.certificates)
         )
+
+    def in_force_at(self, when: float) -> Snapshot | None:
+        """Returns the mesh's configuration of a time in seconds since 1970; None for no proxies."""
+        found = [snapshot for since, snapshot in self.given if since <= when]
+        return found[-1] if found else self.given[0][1] if self.given else None
 
     def spawn(self, work: Awaitable[Any]) -> None:
         """Runs something beside the control loops."""

@@ -155,13 +155,12 @@ def _transport(upstream: Upstream) -> Json:
     }
 
 
-def _default_pool(view: View) -> ConnectionPoolSettings | None:
-    default = view.mesh.default_traffic_policy
-    pool = default.connection_pool if default is not None else None
-    return destination_rule.pool_with_mesh(pool, view.mesh)
+def _default_pool(view: View) -> ConnectionPoolSettings:
+    default = destination_rule.effective(None, 0, default=view.default_policy())
+    return destination_rule.pool_with_mesh(default.connection_pool, view.mesh)
 
 
-def _passthrough(name: str, timeout: str, pool: ConnectionPoolSettings | None = None) -> Json:
+def _passthrough(name: str, timeout: str, pool: ConnectionPoolSettings) -> Json:
     """Returns Istio's cluster for addresses that no Service has."""
     return {
         "name": name,
@@ -195,7 +194,7 @@ def _forward_proxy(cache: Json, **fields: object) -> Json:
 
 def _any_name(timeout: str) -> Json:
     """Returns the cluster that resolves the names of hosts that no Service has."""
-    rest = _passthrough(names.DYNAMIC_DNS, timeout)
+    rest = _passthrough(names.DYNAMIC_DNS, timeout, ConnectionPoolSettings())
     del rest["type"]
     own = _forward_proxy(routes.ANY_NAME_CACHE, allow_insecure_cluster_options=True)
     return rest | own | {"alt_stat_name": f"{names.DYNAMIC_DNS};"}

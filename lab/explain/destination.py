@@ -11,6 +11,7 @@ from lab.explain import envoy_filters, server
 from lab.explain.interpret.matchers import Request
 from lab.explain.interpret.routing import by_name
 from lab.explain.steps import Step, Target
+from lab.kinds.destination_rule.becomes import Policy
 from lab.kinds.services import Endpoint
 from lab.kinds.visible import Upstream, View
 from lab.model import ProxyConfig
@@ -25,7 +26,8 @@ def target(view: View, config: ProxyConfig, request: Request, cluster: str, shar
         return Target(cluster, share, (), (Step("endpoints", f"{ANY_ADDRESS}, as it is sent"),))
     known = by_name(config.clusters, cluster)
     if known is None:
-        step = Step("answer", "503, empty: there is no such host, port or subset (flag NC)")
+        closed = "connection closed" if request.tcp else "503, empty"
+        step = Step("answer", f"{closed}: there is no such host, port or subset (flag NC)")
         return Target(cluster, share, (), (step,))
     parts = cluster.split("|")
     number, subset, name = parts[1:] if len(parts) == 4 else ("0", "", "")
@@ -44,7 +46,9 @@ def target(view: View, config: ProxyConfig, request: Request, cluster: str, shar
     elif host.resolution in ("DNS", "DNS_ROUND_ROBIN"):
         steps.append(Step("endpoints", "by DNS", host.source.at()))
     elif not found:
-        steps.append(Step("answer", "503 no healthy upstream (flag UH): no ready pod fits"))
+        closed = "connection closed:" if request.tcp else "503"
+        says = f"{closed} no healthy upstream (flag UH): no ready pod fits"
+        steps.append(Step("answer", says))
     if others:
         later = ", ".join(_named(one) for group in others for one in group)
         steps.append(Step("failover", f"{later}: when too many of the others are ejected"))
@@ -73,7 +77,7 @@ def _policies(upstream: Upstream) -> Iterator[Step]:
             yield Step("subset", f"{subset} ({labels or 'all'})", place)
     policy = upstream.policy
     for what, name in _FIELDS.items():
-        if (value := getattr(policy, name)) is not None:
+        if (value := getattr(policy, name)) != getattr(Policy(), name):
             given = value.model_dump(by_alias=True, exclude_unset=True)
             yield Step(what, _flat(given), policy.origins[name].at())
 

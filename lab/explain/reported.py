@@ -34,7 +34,7 @@ def place(snapshot: Snapshot, request: Request) -> str:
 
     Of several policies without a rule that allows it, each has its place.
 
-    The route's are as they were when the request came, all others as they are in the snapshot.
+    `snapshot` is the mesh as it was when the request came.
     """
     pod = next((p for p in snapshot.pods if p.name == request.proxy.pod), None)
     reasons = flags.names(request)
@@ -53,9 +53,11 @@ def _of_policies(snapshot: Snapshot, pod: Pod, reason: str, request: Request) ->
     elif reason == "JWT":
         for policy in selection.for_pod(snapshot, request_authentication.KIND, pod):
             yield policy.source.at("spec")
-    elif reason == "RL":
+    elif reason in ("RL", "RLSE"):
+        local = request.details.startswith("local_rate_limited")
+        name = "local_ratelimit" if local else "envoy.filters.http.ratelimit"
         for patch in envoy_filter.applicable(snapshot, pod):
-            if "ratelimit" in json.dumps(patch.value()):
+            if name in json.dumps(patch.value()):
                 yield patch.filter.source.at("spec", "configPatches", patch.index)
     elif reason == "block_all" or (reason == "UH" and request.cluster == names.BLACK_HOLE):
         yield view(snapshot, pod).outbound_origin.at()

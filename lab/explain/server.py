@@ -82,7 +82,8 @@ def at_pod(
         why = "the address is no pod's" if pod is None else "the pod has no proxy"
         yield Step("transport", f"{transport} to the application itself: {why}")
         if transport == "mutual TLS":
-            yield Step("answer", "503: without a proxy nothing there speaks mutual TLS")
+            closed = "connection closed" if request.tcp else "503"
+            yield Step("answer", f"{closed}: without a proxy nothing there speaks mutual TLS")
         return
     server = view(snapshot, pod)
     mode, origin = tls.inbound_mode(server, endpoint.port)
@@ -93,7 +94,7 @@ def at_pod(
     chain = filter_chain(
         listener, port=endpoint.port, tls=transport != "plain text", alpn=_ALPN[transport]
     )
-    tcp = manager(chain) is None if chain is not None else request.method in ("", "CONNECT")
+    tcp = manager(chain) is None if chain is not None else request.tcp
     if chain is None or not _takes(chain, transport, tcp=tcp):
         closed = "connection reset" if tcp or source.proxy == "none" else "503"
         yield Step("answer", f"{closed}: the pod closes connections in {transport}", origin.at())

@@ -86,6 +86,13 @@ DETAILS: dict[str, tuple[str, Reason]] = {
         "RL",
         Reason("rate limit: the share of this proxy is used up", "the EnvoyFilter"),
     ),
+    "request_rate_limited": (
+        "RL",
+        Reason(
+            "rate limit: the rate limit service says that the share is used up",
+            "the EnvoyFilter, and the configuration of the rate limit service",
+        ),
+    ),
     "direct_response": (
         "answered",
         Reason(

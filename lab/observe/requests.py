@@ -7,7 +7,7 @@ import json
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any, Literal
 
@@ -139,6 +139,9 @@ class Request:
     mutual_tls: bool
     connection: int
     """The number of the client's connection to this proxy."""
+    place: str = ""
+    """`file:line` of what decided about it, as the configuration was then; empty where no proxy
+    decided."""
 
     @property
     def proxy(self) -> Workload:
@@ -179,6 +182,8 @@ class Stream:
         """`pods` returns the pods of now; `count` is called with each request."""
         self._pods = pods
         self._count = count
+        self.find_place: Callable[[Request], str] | None = None
+        """Returns the `place` of a request."""
         self._kept: deque[Request] = deque()
         self._total = 0
         self._news = asyncio.Event()
@@ -198,6 +203,8 @@ class Stream:
         except (ValueError, LookupError, TypeError, AttributeError):
             return False  # A line cut off by the end of its proxy, or that looks like a report.
         if request is not None:
+            if self.find_place is not None and (place := self.find_place(request)):
+                request = replace(request, place=place)
             self._keep(request)
         return True
 

@@ -40,7 +40,9 @@ def _happened(request: Request) -> list[str]:
     if request.kind == "http":
         status = str(request.code) if request.code else "no answer"
         return [f"{request.method} {request.path}", status, milliseconds(request.duration)]
-    port = f"TCP {request.port or request.address.rpartition(':')[2]}"
+    # A listener inside Envoy has a name for an address.
+    number = str(request.port or request.address.rpartition(":")[2])
+    port = f"TCP {number}" if number.isdecimal() else "TCP"
     if request.event in ("opened", "refused"):
         return [port, request.event]
     return [port, "closed", milliseconds(request.duration)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from lab.explain.analyze import destination_rules, rules, virtual_services, workloads
+from lab.explain.analyze import destination_rules, virtual_services, workloads
 from lab.explain.analyze.finding import Finding
 from lab.model import Snapshot
 from lab.resources.resource import Resource
@@ -13,7 +13,7 @@ ANALYSES: tuple[Callable[[Snapshot], Iterable[Finding]], ...] = (
     virtual_services.destinations,
     virtual_services.gateways,
     virtual_services.conflicts,
-    rules.unreachable,
+    virtual_services.unreachable,
     destination_rules.targets,
     destination_rules.unverified,
     workloads.gateways,

@@ -1,4 +1,4 @@
-"""VirtualServices: destinations, subsets and gateways that are not there; hosts in conflict."""
+"""VirtualServices: destinations, subsets and gateways that are not there, conflicts, vain rules."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from lab.explain.analyze.finding import Finding, about
 from lab.kinds.services import Host
 from lab.kinds.types import Destination
 from lab.kinds.virtual_service.types import HTTPRoute
+from lab.kinds.virtual_service.unused import unused
 from lab.model import Snapshot
 from lab.resources.resource import Path, Resource
 
@@ -167,3 +168,11 @@ def _scopes(resource: Resource) -> set[str]:
     if "*" in targets:
         return {"*"}
     return {resource.namespace if target == "." else target for target in targets}
+
+
+def unreachable(snapshot: Snapshot) -> Iterator[Finding]:
+    """Yields rules that are not used (IST0130), and matches that earlier ones cover (IST0131)."""
+    for resource in snapshot.of("VirtualService"):
+        for found in unused(resource.spec):
+            code = "IST0131" if found.one_match else "IST0130"
+            yield about(code, resource, f"VirtualService {found.text}.", "spec", *found.path)

@@ -12,8 +12,10 @@ from lab.explain import request as explain
 from lab.explain.analyze import hosts
 from lab.explain.cases import client
 from lab.explain.cases.format import RULE_FIELDS, Case, Placed
-from lab.explain.interpret.matchers import NoAnswerError
+from lab.explain.interpret import routing
+from lab.explain.interpret.matchers import NoAnswerError, Request
 from lab.explain.steps import Explanation, Step, Target
+from lab.kinds.virtual_service import becomes as virtual_service
 from lab.kinds.virtual_service import delegate
 from lab.kinds.virtual_service.types import Delegate, HTTPRoute
 from lab.model import Pod, Snapshot
@@ -155,9 +157,18 @@ def _ask(
         notes.append("no wantMatch: as in istio-config-validator it is false, no field may fit")
     failures = [*_rule_failures(case, rule), *_own_failures(case, _without(found, missing))]
     if failures and (resource := client.rule_for(snapshot, authority)) is not None:
+        given = {name.lower(): (value,) for name, value in wanted.headers.items()}
+        sent = Request(method, bare, uri, given, scheme)
         for problem in delegate.problems(resource, snapshot):
-            notes.append(resource.describe(problem.path, problem.reason))
+            if _fits(resource.spec.http[problem.path[2]], sent):
+                notes.append(resource.describe(problem.path, problem.reason))
     return Asked(request, f"{pod.namespace}/{pod.name}", tuple(failures), tuple(notes), rule)
+
+
+def _fits(rule: HTTPRoute, request: Request) -> bool:
+    """Whether a request passes one of a rule's matches, whoever sends it."""
+    matches = map(virtual_service.match_config, rule.match)
+    return not rule.match or any(routing.matches(match, request) for match in matches)
 
 
 def _named(resource: Resource | None) -> str:

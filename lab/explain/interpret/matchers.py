@@ -25,7 +25,7 @@ class Request:
     """A request, or a TCP connection, as a proxy receives it."""
 
     method: str
-    """Empty for a TCP connection."""
+    """Empty for a TCP connection, CONNECT for one with TLS of the application."""
     authority: str
     path: str
     """With the query; normalized."""
@@ -59,6 +59,11 @@ class Request:
     def header(self, name: str) -> str | None:
         """Returns the values of a header as one, None when it is missing."""
         return ",".join(values) if (values := self.values(name)) else None
+
+    @property
+    def tcp(self) -> bool:
+        """Whether it is a connection, of which a proxy reads no request."""
+        return self.method in ("", "CONNECT")
 
     @property
     def preflight(self) -> bool:

@@ -49,18 +49,6 @@ def _provider(spec: AuthorizationPolicySpec) -> Iterator[Problem]:
         yield Problem(("provider",), reason)
 
 
-_NOT_ASKED_FOR = (
-    "namespaces",
-    "not_namespaces",
-    "service_accounts",
-    "not_service_accounts",
-    "trust_domains",
-    "not_trust_domains",
-    "principals",
-    "not_principals",
-    "request_principals",
-    "not_request_principals",
-)
 _NOT_ASKED_WHEN = ("source.namespace", "source.serviceAccount", "source.trustDomain")
 
 
@@ -77,8 +65,8 @@ def _custom(spec: AuthorizationPolicySpec) -> Iterator[Problem]:
         yield Problem(("provider",), "`provider.name` must not be empty")
     for index, rule in enumerate(spec.rules or ()):
         for position, item in enumerate(rule.from_ or ()):
-            for name in _NOT_ASKED_FOR if item.source is not None else ():
-                if getattr(item.source, name):
+            for name, _ in fields(Source) if item.source is not None else ():
+                if getattr(item.source, name) and not name.endswith("ip_blocks"):
                     field = name.title().replace("_", "")
                     reason = f"From.{field} is currently not supported with CUSTOM action"
                     yield Problem(("rules", index, "from", position), reason)

@@ -185,7 +185,7 @@ _CONSECUTIVE_ERRORS = (
 CONNECTION_POOL = (
     Check(
         "**.connectionPool|inboundConnectionPool",
-        lambda pool: pool.tcp is not None or pool.http is not None,
+        lambda pool: bool(pool.model_fields_set),
         "connection pool must have at least one field",
     ),
     *(

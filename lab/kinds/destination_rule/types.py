@@ -46,8 +46,8 @@ class TCPSettings(Model):
 
 
 class ConnectionPoolSettings(Model):
-    http: HTTPSettings | None = None
-    tcp: TCPSettings | None = None
+    http: HTTPSettings = HTTPSettings()
+    tcp: TCPSettings = TCPSettings()
 
 
 class CookieAttribute(Model):

@@ -27,20 +27,20 @@ class SubFilterMatch(Model):
 
 class FilterMatch(Model):
     name: str = ""
-    sub_filter: SubFilterMatch | None = None
+    sub_filter: SubFilterMatch = SubFilterMatch()
 
 
 class FilterChainMatch(Model):
     application_protocols: str = ""
     destination_port: Unsigned = 0
-    filter: FilterMatch | None = None
+    filter: FilterMatch = FilterMatch()
     name: str = ""
     sni: str = ""
     transport_protocol: str = ""
 
 
 class ListenerMatch(Model):
-    filter_chain: FilterChainMatch | None = None
+    filter_chain: FilterChainMatch = FilterChainMatch()
     listener_filter: str = ""
     name: str = ""
     port_name: str | None = None
@@ -60,7 +60,7 @@ class RouteMatch(Model):
 class VirtualHostMatch(Model):
     domain_name: str = ""
     name: str = ""
-    route: RouteMatch | None = None
+    route: RouteMatch = RouteMatch()
 
 
 class RouteConfigurationMatch(Model):
@@ -68,7 +68,7 @@ class RouteConfigurationMatch(Model):
     name: str = ""
     port_name: str = ""
     port_number: Unsigned = 0
-    vhost: VirtualHostMatch | None = None
+    vhost: VirtualHostMatch = VirtualHostMatch()
 
 
 class Match(Model):
@@ -76,7 +76,7 @@ class Match(Model):
     cluster: ClusterMatch | None = None
     context: Literal["ANY", "SIDECAR_INBOUND", "SIDECAR_OUTBOUND", "GATEWAY", "WAYPOINT"] = "ANY"
     listener: ListenerMatch | None = None
-    proxy: ProxyMatch | None = None
+    proxy: ProxyMatch = ProxyMatch()
     route_configuration: RouteConfigurationMatch | None = None
     waypoint: Any = None
 
@@ -113,7 +113,7 @@ class ConfigPatch(Model):
         "LISTENER_FILTER",
     ] = "INVALID"
     match: Match = Match()
-    patch: Patch | None = None
+    patch: Patch = Patch()
 
 
 class EnvoyFilterSpec(Model):

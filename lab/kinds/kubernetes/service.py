@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from lab import names
 from lab.kinds.kubernetes import endpoints
 from lab.kinds.kubernetes.core import ServicePort as ManifestPort
 from lab.kinds.kubernetes.core import ServiceSpec
@@ -67,14 +68,6 @@ def container_ports(spec: PodSpec) -> dict[str, int]:
 
 def named(host: str, namespace: str, services: Sequence[Service]) -> Service | None:
     """Returns the Service a host name means to a pod of `namespace`, as cluster DNS resolves it."""
-    parts = host.rstrip(".").split(".")
-    if len(parts) == 1:
-        where = namespace
-    elif len(parts) == 2 or parts[2:] in (["svc"], ["svc", "cluster", "local"]):
-        where = parts[1]
-    else:
-        return None
-    for service in services:
-        if service.name == parts[0] and service.namespace == where:
-            return service
-    return None
+    wanted = host.rstrip(".")
+    found = (one for one in services if wanted in names.alternatives(one.host, namespace))
+    return next(found, None)

@@ -109,7 +109,8 @@ def _endpoint(endpoint: str) -> str | None:
 def _ingress(listener: IstioIngressListener) -> Iterator[Problem]:
     given, pool, tls = listener.port, listener.connection_pool, listener.tls
     protocol = given.protocol.upper()
-    if pool is not None and pool.http is not None and not protocol.startswith(("HTTP", "GRPC")):
+    http = pool is not None and "http" in pool.model_fields_set
+    if http and not protocol.startswith(("HTTP", "GRPC")):
         yield Problem(
             ("connectionPool", "http"),
             f"sidecar: HTTP connection pool settings are configured for port {given.number} "

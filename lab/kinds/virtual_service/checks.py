@@ -6,10 +6,11 @@ import base64
 import re
 from collections.abc import Iterator
 from http import HTTPStatus
-from itertools import combinations, takewhile
+from itertools import combinations
 
-from lab.kinds.virtual_service.connection_checks import CONNECTIONS, named, overlaps, unused
+from lab.kinds.virtual_service.connection_checks import CONNECTIONS
 from lab.kinds.virtual_service.types import (
+    HeaderOperations,
     Headers,
     HTTPDirectResponse,
     HTTPMatchRequest,
@@ -21,6 +22,7 @@ from lab.kinds.virtual_service.types import (
     VirtualService,
     VirtualServiceSpec,
 )
+from lab.kinds.virtual_service.unused import unused
 from lab.resources.checks import exactly_one, never, refused, warned
 from lab.resources.istio import kind
 from lab.resources.resource import Check, Path, Problem
@@ -214,13 +216,11 @@ def _match(match: HTTPMatchRequest) -> Iterator[Problem]:
     for field in ("scheme", "method", "authority"):
         yield from _string_match(getattr(match, field), (field,), field)
     for name, value in match.headers.items():
-        if value is None:
-            yield Problem(("headers", name), f"header match {name} cannot be null")
         yield from _match_name(name, ("headers", name))
         yield from _string_match(value, ("headers", name), "headers")
     for name, value in match.without_headers.items():
         yield from _match_name(name, ("withoutHeaders", name))
-        if value is None or value.regex != "*":  # It means that the header is there.
+        if value.regex != "*":  # It means that the header is there.
             yield from _string_match(value, ("withoutHeaders", name), "withoutHeaders")
     for name, value in match.query_params.items():
         if not name:
@@ -373,8 +373,8 @@ def _is_authority(name: str) -> bool:
 def _authority(route: HTTPRoute) -> Iterator[Problem]:
     """Checks that the authority of a request is set once."""
     current = (route.rewrite.authority if route.rewrite else None) or ""
-    request = route.headers.request if route.headers else None
-    for field, values in (("set", request.set), ("add", request.add)) if request else ():
+    request = route.headers.request if route.headers else HeaderOperations()
+    for field, values in (("set", request.set), ("add", request.add)):
         for name, value in values.items():
             if _is_authority(name) and current:
                 reason = (
@@ -388,8 +388,6 @@ def _authority(route: HTTPRoute) -> Iterator[Problem]:
 
 def _headers(headers: Headers) -> Iterator[Problem]:
     for direction, operations in (("request", headers.request), ("response", headers.response)):
-        if operations is None:
-            continue
         for verb, values in (("set", operations.set), ("add", operations.add)):
             for name, value in values.items():
                 free = direction == "request" and _is_authority(name)
@@ -433,55 +431,9 @@ def header_value_problem(value: str) -> str | None:
     return f"{reason}; a literal % is written %%"
 
 
-def _covered(rules: list[HTTPRoute]) -> Iterator[Problem]:
-    """Warns about prefixes that earlier ones cover, among matches that no earlier one repeats."""
-    reached = takewhile(lambda rule: rule[1].match, enumerate(rules))
-    prefixes: dict[str, tuple[int, int, HTTPMatchRequest]] = {}
-    for index, route in reached:
-        for position, match in enumerate(route.match):
-            prefixes.setdefault(match.model_dump_json(exclude={"name"}), (index, position, match))
-    for (index, position, first), (later, place, second) in combinations(prefixes.values(), 2):
-        if _covers(first, second):
-            earlier = (
-                f"{named(first, position)} of prefix {_prefix(first)} on "
-                f"{named(rules[index], index)}"
-            )
-            covered = f"{named(second, place)} of prefix {_prefix(second)}"
-            reason = overlaps(f"virtualService rule {named(rules[later], later)}", covered, earlier)
-            yield Problem((later, "match", place), reason, "warning")
-
-
-def _prefix(match: HTTPMatchRequest) -> str:
-    return (match.uri.prefix if match.uri else None) or ""
-
-
-def _covers(first: HTTPMatchRequest, second: HTTPMatchRequest) -> bool:
-    """Returns whether istiod takes the prefix of a match to be covered by an earlier one."""
-    one, other = _prefix(first), _prefix(second)
-    if not one or one == other or not other.startswith(one):
-        return False
-    if (first.port or 0) != (second.port or 0):
-        return False
-    return all(
-        mine.keys() == theirs.keys() and all(mine[key].startswith(theirs[key]) for key in mine)
-        for mine, theirs in zip(_conditions(first), _conditions(second), strict=True)
-    )
-
-
-def _conditions(match: HTTPMatchRequest) -> list[dict[str, str]]:
-    plain = {"method": match.method, "authority": match.authority}
-    conditions = [
-        {name: _spelled(value) for name, value in found.items()}
-        for found in (plain, match.headers, match.query_params, match.without_headers)
-    ]
-    conditions[0]["method"] = conditions[0]["method"] or "exact:GET"
-    return conditions
-
-
-def _spelled(match: StringMatch | None) -> str:
-    if match is not None and match.exact:
-        return f"exact:{match.exact}"
-    return f"prefix:{match.prefix}" if match is not None and match.prefix else ""
+def _unused(spec: VirtualServiceSpec) -> Iterator[Problem]:
+    for found in unused(spec):
+        yield Problem(found.path, f"virtualService {found.text}", "warning")
 
 
 CHECKS = (
@@ -589,8 +541,7 @@ CHECKS = (
     Check("spec.http[].headers", _headers),
     Check("spec.http[].route[].headers", _headers),
     Check("spec.http[]", _authority),
-    Check("spec.http", unused),
-    Check("spec.http", _covered),
+    Check("spec", _unused),
     *CONNECTIONS,
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from lab import names
@@ -56,7 +57,7 @@ def rules(snapshot: Snapshot, resource: Resource) -> Iterator[Rule]:
             yield Rule(http, origin, (*_places(http.match, origin),) or ((None, origin),))
         elif (delegate := _delegate(snapshot, resource, http.delegate)) is not None:
             for _, merged in _merged(resource, http, delegate):
-                if merged is not None:
+                if isinstance(merged, Rule):
                     yield merged
 
 
@@ -70,12 +71,11 @@ def problems(resource: Resource, snapshot: Snapshot) -> Iterator[Problem]:
         if delegate is None:
             where = f"{http.delegate.namespace or resource.namespace}/{http.delegate.name or ''}"
             reason = f"no VirtualService {where} without hosts is exported to {resource.namespace}"
-            yield Problem(path, f"{reason}: this rule is left out", "warning")
+            yield Problem(path, f"this rule is dropped, because {reason}", "warning")
             continue
         for origin, merged in _merged(resource, http, delegate):
-            if merged is None:
-                reason = f"a match of the rule at {origin} is not within this rule's matches"
-                yield Problem(path, f"{reason}: that rule is left out", "warning")
+            if isinstance(merged, str):
+                yield Problem(path, f"rule {origin} is dropped, because {merged}", "warning")
 
 
 def _delegate(snapshot: Snapshot, root: Resource, named: Delegate) -> Resource | None:
@@ -95,10 +95,10 @@ def _delegate(snapshot: Snapshot, root: Resource, named: Delegate) -> Resource |
 
 def _merged(
     root: Resource, http: HTTPRoute, delegate: Resource
-) -> Iterator[tuple[Origin, Rule | None]]:
+) -> Iterator[tuple[Origin, Rule | str]]:
     """Yields the place of each rule of a delegate, and that rule within the root's.
 
-    There is none when one of its matches is not within a match of the root's.
+    In its place is the reason when one of its matches is not within a match of the root's.
     """
     for index, own in enumerate(delegate.spec.http):
         origin = Origin(delegate.source, ("spec", "http", index), delegate)
@@ -110,8 +110,8 @@ def _merged(
             ],
             origin,
         )
-        if matches is None:
-            yield origin, None
+        if isinstance(matches, str):
+            yield origin, matches
             continue
         rule = _with_fields_of(http, own, delegate.namespace)
         rule = rule.model_copy(update={"match": [match for match, _ in matches]})
@@ -128,17 +128,18 @@ def _places(
 
 def _within(
     roots: list[HTTPMatchRequest], own: list[tuple[HTTPMatchRequest, Origin]], origin: Origin
-) -> list[tuple[HTTPMatchRequest, Origin]] | None:
-    """Returns the matches that are a root's and a delegate's; None when one is not a root's."""
+) -> list[tuple[HTTPMatchRequest, Origin]] | str:
+    """Returns the matches that are a root's and a delegate's, or why one is not a root's."""
     if not own:
         return [(root, origin) for root in roots]
     if not roots:
         return own
     result = []
     for match, place in own:
-        agreed = [root for root in roots if not _conflict(root, match)]
+        conflicts = [_conflict(root, match) for root in roots]
+        agreed = [root for root, reason in zip(roots, conflicts, strict=True) if reason is None]
         if not agreed:
-            return None
+            return f"its match at {place} is not within this rule's: {conflicts[0]}"
         result += [(_both(root, match), place) for root in agreed]
     return result
 
@@ -186,30 +187,37 @@ def _both(root: HTTPMatchRequest, own: HTTPMatchRequest) -> HTTPMatchRequest:
     return own.model_copy(update=update)
 
 
-def _conflict(root: HTTPMatchRequest, own: HTTPMatchRequest) -> bool:
-    """Returns whether a delegate's match is not within a root's, as istiod compares them."""
-    pairs = [(getattr(root, field), getattr(own, field)) for field in _STRINGS]
+def _conflict(root: HTTPMatchRequest, own: HTTPMatchRequest) -> str | None:
+    """Returns why a delegate's match is not within a root's, as istiod compares them, or None."""
+    pairs = [(field, getattr(root, field), getattr(own, field)) for field in _STRINGS]
     for field in _MAPS:
         known = getattr(root, field)
-        pairs += [(known.get(key), value) for key, value in getattr(own, field).items()]
+        pairs += [(key, known.get(key), value) for key, value in getattr(own, field).items()]
     labels = ((root.source_labels.get(key), value) for key, value in own.source_labels.items())
     gateways = (set(root.gateways), set(own.gateways))
-    return (
-        any(_strings_conflict(*pair) for pair in pairs)
-        or root.ignore_uri_case != own.ignore_uri_case
-        or bool(root.port and own.port and root.port != own.port)
-        or bool(root.source_namespace and root.source_namespace != own.source_namespace)
-        or any(known not in (None, value) for known, value in labels)
-        or (all(gateways) and not gateways[1] <= gateways[0])
+    strings = ((name, reason) for name, *two in pairs if (reason := _strings_conflict(*two)))
+    others = (
+        (root.ignore_uri_case != own.ignore_uri_case, "ignoreUriCase"),
+        (root.port and own.port and root.port != own.port, "port"),
+        (
+            root.source_namespace and root.source_namespace != own.source_namespace,
+            "sourceNamespace",
+        ),
+        (any(known not in (None, value) for known, value in labels), "sourceLabels"),
+        (all(gateways) and not gateways[1] <= gateways[0], "gateways"),
     )
+    differ = ((name, "differs") for conflicts, name in others if conflicts)
+    return next((f"{name} {reason}" for name, reason in chain(strings, differ)), None)
 
 
-def _strings_conflict(root: StringMatch | None, own: StringMatch | None) -> bool:
+def _strings_conflict(root: StringMatch | None, own: StringMatch | None) -> str | None:
     if root is None or own is None:
-        return False
+        return None
     if root.regex or own.regex:
-        return True
+        return "has a regex, which istiod compares with nothing"
+    narrower = own.exact if root.exact else own.prefix or own.exact
     if root.exact:
-        return own.exact != root.exact
-    narrower = own.prefix or own.exact
-    return not (root.prefix and narrower and narrower.startswith(root.prefix))
+        return None if narrower == root.exact else f"is not the exact {root.exact}"
+    if root.prefix and narrower and narrower.startswith(root.prefix):
+        return None
+    return f"does not begin with {root.prefix}" if root.prefix else "has any value there"

@@ -80,25 +80,25 @@ class HeaderOperations(Model):
 
 
 class Headers(Model):
-    request: HeaderOperations | None = None
-    response: HeaderOperations | None = None
+    request: HeaderOperations = HeaderOperations()
+    response: HeaderOperations = HeaderOperations()
 
 
 class HTTPMatchRequest(Model):
     authority: StringMatch | None = None
     gateways: list[str] = Field(default_factory=list)
-    headers: dict[str, StringMatch | None] = Field(default_factory=dict)
+    headers: dict[str, StringMatch] = Field(default_factory=dict)
     ignore_uri_case: bool = False
     method: StringMatch | None = None
     name: str | None = None
     port: Unsigned | None = None
-    query_params: dict[str, StringMatch | None] = Field(default_factory=dict)
+    query_params: dict[str, StringMatch] = Field(default_factory=dict)
     scheme: StringMatch | None = None
     source_labels: dict[str, str] = Field(default_factory=dict)
     source_namespace: str | None = None
     stat_prefix: str | None = None
     uri: StringMatch | None = None
-    without_headers: dict[str, StringMatch | None] = Field(default_factory=dict)
+    without_headers: dict[str, StringMatch] = Field(default_factory=dict)
 
 
 class HTTPMirrorPolicy(Model):

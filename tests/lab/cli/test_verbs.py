@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import json
 import re
 import shlex
 import signal
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from lab import versions
 from lab.manifests import read
@@ -69,6 +71,40 @@ def test_proxy_status_names_a_refusal(lab: Lab) -> None:
     finally:
         lab.ok("delete", "envoyfilter", "cut")
     assert "ERROR" not in lab.ok("proxy-status", "-n", "default")
+
+
+def test_a_proxy_tells_its_bootstrap_and_its_loggers(lab: Lab) -> None:
+    bootstrap = json.loads(lab.ok("proxy-config", "bootstrap", "curl"))["bootstrap"]
+    assert bootstrap["node"]["metadata"]["NAME"] == "curl"
+    assert yaml.safe_load(lab.ok("pc", "b", "curl", "-o", "yaml"))["bootstrap"] == bootstrap
+    assert re.fullmatch(
+        rf"Istio Version: {versions.istio()}\nEnvoy Version: \d+\.\d+\.\d+/\S+\n",
+        lab.ok("proxy-config", "bootstrap", "curl", "-o", "short"),
+    )
+    log = ("proxy-config", "log", "deploy/message-service")
+    try:
+        text = lab.ok(*log, "--level", "rbac:debug,info")
+        assert text.count(".default:\nactive loggers:\n") == 2
+        assert (text.count("  rbac: debug\n"), text.count("  http: info\n")) == (2, 2)
+        assert lab.ok("proxy-config", "log", "-l", "app=message-service") == text
+    finally:
+        assert lab.ok(*log, "--reset").count("  rbac: warning\n") == 2
+    for words, reason in (
+        (("--level", "rbac:loud"), "unrecognized logging level: loud"),
+        (("--level", "nobody:debug"), "unrecognized logger name: nobody"),
+        (("--level", "info", "-r"), "--level cannot be combined with --reset"),
+        (("-o", "json"), "--output is not applicable for this command"),
+    ):
+        answer = lab.run(*log, *words)
+        assert (answer.status, answer.err.startswith(f"Error: {reason}")) == (1, True), answer
+
+
+@pytest.mark.parametrize("kind", ["listeners", "routes", "clusters", "secret"])
+def test_a_configuration_is_the_same_in_json_and_yaml(lab: Lab, kind: str) -> None:
+    texts = [lab.ok("proxy-config", kind, "curl", "-o", form) for form in ("json", "yaml")]
+    first, second = map(yaml.safe_load, texts)
+    assert first == second
+    assert first
 
 
 def test_a_service_and_a_pod_are_described_in_the_mesh(lab: Lab, rule: str) -> None:
@@ -354,6 +390,58 @@ def test_signals_are_as_before_when_the_pod_cannot_be_deleted(lab: Lab) -> None:
         answer = lab.run(*words, "sleep", "60")
     assert answer.err == 'Error from server (NotFound): pods "gone" not found\n'
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_reader_of_several_logs_may_leave(lab: Lab) -> None:
+    argv = [*COMMAND, "--state", str(lab.folder), "logs", "-f", "-l", "app=message-service"]
+    with subprocess.Popen(
+        [*argv, "--all-containers"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        for pod in lab.pods("app=message-service"):
+            name = pod["metadata"]["name"]
+            lab.run(
+                "exec", "curl", "--", "curl", "-s", f"http://{pod['status']['podIP']}:8080/{name}"
+            )
+        assert process.wait(20) == 1
+        assert process.stderr.read() == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "says"),
+    [
+        ("logs -l app=none", 0, "No resources found in default namespace.\n"),
+        (
+            "get pod curl -A",
+            1,
+            "Error: a resource cannot be retrieved by name across all namespaces\n",
+        ),
+        (
+            "wait pod/none --for=condition=Ready",
+            1,
+            'Error from server (NotFound): pods "none" not found\n',
+        ),
+        (
+            "rollout undo svc/message-service",
+            1,
+            'Error: no rollbacker has been implemented for "Service"\n',
+        ),
+        (
+            "apply rule.yaml",
+            1,
+            "Error: Got unexpected extra argument(s) (rule.yaml): a file is given with -f\n"
+            "See: guestbook apply --help\n",
+        ),
+    ],
+)
+def test_a_mistake_is_answered_as_kubectl_does(
+    lab: Lab, words: str, status: int, says: str
+) -> None:
+    answer = lab.run(*words.split())
+    assert (answer.status, answer.err) == (status, says)
 
 
 def test_a_warning_about_an_installation_is_said_once(lab: Lab) -> None:

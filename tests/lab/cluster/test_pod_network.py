@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.support.crash import rounds
-from tests.support.lab import SMALL, Lab
+from tests.support.lab import COMMAND, SMALL, Lab
 from tests.support.namespaces import require_namespaces
 from tests.support.wait import wait
 
@@ -70,6 +70,51 @@ spec:
 """
 
 
+ECHO = """
+import socket
+with socket.socket(type=socket.SOCK_DGRAM) as server:
+    server.bind(("0.0.0.0", 5353))
+    server.settimeout(60)
+    _, client = server.recvfrom(9)
+    server.sendto(client[0].encode(), client)
+"""
+"""Tells a client by UDP which address it has."""
+
+OTHER_WAYS = """
+import errno, json, socket, sys, time
+
+def udp(address, tries):
+    with socket.socket(type=socket.SOCK_DGRAM) as client:
+        client.settimeout(0.5)
+        client.connect((address, 5353))
+        for _ in range(tries):
+            try:
+                client.send(b"x")
+                return client.recv(99).decode()
+            except ConnectionRefusedError:
+                time.sleep(0.1)
+            except TimeoutError:
+                pass
+        return "no answer"
+
+def ping():
+    socket.socket(type=socket.SOCK_DGRAM, proto=socket.IPPROTO_ICMP).close()
+
+def ipv6():
+    with socket.socket(socket.AF_INET6) as client:
+        client.connect(("2001:db8::1", 80))
+
+def outcome(function, *given):
+    try:
+        return function(*given)
+    except OSError as error:
+        return errno.errorcode[error.errno]
+
+ways = [(udp, sys.argv[1], 100), (udp, "192.0.2.1", 1), (ping,), (ipv6,)]
+print(json.dumps([outcome(*way) for way in ways]))
+"""
+
+
 @pytest.fixture
 def pods(request: pytest.FixtureRequest) -> Lab:
     """The lab of all tests, where its pods have networks of their own."""
@@ -112,6 +157,19 @@ def test_the_proxys_own_commands_go_past_the_proxy(pods: Lab) -> None:
     missing = pods.run("exec", "curl", "-c", "istio-proxy", "--", "no-such-program")
     assert missing.status == 127
     assert 'exec: "no-such-program": executable file not found in $PATH' in missing.err
+
+
+def test_what_is_no_tcp_over_ipv4(pods: Lab) -> None:
+    server = pods.pods("app=message-service")[0]
+    command = [*COMMAND, "--state", str(pods.folder), "exec", server["metadata"]["name"], "--"]
+    with subprocess.Popen([*command, "python3", "-c", ECHO]) as echo:
+        asked = ("exec", "curl", "--", "python3", "-c", OTHER_WAYS, server["status"]["podIP"])
+        to_pod, outside, ping, ipv6 = json.loads(pods.ok(*asked))
+    assert echo.returncode == 0
+    assert to_pod == pods.pods("app=curl")[0]["status"]["podIP"]
+    assert outside == "no answer"
+    assert ping == "EACCES"
+    assert ipv6 in ("ENETUNREACH", "EAFNOSUPPORT")  # The other where the kernel has no IPv6.
 
 
 def statistic(lab: Lab, pod: str, owner: str, name: str) -> int:

@@ -153,7 +153,12 @@ def test_rules_that_istiod_leaves_out_are_named(judge: Judge) -> None:
     mesh = SHOP.replace("{uri: {prefix: /basket}}", '{uri: {regex: "/basket.*"}}')
     answer = judge(FORMAT, mesh=mesh)
     assert answer.status == 1
-    assert "note: mesh.yaml:21: VirtualService shop: spec.http[4].delegate" in answer.out
+    assert answer.out.count("is dropped") == 1  # at the case of its requests, and no other
+    assert (
+        "note: mesh.yaml:21: VirtualService shop: spec.http[4].delegate: rule mesh.yaml:31 is "
+        "dropped, because its match at mesh.yaml:31 is not within this rule's: uri has a regex, "
+        "which istiod compares with nothing"
+    ) in answer.out
     assert "not met: VirtualService shop/basket, http[0]  mesh.yaml:31" in answer.out
 
 

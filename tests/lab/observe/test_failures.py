@@ -38,11 +38,13 @@ class Failure:
     rule: str = ""
     """The comment at the end of the line that the log names."""
     path: str = "/hello/x"
+    url: str = ""
+    """In place of the host and the path."""
     options: tuple[str, ...] = ()
     times: int = 1
 
     def __str__(self) -> str:
-        return self.host
+        return self.url or self.host
 
 
 FAILURES = (
@@ -54,6 +56,17 @@ FAILURES = (
         options=("-H", "Authorization: Bearer a.b.c"),
     ),
     Failure("limited", "429 RL", "RL|-", 429, "rate limit", "RL", times=3),
+    Failure(
+        *(
+            "global",
+            "429 RL",
+            "RL",
+            429,
+            "RL: rate limit: the rate limit service",
+            "RL of the service",
+        ),
+        times=3,
+    ),
     Failure(
         *("overflow", "503 UO", "UO", 503, "a limit of the connection pool", "UO"),
         times=24,
@@ -80,9 +93,16 @@ FAILURES = (
         path=":443/",
         options=("--connect-to", "::198.51.100.9:443"),
     ),
+    # TLS to an address: no server name says where to.
+    Failure(
+        *("BlackHoleCluster", "UH", "UH", 0, "UH: unknown host", "closed"),
+        url="https://198.51.100.10:8443/",
+    ),
     Failure("denied", "RBAC", "-", 0, "TCP 7000  closed", path=":7000/"),
 )
-SERVICES = [one.host for one in FAILURES if "." not in one.host and one.path[0] == "/"]
+SERVICES = [
+    one.host for one in FAILURES if "." not in one.host and one.path[0] == "/" and not one.url
+]
 
 
 def serve(connection: socket.socket) -> None:
@@ -116,7 +136,7 @@ def server() -> Iterator[int]:
 
 
 def ask(lab: Lab, failure: Failure) -> None:
-    url = f"http://{failure.host}{failure.path}"
+    url = failure.url or f"http://{failure.host}{failure.path}"
     urls = [url] * failure.times
     # A ServiceEntry is in no DNS; any address leads to the sidecar.
     ports = (80, 7001) if "." in failure.host else ()
@@ -172,6 +192,7 @@ def seen(
         file.write_text(text)
         lab.ok("apply", "-f", str(file))
         lab.ready("app=message-service", 2)
+        lab.ready("app=limiter", 1)
         for failure in FAILURES:
             ask(lab, failure)
 
@@ -194,6 +215,13 @@ def test_a_failure_is_on_its_edge(seen: Shown, failure: Failure) -> None:
 def test_a_connection_that_was_taken_and_then_denied_failed(seen: Shown) -> None:
     (edge,) = seen.edges["denied"]
     assert (edge["calls"], edge["success"], edge["problems"]) == (1, 0, {"RBAC": 1})
+
+
+def test_tls_without_a_server_name_is_cut_off_as_other_bytes_are(seen: Shown) -> None:
+    edges = [edge for edge in seen.edges["BlackHoleCluster"] if edge["protocol"] == "TCP"]
+    assert sum(edge["problems"]["UH"] for edge in edges) == 2
+    closed = re.compile(r"curl → BlackHoleCluster  TCP( \d+)?  closed")
+    assert len([line for line in seen.words if closed.search(line)]) == 2
 
 
 def test_retries_are_told_beside_the_edge(seen: Shown) -> None:

@@ -1,4 +1,4 @@
-"""Writes docs/supported-fields.md: `python -m lab.manifests.supported_fields`.
+"""Writes docs/supported-fields.md: `python -m scripts.supported_fields`.
 
 The page lists the fields that a check refuses or warns about, with its reason. With `--check`
 nothing is written, and the status is 1 when the page is stale.
@@ -20,12 +20,12 @@ from lab.resources.checks import fields, matches
 from lab.resources.fields import model_in
 from lab.resources.resource import Kind
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "supported-fields.md"
 INTRODUCTION = """\
 # Kinds and fields
 
-<!-- Written by `python -m lab.manifests.supported_fields` from lab/kinds/. -->
+<!-- Written by `python -m scripts.supported_fields` from lab/kinds/. -->
 
 The kinds that the lab takes, and the fields of each that it refuses or warns about. Istio's kinds
 are read in all versions that Istio {istio} serves. A field that is not listed here is read, with
