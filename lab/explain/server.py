@@ -79,7 +79,8 @@ def at_pod(
     """Yields the answers of one pod to a connection from `source` and to the request on it."""
     pod = endpoint.pod
     if pod is None or pod.proxy == "none":
-        yield Step("transport", f"{transport} to the application itself: the pod has no proxy")
+        why = "the address is no pod's" if pod is None else "the pod has no proxy"
+        yield Step("transport", f"{transport} to the application itself: {why}")
         if transport == "mutual TLS":
             closed = "connection closed" if request.tcp else "503"
             yield Step("answer", f"{closed}: without a proxy nothing there speaks mutual TLS")

@@ -148,7 +148,9 @@ def test_a_service_without_a_selector_leads_where_its_endpoints_say(lab: Lab, po
     assert place in lab.ok("describe", "service", "direct")
     assert "10.244.0.3" not in lab.ok("describe", "service", "direct")
     assert place in lab.ok("proxy-config", "endpoints", "curl")
-    assert "outbound|80||mine" in lab.ok("route", "--from", "curl", "http://mine/", "-o", "json")
+    answer = lab.ok("route", "--from", "curl", "http://mine/")
+    assert "100% to outbound|80||mine.default.svc.cluster.local" in answer
+    assert "plain text to the application itself: the address is no pod's" in answer
     refused = lab.run("port-forward", "svc/mine", "0:80")
     assert "Service is defined without a selector" in refused.err
 
