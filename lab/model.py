@@ -18,6 +18,18 @@ Json = dict[str, Any]
 PortProtocol = Literal["HTTP", "HTTP2", "GRPC", "GRPC-WEB", "TCP", "TLS", "HTTPS", "AUTO"]
 """The protocol by a Service port's name and appProtocol (Istio's "protocol selection")."""
 
+PROTOCOLS: Mapping[str, PortProtocol] = {
+    "HTTP": "HTTP",
+    "HTTP_PROXY": "HTTP",
+    "HTTP2": "HTTP2",
+    "GRPC": "GRPC",
+    "GRPC-WEB": "GRPC-WEB",
+    "HTTPS": "HTTPS",
+    "TLS": "TLS",
+    **dict.fromkeys(("TCP", "MONGO", "REDIS", "MYSQL"), "TCP"),
+}
+"""The protocols of ports that Istio knows, beside UDP; their case doesn't matter."""
+
 OVER_HTTP2 = ("HTTP2", "GRPC", "GRPC-WEB")
 """The protocols of servers that speak HTTP/2; gRPC-Web is turned into gRPC."""
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import overload
+from typing import TypeVar, overload
 
 from lab.model import Json
+
+T = TypeVar("T")
 
 TYPE_PREFIX = "type.googleapis.com/envoy."
 
@@ -55,9 +58,21 @@ def static_assignment(cluster: str, address: Json) -> Json:
     return {"cluster_name": cluster, "endpoints": endpoints}
 
 
+def copied(value: T) -> T:
+    """Returns a copy of JSON that shares no part with the original, nor one part with another."""
+    copy: T = json.loads(json.dumps(value))
+    return copy
+
+
+def chains(listener: Json) -> list[Json]:
+    """Returns the filter chains of a listener, the default one last."""
+    default = listener.get("default_filter_chain")
+    return [*listener.get("filter_chains", ()), *([default] if default else [])]
+
+
 def filter_configs(listener: Json) -> Iterator[Json]:
     """Yields the configuration of each network filter of a listener's chains."""
-    for chain in (*listener.get("filter_chains", ()), listener.get("default_filter_chain") or {}):
+    for chain in chains(listener):
         yield from (item.get("typed_config", {}) for item in chain.get("filters", ()))
 
 

@@ -1,9 +1,9 @@
 """Writes Istio's schema, the types of its kinds and docs/supported-fields.md.
 
-`python -m scripts.istio_schema` writes the types (`lab/kinds/*/types.py`) and the page from
-`lab/resources/istio.json`; with `--check` it writes nothing and ends with status 1 when one of
-them is stale. With a version or a file of CRDs it first writes the schema of that version, and
-prints the fields that came and went.
+`python -m scripts.istio_schema` writes the types (`lab/kinds/*/types.py`, and those of several
+kinds in `lab/kinds/types.py`) and the page from `lab/resources/istio.json`; with `--check` it
+writes nothing and ends with status 1 when one of them is stale. With a version or a file of CRDs it
+first writes the schema of that version, and prints the fields that came and went.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import re
 import subprocess
 import sys
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,11 +79,12 @@ SHAPES = {
             "**.port": "PortSelector",
             "**.portLevelSettings[]": "PortTrafficPolicy",
             "**.failover[]": "Failover",
+            "**.workloadSelector": "LabelSelector",
         },
         zero=(
             "**.minimumRingSize|tableSize|maxConnections|http1MaxPendingRequests|http2MaxRequests"
             "|maxRequestsPerConnection|maxRetries|maxConcurrentStreams|mode|number|from"
-            " **.failover[].to"
+            " **.failover[].to **.connectionPool.http|tcp"
         ),
         optional="spec.exportTo",
         required="spec",
@@ -104,7 +106,7 @@ SHAPES = {
             "**.cluster": "ClusterMatch",
         },
         zero=(
-            "**.match|name|sni|transportProtocol|applicationProtocols|destinationPort|portNumber"
+            "**.match|patch|proxy|filterChain|filter|subFilter|vhost|route|name|sni|transportProtocol|applicationProtocols|destinationPort|portNumber"
             "|portName|listenerFilter|action|domainName|gateway|service|subset|proxyVersion"
             "|context|operation|applyTo|priority"
         ),
@@ -195,13 +197,11 @@ SHAPES = {
         },
         zero=(
             "**.route[].weight **.uriRegexRewrite.match|rewrite **.attempts "
-            "**.percentage|mirrorPercentage.value **.destination|mirror.port.number"
+            "**.percentage|mirrorPercentage.value **.destination|mirror.port.number "
+            "**.headers.request|response"
         ),
         optional="spec.exportTo",
         required="spec **.destination",
-        types={
-            "**.match[].headers|withoutHeaders|queryParams": "dict[str, StringMatch | None]",
-        },
         attributes={"mirror_percent": "mirror_percent_snake"},
     ),
 }
@@ -213,36 +213,15 @@ def folder(kind: str) -> Path:
 
 
 class Types:
-    """The module of types of one kind."""
+    """The types of one kind: the text of each class by its name."""
 
-    def __init__(self, kind: str, entry: Json, checks: tuple[Check, ...]) -> None:
+    def __init__(self, kind: str, schema: Json, checks: tuple[Check, ...]) -> None:
         self._kind = kind
         self._shape = SHAPES[kind]
-        self._entry = entry
         self._silent = [check for check in checks if check.reason]
-        self._classes: dict[str, str] = {}
-        self._imported: dict[str, str] = {}
-
-    def module(self) -> str:
-        """Returns the text of the module."""
-        self._model(self._entry["schema"], self._kind, "")
-        body = "\n\n".join(self._classes.values())
-        head = (
-            f'"""{self._kind}: types of the API of Istio.\n\n'
-            'Written by `python -m scripts.istio_schema` from lab/resources/istio.json.\n"""\n\n'
-            "from __future__ import annotations\n\n"
-        )
-        imports = _imports(body, self._imported)
-        group, plural = self._entry["group"], self._entry["plural"]
-        versions, short = tuple(self._entry["versions"]), tuple(self._entry["shortNames"])
-        call = (
-            "def kind(checks: tuple[Check, ...]) -> Kind:\n"
-            '    """Returns the kind, with its names and versions."""\n'
-            f"    versions = {versions!r}\n"
-            f"    names = ({group!r}, {self._kind!r}, {plural!r})\n"
-            f"    return Kind(*names, versions, {self._kind}, {short!r}, checks=checks)\n"
-        )
-        return formatted(f"{head}{imports}\n\n{body}\n\n{call}", folder(self._kind) / "types.py")
+        self.classes: dict[str, str] = {}
+        self.imported: dict[str, str] = {}
+        self._model(schema, kind, "")
 
     def _model(self, schema: Json, name: str, path: str) -> str:
         """Writes the class of an object and of those below it; returns its name."""
@@ -266,7 +245,7 @@ class Types:
                 self._field(attribute, alternatives, kind, inner, where, required, key in exclusive)
             )
         text = f"class {name}(Model):\n{''.join(lines) or '    pass' + chr(10)}"
-        if self._classes.setdefault(name, text) != text:
+        if self.classes.setdefault(name, text) != text:
             raise SystemExit(f"{self._kind}: two classes called {name}; name the one of {path}")
         return name
 
@@ -278,7 +257,7 @@ class Types:
             if matches(pattern, path):
                 module, _, named = text.rpartition(".")
                 if module:
-                    self._imported[named] = module
+                    self.imported[named] = module
                 return named
         if any(check.severity == "error" and matches(check.where, path) for check in self._silent):
             return "Any"
@@ -289,7 +268,7 @@ class Types:
                 inner = self._type(schema["items"], name.removesuffix("s"), f"{path}[]")
                 return f"list[{inner}]"
             case "object" if "properties" in schema:
-                chosen = {"spec": f"{self._kind}Spec", "spec.selector": "WorkloadSelector"}
+                chosen = {"spec": f"{self._kind}Spec", "spec.selector": "LabelSelector"}
                 chosen |= self._shape.names
                 names = (text for pattern, text in chosen.items() if matches(pattern, path))
                 return self._model(schema, next(names, name[:1].upper() + name[1:]), path)
@@ -391,14 +370,14 @@ def _imports(body: str, imported: dict[str, str]) -> str:
     known = {
         "typing": ("Annotated", "Any", "Literal"),
         "pydantic": ("AliasChoices", "Field"),
-        "lab.resources.resource": ("Check", "Kind", "Model"),
+        "lab.resources.resource": ("Model",),
         "lab.resources.values": ("Duration", "Int32", "PortKey", "PositiveDuration", "Unsigned"),
     }
     for name, module in imported.items():
         known[module] = (*known.get(module, ()), name)
     lines = []
     for module in sorted(known, key=lambda module: (module.startswith("lab"), module)):
-        used = [name for name in known[module] if name in ("Check", "Kind") or _uses(body, name)]
+        used = [name for name in known[module] if _uses(body, name)]
         lines += [f"from {module} import {', '.join(used)}\n"] if used else []
     return "".join(lines)
 
@@ -472,13 +451,33 @@ def fields_of(schema: Json, prefix: str = "") -> Iterator[str]:
 
 def files(schema: Json) -> Iterator[tuple[Path, str]]:
     """Yields each file that is written from the schema, with its text."""
+    found: dict[str, Types] = {}
     for kind in schema["kinds"]:
         # The checks are imported without the types, which are yet to be written.
         sys.modules[f"lab.kinds.{folder(kind).name}.types"] = MagicMock()
     for kind, entry in schema["kinds"].items():
         checks = importlib.import_module(f"lab.kinds.{folder(kind).name}.checks").CHECKS
-        types = Types(kind, {"istio": schema["istio"], **entry}, checks)
-        yield folder(kind) / "types.py", types.module()
+        found[kind] = Types(kind, entry["schema"], checks)
+    uses = Counter(item for types in found.values() for item in types.classes.items())
+    shared = {name: text for (name, text), number in uses.items() if number > 1}
+    yield _module(ROOT / "lab" / "kinds" / "types.py", "Types of several kinds", shared, {})
+    for kind, types in found.items():
+        own = {name: text for name, text in types.classes.items() if name not in shared}
+        common = dict.fromkeys(types.classes.keys() & shared, "lab.kinds.types")
+        file = folder(kind) / "types.py"
+        yield _module(file, f"{kind}: types", own, types.imported | common)
+
+
+def _module(
+    file: Path, subject: str, classes: dict[str, str], imported: dict[str, str]
+) -> tuple[Path, str]:
+    body = "\n\n".join(classes.values())
+    head = (
+        f'"""{subject} of the API of Istio.\n\n'
+        'Written by `python -m scripts.istio_schema` from lab/resources/istio.json.\n"""\n\n'
+        "from __future__ import annotations\n\n"
+    )
+    return file, formatted(f"{head}{_imports(body, imported)}\n\n{body}", file)
 
 
 def update(source: str) -> None:
@@ -519,7 +518,7 @@ def main() -> int:
         else:
             file.write_text(text, encoding="utf-8")
     # A process of its own reads the new types.
-    command = [sys.executable, "-m", "lab.manifests.supported_fields"]
+    command = [sys.executable, "-m", "scripts.supported_fields"]
     page = subprocess.run([*command, "--check"] if checking else command, cwd=ROOT, check=False)  # noqa: S603
     return stale or page.returncode
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 import typer
@@ -9,7 +10,9 @@ import typer
 from lab.cli import references
 from lab.cli.client import Client, FailureError
 from lab.cli.context import Names, Namespace, Selector, client, namespace
-from lab.cli.output import Json, age, columns, write, yaml_text
+from lab.cli.describe_kinds import WITHOUT_EVENTS, Around, described
+from lab.cli.describe_lines import aligned
+from lab.cli.output import Json, age, write
 
 
 def describe(
@@ -33,10 +36,15 @@ def describe(
         for item in _found(lab, query, some):
             metadata = item["metadata"]
             place = {"name": metadata["name"], "namespace": metadata.get("namespace", "")}
-            endpoints = _endpoints(lab, item)
-            events = lab.call("events", kind=item["kind"], **place)
-            texts.append(_described(item, events, endpoints))
-    write("\n\n\n".join(texts) if texts else "No resources found")
+            lines = described(item, _around(lab, item))
+            found = lab.call("events", kind=item["kind"], **place)
+            if not found and item["kind"] not in WITHOUT_EVENTS:
+                lines.append("Events:\t<none>")
+            texts.append(aligned(lines) + (f"\n{_events(found)}" if found else ""))
+    if texts:
+        write("\n\n\n".join(texts))
+    else:
+        sys.stderr.write(f"No resources found in {where} namespace.\n")
 
 
 def _found(lab: Client, query: Json, names: Sequence[str]) -> list[Json]:
@@ -53,125 +61,49 @@ def _found(lab: Client, query: Json, names: Sequence[str]) -> list[Json]:
     return found
 
 
-def _endpoints(lab: Client, item: Json) -> list[Json]:
-    """Returns the ports of a Service's Endpoints, each with its addresses."""
-    if item["kind"] != "Service":
-        return []
-    metadata = item["metadata"]
-    where = {"namespace": metadata["namespace"], "names": [metadata["name"]]}
-    subsets: list[Json] = lab.call("objects", kinds=["endpoints"], **where)["items"][0]["subsets"]
-    return subsets
+def _around(lab: Client, item: Json) -> Around:
+    """Returns the objects that belong to a Service or a workload."""
+    metadata, kind = item["metadata"], item["kind"]
+    if kind == "Service":
+        label = f"kubernetes.io/service-name={metadata['name']}"
+        return Around(slices=_listed(lab, "endpointslices", metadata, label))
+    if kind == "Deployment":
+        found = _listed(lab, "replicasets", metadata)
+        return Around(replica_sets=[one for one in found if _owned(one, item)])
+    if kind in ("ReplicaSet", "StatefulSet"):
+        found = _listed(lab, "pods", metadata)
+        return Around(pods=[one for one in found if _owned(one, item)])
+    return Around()
 
 
-def _described(item: Json, events: list[Json], endpoints: list[Json]) -> str:
-    """Returns the object's metadata, its containers or its specification, and its events."""
-    metadata = item["metadata"]
-    lines = [f"Name:         {metadata['name']}"]
-    if metadata.get("namespace"):
-        lines.append(f"Namespace:    {metadata['namespace']}")
-    for title, field in (("Labels", "labels"), ("Annotations", "annotations")):
-        values = [f"{k}={v}" for k, v in (metadata.get(field) or {}).items()] or ["<none>"]
-        lines.append(f"{title + ':':<14}{values[0]}")
-        lines += [" " * 14 + value for value in values[1:]]
-    if item["kind"] == "Pod":
-        lines += _pod(item)
-    elif item["kind"] == "Service":
-        lines += _service(item, endpoints)
-    else:
-        if ".istio.io/" in item["apiVersion"]:
-            lines += [f"API Version:  {item['apiVersion']}", f"Kind:         {item['kind']}"]
-        for field in ("spec", "data", "stringData", "status"):
-            value = item.get(field)
-            if field in ("data", "stringData") and item["kind"] == "Secret" and value:
-                value = {key: f"{len(text)} characters" for key, text in value.items()}
-            if value:
-                lines.append(f"{field.capitalize()}:")
-                lines += ["  " + line for line in yaml_text(value).splitlines()]
-    lines.append("Events:")
-    if not events:
-        lines[-1] += "       <none>"
-    else:
-        rows = [[e["type"], e["reason"], _when(e), e["message"].replace("\n", " ")] for e in events]
-        table = columns(["Type", "Reason", "Age", "Message"], rows)
-        lines += ["  " + line for line in table]
-    return "\n".join(lines)
+def _listed(lab: Client, kind: str, metadata: Json, selector: str = "") -> list[Json]:
+    query = {"kinds": [kind], "namespace": metadata["namespace"], "selector": selector}
+    found: list[Json] = lab.call("objects", **query)["items"]
+    return found
 
 
-def _service(item: Json, endpoints: list[Json]) -> list[str]:
-    spec = item["spec"]
-    selector = ",".join(f"{k}={v}" for k, v in (spec.get("selector") or {}).items()) or "<none>"
-    rows = [("Selector", selector), ("Type", spec["type"]), ("IP", spec.get("clusterIP", ""))]
-    if other := spec.get("externalName"):
-        rows.append(("External Name", other))
-    if ingress := item["status"]["loadBalancer"].get("ingress"):
-        rows.append(("LoadBalancer Ingress", ingress[0]["ip"]))
-    for port in spec.get("ports", ()):
-        name = port.get("name") or "<unset>"
-        subset = [s for s in endpoints for p in s["ports"] if p["name"] == port.get("name", "")]
-        places = [
-            f"{address['ip']}:{s['ports'][0]['port']}"
-            for s in subset
-            for address in s.get("addresses", ())
-        ]
-        rows += [
-            ("Port", f"{name}  {port['port']}/TCP"),
-            ("TargetPort", f"{port.get('targetPort', port['port'])}/TCP"),
-            ("Endpoints", ",".join(places)),
-        ]
-    return [f"{title + ':':<14}{value}".rstrip() for title, value in rows]
+def _owned(item: Json, owner: Json) -> bool:
+    owners = item["metadata"].get("ownerReferences", ())
+    return (owner["kind"], owner["metadata"]["name"]) in {(o["kind"], o["name"]) for o in owners}
+
+
+_SOURCES = {
+    "Pod": "kubelet",
+    "Deployment": "replicaset-controller",
+    "StatefulSet": "statefulset-controller",
+}
+"""The component that a cluster's event about an object of a kind mostly comes from."""
+
+
+def _events(events: list[Json]) -> str:
+    rows = ["  Type\tReason\tAge\tFrom\tMessage", "  ----\t------\t----\t----\t-------"]
+    for one in events:
+        cells = [one["type"], one["reason"], _when(one), _SOURCES.get(one["kind"], "lab")]
+        rows.append("\t".join([f"  {cells[0]}", *cells[1:], one["message"].strip()]))
+    return aligned(["Events:", *rows])
 
 
 def _when(event: Json) -> str:
     if event["count"] == 1:
         return age(event["last"])
     return f"{age(event['last'])} (x{event['count']} over {age(event['first'])})"
-
-
-def _pod(item: Json) -> list[str]:
-    spec, status = item["spec"], item["status"]
-    owners = item["metadata"].get("ownerReferences", [])
-    lines = [
-        f"Account:      {spec['serviceAccountName']}",
-        f"Status:       {status['phase']}",
-        f"IP:           {status['podIP']}",
-    ]
-    if owners:
-        lines.append(f"Controlled By:  {owners[0]['kind']}/{owners[0]['name']}")
-    for title, specs, states in (
-        ("Init Containers", "initContainers", "initContainerStatuses"),
-        ("Containers", "containers", "containerStatuses"),
-    ):
-        if not spec.get(specs):
-            continue
-        lines.append(f"{title}:")
-        by_name = {state["name"]: state for state in status.get(states, ())}
-        for container in spec[specs]:
-            lines += _container(container, by_name.get(container["name"]))
-    lines.append("Conditions:")
-    lines += [f"  {c['type']:<16}{c['status']}" for c in status["conditions"]]
-    return lines
-
-
-def _container(container: Json, state: Json | None) -> list[str]:
-    lines = [f"  {container['name']}:", f"    Image:          {container['image']}"]
-    if ports := container.get("ports"):
-        shown = ", ".join(f"{port['containerPort']}/TCP" for port in ports)
-        lines.append(f"    Ports:          {shown}")
-    if state is not None:
-        if "containerID" in state:
-            lines.append(f"    Container ID:   {state['containerID']}")
-        for title, field in (("State", "state"), ("Last State", "lastState")):
-            for name, details in state.get(field, {}).items():
-                lines.append(f"    {title + ':':<16}{name.capitalize()}")
-                lines += [f"      {key}: {value}" for key, value in details.items()]
-        lines.append(f"    Ready:          {state['ready']}")
-        lines.append(f"    Restart Count:  {state['restartCount']}")
-    if environment := container.get("env"):
-        lines.append("    Environment:")
-        for variable in environment:
-            value = variable.get("value", "")
-            if "valueFrom" in variable:
-                (kind, source), *_ = variable["valueFrom"].items()
-                value = f"<from {kind} {source.get('name', '')} {source.get('key', '')}>"
-            lines.append(f"      {variable['name']}:  {value}")
-    return lines

@@ -37,6 +37,13 @@ def get(
     namespace_: Namespace = None,
     all_namespaces: AllNamespaces = False,
     selector: Selector = "",
+    field_selector: Annotated[
+        str,
+        typer.Option(
+            help="Fields to select by, such as status.phase!=Running,metadata.name=ui; of Pods "
+            "metadata.name, metadata.namespace, spec.nodeName and status.phase."
+        ),
+    ] = "",
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Keep printing changes.")] = False,
     ignore_not_found: IgnoreNotFound = False,
     no_headers: Annotated[bool, typer.Option("--no-headers", help="No column titles.")] = False,
@@ -62,11 +69,15 @@ def get(
     lab = client(context)
     where = None if all_namespaces else namespace(context, namespace_)
     if names[0] in ("events", "event", "ev"):
+        if field_selector:
+            raise FailureError("events have no --field-selector in the lab; see `describe`")
         _events(lab, where)
         return
+    if (selector or field_selector) and any(some for _, some in references.split(names)):
+        raise FailureError("name cannot be provided when a selector is specified")
+    query = {"namespace": where, "selector": selector, "field_selector": field_selector}
     asked = [
-        ({"kinds": kinds.split(","), "namespace": where, "selector": selector}, some)
-        for kinds, some in references.split(names)
+        ({"kinds": kinds.split(","), **query}, some) for kinds, some in references.split(names)
     ]
     items: list[Json] = []
     revision = 0

@@ -1,4 +1,4 @@
-"""rollout status, rollout restart and rollout history."""
+"""rollout status, rollout restart, rollout undo and rollout history."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lab.cli.context import Namespace, Timeout, Workloads, client, namespace
 from lab.cli.durations import seconds
 from lab.cli.output import Json, columns, write, write_now, yaml_text
 
-rollout = typer.Typer(help="Watch, restart or list rollouts.", no_args_is_help=True)
+rollout = typer.Typer(help="Watch, restart, undo or list rollouts.", no_args_is_help=True)
 
 
 @rollout.command()
@@ -96,6 +96,27 @@ def restart(context: typer.Context, target: Workloads, namespace_: Namespace = N
     for kind, name in references.each(target):
         lab.call("restart", kind=kind, namespace=where, name=name)
         write(f"{references.full(lab, kind, where, name)} restarted")
+
+
+@rollout.command()
+def undo(
+    context: typer.Context,
+    target: Workloads,
+    to_revision: Annotated[
+        int, typer.Option(help="The revision to go back to; 0 is the one before.")
+    ] = 0,
+    namespace_: Namespace = None,
+) -> None:
+    """Go back to an earlier revision of a workload's template.
+
+    Examples:
+      guestbook rollout undo deployment/ui
+      guestbook rollout undo deployment/ui --to-revision=2
+    """
+    lab, where = client(context), namespace(context, namespace_)
+    for kind, name in references.each(target):
+        done = lab.call("undo", kind=kind, namespace=where, name=name, revision=to_revision)
+        write(f"{references.full(lab, kind, where, name)} {done}")
 
 
 @rollout.command()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Annotated, Any
 
 import typer
@@ -58,35 +60,45 @@ def run(
         "spec": {"restartPolicy": "Never" if rm else restart, "containers": [container]},
     }
     lab = client(context)
-    files = [("(command line)", json.dumps(pod))]
-    lab.call("apply", files=files, create=True, dry_run=dry(dry_run))
-    if output:
-        write(yaml_text(pod) if output == "yaml" else json.dumps(pod, indent=4))
-    elif not stdin:
-        write(f"pod/{name} created" + DRY_RUNS[dry_run])
-    if stdin and not dry(dry_run):
-        _attached(lab, where, name, delete=rm)
-
-
-def _attached(lab: Client, where: str, name: str, *, delete: bool) -> None:
-    """Prints the log of a pod until it ends; its exit status becomes this command's."""
-    status = 0
-    # SIGTERM ends the command as an interruption does, so that the pod is deleted too.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if delete else None
-    try:
-        status = _follow(lab, where, name)
-    finally:
-        if delete:
-            lab.call("delete", kind="pod", namespace=where, names=[name], grace=1)
-            write(f'pod "{name}" deleted from {where} namespace')
-            signal.signal(signal.SIGTERM, before)
+    changes = {"files": [("(command line)", json.dumps(pod))], "create": True}
+    attached = stdin and not dry(dry_run)
+    # With --rm no signal may come between the pod and the one who deletes it.
+    noted: AbstractContextManager[list[int]] = _noted() if attached and rm else nullcontext([])
+    with noted as signals:
+        lab.call("apply", **changes, dry_run=dry(dry_run))
+        try:
+            if output:
+                write(yaml_text(pod) if output == "yaml" else json.dumps(pod, indent=4))
+            elif not attached:
+                write(f"pod/{name} created" + DRY_RUNS[dry_run])
+            status = _follow(lab, where, name, signals) if attached else 0
+        finally:
+            if attached and rm:
+                lab.call("delete", kind="pod", namespace=where, names=[name], grace=1)
+                write(f'pod "{name}" deleted from {where} namespace')
     if status:
         raise typer.Exit(status)
 
 
-def _follow(lab: Client, where: str, name: str) -> int:
+@contextmanager
+def _noted() -> Iterator[list[int]]:
+    """Gives the signals to end that come; none of them ends the command before this is over."""
+    came: list[int] = []
+    endings = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {
+        one: signal.signal(one, lambda number, _frame: came.append(number)) for one in endings
+    }
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _follow(lab: Client, where: str, name: str, signals: Sequence[int]) -> int:
+    """Prints the log of a pod until it ends, or a signal came; returns the exit status."""
     printed, revision = 0, -1
-    while True:
+    while not signals:
         query: dict[str, Any] = {"kinds": ["pod"], "names": [name], "namespace": where}
         answer = lab.call("objects", after=revision, timeout=0.5, **query)
         revision = answer["revision"]
@@ -99,3 +111,4 @@ def _follow(lab: Client, where: str, name: str) -> int:
             if ended["reason"] == "StartError":
                 raise FailureError(ended.get("message", "the container did not start"))
             return int(ended["exitCode"])
+    return 128 + signals[0]

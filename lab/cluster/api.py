@@ -18,8 +18,10 @@ from lab.cluster import derived, kubectl_objects, programs
 from lab.cluster.controllers import WORKLOADS, stop_pod
 from lab.cluster.events import now
 from lab.cluster.programs import UnknownImageError, split
+from lab.cluster.rollout import CAUSE, template_hash
 from lab.cluster.running import Cluster
 from lab.cluster.selector import parse as parse_selector
+from lab.cluster.selector import parse_fields
 from lab.cluster.store import RESTARTED, Record, content, document, key
 from lab.files import write_atomically
 from lab.manifests import load, registry
@@ -170,6 +172,7 @@ def objects(
     namespace: str | None,
     names: Sequence[str] = (),
     selector: str = "",
+    field_selector: str = "",
 ) -> list[dict[str, Any]]:
     """Returns objects as the API server shows them, of all namespaces for None.
 
@@ -177,15 +180,23 @@ def objects(
     """
     try:
         matches = parse_selector(selector)
+        fields = parse_fields(field_selector)
     except ValueError as error:
         raise RefusedError(str(error)) from None
     wanted = [n for name in kinds for n in (ALL if name == "all" else (name,))]
     found: list[dict[str, Any]] = []
     for kind in (kind_named(name, stored=False) for name in wanted):
+        for name in (name for name, _, _ in fields if name not in _fields_of(kind)):
+            raise RefusedError(
+                f'Unable to find "{kind.group}/{kind.versions[0]}, Resource={kind.plural}" that '
+                f'match label selector "{selector}", field selector "{field_selector}": '
+                f"field label not supported: {name}"
+            )
         shown = [
             item
             for item in _of_kind(cluster, kind, namespace)
             if matches(item["metadata"].get("labels") or {})
+            and all((_field(item, name) == value) == so for name, so, value in fields)
         ]
         shown.sort(key=_listed)
         if names:
@@ -196,6 +207,20 @@ def objects(
             shown = [by_name[name] for name in names]
         found += shown
     return found
+
+
+_POD_FIELDS = ("spec.nodeName", "status.phase")
+
+
+def _fields_of(kind: Kind) -> Sequence[str]:
+    """Returns the fields that objects of a kind can be selected by."""
+    own = _POD_FIELDS if kind.kind == "Pod" else ()
+    return ("metadata.name", *(("metadata.namespace",) if kind.namespaced else ()), *own)
+
+
+def _field(item: dict[str, Any], path: str) -> str:
+    part, _, name = path.partition(".")
+    return str(item[part].get(name, ""))
 
 
 def _listed(item: dict[str, Any]) -> tuple[str, str]:
@@ -393,6 +418,34 @@ def restart(cluster: Cluster, kind: str, namespace: str, name: str) -> None:
     }
     template = spec["template"] | {"metadata": metadata}
     _replace(cluster, resource, spec | {"template": template})
+
+
+def undo(cluster: Cluster, kind: str, namespace: str, name: str, revision: int = 0) -> str:
+    """Brings back the template of a revision, by default of the one before the present.
+
+    Returns the outcome in kubectl's words.
+    """
+    resource = _workload(cluster, kind, namespace, name)
+    present = template_hash(resource)
+    known = cluster.revisions.get(key(resource), [])
+    others = [one for one in known if one.hash != present]
+    if not revision and not others:
+        raise RefusedError(
+            f'no rollout history found for deployment "{name}"'
+            if resource.kind == "Deployment"
+            else "no last revision to roll back to"
+        )
+    found = [one for one in known if one.number == revision] if revision else others[-1:]
+    if not found:
+        raise RefusedError(f"unable to find specified revision {revision} in history")
+    chosen = found[0]
+    if chosen.hash == present:
+        return f"skipped rollback (current template already matches revision {revision})"
+    notes = {k: v for k, v in resource.annotations.items() if k != CAUSE}
+    notes |= {CAUSE: chosen.cause} if chosen.cause else {}
+    spec = resource.raw["spec"] | {"template": chosen.template}
+    _replace(cluster, dataclasses.replace(resource, annotations=notes), spec)
+    return "rolled back"
 
 
 def history(cluster: Cluster, kind: str, namespace: str, name: str) -> list[dict[str, Any]]:

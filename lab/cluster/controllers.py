@@ -79,7 +79,7 @@ def _note_revision(cluster: Cluster, resource: Resource, template: str) -> None:
     if known and known[-1].hash == template:
         return
     number = known[-1].number + 1 if known else 1
-    cause = str(resource.annotations.get("kubernetes.io/change-cause", ""))
+    cause = str(resource.annotations.get(rollout.CAUSE, ""))
     kept = [one for one in known if one.hash != template]
     newest = Revision(number, template, resource.raw["spec"]["template"], cause)
     cluster.revisions[key(resource)] = [*kept, newest][-REVISIONS:]

@@ -11,7 +11,7 @@ from typing import Any
 from lab.cluster.pod import PodRunner
 from lab.cluster.rollout import template_hash
 from lab.cluster.running import Cluster
-from lab.cluster.store import Record
+from lab.cluster.store import Record, key
 from lab.kinds.kubernetes.kept_only import Declared
 from lab.kinds.services import resolve_port, selected
 from lab.model import Service
@@ -89,9 +89,11 @@ def _replica_sets(cluster: Cluster) -> Iterator[Json]:
         resource = record.resource
         pods = cluster.owned("Deployment", resource.namespace, resource.name)
         current = template_hash(resource)
+        known = {one.hash: one.template for one in cluster.revisions.get(key(resource), ())}
         for template in sorted({current, *(pod.template for pod in pods)}):
             own = [pod for pod in pods if pod.template == template and not pod.terminating]
-            labels = {**resource.spec.template.metadata.labels, "pod-template-hash": template}
+            raw = known.get(template, resource.raw["spec"]["template"])
+            labels = {**raw["metadata"]["labels"], "pod-template-hash": template}
             found = _object(
                 "apps/v1",
                 "ReplicaSet",
@@ -101,14 +103,19 @@ def _replica_sets(cluster: Cluster) -> Iterator[Json]:
                 spec={
                     "replicas": resource.spec.replicas if template == current else len(own),
                     "selector": {"matchLabels": labels},
-                    "template": resource.raw["spec"]["template"],
+                    "template": {**raw, "metadata": {**raw.get("metadata", {}), "labels": labels}},
                 },
                 status={
                     "replicas": len(own),
                     "readyReplicas": sum(pod.model.ready for pod in own),
                 },
             )
-            owner = {"apiVersion": "apps/v1", "kind": "Deployment", "name": resource.name}
+            owner = {
+                "apiVersion": "apps/v1",
+                "kind": "Deployment",
+                "name": resource.name,
+                "controller": True,
+            }
             found["metadata"] |= {"labels": labels, "ownerReferences": [owner]}
             yield found
 

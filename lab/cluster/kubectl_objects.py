@@ -43,12 +43,14 @@ def pod(runner: PodRunner, uid: str) -> Json:
         kind, name = runner.owner
         if kind == "Deployment":
             kind, name = "ReplicaSet", f"{name}-{runner.template}"
-        metadata["ownerReferences"] = [{"apiVersion": "apps/v1", "kind": kind, "name": name}]
+        owner = {"apiVersion": "apps/v1", "kind": kind, "name": name, "controller": True}
+        metadata["ownerReferences"] = [owner]
     spec = dict(content(runner.resource).get("spec", {}))
     if model.proxy == "sidecar":
         spec["initContainers"] = [SIDECAR]
     spec.setdefault("serviceAccountName", model.service_account)
     spec["nodeName"] = "lab"
+    since = {"lastTransitionTime": runner.ready_since} if runner.ready_since else {}
     applications = [_container(r) for n, r in runner.runners.items() if _shown(runner, n)]
     status: Json = {
         "phase": runner.phase,
@@ -58,7 +60,7 @@ def pod(runner: PodRunner, uid: str) -> Json:
         "startTime": runner.created_at,
         "conditions": [
             {"type": "PodScheduled", "status": "True"},
-            {"type": "Ready", "status": str(model.ready), "lastTransitionTime": runner.ready_since},
+            {"type": "Ready", "status": str(model.ready)} | since,
             {"type": "ContainersReady", "status": str(model.ready)},
         ],
         "containerStatuses": applications,
@@ -103,6 +105,8 @@ def _state(status: Status) -> Json:
     ended: Json = {"exitCode": status.exit_code, "reason": status.reason}
     if status.message:
         ended["message"] = status.message
+    if status.started_at:
+        ended["startedAt"] = status.started_at
     ended["finishedAt"] = status.finished_at
     return {"terminated": ended}
 
@@ -125,9 +129,12 @@ def workload(record: Record, pods: Sequence[PodRunner]) -> Json:
         "unavailableReplicas": max(0, wanted - ready),
     }
     if record.resource.kind == "Deployment":
+        enough = f"MinimumReplicas{'Available' if available else 'Unavailable'}"
+        complete = updated == len(alive) == wanted and available
+        progress = "NewReplicaSetAvailable" if complete else "ReplicaSetUpdated"
         shown["status"]["conditions"] = [
-            {"type": "Available", "status": str(available)},
-            {"type": "Progressing", "status": "True"},
+            {"type": "Available", "status": str(available), "reason": enough},
+            {"type": "Progressing", "status": "True", "reason": progress},
         ]
     else:
         newest = f"{record.resource.name}-{template}"

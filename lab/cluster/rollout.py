@@ -14,6 +14,9 @@ from lab.resources.resource import Resource
 _ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 """Kubernetes' letters for generated names: no vowels, so that no words come out."""
 
+CAUSE = "kubernetes.io/change-cause"
+"""The annotation of a workload that says why its template is as it is."""
+
 
 @dataclass(frozen=True, slots=True)
 class Replica:

@@ -1,4 +1,4 @@
-"""Label selectors as people type them: `a=b,c!=d,e in (x,y),f,!g`."""
+"""Selectors as people type them: of labels `a=b,c!=d,e in (x,y),f,!g`, of fields `a=b,c!=d`."""
 
 from __future__ import annotations
 
@@ -35,3 +35,17 @@ def _requirement(text: str) -> Matches:
     if re.fullmatch(r"[A-Za-z0-9_./-]+", text):
         return lambda labels: text in labels
     raise ValueError(f'"{text}" is not a label selector: write for example app=ui,version!=1.0')
+
+
+def parse_fields(text: str) -> list[tuple[str, bool, str]]:
+    """Returns each field of a selector, whether it has to be so, and its value.
+
+    Raises ValueError.
+    """
+    found = []
+    for part in filter(None, text.split(",")):
+        match = re.fullmatch(r"([^=!]*)(==|=|!=)(.*)", part)
+        if match is None:
+            raise ValueError(f"invalid selector: '{text}'; can't understand '{part}'")
+        found.append((match[1], match[2] != "!=", match[3]))
+    return found

@@ -214,6 +214,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "change": api.change,
     "scale": api.scale,
     "restart": api.restart,
+    "undo": api.undo,
     "history": api.history,
     "events": events,
     "refusals": refusals,

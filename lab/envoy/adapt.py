@@ -24,6 +24,8 @@ from lab.xds import (
     RAW_BUFFER,
     ROUTER,
     TLS_INSPECTOR,
+    chains,
+    copied,
     extension,
     socket_address,
     static_assignment,
@@ -46,10 +48,7 @@ _UNLIMITED = dict.fromkeys(
 
 def adapt(config: ProxyConfig, pod: Pod) -> ProxyConfig:
     """Returns a proxy's configuration for proxy mode."""
-    # A copy through text shares no part with the original.
-    listeners, clusters, routes = json.loads(
-        json.dumps([config.listeners, config.clusters, config.routes])
-    )
+    listeners, clusters, routes = map(copied, (config.listeners, config.clusters, config.routes))
     forwarding = {item["name"] for item in clusters if _forwards(item, config.addresses)}
     loads = {item["cluster_name"]: item for item in config.endpoints}
     built = [
@@ -123,7 +122,7 @@ def _at_sidecar(
         else:
             listener = _of_address(listener, address)
             inner = name
-            if port >= 1024 and port not in bound and not any(map(_managers, _chains(listener))):
+            if port >= 1024 and port not in bound and not any(map(_managers, chains(listener))):
                 bound.add(port)
                 result.append(_bound(listener, pod))
                 inner = f"{name}~"
@@ -154,11 +153,6 @@ def _with_socket(listener: Json, pod: Pod) -> Iterator[Json]:
         inbound = listener.get("traffic_direction") == "INBOUND"
         place = pod.address if inbound else pod.inside_address
         yield listener | {"address": socket_address(place, port)}
-
-
-def _chains(listener: Json) -> list[Json]:
-    default = listener.get("default_filter_chain")
-    return [*listener.get("filter_chains", ()), *([default] if default else [])]
 
 
 def _managers(chain: Json) -> list[Json]:
@@ -210,8 +204,7 @@ def _bound(listener: Json, pod: Pod) -> Json:
 
 def _internal(listener: Json, name: str, port: int, forwarding: set[str]) -> Json:
     """Returns a listener that only the HTTP proxy reaches."""
-    own: Json = json.loads(json.dumps(listener))
-    own |= {"name": name, "internal_listener": {}}
+    own = copied(listener) | {"name": name, "internal_listener": {}}
     for key in ("address", "bind_to_port", "use_original_dst"):
         own.pop(key, None)
     own["filter_chains"] = [
@@ -227,7 +220,7 @@ def _internal(listener: Json, name: str, port: int, forwarding: set[str]) -> Jso
             # What TLS offers (ALPN), which this inspector reads, is no protocol of the chain.
             chain["filter_chain_match"]["transport_protocol"] = "raw_buffer"
     own["listener_filters"] = inspectors
-    for chain in _chains(own):
+    for chain in chains(own):
         for manager in _managers(chain):
             state = {"name": _STATE, "typed_config": _state(to=f"%REQ({ORIGINAL_DESTINATION})%")}
             kept = [item for item in manager["http_filters"] if item["name"] != _FORWARD_PROXY]
@@ -405,14 +398,14 @@ def _inbound(listener: Json, pod: Pod, taken: set[int]) -> list[Json]:
 
     `taken` are the ports of other listeners.
     """
-    chains = [c for c in listener["filter_chains"] if "destination_port" in c["filter_chain_match"]]
-    others = [c for c in listener["filter_chains"] if c not in chains]
-    claimed = {chain["filter_chain_match"]["destination_port"] for chain in chains}
+    named = [c for c in listener["filter_chains"] if "destination_port" in c["filter_chain_match"]]
+    others = [c for c in listener["filter_chains"] if c not in named]
+    claimed = {chain["filter_chain_match"]["destination_port"] for chain in named}
     claimed.discard(names.INBOUND_PORT)
     ports = sorted({*claimed, *pod.ports.values()} - taken)
     if not ports:
         return []
-    own = [_of_port(c, c["filter_chain_match"]["destination_port"]) for c in chains]
+    own = [_of_port(c, c["filter_chain_match"]["destination_port"]) for c in named]
     own = [c for c in own if c["filter_chain_match"]["destination_port"] != names.INBOUND_PORT]
     own += [_of_port(chain, port) for port in ports if port not in claimed for chain in others]
     first, *more = [{"address": socket_address(pod.address, port)} for port in ports]
@@ -544,14 +537,25 @@ def with_http_alpn(cluster: Json) -> Json:
     Istio's own Envoy has a filter for this; without it the server would take HTTP for TCP.
     """
     options = cluster.get("typed_extension_protocol_options", {}).get(HTTP_PROTOCOL_OPTIONS, {})
-    if "use_downstream_protocol_config" in options:
-        matches = cluster.get("transport_socket_matches", ())
-        for owner in (cluster, *matches):
-            context = owner.get("transport_socket", {}).get("typed_config", {})
-            common = context.get("common_tls_context", {})
-            if "istio" in common.get("alpn_protocols", ()):
-                common["alpn_protocols"] = ["istio-http/1.1", "istio"]
-    return cluster
+    if "use_downstream_protocol_config" not in options:
+        return cluster
+    changed = _with_http_alpn(cluster)
+    if matches := cluster.get("transport_socket_matches"):
+        changed = changed | {
+            "transport_socket_matches": [_with_http_alpn(match) for match in matches]
+        }
+    return changed
+
+
+def _with_http_alpn(owner: Json) -> Json:
+    socket = owner.get("transport_socket", {})
+    context = socket.get("typed_config", {})
+    common = context.get("common_tls_context", {})
+    if "istio" not in common.get("alpn_protocols", ()):
+        return owner
+    common = common | {"alpn_protocols": ["istio-http/1.1", "istio"]}
+    context = context | {"common_tls_context": common}
+    return owner | {"transport_socket": socket | {"typed_config": context}}
 
 
 def _unclaimed_clusters(listeners: Iterable[Json], pod: Pod) -> Iterator[Json]:

@@ -9,12 +9,13 @@ from lab.kinds.destination_rule import becomes as destination_rule
 from lab.kinds.destination_rule.becomes import Policy
 from lab.kinds.destination_rule.types import ConnectionPoolSettings
 from lab.kinds.services import Host
-from lab.kinds.visible import View
-from lab.model import Json, ServicePort
+from lab.kinds.visible import Upstream, View
+from lab.model import Json
 from lab.xds import (
     RAW_BUFFER,
     duration,
     extension,
+    given,
     http_protocol_options,
     resource_source,
     static_assignment,
@@ -34,13 +35,7 @@ _NEVER = "9223372035s"
 
 def outbound(view: View) -> list[Json]:
     """Returns every cluster that a proxy's routes may name."""
-    result = [
-        _outbound(view, host, port, subset)
-        for host in view.destinations.values()
-        if host.resolution != "ALIAS"
-        for port in host.cluster_ports
-        for subset in view.subsets(host)
-    ]
+    result = [_outbound(upstream) for upstream in view.upstreams()]
     timeout = duration(view.mesh.connect_timeout)
     result.append(
         {
@@ -57,35 +52,36 @@ def outbound(view: View) -> list[Json]:
     return result
 
 
-def _outbound(view: View, host: Host, port: ServicePort, subset: str) -> Json:
-    name = names.cluster(port.port, host.name, subset)
-    policy = view.policy(host.name, port.port, subset)
+def _outbound(upstream: Upstream) -> Json:
+    view, policy = upstream.view, upstream.policy
     pool = policy.connection_pool
     return {
-        "name": name,
-        "alt_stat_name": f"{name};",
+        "name": upstream.name,
+        "alt_stat_name": f"{upstream.name};",
         "connect_timeout": destination_rule.connect_timeout(pool, view.mesh.connect_timeout),
         "circuit_breakers": destination_rule.circuit_breakers(pool, policy.retry_budget),
-        "metadata": {"filter_metadata": {"istio": _metadata(view, host, subset)}},
+        "metadata": {"filter_metadata": {"istio": _metadata(upstream)}},
         **destination_rule.upstream_connection_options(pool),
         **destination_rule.endpoint_health(
             policy.outlier_detection,
             policy.load_balancer,
-            resolved=host.resolution != "DYNAMIC_DNS",
+            resolved=upstream.host.resolution != "DYNAMIC_DNS",
         ),
-        **_discovery(view, host, port, subset, policy),
-        **_transport(view, host, port, subset, policy),
-        **destination_rule.protocol_options(port, policy, sniffed=view.pod.proxy == "sidecar"),
+        **_discovery(upstream),
+        **_transport(upstream),
+        **destination_rule.protocol_options(
+            upstream.port, policy, sniffed=view.pod.proxy == "sidecar"
+        ),
     }
 
 
-def _metadata(view: View, host: Host, subset: str) -> Json:
-    metadata: Json = {"services": [_service(host)]}
-    if rule := view.rules.get(host.name):
-        metadata["config"] = rule.resources[0].config_path
-    if subset:
-        metadata["subset"] = subset
-    return metadata
+def _metadata(upstream: Upstream) -> Json:
+    rule = upstream.view.rules.get(upstream.host.name)
+    return given(
+        services=[_service(upstream.host)],
+        config=rule.resources[0].config_path if rule else None,
+        subset=upstream.subset or None,
+    )
 
 
 def _service(host: Host) -> Json:
@@ -93,14 +89,13 @@ def _service(host: Host) -> Json:
     return {"host": host.name, "name": name, "namespace": host.namespace}
 
 
-def _discovery(view: View, host: Host, port: ServicePort, subset: str, policy: Policy) -> Json:
+def _discovery(upstream: Upstream) -> Json:
     """Returns the fields about a cluster's endpoints and the choice among them."""
-    name = names.cluster(port.port, host.name, subset)
-    balancing = destination_rule.load_balancing(policy.load_balancer)
-    direct = endpoints.discovers_none(view, host, port, subset)
-    if direct and host.resolution in ("STATIC", "NONE"):
-        return dict(_ORIGINAL_DST)
+    host, name = upstream.host, upstream.name
+    balancing = destination_rule.load_balancing(upstream.policy.load_balancer)
     match host.resolution:
+        case "STATIC" | "NONE" if upstream.direct:
+            return dict(_ORIGINAL_DST)
         case "STATIC" | "NONE":
             source = {"eds_config": resource_source("eds", name), "service_name": name}
             return {"type": "EDS", "eds_cluster_config": source, **balancing}
@@ -109,7 +104,7 @@ def _discovery(view: View, host: Host, port: ServicePort, subset: str, policy: P
         case _:
             settings: Json = {
                 "dns_lookup_family": "V4_ONLY",
-                "dns_refresh_rate": duration(view.mesh.dns_refresh_rate),
+                "dns_refresh_rate": duration(upstream.view.mesh.dns_refresh_rate),
                 "dns_jitter": "0.1s",
                 "respect_dns_ttl": True,
                 "typed_dns_resolver_config": extension(
@@ -118,64 +113,54 @@ def _discovery(view: View, host: Host, port: ServicePort, subset: str, policy: P
                     udp_max_queries=100,
                 ),
             }
-            if direct:
+            if upstream.direct:
                 return settings | _ORIGINAL_DST
             return {
                 **settings,
                 "type": "STRICT_DNS" if host.resolution == "DNS" else "LOGICAL_DNS",
-                "load_assignment": endpoints.assignment(view, host, port, subset),
+                "load_assignment": endpoints.assignment(upstream),
                 **balancing,
             }
 
 
-def _transport(view: View, host: Host, port: ServicePort, subset: str, policy: Policy) -> Json:
+def _transport(upstream: Upstream) -> Json:
     """Returns a cluster's TLS: the DestinationRule's, else mutual TLS where endpoints have it."""
+    host, policy = upstream.host, upstream.policy
     if policy.tls is not None:
         match policy.tls.mode:
             case "DISABLE":
                 return {}
             case "ISTIO_MUTUAL":
-                return {"transport_socket": _mesh_tls(view, host, port, subset, policy)}
+                return {"transport_socket": tls.upstream_context(upstream)}
             case _:
-                http2 = destination_rule.is_http2(port, policy)
+                http2 = destination_rule.is_http2(upstream.port, policy)
                 socket = destination_rule.originated_tls(policy.tls, http2=http2)
                 return {"transport_socket": socket}
-    passes = destination_rule.passes_by_rule(view.rules.get(host.name), subset)
-    if not tls.auto_mtls(view, host, port, direct=host.headless or passes):
+    rule = upstream.view.rules.get(host.name)
+    passes = destination_rule.passes_by_rule(rule, upstream.subset)
+    if not tls.auto_mtls(upstream, direct=host.headless or passes):
         return {}
-    if endpoints.discovers_none(view, host, port, subset):
-        return {"transport_socket": _mesh_tls(view, host, port, subset, policy)}
+    mutual = tls.upstream_context(upstream)
+    if upstream.direct:
+        return {"transport_socket": mutual}
     return {
         "transport_socket_matches": [
             {
                 "name": "tlsMode-istio",
                 "match": {"tlsMode": "istio"},
-                "transport_socket": _mesh_tls(view, host, port, subset, policy),
+                "transport_socket": mutual,
             },
             {"name": "tlsMode-disabled", "match": {}, "transport_socket": RAW_BUFFER},
         ]
     }
 
 
-def _mesh_tls(view: View, host: Host, port: ServicePort, subset: str, policy: Policy) -> Json:
-    own = policy.tls
-    return tls.upstream_context(
-        view.snapshot,
-        view.pod,
-        (own and own.subject_alt_names)
-        or tls.identities(view.snapshot, host, view.endpoints(host, port.port)),
-        (own and own.sni) or names.server_name(port.port, host.name, subset),
-        destination_rule.is_http2(port, policy),
-    )
+def _default_pool(view: View) -> ConnectionPoolSettings:
+    default = destination_rule.effective(None, 0, default=view.default_policy())
+    return destination_rule.pool_with_mesh(default.connection_pool, view.mesh)
 
 
-def _default_pool(view: View) -> ConnectionPoolSettings | None:
-    default = view.mesh.default_traffic_policy
-    pool = default.connection_pool if default is not None else None
-    return destination_rule.pool_with_mesh(pool, view.mesh)
-
-
-def _passthrough(name: str, timeout: str, pool: ConnectionPoolSettings | None = None) -> Json:
+def _passthrough(name: str, timeout: str, pool: ConnectionPoolSettings) -> Json:
     """Returns Istio's cluster for addresses that no Service has."""
     return {
         "name": name,
@@ -209,7 +194,7 @@ def _forward_proxy(cache: Json, **fields: object) -> Json:
 
 def _any_name(timeout: str) -> Json:
     """Returns the cluster that resolves the names of hosts that no Service has."""
-    rest = _passthrough(names.DYNAMIC_DNS, timeout)
+    rest = _passthrough(names.DYNAMIC_DNS, timeout, ConnectionPoolSettings())
     del rest["type"]
     own = _forward_proxy(routes.ANY_NAME_CACHE, allow_insecure_cluster_options=True)
     return rest | own | {"alt_stat_name": f"{names.DYNAMIC_DNS};"}

@@ -151,23 +151,20 @@ def _tcp_proxy(
     view: View, direction: Direction, cluster: str, target: Json, *, log: bool = True
 ) -> Json:
     """Returns a TCP proxy to a target, with the settings of a cluster's host."""
-    pool, balancer = None, None
+    rule, subset = None, ""
     if cluster.startswith("outbound|"):
         _, _, subset, host = cluster.split("|")
         rule = view.rules.get(host)  # Istio does not look at the settings of ports here.
-        pool = destination_rule.effective(rule, 0).connection_pool
-        balancer = destination_rule.effective(rule, 0, subset).load_balancer
-    hashing = balancer.consistent_hash if balancer else None
+    tcp = destination_rule.effective(rule, 0).connection_pool.tcp
+    hashing = destination_rule.effective(rule, 0, subset).load_balancer.consistent_hash
     return extension(
         "envoy.filters.network.tcp_proxy",
         "extensions.filters.network.tcp_proxy.v3.TcpProxy",
         **target,
         **given(
-            idle_timeout=(duration(pool.tcp.idle_timeout) if pool and pool.tcp else None)
+            idle_timeout=duration(tcp.idle_timeout)
             or (connection_settings.idle_timeout(view.mesh.default_config) if log else None),
-            max_downstream_connection_duration=duration(pool.tcp.max_connection_duration)
-            if pool and pool.tcp
-            else None,
+            max_downstream_connection_duration=duration(tcp.max_connection_duration),
             hash_policy=[{"source_ip": {}}] if hashing and hashing.use_source_ip else None,
             access_log=(telemetry.access_log(view, direction) if log else None) or None,
         ),

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from lab import names
 from lab.kinds import services
 from lab.kinds.services import Host
-from lab.kinds.sidecar import becomes as sidecar
+from lab.kinds.sidecar.becomes import port as listener_port
 from lab.kinds.sidecar.checks import UNIX
 from lab.kinds.sidecar.types import IstioIngressListener
 from lab.kinds.visible import View
-from lab.model import Json, ServicePort
+from lab.model import Json, Pod, ServicePort
+from lab.resources.resource import Resource
 from lab.xds import address
 
 
@@ -43,22 +44,18 @@ def inbound_ports(view: View) -> list[InboundPort]:
             if target is not None:
                 found.setdefault(target, InboundPort(target, port, host, host.name))
     if view.sidecar is not None and view.sidecar.spec.ingress:
-        found = _listed(view, view.sidecar.spec.ingress, found)
+        found = _listed(view.pod, view.sidecar, found)
     return [port for _, port in sorted(found.items())]
 
 
-def _listed(
-    view: View, listeners: list[IstioIngressListener], known: dict[int, InboundPort]
-) -> dict[int, InboundPort]:
-    if view.sidecar is None:
-        return {}
-    name = f"{view.sidecar.name}.{view.pod.namespace}"
-    stand_in = Host(name, view.pod.namespace, (), "STATIC", view.sidecar.source, external=True)
+def _listed(pod: Pod, sidecar: Resource, known: dict[int, InboundPort]) -> dict[int, InboundPort]:
+    name = f"{sidecar.name}.{pod.namespace}"
+    stand_in = Host(name, pod.namespace, (), "STATIC", sidecar.source, external=True)
     found: dict[int, InboundPort] = {}
-    for listener in listeners:
-        port = sidecar.port(listener.port)
+    for listener in sidecar.spec.ingress:
+        port = listener_port(listener.port)
         owner = known[port.port].host if port.port in known else stand_in
-        bind = listener.bind or view.pod.address
+        bind = listener.bind or pod.address
         found.setdefault(port.port, InboundPort(port.port, port, owner, name, bind, listener))
     return found
 

@@ -6,12 +6,12 @@ Envoy reads through file-system SDS from the folder that `lab.istiod.authority` 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
+from lab.kinds.destination_rule import becomes as destination_rule
 from lab.kinds.peer_authentication import becomes as peer_authentication
-from lab.kinds.services import Endpoint, Host
-from lab.kinds.visible import View
-from lab.model import Json, Pod, ServicePort, Snapshot
+from lab.kinds.services import Endpoint
+from lab.kinds.visible import Upstream, View
+from lab.model import Json, Pod, Snapshot
+from lab.names import server_name
 from lab.resources.resource import Origin
 from lab.xds import extension, file_source
 
@@ -57,13 +57,14 @@ def inbound_mode(view: View, target: int) -> tuple[peer_authentication.Mode, Ori
     return peer_authentication.mode(view.snapshot, view.pod, target)
 
 
-def auto_mtls(view: View, host: Host, port: ServicePort, *, direct: bool) -> bool:
+def auto_mtls(upstream: Upstream, *, direct: bool) -> bool:
     """Returns whether a cluster offers mutual TLS to endpoints that speak it.
 
     `direct` connections are not told apart: all endpoints must have a sidecar.
     """
+    view, host = upstream.view, upstream.host
     if direct:
-        pods = [end.pod for end in view.endpoints(host, port.port)]
+        pods = [end.pod for end in view.endpoints(host, upstream.port.port)]
         if not pods or any(pod is None or pod.proxy != "sidecar" for pod in pods):
             return False
     return (
@@ -74,20 +75,19 @@ def auto_mtls(view: View, host: Host, port: ServicePort, *, direct: bool) -> boo
     )
 
 
-def speaks_mtls(view: View, host: Host, port: ServicePort, subset: str, endpoint: Endpoint) -> bool:
+def speaks_mtls(upstream: Upstream, endpoint: Endpoint) -> bool:
     """Returns whether a cluster speaks mutual TLS to one of its endpoints."""
-    policy = view.policy(host.name, port.port, subset)
-    if policy.tls is not None:
-        return policy.tls.mode == "ISTIO_MUTUAL"
-    if not view.snapshot.certificates:
+    snapshot, settings = upstream.view.snapshot, upstream.policy.tls
+    if settings is not None:
+        return settings.mode == "ISTIO_MUTUAL"
+    if not snapshot.certificates:
         return False
     if endpoint.pod is None:
         default = "istio" if endpoint.service_account else ""
         return endpoint.labels.get("security.istio.io/tlsMode", default) == "istio"
     if endpoint.pod.proxy != "sidecar":  # Only the sidecar's injection sets `tlsMode`.
         return False
-    mode, _ = peer_authentication.mode(view.snapshot, endpoint.pod, endpoint.port)
-    return mode != "DISABLE"
+    return peer_authentication.mode(snapshot, endpoint.pod, endpoint.port)[0] != "DISABLE"
 
 
 def downstream_context(snapshot: Snapshot, pod: Pod, *, tcp: bool) -> Json:
@@ -108,30 +108,33 @@ def downstream_context(snapshot: Snapshot, pod: Pod, *, tcp: bool) -> Json:
     )
 
 
-def upstream_context(
-    snapshot: Snapshot, pod: Pod, identities: Sequence[str], sni: str, http2: bool
-) -> Json:
+def upstream_context(upstream: Upstream) -> Json:
     """Returns the transport socket for mutual TLS towards the endpoints of one Service.
 
-    The server must have one of the identities. Without any its name is not checked, as in Istio.
+    The server must have one of the identities that the DestinationRule names, else of those that
+    the endpoints have. Without any its name is not checked, as in Istio.
     """
-    names = [{"exact": name} for name in identities]
+    snapshot, own = upstream.view.snapshot, upstream.policy.tls
+    names = (own and own.subject_alt_names) or _identities(upstream)
+    sni = server_name(upstream.port.port, upstream.host.name, upstream.subset)
+    http2 = destination_rule.is_http2(upstream.port, upstream.policy)
     return extension(
         _TRANSPORT_SOCKET,
         f"{_CONTEXTS}.UpstreamTlsContext",
-        sni=sni,
+        sni=(own and own.sni) or sni,
         common_tls_context={
             "tls_params": dict(_VERSIONS),
             "alpn_protocols": ["istio-peer-exchange", "istio", *(["h2"] if http2 else [])],
-            **_secrets(snapshot, pod, names),
+            **_secrets(snapshot, upstream.view.pod, [{"exact": name} for name in names]),
         },
     )
 
 
-def identities(snapshot: Snapshot, host: Host, endpoints: Iterable[Endpoint]) -> list[str]:
+def _identities(upstream: Upstream) -> list[str]:
     """Returns the identities that the servers of a host may have, with all trust domains."""
-    own, *aliases = snapshot.trust_domains
-    found = set(host.subject_alt_names)
+    own, *aliases = upstream.view.snapshot.trust_domains
+    found = set(upstream.host.subject_alt_names)
+    endpoints = upstream.view.endpoints(upstream.host, upstream.port.port)
     for account in {end.service_account for end in endpoints} - {""}:
         namespace, _, name = account.partition("/")
         found.add(spiffe_id(own, namespace, name))

@@ -11,8 +11,9 @@ from lab.explain import envoy_filters, server
 from lab.explain.interpret.matchers import Request
 from lab.explain.interpret.routing import by_name
 from lab.explain.steps import Step, Target
-from lab.kinds.services import Endpoint, Host
-from lab.kinds.visible import View
+from lab.kinds.destination_rule.becomes import Policy
+from lab.kinds.services import Endpoint
+from lab.kinds.visible import Upstream, View
 from lab.model import ProxyConfig
 from lab.xds import duration
 
@@ -34,12 +35,13 @@ def target(view: View, config: ProxyConfig, request: Request, cluster: str, shar
     port = host.port(int(number)) if host else None
     if host is None or port is None:
         return Target(cluster, share, ())
-    steps = [*_policies(view, host, int(number), subset)]
+    upstream = view.upstream(host, port, subset)
+    steps = [*_policies(upstream)]
     steps += envoy_filters.of_cluster(view, known)
-    groups = endpoints.groups(view, host, port, subset)
+    groups = endpoints.groups(upstream)
     ready = [group for group in ([one for one in group if one.ready] for group in groups) if group]
     found, *others = ready or [[]]
-    if endpoints.discovers_none(view, host, port, subset) or host.resolution == "DYNAMIC_DNS":
+    if upstream.direct or host.resolution == "DYNAMIC_DNS":
         steps.append(Step("endpoints", ANY_ADDRESS, host.source.at()))
     elif host.resolution in ("DNS", "DNS_ROUND_ROBIN"):
         steps.append(Step("endpoints", "by DNS", host.source.at()))
@@ -50,7 +52,7 @@ def target(view: View, config: ProxyConfig, request: Request, cluster: str, shar
     if others:
         later = ", ".join(_named(one) for group in others for one in group)
         steps.append(Step("failover", f"{later}: when too many of the others are ejected"))
-    steps += server.steps(view, host, port, subset, request)
+    steps += server.steps(upstream, request)
     return Target(cluster, share, tuple(map(_named, found)), tuple(steps))
 
 
@@ -66,16 +68,16 @@ _FIELDS = {
 }
 
 
-def _policies(view: View, host: Host, port: int, subset: str) -> Iterator[Step]:
-    rule = view.rules.get(host.name)
+def _policies(upstream: Upstream) -> Iterator[Step]:
+    rule, subset = upstream.view.rules.get(upstream.host.name), upstream.subset
     for own, resource, index in rule.subsets if rule else ():
         if own.name == subset:
             labels = ", ".join(f"{key}={value}" for key, value in own.labels.items())
             place = resource.source.at("spec", "subsets", index)
             yield Step("subset", f"{subset} ({labels or 'all'})", place)
-    policy = view.policy(host.name, port, subset or None)
+    policy = upstream.policy
     for what, name in _FIELDS.items():
-        if (value := getattr(policy, name)) is not None:
+        if (value := getattr(policy, name)) != getattr(Policy(), name):
             given = value.model_dump(by_alias=True, exclude_unset=True)
             yield Step(what, _flat(given), policy.origins[name].at())
 

@@ -57,7 +57,7 @@ def _steps(view: View, context: Context, concerned: Callable[[PatchOf], bool]) -
 
 def _step(patch: PatchOf) -> Step:
     resource = patch.filter
-    value = patch.config.patch.value if patch.config.patch is not None else None
+    value = patch.config.patch.value
     named = f" {value['name']}" if value and isinstance(value.get("name"), str) else ""
     return Step(
         "EnvoyFilter",

@@ -9,7 +9,6 @@ from typing import Literal
 
 from lab import names
 from lab.envoy import tls, translate
-from lab.envoy.endpoints import members
 from lab.envoy.inbound_ports import inbound_ports
 from lab.explain import envoy_filters
 from lab.explain.interpret import connection, jwt, rbac
@@ -20,9 +19,9 @@ from lab.kinds import selection
 from lab.kinds.authorization_policy import becomes as authorization
 from lab.kinds.envoy_filter.matching import Context
 from lab.kinds.request_authentication import becomes as request_authentication
-from lab.kinds.services import Endpoint, Host
-from lab.kinds.visible import View, view
-from lab.model import LOOPBACK, Json, Pod, ServicePort, Snapshot
+from lab.kinds.services import Endpoint
+from lab.kinds.visible import Upstream, View, view
+from lab.model import LOOPBACK, Json, Pod, Snapshot
 from lab.resources.resource import Origin, Resource
 from lab.resources.values import is_ip
 
@@ -53,27 +52,24 @@ class Admission:
     """The request as it is forwarded, perhaps without its token."""
 
 
-def steps(
-    view: View, host: Host, port: ServicePort, subset: str, request: Request
-) -> Iterator[Step]:
+def steps(upstream: Upstream, request: Request) -> Iterator[Step]:
     """Yields the answers of the pods behind a destination, equal ones once."""
+    snapshot, source = upstream.view.snapshot, upstream.view.pod
     told: set[tuple[Step, ...]] = set()
-    for endpoint in members(view, host, port, subset):
-        if not endpoint.ready or (endpoint.pod is None and host.service is None):
+    for endpoint in upstream.endpoints():
+        if not endpoint.ready or (endpoint.pod is None and upstream.host.service is None):
             continue
-        transport = _transport(view, host, port, subset, endpoint)
-        answers = tuple(at_pod(view.snapshot, view.pod, endpoint, request, transport))
+        transport = _transport(upstream, endpoint)
+        answers = tuple(at_pod(snapshot, source, endpoint, request, transport))
         if answers not in told:
             told.add(answers)
             yield from answers
 
 
-def _transport(
-    view: View, host: Host, port: ServicePort, subset: str, endpoint: Endpoint
-) -> Transport:
-    if tls.speaks_mtls(view, host, port, subset, endpoint):
+def _transport(upstream: Upstream, endpoint: Endpoint) -> Transport:
+    if tls.speaks_mtls(upstream, endpoint):
         return "mutual TLS"
-    settings = view.policy(host.name, port.port, subset or None).tls
+    settings = upstream.policy.tls
     return "TLS" if settings is not None and settings.mode in ("SIMPLE", "MUTUAL") else "plain text"
 
 

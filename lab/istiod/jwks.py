@@ -16,6 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 import anyio
 import httpx
 
+from lab import names
 from lab.kinds.request_authentication import becomes as request_authentication
 from lab.kinds.request_authentication.checks import usable_keys
 from lab.model import Service, Snapshot
@@ -149,7 +150,12 @@ async def fetch(
     """
     found: dict[str, str] = {}
     failed: dict[str, str] = {}
-    hosts = _cluster_hosts(services)
+    hosts = {
+        name: service.cluster_ip
+        for service in services
+        if service.cluster_ip is not None
+        for name in names.alternatives(service.host, "")
+    }
     networks = list(blocked)
 
     async def one(url: str) -> None:
@@ -173,17 +179,6 @@ async def fetch(
         for url in sorted(set(wanted)):
             group.start_soon(one, url)
     return found, failed
-
-
-def _cluster_hosts(services: Iterable[Service]) -> Mapping[str, str]:
-    hosts: dict[str, str] = {}
-    for service in services:
-        if service.cluster_ip is None:
-            continue
-        short = f"{service.name}.{service.namespace}"
-        for name in (service.host, f"{short}.svc", short):
-            hosts[name] = service.cluster_ip
-    return hosts
 
 
 async def _get(

@@ -16,7 +16,7 @@ from pathlib import Path
 from lab.envoy import secrets
 from lab.envoy.bootstrap import CDS_FILE, LDS_FILE, bootstrap
 from lab.model import Json, Pod, ProxyConfig
-from lab.xds import TYPE_PREFIX, file_name, filter_configs, route_name
+from lab.xds import TYPE_PREFIX, copied, file_name, filter_configs, route_name
 
 BOOTSTRAP_FILE = "bootstrap.json"
 SENT_FILE = "istiod.json"
@@ -51,7 +51,7 @@ def with_routes(listener: Json, routes: Mapping[str, Json]) -> Json:
     """Returns a listener that carries some of its route configurations."""
     if not any(route_name(config) in routes for config in filter_configs(listener)):
         return listener
-    copy: Json = json.loads(json.dumps(listener))
+    copy = copied(listener)
     for config in filter_configs(copy):
         if (name := route_name(config)) in routes:
             del config["rds"]

@@ -16,9 +16,9 @@ from lab.kinds.service_entry import becomes as service_entry
 from lab.kinds.services import Endpoint, Host
 from lab.kinds.sidecar import becomes as sidecar
 from lab.kinds.sidecar.types import IstioEgressListener
+from lab.kinds.types import Destination
 from lab.kinds.virtual_service import delegate
-from lab.kinds.virtual_service.types import Destination
-from lab.model import Pod, Snapshot
+from lab.model import Pod, ServicePort, Snapshot
 from lab.resources.resource import Origin, Resource
 
 
@@ -46,6 +46,40 @@ class Egress:
     def one_port(self) -> int | None:
         """The one port of its hosts; None where it has all of them."""
         return None if self.proxies else self.port or None
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """A port of a host, or a subset of it, as one proxy connects to it: an outbound cluster."""
+
+    view: View
+    host: Host
+    port: ServicePort
+    subset: str
+    """Empty for the whole host."""
+    policy: Policy
+
+    @property
+    def name(self) -> str:
+        return names.cluster(self.port.port, self.host.name, self.subset)
+
+    @property
+    def direct(self) -> bool:
+        """Whether the proxy connects to the original destination of each connection."""
+        if self.view.pod.proxy == "sidecar" and (
+            self.host.headless or self.host.resolution == "NONE"
+        ):
+            return True
+        passes = destination_rule.passes(self.policy.load_balancer)
+        return passes and self.host.resolution != "DYNAMIC_DNS"
+
+    def endpoints(self) -> list[Endpoint]:
+        """Returns the endpoints whose labels include the subset's."""
+        found = self.view.endpoints(self.host, self.port.port)
+        rule = self.view.rules.get(self.host.name)
+        chosen = rule.subset(self.subset) if rule else None
+        labels = chosen.labels if chosen else {}
+        return [item for item in found if names.selects(labels, item.labels)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +119,18 @@ class View:
                 return self.through(found)
         return replace(self, hosts={}, egress=())
 
-    def subsets(self, host: Host) -> list[str]:
-        """Returns the subsets of a host, the first of them the whole host with an empty name."""
-        rule = self.rules.get(host.name)
-        return ["", *(subset.name for subset, _, _ in rule.subsets)] if rule else [""]
+    def upstream(self, host: Host, port: ServicePort, subset: str = "") -> Upstream:
+        """Returns a port of a host, or a subset of it, with its traffic policy."""
+        return Upstream(self, host, port, subset, self.policy(host.name, port.port, subset))
+
+    def upstreams(self) -> Iterator[Upstream]:
+        """Yields what the proxy has clusters for: of each port the whole host, then its subsets."""
+        for host in self.destinations.values():
+            rule = self.rules.get(host.name)
+            subsets = [subset.name for subset, _, _ in rule.subsets] if rule else []
+            for port in host.cluster_ports if host.resolution != "ALIAS" else ():
+                for subset in ("", *subsets):
+                    yield self.upstream(host, port, subset)
 
     def endpoints(self, host: Host, port: int) -> list[Endpoint]:
         """Returns the endpoints of a host's port, of all definitions of the host."""

@@ -7,7 +7,6 @@ one error that names every problem.
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -155,11 +154,6 @@ def _without_nulls(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_nulls(item) for key, item in value.items() if item is not None}
     return [_without_nulls(item) for item in value] if isinstance(value, list) else value
-
-
-@functools.cache
-def _fields(model: Any) -> tuple[str, ...]:
-    return tuple(info.alias or name for name, info in model.model_fields.items())
 
 
 def typed(

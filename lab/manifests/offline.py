@@ -49,12 +49,9 @@ def _pod(spec: Any) -> Any:
     kept = {name: spec[name] for name in _POD if name in spec}
     for name in ("containers", "initContainers"):
         if isinstance(kept.get(name), list):
-            kept[name] = [_container(container) for container in kept[name]]
-    if "initContainers" in kept:
-        # The sidecar is among them once `kube-inject` has put it there.
-        kept["initContainers"] = [
-            container for container in kept["initContainers"] if _is_sidecar(container)
-        ]
+            # The sidecar is an init container once `kube-inject` has put it there.
+            found = (one for one in kept[name] if name == "containers" or _is_sidecar(one))
+            kept[name] = [_container(container) for container in found]
     return kept
 
 

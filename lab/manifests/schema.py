@@ -7,18 +7,15 @@ Kubernetes' kinds from the lab's own models.
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from lab.kinds.kubernetes.kept_only import Declared
+from lab.resources import istio
 from lab.resources.checks import NO_EFFECT, matches
 from lab.resources.metadata import Metadata
 from lab.resources.resource import Kind
-
-ISTIO = Path(__file__).parents[1] / "resources" / "istio.json"
 
 Json = dict[str, Any]
 
@@ -67,9 +64,9 @@ def like(name: str, known: Iterable[str]) -> str:
 
 def _schema(kind: Kind) -> tuple[Json, Json]:
     """The schema of a kind, and the parts that it refers to."""
-    istio = json.loads(ISTIO.read_text(encoding="utf-8"))["kinds"].get(kind.kind)
-    if istio is not None and istio["group"] == kind.group:
-        schema, definitions = istio["schema"], {}
+    found = istio.schema()["kinds"].get(kind.kind)
+    if found is not None and found["group"] == kind.group:
+        schema, definitions = found["schema"], {}
     else:
         model = kind.body.model_json_schema(by_alias=True, mode="validation")
         schema, definitions = model, model.pop("$defs", {})

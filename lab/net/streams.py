@@ -43,19 +43,35 @@ def one_of(endpoints: Callable[[], Sequence[tuple[str, int]]], connect: Connect)
     return far
 
 
+_OPEN: set[asyncio.Task[None] | None] = set()
+"""The tasks that copy. The event loop forgets a connection that will send no more, and its task."""
+
+
 async def join(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, far: Far) -> None:
     """Copies between a connection and its far end until both have ended."""
-    with contextlib.suppress(OSError, asyncio.CancelledError):
-        try:
-            far_reader, far_writer = await far()
-        except OSError:
-            _reset(writer)
-            return
-        try:
-            await asyncio.gather(_copy(reader, far_writer), _copy(far_reader, writer))
-        finally:
-            far_writer.transport.abort()
-            writer.transport.abort()
+    task = asyncio.current_task()
+    _OPEN.add(task)
+    try:
+        await _join(reader, writer, far)
+    except (OSError, asyncio.CancelledError):
+        writer.transport.abort()
+    finally:
+        _OPEN.discard(task)
+
+
+async def _join(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, far: Far) -> None:
+    try:
+        far_reader, far_writer = await far()
+    except OSError:
+        _reset(writer)
+        return
+    try:
+        await asyncio.gather(_copy(reader, far_writer), _copy(far_reader, writer))
+    except BaseException:
+        far_writer.transport.abort()
+        raise
+    for end in (writer, far_writer):
+        end.close()  # When it has sent what it still has.
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

@@ -59,12 +59,8 @@ def documents(text: str) -> Iterator[Document]:
     if "\t" in text and text.lstrip()[:1] in ("{", "["):
         # JSON may be indented with tabs, YAML may not.
         text = text.replace("\t", " ")
-    loader = yaml.CSafeLoader(text)
     try:
-        while loader.check_node():
-            node = loader.get_node()
-            if node is None:
-                continue
+        for node in yaml.compose_all(text, yaml.CSafeLoader):
             document = Document(None, node.start_mark.line + 1)
             value = _Builder(document).value(node, ())
             if value is not None:
@@ -76,8 +72,6 @@ def documents(text: str) -> Iterator[Document]:
     except yaml.YAMLError as error:
         reason = str(error).splitlines()[0]
         raise DocumentError(1, f"not valid YAML: {reason}") from None
-    finally:
-        loader.dispose()
 
 
 _LETTERS = {"y": True, "Y": True, "n": False, "N": False}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import json
 import pkgutil
 import re
 from collections.abc import Iterator
@@ -19,9 +20,6 @@ from google.protobuf import descriptor_pool, json_format, message, message_facto
 from lab import durations
 
 Json = dict[str, Any]
-
-ANY_PREFIX = "type.googleapis.com/"
-
 
 _OLD = re.compile(r"^envoy\..*\.v[12](alpha\d*)?\.")
 
@@ -143,21 +141,9 @@ def _map_with_durations(entry: Any, value: Any) -> Any:
 
 
 def to_json(parsed: message.Message) -> Json:
-    return {
-        key: _plain(value)
-        for key, value in json_format.MessageToDict(
-            parsed, preserving_proto_field_name=True
-        ).items()
-    }
-
-
-def _plain(value: Any) -> Any:
-    """Returns ordinary dictionaries, which are equal in any order."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return value
+    # Through text: MessageToDict has ordered dictionaries, which are not equal in another order.
+    text = json_format.MessageToJson(parsed, preserving_proto_field_name=True, indent=None)
+    return dict(json.loads(text))
 
 
 def normalize(name: str, value: Json) -> Json:

@@ -188,13 +188,6 @@ def idle_timeout_problem(duration: timedelta) -> str | None:
     return None if abs(duration) < MILLISECOND else duration_problem(duration)
 
 
-PROTOCOLS = (
-    *("TCP", "UDP", "GRPC", "GRPC-WEB", "HTTP", "HTTP_PROXY"),
-    *("HTTP2", "HTTPS", "TLS", "MONGO", "REDIS", "MYSQL"),
-)
-"""The protocols of ports that Istio knows; their case doesn't matter."""
-
-
 def port_problem(port: int) -> str | None:
     """Returns why a number is no port; None when it is one."""
     return None if 1 <= port <= 65535 else f"port number {port} must be in the range 1..65535"

@@ -34,7 +34,7 @@ HELD: dict[str, str] = {
     "several nodes": f"{CLI}test_commands.py test_what_a_cluster_makes_by_itself_is_shown",
     "ReplicaSets": f"{CLI}test_commands.py test_what_the_lab_refuses_is_one_line",
     "an API server for programs": f"{CLI}test_env.py test_another_program_finds_no_cluster",
-    "`kubectl rollout undo`": f"{HERE} test_a_verb_of_kubectl_that_is_not_there",
+    "`kubectl rollout pause`": f"{HERE} test_a_verb_of_kubectl_that_is_not_there",
     "Jobs": f"{HERE} test_what_is_refused",
     "kustomize": "tests/lab/manifests/test_load.py test_a_kustomization_lists_resources",
     "a Service without selector": f"{HERE} test_what_is_refused",
@@ -161,7 +161,7 @@ def test_what_is_refused(manifest: str) -> None:
         load.parse([("x", manifest)])
 
 
-@pytest.mark.parametrize("words", ["rollout undo deploy/ui", "patch deploy ui", "authz check x"])
+@pytest.mark.parametrize("words", ["rollout pause deploy/ui", "patch deploy ui", "authz check x"])
 def test_a_verb_of_kubectl_that_is_not_there(
     words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -172,7 +172,7 @@ def test_a_verb_of_kubectl_that_is_not_there(
 
 def test_the_missing_verbs_are_those_of_the_page() -> None:
     page = (ROOT / "docs/differences.md").read_text()
-    row = next(line for line in page.splitlines() if line.startswith("| `kubectl rollout undo`"))
+    row = next(line for line in page.splitlines() if line.startswith("| `kubectl rollout pause`"))
     assert [verb for verbs in MISSING.values() for verb in verbs if f"`{verb}`" not in row] == []
 
 

@@ -10,7 +10,8 @@ from lab import names
 from lab.explain.analyze import hosts
 from lab.explain.analyze.finding import Finding, about
 from lab.kinds.services import Host
-from lab.kinds.virtual_service.types import Destination, HTTPRoute
+from lab.kinds.types import Destination
+from lab.kinds.virtual_service.types import HTTPRoute
 from lab.kinds.virtual_service.unused import unused
 from lab.model import Snapshot
 from lab.resources.resource import Path, Resource

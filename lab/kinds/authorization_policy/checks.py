@@ -6,15 +6,16 @@ import re
 from collections.abc import Iterator
 
 from lab.kinds.authorization_policy.types import (
+    AuthorizationPolicy,
     AuthorizationPolicySpec,
     Condition,
     Operation,
     Rule,
     Source,
-    kind,
 )
 from lab.kinds.selection import SELECTION
 from lab.resources.checks import fields
+from lab.resources.istio import kind
 from lab.resources.metadata import DRY_RUN
 from lab.resources.resource import Check, Problem, Resource
 from lab.resources.values import is_cidr, is_ip
@@ -48,18 +49,6 @@ def _provider(spec: AuthorizationPolicySpec) -> Iterator[Problem]:
         yield Problem(("provider",), reason)
 
 
-_NOT_ASKED_FOR = (
-    "namespaces",
-    "not_namespaces",
-    "service_accounts",
-    "not_service_accounts",
-    "trust_domains",
-    "not_trust_domains",
-    "principals",
-    "not_principals",
-    "request_principals",
-    "not_request_principals",
-)
 _NOT_ASKED_WHEN = ("source.namespace", "source.serviceAccount", "source.trustDomain")
 
 
@@ -76,8 +65,8 @@ def _custom(spec: AuthorizationPolicySpec) -> Iterator[Problem]:
         yield Problem(("provider",), "`provider.name` must not be empty")
     for index, rule in enumerate(spec.rules or ()):
         for position, item in enumerate(rule.from_ or ()):
-            for name in _NOT_ASKED_FOR if item.source is not None else ():
-                if getattr(item.source, name):
+            for name, _ in fields(Source) if item.source is not None else ():
+                if getattr(item.source, name) and not name.endswith("ip_blocks"):
                     field = name.title().replace("_", "")
                     reason = f"From.{field} is currently not supported with CUSTOM action"
                     yield Problem(("rules", index, "from", position), reason)
@@ -280,4 +269,4 @@ CHECKS = (
     Check("spec", _http_only),
 )
 
-KINDS = (kind(CHECKS),)
+KINDS = (kind("AuthorizationPolicy", AuthorizationPolicy, CHECKS),)

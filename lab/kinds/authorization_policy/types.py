@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from lab.resources.resource import Check, Kind, Model
+from lab.kinds.types import LabelSelector
+from lab.resources.resource import Model
 
 
 class Provider(Model):
@@ -68,27 +69,14 @@ class Rule(Model):
     when: list[Condition] | None = None
 
 
-class WorkloadSelector(Model):
-    match_labels: dict[str, Annotated[str, Field(max_length=63)]] = Field(
-        default_factory=dict, max_length=4096
-    )
-
-
 class AuthorizationPolicySpec(Model):
     action: Literal["ALLOW", "DENY", "AUDIT", "CUSTOM"] = "ALLOW"
     provider: Provider | None = None
     rules: list[Rule] | None = Field(default=None, max_length=512)
-    selector: WorkloadSelector | None = None
+    selector: LabelSelector | None = None
     target_ref: Any = None
     target_refs: Any = None
 
 
 class AuthorizationPolicy(Model):
     spec: AuthorizationPolicySpec = AuthorizationPolicySpec()
-
-
-def kind(checks: tuple[Check, ...]) -> Kind:
-    """Returns the kind, with its names and versions."""
-    versions = ("v1", "v1beta1")
-    names = ("security.istio.io", "AuthorizationPolicy", "authorizationpolicies")
-    return Kind(*names, versions, AuthorizationPolicy, ("ap",), checks=checks)

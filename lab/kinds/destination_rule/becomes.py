@@ -20,7 +20,6 @@ from lab.kinds.destination_rule.types import (
     PortTrafficPolicy,
     RetryBudget,
     Subset,
-    TCPSettings,
     TrafficPolicy,
 )
 from lab.kinds.mesh_config.checks import DefaultTrafficPolicy, MeshConfig
@@ -48,8 +47,8 @@ class Rule:
 class Policy:
     """The effective traffic policy for one port (and subset) of a host."""
 
-    load_balancer: LoadBalancer | None = None
-    connection_pool: ConnectionPoolSettings | None = None
+    load_balancer: LoadBalancer = field(default_factory=LoadBalancer)
+    connection_pool: ConnectionPoolSettings = field(default_factory=ConnectionPoolSettings)
     outlier_detection: OutlierDetection | None = None
     tls: ClientTLSSettings | None = None
     retry_budget: RetryBudget | None = None
@@ -146,37 +145,34 @@ def effective(
 
 def with_mesh(policy: Policy, mesh: MeshConfig) -> Policy:
     """Returns a policy with the mesh's settings for what it leaves open."""
-    balancer = policy.load_balancer or LoadBalancer()
-    settled = balancer.zone_aware_lb_setting or balancer.locality_lb_setting
-    if settled is None:
-        update = {
-            "zone_aware_lb_setting": mesh.zone_aware_lb_setting,
-            "locality_lb_setting": mesh.locality_lb_setting,
-        }
-        balancer = balancer.model_copy(update=given(**update))
+    balancer = policy.load_balancer
+    if balancer.zone_aware_lb_setting is None and balancer.locality_lb_setting is None:
+        update = given(
+            zone_aware_lb_setting=mesh.zone_aware_lb_setting,
+            locality_lb_setting=mesh.locality_lb_setting,
+        )
+        balancer = balancer.model_copy(update=update)
     return replace(
         policy,
         connection_pool=pool_with_mesh(policy.connection_pool, mesh),
-        load_balancer=balancer if balancer != LoadBalancer() else policy.load_balancer,
+        load_balancer=balancer,
         origins={"connection_pool": Origin(), "load_balancer": Origin(), **policy.origins},
     )
 
 
-def pool_with_mesh(
-    pool: ConnectionPoolSettings | None, mesh: MeshConfig
-) -> ConnectionPoolSettings | None:
+def pool_with_mesh(pool: ConnectionPoolSettings, mesh: MeshConfig) -> ConnectionPoolSettings:
     """Returns a pool with the mesh's TCP keep-alive and upgrade to HTTP/2 where it has none."""
     update: dict[str, Any] = {}
     if mesh.tcp_keepalive is not None:
-        tcp = (pool and pool.tcp) or TCPSettings()
-        own = tcp.tcp_keepalive.model_dump(exclude_none=True) if tcp.tcp_keepalive else {}
-        keepalive = mesh.tcp_keepalive.model_copy(update=own)
-        update["tcp"] = tcp.model_copy(update={"tcp_keepalive": keepalive})
-    http = (pool and pool.http) or HTTPSettings()
+        own = pool.tcp.tcp_keepalive
+        set_here = own.model_dump(exclude_none=True) if own else {}
+        keepalive = mesh.tcp_keepalive.model_copy(update=set_here)
+        update["tcp"] = pool.tcp.model_copy(update={"tcp_keepalive": keepalive})
+    http = pool.http
     undecided = http.h2_upgrade_policy in (None, "DEFAULT") and not http.use_client_protocol
     if mesh.h2_upgrade_policy == "UPGRADE" and undecided:
         update["http"] = http.model_copy(update={"h2_upgrade_policy": "UPGRADE"})
-    return (pool or ConnectionPoolSettings()).model_copy(update=update) if update else pool
+    return pool.model_copy(update=update)
 
 
 def _own(policy: TrafficPolicy, port: int, origin: Origin) -> tuple[_Found, bool]:
@@ -217,15 +213,13 @@ def passes_by_rule(rule: Rule | None, subset: str) -> bool:
     return policy is not None and passes(policy.load_balancer)
 
 
-def circuit_breakers(pool: ConnectionPoolSettings | None, budget: RetryBudget | None) -> Json:
+def circuit_breakers(pool: ConnectionPoolSettings, budget: RetryBudget | None) -> Json:
     """Returns the thresholds, unlimited unless set (Envoy's own defaults are 1024 and 3)."""
-    http = pool.http if pool else None
-    tcp = pool.tcp if pool else None
     limits = {
-        "max_connections": tcp.max_connections if tcp else 0,
-        "max_pending_requests": http.http1_max_pending_requests if http else 0,
-        "max_requests": http.http2_max_requests if http else 0,
-        "max_retries": http.max_retries if http else 0,
+        "max_connections": pool.tcp.max_connections,
+        "max_pending_requests": pool.http.http1_max_pending_requests,
+        "max_requests": pool.http.http2_max_requests,
+        "max_retries": pool.http.max_retries,
     }
     threshold: Json = {name: _positive(value) or UNLIMITED for name, value in limits.items()}
     if budget is not None:
@@ -241,15 +235,14 @@ def _positive(value: int) -> int | None:
     return value if value > 0 else None
 
 
-def connect_timeout(pool: ConnectionPoolSettings | None, default: timedelta) -> str:
+def connect_timeout(pool: ConnectionPoolSettings, default: timedelta) -> str:
     """Returns the time within which a connection must be made."""
-    own = pool.tcp.connect_timeout if pool and pool.tcp else None
-    return duration(default if own is None else own)
+    return duration(pool.tcp.connect_timeout or default)
 
 
-def upstream_connection_options(pool: ConnectionPoolSettings | None) -> Json:
+def upstream_connection_options(pool: ConnectionPoolSettings) -> Json:
     """Returns a cluster's field for TCP keep-alive, when the pool asks for it."""
-    settings = pool.tcp.tcp_keepalive if pool and pool.tcp else None
+    settings = pool.tcp.tcp_keepalive
     if settings is None:
         return {}
     keepalive = given(
@@ -266,15 +259,12 @@ def _seconds(value: timedelta | None) -> int | None:
 
 def is_http2(port: ServicePort, policy: Policy) -> bool:
     """Returns whether a cluster speaks HTTP/2 to its endpoints."""
-    http = policy.connection_pool.http if policy.connection_pool else None
-    upgrade = http is not None and http.h2_upgrade_policy == "UPGRADE"
+    upgrade = policy.connection_pool.http.h2_upgrade_policy == "UPGRADE"
     return port.protocol in OVER_HTTP2 or (upgrade and port.protocol == "HTTP")
 
 
-def server_pool(pool: ConnectionPoolSettings | None) -> ConnectionPoolSettings | None:
+def server_pool(pool: ConnectionPoolSettings) -> ConnectionPoolSettings:
     """Returns the part of a pool that holds for a server: only a client upgrades to HTTP/2."""
-    if pool is None or pool.http is None:
-        return pool
     http = pool.http.model_copy(update={"h2_upgrade_policy": None})
     return pool.model_copy(update={"http": http})
 
@@ -284,12 +274,11 @@ def protocol_options(port: ServicePort, policy: Policy, *, sniffed: bool = True)
 
     `sniffed`: on a port without a protocol, the client's listener finds it out.
     """
-    pool, tls = policy.connection_pool, policy.tls
-    http = pool.http if pool else None
-    common = _common_http_options(pool)
-    own = http is not None and (http.max_concurrent_streams > 0 or http.http2_keep_alive)
+    http, tls = policy.connection_pool.http, policy.tls
+    common = _common_http_options(policy.connection_pool)
+    own = http.max_concurrent_streams > 0 or http.http2_keep_alive
     options: Json = {"common_http_protocol_options": common} if common or own else {}
-    if (http and http.use_client_protocol) or (port.protocol == "AUTO" and sniffed):
+    if http.use_client_protocol or (port.protocol == "AUTO" and sniffed):
         options["use_downstream_protocol_config"] = {
             "http_protocol_options": {},
             "http2_protocol_options": {},
@@ -308,10 +297,8 @@ def protocol_options(port: ServicePort, policy: Policy, *, sniffed: bool = True)
     return {"typed_extension_protocol_options": http_protocol_options(**options)}
 
 
-def _http2_options(http: HTTPSettings | None) -> Json:
+def _http2_options(http: HTTPSettings) -> Json:
     """Returns the options of a cluster that speaks HTTP/2 whatever the client speaks."""
-    if http is None:
-        return {}
     ping = http.http2_keep_alive
     return given(
         max_concurrent_streams=_positive(http.max_concurrent_streams),
@@ -320,19 +307,16 @@ def _http2_options(http: HTTPSettings | None) -> Json:
     )
 
 
-def _common_http_options(pool: ConnectionPoolSettings | None) -> Json:
-    http = pool.http if pool else None
-    tcp = pool.tcp if pool else None
-    idle = [settings.idle_timeout for settings in (http, tcp) if settings]
+def _common_http_options(pool: ConnectionPoolSettings) -> Json:
     return given(
-        max_requests_per_connection=_positive(http.max_requests_per_connection if http else 0),
-        idle_timeout=next((duration(time) for time in idle if time is not None), None),
-        max_connection_duration=duration(tcp.max_connection_duration) if tcp else None,
+        max_requests_per_connection=_positive(pool.http.max_requests_per_connection),
+        idle_timeout=duration(pool.http.idle_timeout or pool.tcp.idle_timeout),
+        max_connection_duration=duration(pool.tcp.max_connection_duration),
     )
 
 
 def endpoint_health(
-    outlier: OutlierDetection | None, balancer: LoadBalancer | None, *, resolved: bool = True
+    outlier: OutlierDetection | None, balancer: LoadBalancer, *, resolved: bool = True
 ) -> Json:
     """Returns a cluster's fields for outlier detection, and for the choice among endpoints.
 
@@ -381,10 +365,8 @@ def _errors(field: str, number: int | None) -> Json:
     return {f"enforcing_{field}": 100 if number else 0, field: number}
 
 
-def load_balancing(balancer: LoadBalancer | None) -> Json:
+def load_balancing(balancer: LoadBalancer) -> Json:
     """Returns a cluster's `lb_policy` and its options; Istio's default is LEAST_REQUEST."""
-    if balancer is None:
-        return {"lb_policy": "LEAST_REQUEST"}
     if balancer.consistent_hash is not None:
         return _hashing(balancer.consistent_hash)
     policy = balancer.simple or "UNSPECIFIED"

@@ -8,16 +8,17 @@ from typing import Any
 from lab.kinds.destination_rule.types import (
     ClientTLSSettings,
     ConsistentHash,
+    DestinationRule,
     Failover,
     LocalityLbSetting,
     Maglev,
     PortTrafficPolicy,
     TrafficPolicy,
     ZoneAwareLbSetting,
-    kind,
 )
 from lab.kinds.selection import selector
 from lab.resources.checks import newer, refused, warned
+from lab.resources.istio import kind
 from lab.resources.resource import Check, Path, Problem, Resource
 from lab.resources.values import (
     duplicates,
@@ -184,7 +185,7 @@ _CONSECUTIVE_ERRORS = (
 CONNECTION_POOL = (
     Check(
         "**.connectionPool|inboundConnectionPool",
-        lambda pool: pool.tcp is not None or pool.http is not None,
+        lambda pool: bool(pool.model_fields_set),
         "connection pool must have at least one field",
     ),
     *(
@@ -320,4 +321,4 @@ CHECKS = (
     Check("**.tls", _certificates),
 )
 
-KINDS = (kind(CHECKS),)
+KINDS = (kind("DestinationRule", DestinationRule, CHECKS),)

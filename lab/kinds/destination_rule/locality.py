@@ -15,9 +15,9 @@ from lab.model import Json
 from lab.xds import given
 
 
-def settings(balancer: LoadBalancer | None, *, ejects: bool) -> Json:
+def settings(balancer: LoadBalancer, *, ejects: bool) -> Json:
     """Returns the fields of `common_lb_config`; `ejects`: with outlier detection."""
-    if balancer is not None and (zones := balancer.zone_aware_lb_setting) is not None:
+    if (zones := balancer.zone_aware_lb_setting) is not None:
         off = {"value": 0} if zones.enabled is False else None
         size = None if zones.min_cluster_size is None else str(zones.min_cluster_size)
         return {"zone_aware_lb_config": given(routing_enabled=off, min_cluster_size=size)}
@@ -28,14 +28,14 @@ def settings(balancer: LoadBalancer | None, *, ejects: bool) -> Json:
     return {"locality_weighted_lb_config": {}} if weighted else {}
 
 
-def _enabled(balancer: LoadBalancer | None) -> LocalityLbSetting | None:
-    setting = balancer.locality_lb_setting if balancer is not None else None
+def _enabled(balancer: LoadBalancer) -> LocalityLbSetting | None:
+    setting = balancer.locality_lb_setting
     return None if setting is None or setting.enabled is False else setting
 
 
-def weight(balancer: LoadBalancer | None) -> int | None:
+def weight(balancer: LoadBalancer) -> int | None:
     """Returns the share of the one locality: 0 if none is for it, None without `distribute`."""
-    if balancer is not None and balancer.zone_aware_lb_setting is not None:
+    if balancer.zone_aware_lb_setting is not None:
         return None
     setting = _enabled(balancer)
     for rule in setting.distribute if setting is not None else ():
@@ -49,7 +49,7 @@ def _anywhere(pattern: str) -> bool:
 
 
 def by_priority(
-    balancer: LoadBalancer | None,
+    balancer: LoadBalancer,
     client: Mapping[str, str],
     endpoints: Sequence[Endpoint],
     *,
@@ -70,8 +70,8 @@ def by_priority(
     return [groups[rank] for rank in sorted(groups)]
 
 
-def _priorities(balancer: LoadBalancer | None, *, ejects: bool) -> list[str]:
-    if balancer is not None and (zones := balancer.zone_aware_lb_setting) is not None:
+def _priorities(balancer: LoadBalancer, *, ejects: bool) -> list[str]:
+    if (zones := balancer.zone_aware_lb_setting) is not None:
         return [] if zones.enabled is False else zones.failover_priority
     setting = _enabled(balancer)
     if setting is None or setting.distribute or not ejects:

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from lab.resources.resource import Check, Kind, Model
+from lab.kinds.types import LabelSelector, PortSelector
+from lab.resources.resource import Model
 from lab.resources.values import Duration, Int32, PositiveDuration, Unsigned
 
 
@@ -45,8 +46,8 @@ class TCPSettings(Model):
 
 
 class ConnectionPoolSettings(Model):
-    http: HTTPSettings | None = None
-    tcp: TCPSettings | None = None
+    http: HTTPSettings = HTTPSettings()
+    tcp: TCPSettings = TCPSettings()
 
 
 class CookieAttribute(Model):
@@ -141,10 +142,6 @@ class OutlierDetection(Model):
     split_external_local_origin_errors: bool = False
 
 
-class PortSelector(Model):
-    number: Unsigned = 0
-
-
 class ClientTLSSettings(Model):
     ca_certificates: str | None = None
     ca_crl: Any = None
@@ -188,26 +185,13 @@ class Subset(Model):
     traffic_policy: TrafficPolicy | None = None
 
 
-class WorkloadSelector(Model):
-    match_labels: dict[str, Annotated[str, Field(max_length=63)]] = Field(
-        default_factory=dict, max_length=4096
-    )
-
-
 class DestinationRuleSpec(Model):
     export_to: list[str] | None = None
     host: str
     subsets: list[Subset] = Field(default_factory=list)
     traffic_policy: TrafficPolicy | None = None
-    workload_selector: WorkloadSelector | None = None
+    workload_selector: LabelSelector | None = None
 
 
 class DestinationRule(Model):
     spec: DestinationRuleSpec
-
-
-def kind(checks: tuple[Check, ...]) -> Kind:
-    """Returns the kind, with its names and versions."""
-    versions = ("v1", "v1beta1", "v1alpha3")
-    names = ("networking.istio.io", "DestinationRule", "destinationrules")
-    return Kind(*names, versions, DestinationRule, ("dr",), checks=checks)

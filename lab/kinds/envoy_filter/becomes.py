@@ -6,7 +6,6 @@ Patches match by exact names in the JSON form; values are merged as protobuf mes
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -20,6 +19,7 @@ from lab.kinds.envoy_filter.matching import Context
 from lab.kinds.envoy_filter.types import ConfigPatch, Match
 from lab.model import Json, Pod, ProxyConfig, Snapshot
 from lab.resources.resource import Problem, Resource
+from lab.xds import copied
 
 _INSERTIONS = ("INSERT_BEFORE", "INSERT_AFTER", "INSERT_FIRST")
 _MERGES = ("MERGE", "MERGE_AND_REPLACE_LIST")
@@ -46,7 +46,7 @@ class PatchOf:
 
     @property
     def operation(self) -> str:
-        operation = self.config.patch.operation if self.config.patch is not None else "INVALID"
+        operation = self.config.patch.operation
         if operation in _INSERTIONS and self.config.apply_to not in _LISTS:
             return "ADD"
         return operation
@@ -59,9 +59,7 @@ class PatchOf:
         """Returns a copy of the patch's value in the lab's spelling of Envoy's configuration."""
         from lab.resources import protobuf
 
-        patch = self.config.patch
-        value = (patch.value if patch is not None else None) or {}
-        return protobuf.normalize(MESSAGES[self.config.apply_to], value)
+        return protobuf.normalize(MESSAGES[self.config.apply_to], self.config.patch.value or {})
 
 
 @dataclass(slots=True)
@@ -116,7 +114,7 @@ def applicable(snapshot: Snapshot, pod: Pod) -> list[PatchOf]:
 
 
 def _same_version(match: Match) -> bool:
-    pattern = match.proxy.proxy_version if match.proxy is not None else ""
+    pattern = match.proxy.proxy_version
     return not pattern or re2.search(pattern, versions.istio()) is not None
 
 
@@ -157,10 +155,7 @@ def without_effect(
 
 
 def _patched(patching: Patching, config: ProxyConfig) -> ProxyConfig:
-    # A copy through text shares no part with the original, nor one part with another.
-    listeners, clusters, routes = json.loads(
-        json.dumps([config.listeners, config.clusters, config.routes])
-    )
+    listeners, clusters, routes = map(copied, (config.listeners, config.clusters, config.routes))
     context: Context = "GATEWAY" if patching.pod.proxy == "gateway" else "SIDECAR_OUTBOUND"
     patched = _clusters(patching, clusters)
     known = {cluster.get("name") for cluster in patched}
@@ -398,8 +393,7 @@ def _http_routes(patching: Patching, routes: list[Json], patches: list[PatchOf])
 
 def _insert_route(patching: Patching, routes: list[Json], patch: PatchOf) -> None:
     wanted = patch.match.route_configuration
-    vhost = wanted.vhost if wanted is not None else None
-    named = vhost is not None and vhost.route is not None
+    named = wanted is not None and "route" in wanted.vhost.model_fields_set
     place = next((i for i, route in enumerate(routes) if matching.route(route, patch.match)), None)
     if patch.operation == "INSERT_FIRST" and named and place is None:
         return

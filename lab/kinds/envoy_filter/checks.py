@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from lab.kinds.envoy_filter.types import ConfigPatch, Match, kind
+from lab.kinds.envoy_filter.types import ConfigPatch, EnvoyFilter, Match
 from lab.kinds.selection import TARGET_REFS, selector
 from lab.resources.checks import never, newer, refused, warned
+from lab.resources.istio import kind
 from lab.resources.resource import Check, Path, Problem
 from lab.resources.values import regex_problem
 
@@ -55,14 +56,14 @@ def _config_patch(config: ConfigPatch) -> Iterator[Problem]:
     elif applied not in MESSAGES:
         reason = f"not supported by the lab: {applied}; {', '.join(MESSAGES)} are"
         yield Problem(("applyTo",), reason)
-    elif patch is None:
+    elif "patch" not in config.model_fields_set:
         yield Problem((), "Envoy filter: missing patch")
     elif patch.operation == "INVALID":
         yield Problem(("patch",), "Envoy filter: missing patch operation")
     elif patch.value is None and patch.operation != "REMOVE":
         yield Problem(("patch",), "Envoy filter: missing patch value for non-remove operation")
     else:
-        version = config.match.proxy.proxy_version if config.match.proxy is not None else ""
+        version = config.match.proxy.proxy_version
         if version and (problem := regex_problem(version)):
             where = ("match", "proxy", "proxyVersion")
             yield Problem(where, f"Envoy filter: invalid regex for proxy version, [{problem}]")
@@ -93,7 +94,7 @@ def _match(match: Match, applied: str) -> Iterator[Problem]:
         if applied in classes and wanted not in given and given:
             yield Problem(("match",), f"Envoy filter: applyTo for {what}")
     listener = match.listener if applied in _CLASSES[0][0] else None
-    if listener is None or listener.filter_chain is None or listener.filter_chain.filter is None:
+    if listener is None or "filter" not in listener.filter_chain.model_fields_set:
         return
     chosen = listener.filter_chain.filter
     where: Path = ("match", "listener", "filterChain", "filter")
@@ -104,7 +105,7 @@ def _match(match: Match, applied: str) -> Iterator[Problem]:
         yield Problem(where, "Envoy filter: filter match has no name to match on")
         return
     yield from _deprecated(chosen.name, (*where, "name"))
-    if chosen.sub_filter is None:
+    if "sub_filter" not in chosen.model_fields_set:
         return
     inner: Path = (*where, "subFilter")
     if applied != "HTTP_FILTER":
@@ -180,4 +181,4 @@ CHECKS = (
     Check("spec.configPatches[]", _config_patch),
 )
 
-KINDS = (kind(CHECKS),)
+KINDS = (kind("EnvoyFilter", EnvoyFilter, CHECKS),)

@@ -59,8 +59,6 @@ def chain(listener: Json, chain: Json, match: Match) -> bool:
     if inbound and wanted.port_number and port != wanted.port_number:
         return False
     inner = wanted.filter_chain
-    if inner is None:
-        return True
     protocols = criteria.get("application_protocols", [])
     wanted_protocols = (inner.application_protocols or "").split(",")
     return (
@@ -74,15 +72,14 @@ def chain(listener: Json, chain: Json, match: Match) -> bool:
 
 def filter_name(match: Match) -> str:
     """Returns the network filter that a patch names; empty when it names none."""
-    inner = match.listener.filter_chain if match.listener is not None else None
-    return inner.filter.name if inner is not None and inner.filter is not None else ""
+    return match.listener.filter_chain.filter.name if match.listener is not None else ""
 
 
 def sub_filter_name(match: Match) -> str:
     """Returns the HTTP filter that a patch names; empty when it names none."""
-    inner = match.listener.filter_chain if match.listener is not None else None
-    chosen = inner.filter if inner is not None else None
-    return chosen.sub_filter.name if chosen is not None and chosen.sub_filter is not None else ""
+    if match.listener is None:
+        return ""
+    return match.listener.filter_chain.filter.sub_filter.name
 
 
 def gateway_ports(snapshot: Snapshot, pod: Pod) -> dict[int, set[int]]:
@@ -129,12 +126,9 @@ def _gateway_route_name(name: str) -> tuple[int, str, str]:
 
 def virtual_host(host: Json, match: Match) -> bool:
     """Returns whether a virtual host of a matching route configuration matches."""
-    routes = match.route_configuration
-    if routes is None:
+    if match.route_configuration is None:
         return True
-    wanted = routes.vhost
-    if wanted is None:
-        return True
+    wanted = match.route_configuration.vhost
     domains = host.get("domains", [])
     named = _fits(wanted.name, host["name"])
     return named and (not wanted.domain_name or wanted.domain_name in domains)
@@ -145,11 +139,9 @@ _ACTIONS = {"ROUTE": "route", "REDIRECT": "redirect", "DIRECT_RESPONSE": "direct
 
 def route(route: Json, match: Match) -> bool:
     """Returns whether a route of a matching virtual host matches."""
-    routes = match.route_configuration
-    vhost = routes.vhost if routes is not None else None
-    wanted = vhost.route if vhost is not None else None
-    if wanted is None:
+    if match.route_configuration is None:
         return True
+    wanted = match.route_configuration.vhost.route
     if not _fits(wanted.name, route.get("name")):
         return False
     has_action = any(action in route for action in _ACTIONS.values())

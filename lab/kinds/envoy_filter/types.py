@@ -5,11 +5,12 @@ Written by `python -m scripts.istio_schema` from lab/resources/istio.json.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
-from lab.resources.resource import Check, Kind, Model
+from lab.kinds.types import WorkloadSelector
+from lab.resources.resource import Model
 from lab.resources.values import Int32, Unsigned
 
 
@@ -26,20 +27,20 @@ class SubFilterMatch(Model):
 
 class FilterMatch(Model):
     name: str = ""
-    sub_filter: SubFilterMatch | None = None
+    sub_filter: SubFilterMatch = SubFilterMatch()
 
 
 class FilterChainMatch(Model):
     application_protocols: str = ""
     destination_port: Unsigned = 0
-    filter: FilterMatch | None = None
+    filter: FilterMatch = FilterMatch()
     name: str = ""
     sni: str = ""
     transport_protocol: str = ""
 
 
 class ListenerMatch(Model):
-    filter_chain: FilterChainMatch | None = None
+    filter_chain: FilterChainMatch = FilterChainMatch()
     listener_filter: str = ""
     name: str = ""
     port_name: str | None = None
@@ -59,7 +60,7 @@ class RouteMatch(Model):
 class VirtualHostMatch(Model):
     domain_name: str = ""
     name: str = ""
-    route: RouteMatch | None = None
+    route: RouteMatch = RouteMatch()
 
 
 class RouteConfigurationMatch(Model):
@@ -67,7 +68,7 @@ class RouteConfigurationMatch(Model):
     name: str = ""
     port_name: str = ""
     port_number: Unsigned = 0
-    vhost: VirtualHostMatch | None = None
+    vhost: VirtualHostMatch = VirtualHostMatch()
 
 
 class Match(Model):
@@ -75,7 +76,7 @@ class Match(Model):
     cluster: ClusterMatch | None = None
     context: Literal["ANY", "SIDECAR_INBOUND", "SIDECAR_OUTBOUND", "GATEWAY", "WAYPOINT"] = "ANY"
     listener: ListenerMatch | None = None
-    proxy: ProxyMatch | None = None
+    proxy: ProxyMatch = ProxyMatch()
     route_configuration: RouteConfigurationMatch | None = None
     waypoint: Any = None
 
@@ -112,13 +113,7 @@ class ConfigPatch(Model):
         "LISTENER_FILTER",
     ] = "INVALID"
     match: Match = Match()
-    patch: Patch | None = None
-
-
-class WorkloadSelector(Model):
-    labels: dict[str, Annotated[str, Field(max_length=63)]] = Field(
-        default_factory=dict, max_length=256
-    )
+    patch: Patch = Patch()
 
 
 class EnvoyFilterSpec(Model):
@@ -130,10 +125,3 @@ class EnvoyFilterSpec(Model):
 
 class EnvoyFilter(Model):
     spec: EnvoyFilterSpec = EnvoyFilterSpec()
-
-
-def kind(checks: tuple[Check, ...]) -> Kind:
-    """Returns the kind, with its names and versions."""
-    versions = ("v1alpha3",)
-    names = ("networking.istio.io", "EnvoyFilter", "envoyfilters")
-    return Kind(*names, versions, EnvoyFilter, (), checks=checks)

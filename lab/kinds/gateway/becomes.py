@@ -252,14 +252,8 @@ def _are_pair(chain: bytes, key: bytes) -> bool:
 
 def tcp_rule(view: View, bound: BoundServer) -> Rule | None:
     """Returns the rule for the connections of a server that speaks no HTTP: the first that fits."""
-    number = bound.server.port.number
-    for resource in _bound_to(view, bound):
-        for index, tcp in enumerate(resource.spec.tcp):
-            fits = (connections.at(resource, one, bound.gateway, number) for one in tcp.match)
-            if not tcp.match or any(fits):
-                origin = Origin(resource.source, ("spec", "tcp", index), resource)
-                return Rule(resource, origin, tcp.route)
-    return None
+    fits = functools.partial(connections.at, bound.gateway, bound.server.port.number)
+    return next(connections.tcp(_bound_to(view, bound), fits), None)
 
 
 def tls_rules(view: View, bound: BoundServer, taken: dict[int, set[str]]) -> Iterator[Rule]:
@@ -267,16 +261,10 @@ def tls_rules(view: View, bound: BoundServer, taken: dict[int, set[str]]) -> Ite
 
     `taken` are the names by port that earlier rules have; a rule that has one of them is left out.
     """
-    number = bound.server.port.number
-    for resource in _bound_to(view, bound):
-        for index, tls in enumerate(resource.spec.tls):
-            for position, match in enumerate(tls.match):
-                if connections.at(resource, match, bound.gateway, number) and _added(
-                    match.sni_hosts, taken, bound.target
-                ):
-                    path = ("spec", "tls", index, "match", position)
-                    origin = Origin(resource.source, path, resource)
-                    yield Rule(resource, origin, tls.route, tuple(match.sni_hosts))
+    fits = functools.partial(connections.at, bound.gateway, bound.server.port.number)
+    for rule in connections.tls(_bound_to(view, bound), fits):
+        if _added(rule.server_names, taken, bound.target):
+            yield rule
 
 
 def _bound_to(view: View, bound: BoundServer) -> Iterator[Resource]:

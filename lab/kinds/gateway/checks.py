@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 
-from lab.kinds.gateway.types import Server, ServerTLSSettings, kind
+from lab.kinds.gateway.types import Gateway, Server, ServerTLSSettings
+from lab.model import PROTOCOLS
 from lab.resources.checks import newer, refused
+from lab.resources.istio import kind
 from lab.resources.resource import Check, Problem, Resource
 from lab.resources.values import (
-    PROTOCOLS,
     duplicates,
     is_dns_label,
     listed_host_problems,
@@ -28,7 +29,7 @@ def _port_names(servers: list[Server]) -> Iterator[Problem]:
 
 def _protocol(given: str) -> str | None:
     protocol = given.upper()
-    if protocol not in PROTOCOLS:
+    if protocol not in (*PROTOCOLS, "UDP"):
         known = "HTTP, HTTP2, GRPC, GRPC-WEB, MONGO, REDIS, MYSQL, TCP"
         return f'invalid protocol "{given}", supported protocols are {known}'
     if protocol == "UDP":
@@ -43,7 +44,7 @@ def _tls(server: Server) -> Iterator[Problem]:
             yield Problem((), "server must have TLS settings for HTTPS/TLS protocols")
         return
     passes = tls.mode in (None, "PASSTHROUGH", "AUTO_PASSTHROUGH")
-    if protocol in PROTOCOLS and protocol not in ("HTTPS", "TLS"):
+    if protocol in (*PROTOCOLS, "UDP") and protocol not in ("HTTPS", "TLS"):
         if protocol not in (*PLAIN_HTTP, "HTTP_PROXY"):
             yield Problem(("tls",), "server cannot have TLS settings for non HTTPS/TLS ports")
         elif not passes or any((tls.ca_certificates, tls.private_key, tls.server_certificate)):
@@ -155,4 +156,4 @@ CHECKS = (
     Check("spec.servers", _port_names),
 )
 
-KINDS = (kind(CHECKS),)
+KINDS = (kind("Gateway", Gateway, CHECKS),)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from lab.resources.resource import Check, Kind, Model
+from lab.resources.resource import Model
 from lab.resources.values import Unsigned
 
 
@@ -65,10 +65,3 @@ class GatewaySpec(Model):
 
 class Gateway(Model):
     spec: GatewaySpec
-
-
-def kind(checks: tuple[Check, ...]) -> Kind:
-    """Returns the kind, with its names and versions."""
-    versions = ("v1", "v1beta1", "v1alpha3")
-    names = ("networking.istio.io", "Gateway", "gateways")
-    return Kind(*names, versions, Gateway, ("gw",), checks=checks)

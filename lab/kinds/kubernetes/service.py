@@ -4,27 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from lab import names
 from lab.kinds.kubernetes.core import ServicePort as ManifestPort
 from lab.kinds.kubernetes.core import ServiceSpec
 from lab.kinds.kubernetes.pod_spec import PodSpec
-from lab.model import PortProtocol, Service, ServicePort
+from lab.model import PROTOCOLS, PortProtocol, Service, ServicePort
 from lab.resources.resource import Resource
 
 ISTIO_GROUP = ".istio.io"
 """The end of the names of Istio's API groups."""
 
-_PROTOCOLS: Mapping[str, PortProtocol] = {
-    "http": "HTTP",
-    "http2": "HTTP2",
-    "grpc": "GRPC",
-    "grpc-web": "GRPC-WEB",
-    "https": "HTTPS",
-    "tls": "TLS",
-    "tcp": "TCP",
-    "mysql": "TCP",
-    "redis": "TCP",
-    "mongo": "TCP",
-}
 _WELL_KNOWN: Mapping[int, PortProtocol] = {3306: "TCP", 6379: "TCP", 27017: "TCP", 9093: "TCP"}
 _APP_PROTOCOLS: Mapping[str, PortProtocol] = {
     "kubernetes.io/h2c": "HTTP2",
@@ -36,14 +25,12 @@ _APP_PROTOCOLS: Mapping[str, PortProtocol] = {
 def protocol(port: ManifestPort) -> PortProtocol:
     """Returns the protocol as Istio selects it: appProtocol, then the name's first part."""
     if port.app_protocol:
-        chosen = _APP_PROTOCOLS.get(port.app_protocol) or _PROTOCOLS.get(port.app_protocol.lower())
+        chosen = _APP_PROTOCOLS.get(port.app_protocol) or PROTOCOLS.get(port.app_protocol.upper())
         if chosen is not None:
             return chosen
-    name = port.name.lower()
-    prefix = "grpc-web" if name.startswith("grpc-web") else name.partition("-")[0]
-    if prefix in _PROTOCOLS:
-        return _PROTOCOLS[prefix]
-    return _WELL_KNOWN.get(port.port, "AUTO")
+    name = port.name.upper()
+    prefix = "GRPC-WEB" if name.startswith("GRPC-WEB") else name.partition("-")[0]
+    return PROTOCOLS.get(prefix) or _WELL_KNOWN.get(port.port, "AUTO")
 
 
 def service(resource: Resource, cluster_ip: str | None) -> Service:
@@ -76,14 +63,6 @@ def container_ports(spec: PodSpec) -> dict[str, int]:
 
 def named(host: str, namespace: str, services: Sequence[Service]) -> Service | None:
     """Returns the Service a host name means to a pod of `namespace`, as cluster DNS resolves it."""
-    parts = host.rstrip(".").split(".")
-    if len(parts) == 1:
-        where = namespace
-    elif len(parts) == 2 or parts[2:] in (["svc"], ["svc", "cluster", "local"]):
-        where = parts[1]
-    else:
-        return None
-    for service in services:
-        if service.name == parts[0] and service.namespace == where:
-            return service
-    return None
+    wanted = host.rstrip(".")
+    found = (one for one in services if wanted in names.alternatives(one.host, namespace))
+    return next(found, None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -111,10 +110,5 @@ def installed(operators: Iterable[Resource]) -> dict[str, Any]:
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(copy.deepcopy(dict(base)))
-    for key, value in over.items():
-        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
-            merged[key] = _merge(merged[key], value)
-        else:
-            merged[key] = copy.deepcopy(value)
-    return merged
+    both = [key for key in over if isinstance(over[key], dict) and isinstance(base.get(key), dict)]
+    return {**base, **over, **{key: _merge(base[key], over[key]) for key in both}}

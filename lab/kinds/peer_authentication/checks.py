@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lab.kinds.peer_authentication.types import PeerAuthenticationSpec, kind
+from lab.kinds.peer_authentication.types import PeerAuthentication, PeerAuthenticationSpec
 from lab.kinds.selection import SELECTOR
+from lab.resources.istio import kind
 from lab.resources.resource import Check, Problem, Resource
 
 
@@ -36,4 +37,4 @@ def _root_namespace(resource: Resource) -> Iterator[Problem]:
 
 CHECKS = (*SELECTOR, Check("spec", _ports), Check("", _root_namespace))
 
-KINDS = (kind(CHECKS),)
+KINDS = (kind("PeerAuthentication", PeerAuthentication, CHECKS),)

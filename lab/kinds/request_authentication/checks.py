@@ -10,9 +10,10 @@ from urllib.parse import urlsplit
 
 import jwt
 
-from lab.kinds.request_authentication.types import kind
+from lab.kinds.request_authentication.types import RequestAuthentication
 from lab.kinds.selection import SELECTION
 from lab.resources.checks import newer, warned
+from lab.resources.istio import kind
 from lab.resources.resource import Check, Problem
 
 _PRIVATE = ("d", "p", "q", "dp", "dq", "qi", "oth")
@@ -98,4 +99,4 @@ CHECKS = (
     Check("spec.jwtRules[].jwks", _jwks),
 )
 
-KINDS = (kind(CHECKS),)
+KINDS = (kind("RequestAuthentication", RequestAuthentication, CHECKS),)

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 from pydantic import AliasChoices, Field
 
-from lab.resources.resource import Check, Kind, Model
+from lab.kinds.types import LabelSelector
+from lab.resources.resource import Model
 from lab.resources.values import PositiveDuration
 
 
@@ -42,25 +43,12 @@ class JWTRule(Model):
     timeout: PositiveDuration | None = None
 
 
-class WorkloadSelector(Model):
-    match_labels: dict[str, Annotated[str, Field(max_length=63)]] = Field(
-        default_factory=dict, max_length=4096
-    )
-
-
 class RequestAuthenticationSpec(Model):
     jwt_rules: list[JWTRule] = Field(default_factory=list, max_length=4096)
-    selector: WorkloadSelector | None = None
+    selector: LabelSelector | None = None
     target_ref: Any = None
     target_refs: Any = None
 
 
 class RequestAuthentication(Model):
     spec: RequestAuthenticationSpec = RequestAuthenticationSpec()
-
-
-def kind(checks: tuple[Check, ...]) -> Kind:
-    """Returns the kind, with its names and versions."""
-    versions = ("v1", "v1beta1")
-    names = ("security.istio.io", "RequestAuthentication", "requestauthentications")
-    return Kind(*names, versions, RequestAuthentication, ("ra",), checks=checks)

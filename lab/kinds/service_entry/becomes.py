@@ -6,22 +6,8 @@ from lab import names
 from lab.kinds import selection
 from lab.kinds.service_entry.types import ServiceEntryPort, ServiceEntrySpec
 from lab.kinds.services import Endpoint, Host, pod_endpoint
-from lab.model import PortProtocol, ServicePort, Snapshot
+from lab.model import PROTOCOLS, PortProtocol, ServicePort, Snapshot
 from lab.resources.resource import Resource
-
-PROTOCOLS: dict[str, PortProtocol] = {
-    "HTTP": "HTTP",
-    "HTTP_PROXY": "HTTP",
-    "HTTP2": "HTTP2",
-    "GRPC": "GRPC",
-    "GRPC-WEB": "GRPC-WEB",
-    "HTTPS": "HTTPS",
-    "TLS": "TLS",
-    "TCP": "TCP",
-    "MONGO": "TCP",
-    "REDIS": "TCP",
-    "MYSQL": "TCP",
-}
 
 
 def protocol(port: ServiceEntryPort) -> PortProtocol:

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lab.kinds.selection import selector
-from lab.kinds.service_entry.types import ServiceEntryPort, ServiceEntrySpec, WorkloadEntry, kind
+from lab.kinds.service_entry.types import (
+    ServiceEntry,
+    ServiceEntryPort,
+    ServiceEntrySpec,
+    WorkloadEntry,
+)
+from lab.model import PROTOCOLS
 from lab.resources.checks import refused
+from lab.resources.istio import kind
 from lab.resources.resource import Check, Problem, Resource
 from lab.resources.values import (
-    PROTOCOLS,
     duplicates,
     export_to,
     host_problem,
@@ -21,8 +27,6 @@ from lab.resources.values import (
     tag_problems,
 )
 
-_HTTP = ("HTTP", "HTTP2", "HTTP_PROXY", "GRPC", "GRPC-WEB")
-_TLS = ("HTTPS", "TLS")
 _USE_WAYPOINT = "istio.io/use-waypoint"
 _ALLOCATION = "networking.istio.io/enable-autoallocate-ip"
 
@@ -52,7 +56,7 @@ def _ports(ports: list[ServiceEntryPort]) -> Iterator[Problem]:
 
 
 def _protocol(protocol: str) -> str | None:
-    if protocol and protocol.upper() not in PROTOCOLS:
+    if protocol and protocol.upper() not in (*PROTOCOLS, "UDP"):
         return f"unsupported protocol: {protocol}"
     if protocol.upper() in ("UDP", "HTTP_PROXY"):
         return f"not supported by the lab: {protocol.upper()}"
@@ -104,10 +108,12 @@ def _resolution(entry: Resource) -> Iterator[Problem]:
                 reason = "there must only be 0 or 1 endpoint for resolution mode DNS_ROUND_ROBIN"
                 yield Problem(("spec", "endpoints"), reason)
     if spec.resolution != "NONE" and len(spec.hosts) > 1:
-        if any(protocol not in (*_HTTP, *_TLS) for protocol in protocols):
+        if any(PROTOCOLS.get(protocol, "TCP") == "TCP" for protocol in protocols):
             reason = "multiple hosts provided with non-HTTP, non-TLS ports"
             yield Problem(("spec", "hosts"), reason)
-        elif spec.resolution.startswith("DNS") and spec.addresses and {*protocols} & {*_TLS}:
+        elif (
+            spec.resolution.startswith("DNS") and spec.addresses and {*protocols} & {"HTTPS", "TLS"}
+        ):
             yield Problem(
                 ("spec", "hosts"),
                 "service entry can not have more than one host specified simultaneously with "
@@ -212,4 +218,4 @@ CHECKS = (
     Check("spec", _endpoints),
 )
 
-KINDS = (kind(CHECKS),)
+KINDS = (kind("ServiceEntry", ServiceEntry, CHECKS),)

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from lab.resources.resource import Check, Kind, Model
+from lab.kinds.types import WorkloadSelector
+from lab.resources.resource import Model
 from lab.resources.values import Unsigned
 
 
@@ -30,12 +31,6 @@ class ServiceEntryPort(Model):
     target_port: Unsigned | None = None
 
 
-class WorkloadSelector(Model):
-    labels: dict[str, Annotated[str, Field(max_length=63)]] = Field(
-        default_factory=dict, max_length=256
-    )
-
-
 class ServiceEntrySpec(Model):
     addresses: list[Annotated[str, Field(max_length=64)]] = Field(
         default_factory=list, max_length=256
@@ -52,10 +47,3 @@ class ServiceEntrySpec(Model):
 
 class ServiceEntry(Model):
     spec: ServiceEntrySpec
-
-
-def kind(checks: tuple[Check, ...]) -> Kind:
-    """Returns the kind, with its names and versions."""
-    versions = ("v1", "v1beta1", "v1alpha3")
-    names = ("networking.istio.io", "ServiceEntry", "serviceentries")
-    return Kind(*names, versions, ServiceEntry, ("se",), checks=checks)

@@ -6,9 +6,8 @@ from lab import names
 from lab.kinds import selection
 from lab.kinds.mesh_config import becomes as mesh_config
 from lab.kinds.mesh_config.checks import MeshConfig, OutboundMode
-from lab.kinds.service_entry.becomes import PROTOCOLS
 from lab.kinds.sidecar.types import IstioEgressListener, SidecarPort
-from lab.model import Pod, ServicePort, Snapshot
+from lab.model import PROTOCOLS, Pod, ServicePort, Snapshot
 from lab.resources.resource import Origin, Path, Resource
 
 EVERYTHING = IstioEgressListener(hosts=["*/*"])

@@ -12,12 +12,13 @@ from lab.kinds.sidecar.types import (
     IstioEgressListener,
     IstioIngressListener,
     OutboundTrafficPolicy,
-    kind,
+    Sidecar,
 )
+from lab.model import PROTOCOLS
 from lab.resources.checks import warned
+from lab.resources.istio import kind
 from lab.resources.resource import Check, Problem, Resource
 from lab.resources.values import (
-    PROTOCOLS,
     duplicates,
     host_problem,
     is_dns_label,
@@ -50,7 +51,7 @@ def _hosts(sidecar: Resource) -> Iterator[Problem]:
 
 
 def _protocol(protocol: str) -> str | None:
-    known = not protocol or protocol.upper() in PROTOCOLS
+    known = not protocol or protocol.upper() in (*PROTOCOLS, "UDP")
     return None if known else f"unsupported protocol: {protocol}"
 
 
@@ -108,7 +109,8 @@ def _endpoint(endpoint: str) -> str | None:
 def _ingress(listener: IstioIngressListener) -> Iterator[Problem]:
     given, pool, tls = listener.port, listener.connection_pool, listener.tls
     protocol = given.protocol.upper()
-    if pool is not None and pool.http is not None and not protocol.startswith(("HTTP", "GRPC")):
+    http = pool is not None and "http" in pool.model_fields_set
+    if http and not protocol.startswith(("HTTP", "GRPC")):
         yield Problem(
             ("connectionPool", "http"),
             f"sidecar: HTTP connection pool settings are configured for port {given.number} "
@@ -207,4 +209,4 @@ CHECKS = (
     Check("**.egressProxy.subset", subset_problem),
 )
 
-KINDS = (kind(CHECKS),)
+KINDS = (kind("Sidecar", Sidecar, CHECKS),)

@@ -5,13 +5,14 @@ Written by `python -m scripts.istio_schema` from lab/resources/istio.json.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from lab.kinds.destination_rule.types import ConnectionPoolSettings
 from lab.kinds.gateway.types import ServerTLSSettings
-from lab.resources.resource import Check, Kind, Model
+from lab.kinds.types import Destination, WorkloadSelector
+from lab.resources.resource import Model
 from lab.resources.values import Unsigned
 
 
@@ -38,25 +39,9 @@ class IstioIngressListener(Model):
     tls: ServerTLSSettings | None = None
 
 
-class PortSelector(Model):
-    number: Unsigned = 0
-
-
-class Destination(Model):
-    host: str
-    port: PortSelector | None = None
-    subset: str | None = None
-
-
 class OutboundTrafficPolicy(Model):
     egress_proxy: Destination | None = None
     mode: Literal["REGISTRY_ONLY", "ALLOW_ANY"] = "REGISTRY_ONLY"
-
-
-class WorkloadSelector(Model):
-    labels: dict[str, Annotated[str, Field(max_length=63)]] = Field(
-        default_factory=dict, max_length=256
-    )
 
 
 class SidecarSpec(Model):
@@ -69,10 +54,3 @@ class SidecarSpec(Model):
 
 class Sidecar(Model):
     spec: SidecarSpec
-
-
-def kind(checks: tuple[Check, ...]) -> Kind:
-    """Returns the kind, with its names and versions."""
-    versions = ("v1", "v1beta1", "v1alpha3")
-    names = ("networking.istio.io", "Sidecar", "sidecars")
-    return Kind(*names, versions, Sidecar, (), checks=checks)

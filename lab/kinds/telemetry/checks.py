@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from lab.kinds.selection import SELECTION
-from lab.kinds.telemetry.types import kind
+from lab.kinds.telemetry.types import Telemetry
 from lab.resources.checks import refused
+from lab.resources.istio import kind
 from lab.resources.resource import Check, Problem
 
 
@@ -38,4 +39,4 @@ CHECKS = (
     Check("spec.tracing[].customTags", _tag_names),
 )
 
-KINDS = (kind(CHECKS),)
+KINDS = (kind("Telemetry", Telemetry, CHECKS),)

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from lab.resources.resource import Check, Kind, Model
+from lab.kinds.types import LabelSelector
+from lab.resources.resource import Model
 
 
 class AccessLogFilter(Model):
@@ -29,12 +30,6 @@ class AccessLogging(Model):
     filter: AccessLogFilter | None = None
     match: ModeSelector | None = None
     providers: list[ProviderRef] = Field(default_factory=list)
-
-
-class WorkloadSelector(Model):
-    match_labels: dict[str, Annotated[str, Field(max_length=63)]] = Field(
-        default_factory=dict, max_length=4096
-    )
 
 
 class LiteralTag(Model):
@@ -68,7 +63,7 @@ class Tracing(Model):
 class TelemetrySpec(Model):
     access_logging: list[AccessLogging] = Field(default_factory=list)
     metrics: Any = None
-    selector: WorkloadSelector | None = None
+    selector: LabelSelector | None = None
     target_ref: Any = None
     target_refs: Any = None
     tracing: list[Tracing] = Field(default_factory=list)
@@ -76,10 +71,3 @@ class TelemetrySpec(Model):
 
 class Telemetry(Model):
     spec: TelemetrySpec = TelemetrySpec()
-
-
-def kind(checks: tuple[Check, ...]) -> Kind:
-    """Returns the kind, with its names and versions."""
-    versions = ("v1", "v1alpha1")
-    names = ("telemetry.istio.io", "Telemetry", "telemetries")
-    return Kind(*names, versions, Telemetry, ("telemetry",), checks=checks)

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 from lab import names
 from lab.kinds.destination_rule import becomes as destination_rule
+from lab.kinds.types import Destination
 from lab.kinds.virtual_service import delegate
 from lab.kinds.virtual_service.checks import GRPC_STATUSES, claim_path
 from lab.kinds.virtual_service.types import (
     CorsPolicy,
-    Destination,
     HeaderOperations,
     Headers,
     HTTPDirectResponse,
@@ -165,16 +165,15 @@ def match_config(match: HTTPMatchRequest | None) -> Json:
     for invert, found in ((False, match.headers), (True, match.without_headers)):
         for name, value in sorted(found.items()):
             if claim_path(name) is not None:
-                claims.append(_claim(name, value or StringMatch(), invert=invert))
+                claims.append(_claim(name, value, invert=invert))
             else:
-                headers.append(_header(name, value or StringMatch(), invert=invert))
+                headers.append(_header(name, value, invert=invert))
     pseudo = {":method": match.method, ":authority": match.authority, ":scheme": match.scheme}
-    for name, value in pseudo.items():
-        if value is not None:
-            headers.append({"name": name, **_matched(value)})
+    headers += [
+        {"name": name, **_matched(value)} for name, value in pseudo.items() if value is not None
+    ]
     parameters = [
-        {"name": name, **_matched(value or StringMatch())}
-        for name, value in sorted(match.query_params.items())
+        {"name": name, **_matched(value)} for name, value in sorted(match.query_params.items())
     ]
     return {
         **_path(match.uri),
@@ -461,10 +460,7 @@ _HOST_NAMES = ("host", ":authority")
 
 
 def _host_header(headers: Headers | None) -> str | None:
-    request = headers.request if headers else None
-    if request is None:
-        return None
-    for values in (request.set, request.add):
+    for values in (headers.request.set, headers.request.add) if headers else ():
         for name, value in values.items():
             if name.lower() in _HOST_NAMES:
                 return value
@@ -484,8 +480,6 @@ def _headers(target: Json, headers: Headers | None) -> None:
     if headers is None:
         return
     for direction, operations in (("request", headers.request), ("response", headers.response)):
-        if operations is None:
-            continue
         if added := _added(operations):
             target.setdefault(f"{direction}_headers_to_add", []).extend(added)
         if removed := [name for name in operations.remove if not _protected(name)]:

@@ -10,6 +10,7 @@ from itertools import combinations
 
 from lab.kinds.virtual_service.connection_checks import CONNECTIONS
 from lab.kinds.virtual_service.types import (
+    HeaderOperations,
     Headers,
     HTTPDirectResponse,
     HTTPMatchRequest,
@@ -18,11 +19,12 @@ from lab.kinds.virtual_service.types import (
     HTTPRewrite,
     HTTPRoute,
     StringMatch,
+    VirtualService,
     VirtualServiceSpec,
-    kind,
 )
 from lab.kinds.virtual_service.unused import unused
 from lab.resources.checks import exactly_one, never, refused, warned
+from lab.resources.istio import kind
 from lab.resources.resource import Check, Path, Problem
 from lab.resources.values import (
     export_to,
@@ -214,13 +216,11 @@ def _match(match: HTTPMatchRequest) -> Iterator[Problem]:
     for field in ("scheme", "method", "authority"):
         yield from _string_match(getattr(match, field), (field,), field)
     for name, value in match.headers.items():
-        if value is None:
-            yield Problem(("headers", name), f"header match {name} cannot be null")
         yield from _match_name(name, ("headers", name))
         yield from _string_match(value, ("headers", name), "headers")
     for name, value in match.without_headers.items():
         yield from _match_name(name, ("withoutHeaders", name))
-        if value is None or value.regex != "*":  # It means that the header is there.
+        if value.regex != "*":  # It means that the header is there.
             yield from _string_match(value, ("withoutHeaders", name), "withoutHeaders")
     for name, value in match.query_params.items():
         if not name:
@@ -373,8 +373,8 @@ def _is_authority(name: str) -> bool:
 def _authority(route: HTTPRoute) -> Iterator[Problem]:
     """Checks that the authority of a request is set once."""
     current = (route.rewrite.authority if route.rewrite else None) or ""
-    request = route.headers.request if route.headers else None
-    for field, values in (("set", request.set), ("add", request.add)) if request else ():
+    request = route.headers.request if route.headers else HeaderOperations()
+    for field, values in (("set", request.set), ("add", request.add)):
         for name, value in values.items():
             if _is_authority(name) and current:
                 reason = (
@@ -388,8 +388,6 @@ def _authority(route: HTTPRoute) -> Iterator[Problem]:
 
 def _headers(headers: Headers) -> Iterator[Problem]:
     for direction, operations in (("request", headers.request), ("response", headers.response)):
-        if operations is None:
-            continue
         for verb, values in (("set", operations.set), ("add", operations.add)):
             for name, value in values.items():
                 free = direction == "request" and _is_authority(name)
@@ -547,4 +545,4 @@ CHECKS = (
     *CONNECTIONS,
 )
 
-KINDS = (kind(CHECKS),)
+KINDS = (kind("VirtualService", VirtualService, CHECKS),)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator, Sequence
 
 from lab import names
@@ -12,17 +11,7 @@ from lab.kinds.virtual_service.types import (
 )
 from lab.resources.checks import warned
 from lab.resources.resource import Check, Path, Problem
-from lab.resources.values import host_problem, is_ip, port_problem
-
-
-def _subnet(subnet: str) -> str | None:
-    if "/" in subnet:
-        try:
-            ipaddress.ip_interface(subnet)
-        except ValueError:
-            return f"{subnet} is not a valid CIDR block"
-        return None
-    return None if is_ip(subnet) else f"{subnet} is not a valid IP"
+from lab.resources.values import host_problem, is_ip, network_problem, port_problem
 
 
 def _sni_hosts(spec: VirtualServiceSpec) -> Iterator[Problem]:
@@ -65,7 +54,7 @@ CONNECTIONS = (
         "TLS match must have at least one SNI host",
     ),
     Check("spec", _sni_hosts),
-    Check("**.destinationSubnets[]", _subnet),
+    Check("**.destinationSubnets[]", network_problem),
     Check("spec.tls[]|tcp[].match[].port", lambda port: port_problem(port) if port else None),
     Check("spec.tls[]", lambda rule: bool(rule.route), "TLS route is required"),
     Check("spec.tcp[]", lambda rule: bool(rule.route), "TCP route is required"),

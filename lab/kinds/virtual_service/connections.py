@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 from lab import names
 from lab.kinds.virtual_service.becomes import hosts, only_port
@@ -13,6 +14,9 @@ from lab.model import ServicePort
 from lab.resources.resource import Origin, Resource
 
 TLS_PROTOCOLS = ("TLS", "HTTPS")
+
+Match = L4MatchAttributes | TLSMatchAttributes
+Fits = Callable[[Resource, Match], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,62 +46,62 @@ def for_host(
         for resource in view.virtual_services
         if any(names.matches(pattern, host) for pattern in hosts(resource))
     ]
+    fits = partial(_concerns, view, port.port)
     if port.protocol in TLS_PROTOCOLS:
-        rules = list(_of_tls(view, found, port.port, tuple(subnets)))
+        rules = list(_of_server_names(tls(found, fits), tuple(subnets)))
         return rules, not rules
-    rules = list(_of_tcp(view, found, port.port, tuple(subnets)))
+    rules = list(tcp(found, fits, tuple(subnets)))
     complete = any(sorted(rule.subnets) == sorted(subnets) for rule in rules)
     return rules, not complete
 
 
-def _of_tls(
-    view: View, resources: Sequence[Resource], port: int, subnets: tuple[str, ...]
-) -> Iterator[Rule]:
+def _of_server_names(rules: Iterator[Rule], subnets: tuple[str, ...]) -> Iterator[Rule]:
+    """Yields the first rule for server names and subnets; those without subnets have the host's."""
     seen: set[tuple[tuple[str, ...], tuple[str, ...]]] = set()
+    for rule in rules:
+        # istiod keeps the subnets of one match for all that follow it.
+        subnets = rule.subnets or subnets
+        key = (rule.server_names, rule.subnets)
+        if key not in seen:
+            seen.add(key)
+            yield replace(rule, subnets=subnets)
+
+
+def tls(resources: Iterable[Resource], fits: Fits) -> Iterator[Rule]:
+    """Yields a rule for each match of `tls` routes that fits."""
     for resource in resources:
-        for index, tls in enumerate(resource.spec.tls):
-            for position, match in enumerate(tls.match):
-                if not _concerns(view, resource, match, port):
-                    continue
-                # istiod keeps the subnets of one match for all that follow it.
-                subnets = tuple(match.destination_subnets) or subnets
-                key = (tuple(match.sni_hosts), tuple(match.destination_subnets))
-                if key not in seen:
-                    seen.add(key)
+        for index, route in enumerate(resource.spec.tls):
+            for position, match in enumerate(route.match):
+                if fits(resource, match):
                     path = ("spec", "tls", index, "match", position)
                     origin = Origin(resource.source, path, resource)
-                    yield Rule(resource, origin, tls.route, tuple(match.sni_hosts), subnets)
+                    wanted = (tuple(match.sni_hosts), tuple(match.destination_subnets))
+                    yield Rule(resource, origin, route.route, *wanted)
 
 
-def _of_tcp(
-    view: View, resources: Sequence[Resource], port: int, subnets: tuple[str, ...]
-) -> Iterator[Rule]:
+def tcp(resources: Iterable[Resource], fits: Fits, subnets: tuple[str, ...] = ()) -> Iterator[Rule]:
     """Yields TCP rules, up to the first for all addresses; one of several subnets has them all."""
     for resource in resources:
-        for index, tcp in enumerate(resource.spec.tcp):
+        for index, route in enumerate(resource.spec.tcp):
             origin = Origin(resource.source, ("spec", "tcp", index), resource)
-            own = [match for match in tcp.match if _concerns(view, resource, match, port)]
-            if not tcp.match or any(not match.destination_subnets for match in own):
-                yield Rule(resource, origin, tcp.route, (), subnets)
+            own = [match for match in route.match if fits(resource, match)]
+            if not route.match or any(not match.destination_subnets for match in own):
+                yield Rule(resource, origin, route.route, (), subnets)
                 return
             if own:
                 chosen = tuple(subnet for match in own for subnet in match.destination_subnets)
-                yield Rule(resource, origin, tcp.route, (), chosen, named=False)
+                yield Rule(resource, origin, route.route, (), chosen, named=False)
 
 
-def _concerns(
-    view: View, resource: Resource, match: L4MatchAttributes | TLSMatchAttributes, port: int
-) -> bool:
+def _concerns(view: View, port: int, resource: Resource, match: Match) -> bool:
     return (
-        at(resource, match, names.MESH, port)
+        at(names.MESH, port, resource, match)
         and match.source_namespace in (None, "", view.pod.namespace)
         and names.selects(match.source_labels, view.pod.labels)
     )
 
 
-def at(
-    resource: Resource, match: L4MatchAttributes | TLSMatchAttributes, gateway: str, port: int
-) -> bool:
+def at(gateway: str, port: int, resource: Resource, match: Match) -> bool:
     """Returns whether a match holds at a port of a gateway, or of all sidecars (`mesh`)."""
     bound = [names.gateway(name, resource.namespace) for name in match.gateways]
     return match.port in (None, 0, port) and (not bound or gateway in bound)

@@ -9,9 +9,9 @@ from typing import Any
 
 from lab import names
 from lab.kinds.services import exported
+from lab.kinds.types import Destination
 from lab.kinds.virtual_service.types import (
     Delegate,
-    Destination,
     HTTPMatchRequest,
     HTTPRoute,
     StringMatch,

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from pydantic import AliasChoices, Field
 
-from lab.resources.resource import Check, Kind, Model
+from lab.kinds.types import Destination
+from lab.resources.resource import Model
 from lab.resources.values import Int32, PositiveDuration, Unsigned
 
 
@@ -79,35 +80,25 @@ class HeaderOperations(Model):
 
 
 class Headers(Model):
-    request: HeaderOperations | None = None
-    response: HeaderOperations | None = None
+    request: HeaderOperations = HeaderOperations()
+    response: HeaderOperations = HeaderOperations()
 
 
 class HTTPMatchRequest(Model):
     authority: StringMatch | None = None
     gateways: list[str] = Field(default_factory=list)
-    headers: dict[str, StringMatch | None] = Field(default_factory=dict)
+    headers: dict[str, StringMatch] = Field(default_factory=dict)
     ignore_uri_case: bool = False
     method: StringMatch | None = None
     name: str | None = None
     port: Unsigned | None = None
-    query_params: dict[str, StringMatch | None] = Field(default_factory=dict)
+    query_params: dict[str, StringMatch] = Field(default_factory=dict)
     scheme: StringMatch | None = None
     source_labels: dict[str, str] = Field(default_factory=dict)
     source_namespace: str | None = None
     stat_prefix: str | None = None
     uri: StringMatch | None = None
-    without_headers: dict[str, StringMatch | None] = Field(default_factory=dict)
-
-
-class PortSelector(Model):
-    number: Unsigned = 0
-
-
-class Destination(Model):
-    host: str
-    port: PortSelector | None = None
-    subset: str | None = None
+    without_headers: dict[str, StringMatch] = Field(default_factory=dict)
 
 
 class HTTPMirrorPolicy(Model):
@@ -218,10 +209,3 @@ class VirtualServiceSpec(Model):
 
 class VirtualService(Model):
     spec: VirtualServiceSpec
-
-
-def kind(checks: tuple[Check, ...]) -> Kind:
-    """Returns the kind, with its names and versions."""
-    versions = ("v1", "v1beta1", "v1alpha3")
-    names = ("networking.istio.io", "VirtualService", "virtualservices")
-    return Kind(*names, versions, VirtualService, ("vs",), checks=checks)

@@ -83,7 +83,7 @@ def test_a_group_without_a_command_prints_its_help(
     ("words", "reason", "see"),
     [
         ("frobnicate", "No such command 'frobnicate'", "guestbook --help"),
-        ("rollout undo deploy/ui", "No such command 'undo'", "guestbook rollout --help"),
+        ("rollout pause deploy/ui", "No such command 'pause'", "guestbook rollout --help"),
         ("get --frobnicate", "No such option: --frobnicate", "guestbook get --help"),
         ("up there", "unexpected extra argument", "guestbook up --help"),
         ("up --port many", "'--port'", "guestbook up --help"),

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import http.server
 import re
+import shlex
+import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +15,7 @@ import pytest
 
 from lab import versions
 from lab.manifests import read
-from tests.support.lab import Lab, container_statuses
+from tests.support.lab import COMMAND, SMALL, Lab, container_statuses
 from tests.support.wait import wait
 
 RULE = """
@@ -150,6 +153,52 @@ def test_a_restart_is_a_revision_and_stays_one(lab: Lab) -> None:
     lab.ready("app=message-service", 2)
 
 
+def test_a_rollout_is_undone(lab: Lab) -> None:
+    lab.ok("apply", "-f", str(SMALL))
+    lab.ok("rollout", "status", "deploy/message-service", "--timeout=60s")
+    target = ("deploy/message-service",)
+    before = lab.json(*target)["spec"]["template"]
+    first = lab.ok("rollout", "history", *target).split()[-2]
+    lab.ok("rollout", "restart", *target)
+    assert lab.ok("rollout", "undo", *target) == "deployment.apps/message-service rolled back\n"
+    assert lab.json(*target)["spec"]["template"] == before
+    lab.ok("rollout", "status", *target, "--timeout=60s")
+    newest = int(lab.ok("rollout", "history", *target).split()[-2])
+    assert newest == int(first) + 2
+    assert lab.ok("rollout", "undo", *target, f"--to-revision={newest}") == (
+        "deployment.apps/message-service skipped rollback "
+        f"(current template already matches revision {newest})\n"
+    )
+    assert lab.run("rollout", "undo", *target, "--to-revision=99").err == (
+        "Error: unable to find specified revision 99 in history\n"
+    )
+    lab.ready("app=message-service", 2)
+
+
+def test_objects_are_selected_by_fields(lab: Lab) -> None:
+    def names(*words: str) -> list[str]:
+        return lab.ok("get", *words, "-o", "name").split()
+
+    everyone = names("pods")
+    assert names("pods", "--field-selector", "metadata.name=curl") == ["pod/curl"]
+    others = names("pods", "--field-selector=metadata.name!=curl,status.phase==Running")
+    assert sorted([*others, "pod/curl"]) == sorted(everyone)
+    assert names("pods", "--field-selector=spec.nodeName!=lab") == []
+    assert names("svc", "-A", "--field-selector", "metadata.namespace=nowhere") == []
+    refused = lab.run("get", "pods", "--field-selector", "spec.color=red")
+    assert refused.err == (
+        'Error: Unable to find "/v1, Resource=pods" that match label selector "", '
+        'field selector "spec.color=red": field label not supported: spec.color\n'
+    )
+    assert lab.run("get", "deploy", "--field-selector", "status.phase=x").status == 1
+    assert lab.run("get", "pods", "--field-selector", "name").err == (
+        "Error: invalid selector: 'name'; can't understand 'name'\n"
+    )
+    assert lab.run("get", "pod", "curl", "--field-selector=status.phase=Running").err == (
+        "Error: name cannot be provided when a selector is specified\n"
+    )
+
+
 ONCE = """
 apiVersion: v1
 kind: Pod
@@ -274,6 +323,37 @@ def test_a_pod_that_would_start_again_is_answered_once(lab: Lab) -> None:
     answer = lab.run("run", "again", "--rm", "-it", *words)
     assert answer.status == 3
     assert answer.out == 'once\npod "again" deleted from default namespace\n'
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("moment", ["created", "followed"])
+def test_a_pod_for_one_request_goes_with_the_command(lab: Lab, number: int, moment: str) -> None:
+    """A signal as soon as the pod is there, and one while its log is printed."""
+    words = ("run", "short", "--rm", "-i", "--image=curlimages/curl", "--command", "--")
+    argv = [*COMMAND, "--state", str(lab.folder), *words, "sh", "-c", "echo began; sleep 60"]
+    with subprocess.Popen(argv, stdout=-1, stderr=-1, text=True) as process:
+        assert process.stdout is not None
+        if moment == "created":
+            wait(lambda: not lab.run("get", "pod", "short").status, "the pod", 20)
+        else:
+            assert process.stdout.readline() == "began\n"
+        process.send_signal(number)
+        out, err = process.communicate(timeout=20)
+    assert out.endswith('pod "short" deleted from default namespace\n')
+    assert (process.returncode, err) == (128 + number, "")
+    assert lab.run("get", "pod", "short").status == 1
+
+
+def test_signals_are_as_before_when_the_pod_cannot_be_deleted(lab: Lab) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    delete = shlex.join([*COMMAND, "--state", str(lab.folder), "delete", "pod", "gone", "--now"])
+    with subprocess.Popen(
+        ["sh", "-c", f"until {delete}; do sleep 0.1; done"], stdout=-1, stderr=-1
+    ):
+        words = ("run", "gone", "--rm", "-i", "--image=curlimages/curl", "--command", "--")
+        answer = lab.run(*words, "sleep", "60")
+    assert answer.err == 'Error from server (NotFound): pods "gone" not found\n'
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_warning_about_an_installation_is_said_once(lab: Lab) -> None:

@@ -59,6 +59,11 @@ def test_a_lab_that_runs_them_refuses_them() -> None:
     [
         (SHOP.replace("targetPort: web", "targetPort: {}"), "x:22: Service shop: spec.ports"),
         (SHOP.replace("name: web", "name: [a]"), "x:14: Deployment shop: spec.template.spec"),
+        (
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n"
+            "spec: {containers: [{name: a, image: a}], initContainers: }\n",
+            "x:4: Pod a: spec.initContainers: has no value",
+        ),
         ("apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: a}\n", "no Ingress"),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from lab.manifests import supported_fields
+from scripts import supported_fields
 from tests.support.repository import ROOT
 
 
@@ -17,4 +17,4 @@ def test_the_types_are_those_of_the_schema() -> None:
 
 def test_the_page_lists_what_the_models_say() -> None:
     text = supported_fields.PAGE.read_text(encoding="utf-8")
-    assert text == supported_fields.page(), "run: python -m lab.manifests.supported_fields"
+    assert text == supported_fields.page(), "run: python -m scripts.supported_fields"

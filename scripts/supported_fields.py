@@ -1,4 +1,4 @@
-"""Writes docs/supported-fields.md: `python -m lab.manifests.supported_fields`.
+"""Writes docs/supported-fields.md: `python -m scripts.supported_fields`.
 
 The page lists the fields that a check refuses or warns about, with its reason. With `--check`
 nothing is written, and the status is 1 when the page is stale.
@@ -6,7 +6,6 @@ nothing is written, and the status is 1 when the page is stale.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import deque
 from collections.abc import Iterator
@@ -16,17 +15,17 @@ from typing import Any
 from lab.kinds.kubernetes.kept_only import Declared
 from lab.kinds.kubernetes.pod_spec import PodSpec
 from lab.manifests import registry
-from lab.manifests.schema import ISTIO
+from lab.resources import istio
 from lab.resources.checks import fields, matches
 from lab.resources.fields import model_in
 from lab.resources.resource import Kind
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "supported-fields.md"
 INTRODUCTION = """\
 # Kinds and fields
 
-<!-- Written by `python -m lab.manifests.supported_fields` from lab/kinds/. -->
+<!-- Written by `python -m scripts.supported_fields` from lab/kinds/. -->
 
 The kinds that the lab takes, and the fields of each that it refuses or warns about. Istio's kinds
 are read in all versions that Istio {istio} serves. A field that is not listed here is read, with
@@ -41,7 +40,7 @@ Row = tuple[str, str, str]
 
 def page() -> str:
     """Returns the text of the page."""
-    version = json.loads(ISTIO.read_text(encoding="utf-8"))["istio"]
+    version = istio.schema()["istio"]
     introduction = INTRODUCTION.format(istio=".".join(version.split(".")[:2]))
     return introduction + "".join(_section(kind) for kind in registry.KINDS)
 
