@@ -111,6 +111,9 @@ def route_configurations(view: View) -> list[Json]:
     ]
 
 
+_REDIRECTING: Json = {"require_tls": "ALL", "include_request_attempt_count": True}
+
+
 def virtual_hosts(view: View, found: list[BoundServer]) -> list[VirtualHost]:
     """Returns the virtual hosts of one port.
 
@@ -120,6 +123,7 @@ def virtual_hosts(view: View, found: list[BoundServer]) -> list[VirtualHost]:
     hosts: dict[str, VirtualHost] = {}
     made: dict[tuple[str, str, str], tuple[Route, ...]] = {}
     for bound in found:
+        redirects = bound.server.tls is not None and bound.server.tls.https_redirect
         for resource in view.virtual_services:
             if not virtual_service.applies(resource, bound.gateway):
                 continue
@@ -134,11 +138,12 @@ def virtual_hosts(view: View, found: list[BoundServer]) -> list[VirtualHost]:
                 known = hosts.get(host) or _virtual_host(host, bound)
                 together = [*known.routes, *added]
                 together.sort(key=lambda route: virtual_service.is_catch_all(route.config))
-                hosts[host] = replace(known, routes=tuple(together))
-        if bound.server.tls and bound.server.tls.https_redirect:
-            for host in bound.hosts:
-                known = hosts.get(host) or _virtual_host(host, bound)
-                hosts[host] = replace(known, extra={"require_tls": "ALL"})
+                extra = _REDIRECTING if redirects else known.extra
+                hosts[host] = replace(known, routes=tuple(together), extra=extra)
+        # Here a host keeps the namespace before it, in istiod too: no request has such a one.
+        for host in map(str.lower, bound.scoped_hosts if redirects else ()):
+            known = hosts.get(host) or _virtual_host(host, bound)
+            hosts[host] = replace(known, extra=_REDIRECTING)
     if not hosts:
         number = found[0].server.port.number
         return [VirtualHost(names.virtual_host("blackhole", number), ("*",), ())]
@@ -158,7 +163,7 @@ def _collapse(hosts: list[VirtualHost]) -> list[VirtualHost]:
     result: list[VirtualHost] = []
     for host in hosts:
         for index, other in enumerate(result):
-            if host.routes and host.routes == other.routes and host.extra == other.extra:
+            if host.routes == other.routes and host.extra == other.extra:
                 result[index] = replace(other, domains=(*other.domains, *host.domains))
                 break
         else:

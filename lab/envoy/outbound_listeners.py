@@ -164,7 +164,7 @@ def _of_egress(view: View, egress: Egress) -> Iterator[_Listener]:
         if host.resolution == "ALIAS":
             continue
         for port in host.ports if listener.port is None else (sidecar.port(listener.port),):
-            for new in _of_port(view, host, port, bind):
+            for new in _of_port(view, host, port, bind, listener.port is not None):
                 new.bound = bound
                 yield new
 
@@ -178,7 +178,10 @@ def origin(view: View, listener: Json, chain: Json) -> Origin:
     return Origin()
 
 
-def _of_port(view: View, host: Host, port: ServicePort, bind: str) -> Iterator[_Listener]:
+def _of_port(
+    view: View, host: Host, port: ServicePort, bind: str, alone: bool
+) -> Iterator[_Listener]:
+    """Yields the listeners of a host's port; `alone` if a Sidecar's listener is for it alone."""
     if is_http(port) and port.protocol != "AUTO":
         address = bind or names.ANY_ADDRESS
         routes = str(port.port or bind)
@@ -189,7 +192,7 @@ def _of_port(view: View, host: Host, port: ServicePort, bind: str) -> Iterator[_
         else:
             yield _Listener(address, port.port, "HTTP", [replace(http, match={})])
         return
-    for address, subnets in [(bind, ())] if bind else _addresses(view, host, port):
+    for address, subnets in [(bind, ())] if bind else _addresses(view, host, port, alone):
         tcp = list(_tcp_chains(view, host, port, address, subnets))
         if port.protocol != "AUTO":
             yield _Listener(address, port.port, "TCP", tcp)
@@ -200,13 +203,15 @@ def _of_port(view: View, host: Host, port: ServicePort, bind: str) -> Iterator[_
         yield _Listener(address, port.port, "AUTO", [*tcp, http])
 
 
-def _addresses(view: View, host: Host, port: ServicePort) -> Iterator[tuple[str, Sequence[str]]]:
+def _addresses(
+    view: View, host: Host, port: ServicePort, alone: bool
+) -> Iterator[tuple[str, Sequence[str]]]:
     """Yields the addresses to listen on for a port without HTTP, each with the ranges it is for.
 
-    Without an address of its own a host has those of its endpoints (a headless Service), else all
-    addresses; a range of addresses is a match on all addresses.
+    Without an address of its own a host has those of its endpoints (a headless Service), unless the
+    port is `alone`, else all addresses; a range of addresses is a match on all addresses.
     """
-    if host.headless or (host.resolution == "NONE" and not host.addresses):
+    if not alone and (host.headless or (host.resolution == "NONE" and not host.addresses)):
         ends = view.endpoints(host, port.port)
         for end in ends:
             if end.address != view.pod.address:  # It does not pass its sidecar to reach itself.

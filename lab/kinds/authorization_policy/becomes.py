@@ -174,8 +174,10 @@ def _all_of(attributes: list[Attribute], kind: Literal["rule", "id"], namespace:
     def any_of(key: str, values: tuple[str, ...]) -> Json:
         if claim := _list_claim(key):
             return _claim_value(claim, _any_in_list(values))
+        if key.startswith(_EXPERIMENTAL):
+            return _metadata(key, values)
         matchers = [_matcher(key, value, namespace) for value in values]
-        if len(values) == 1 and (key == _REQUEST_PRINCIPAL or key.startswith(_EXPERIMENTAL)):
+        if len(values) == 1 and key == _REQUEST_PRINCIPAL:
             return matchers[0]
         return {f"or_{kind}s": {f"{kind}s": matchers}}
 
@@ -270,8 +272,6 @@ def _matcher(key: str, value: str, namespace: str) -> Json:
             return {"and_ids": {"ids": [_claim(["iss"], issuer), _claim(["sub"], subject)]}}
     if key.startswith("request.headers["):
         return {"header": {"name": bracketed(key)[0], **_header(value)}}
-    if key.startswith(_EXPERIMENTAL):
-        return _metadata(key, value)
     return {"authenticated": {"principal_name": peer_matcher(key, value, namespace)}}
 
 
@@ -397,10 +397,13 @@ def _any_in_list(values: tuple[str, ...]) -> Json:
     return {"or_match": {"value_matchers": [{"list_match": {"one_of": one}}, one]}}
 
 
-def _metadata(key: str, value: str) -> Json:
+def _metadata(key: str, values: tuple[str, ...]) -> Json:
     """Returns the matcher of `experimental.envoy.filters.a.b[c]`, dynamic metadata of a filter."""
     filter_name, _, name = key.removeprefix("experimental.").removesuffix("]").partition("[")
-    matcher: Json = {"string_match": _string(value)}
-    if value.startswith("[") and value.endswith("]"):
-        matcher = {"list_match": {"one_of": {"string_match": _string(value.strip("[]"))}}}
+    texts: list[Json] = []
+    for value in values:
+        listed = value.startswith("[") and value.endswith("]")
+        text = {"string_match": _string(value.strip("[]") if listed else value)}
+        texts.append({"list_match": {"one_of": text}} if listed else text)
+    matcher = texts[0] if len(texts) == 1 else {"or_match": {"value_matchers": texts}}
     return {"metadata": {"filter": filter_name, "path": [{"key": name}], "value": matcher}}
