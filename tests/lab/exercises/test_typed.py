@@ -81,9 +81,9 @@ def sure(text: str) -> list[str]:
     return [word.strip() for word in words if len(word.strip()) > 4]
 
 
-ALONE = ("03-fault-abort", "08-header-routing", "15-jwt")
-"""Lessons that are typed in a lab of their own as well, two of them after none that the page
-names: a lab for each lesson would take four minutes."""
+ALONE = ("03-fault-abort", "08-header-routing")
+"""Lessons that are typed in a lab of their own too: one that needs no other, and one that the table
+puts after another. A lab for each lesson would take minutes."""
 
 
 @pytest.mark.timeout(420)
