@@ -59,6 +59,10 @@ def install(
     """
     from lab.manifests.load import parse
 
+    if not filename:
+        raise FailureError(
+            "the lab installs no profile: guestbook install -f istio/install/istio.yaml"
+        )
     files = texts(filename)
     _apply(context, files, None)
     with errors():

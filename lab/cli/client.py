@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lab.cli.output import for_lab
+
 
 class FailureError(Exception):
     """Why a command failed, in lines for standard error. `missing`: an object isn't there."""
@@ -87,8 +89,9 @@ class Client:
                 with connection.getresponse() as response:
                     yield response
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
+            start = for_lab(self.folder, "up")
             raise FailureError(
-                f"no lab is running in {self.folder}; start one with: guestbook up"
+                f"no lab is running in {self.folder}; start one with: {start}"
             ) from None
         except (ConnectionResetError, http.client.RemoteDisconnected):
             raise FailureError("the lab stopped while it was asked") from None

@@ -110,6 +110,14 @@ def yaml_text(value: Any) -> str:
     return yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True).rstrip("\n")
 
 
+def for_lab(folder: Path, words: str) -> str:
+    """Returns the command for the lab of a state folder, as it is typed in any terminal."""
+    from lab.cluster.state import repository
+
+    usual = folder == repository() / ".guestbook"
+    return f"guestbook {words}" if usual else f"guestbook --state {short_path(folder)} {words}"
+
+
 def short_path(path: Path) -> str:
     """Returns a path as it is typed here: relative when it is below the working directory."""
     here = Path.cwd()

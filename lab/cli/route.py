@@ -11,6 +11,7 @@ import typer
 
 from lab.cli.client import Client, FailureError
 from lab.cli.context import Files, Namespace, asked_namespace, settings
+from lab.cli.output import for_lab
 
 if TYPE_CHECKING:
     from lab.explain.steps import Explanation, Step, Target
@@ -150,7 +151,8 @@ def from_lab(folder: Path) -> list[Resource]:
     resources = [record.resource for record in store.all()]
     if not resources:
         raise FailureError(
-            f"no lab in {folder}: start one with `guestbook up`, or give the manifests with -f"
+            f"no lab in {folder}: start one with `{for_lab(folder, 'up')}`, "
+            "or give the manifests with -f"
         )
     return sorted(resources, key=lambda resource: resource.order)
 

@@ -13,7 +13,7 @@ import typer
 from lab.cli.client import FailureError
 from lab.cli.context import client, settings
 from lab.cli.manifests import errors
-from lab.cli.output import short_path, write_now
+from lab.cli.output import for_lab, short_path, write_now
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -83,6 +83,8 @@ def up(
     """
     import asyncio
 
+    folder = settings(context).state_folder()
+    write_now(f"Starting the lab in {short_path(folder)}")
     from lab.cluster import process, supervisor
     from lab.cluster.addresses import NoAddressesError
     from lab.cluster.state import AlreadyRunningError, State, locked, repository
@@ -90,7 +92,7 @@ def up(
 
     if embedded:
         os.environ[EMBEDDED] = "1"
-    state = State(settings(context).state_folder())
+    state = State(folder)
     root = repository()
     reason = _why_no_mesh(mesh)
     if reason:
@@ -125,9 +127,10 @@ def up(
                     bar.stop()
                     write_now(f"The guestbook is ready: {supervisor.address(cluster)}")
                     write_now("Ctrl-C stops it. In another terminal, for kubectl and istioctl:")
-                    write_now(f"  {short_path(Path(sys.executable).with_name('guestbook'))} shell")
+                    program = short_path(Path(sys.executable).with_name("guestbook"))
+                    words = for_lab(state.folder, "shell").removeprefix("guestbook")
+                    write_now(f"  {program}{words}")
 
-                write_now(f"Starting the lab in {short_path(state.folder)}")
                 asyncio.run(supervisor.run(plan, os.environ, write_now, progress, ready))
     except AlreadyRunningError as error:
         raise FailureError(*_already(context, str(error))) from None
@@ -199,7 +202,8 @@ def _already(context: typer.Context, reason: str) -> list[str]:
         found = client(context).call("status")
     except FailureError:
         return [reason]
-    return [f"{reason}, serving {found['ingress']}", "stop it with: guestbook down"]
+    stop = for_lab(settings(context).state_folder(), "down")
+    return [f"{reason}, serving {found['ingress']}; stop it with: {stop}"]
 
 
 def _control_plane(state: State, cluster: Cluster) -> Mesh:

@@ -61,10 +61,13 @@ def application(
             return _failed(404 if error.missing else 409, str(error))
         except Exception as error:
             cluster.defect(f"answer {name}", error)
-            return _failed(500, cluster.problem)
+            return _failed(500, cluster.problem, _UPDATED)
         return answer if isinstance(answer, Response) else JSONResponse(answer)
 
     return Starlette(routes=[Route("/{name}", call, methods=["POST"])])
+
+
+_UPDATED = "if guestbook was updated since this lab started, start the lab again"
 
 
 def _failed(status: int, *errors: str) -> Response:

@@ -342,7 +342,9 @@ class Exercise(Part):
     title: str
     teaches: str = Field(description="what one knows afterwards, in a sentence")
     minutes: int = Field(ge=1, description="for a person who reads the lesson")
-    codelab: list[str] = Field(description="the steps of the 2020 codelab it covers: E15 …")
+    codelab: list[str] = Field(
+        default_factory=list, description="the steps of the 2020 codelab it covers: E15 …"
+    )
     needs: str | None = Field(None, description="what it needs beyond the guestbook, in words")
     baseline: bool = Field(True, description="the ingress of exercise 02 is there at the start")
     steps: list[Step] = Field(min_length=1)

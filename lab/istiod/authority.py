@@ -114,15 +114,15 @@ def _leaf(
         .subject_name(x509.Name([]))
         .issuer_name(authority.certificate.subject)
         .public_key(key.public_key())
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(signing=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage(both), critical=False)
+        .add_extension(issuer, critical=False)
         .add_extension(
             # Critical, because the subject is empty (RFC 5280, 4.2.1.6).
             x509.SubjectAlternativeName([x509.UniformResourceIdentifier(identity)]),
             critical=True,
         )
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(signing=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage(both), critical=False)
-        .add_extension(issuer, critical=False)
         .sign(authority.key, hashes.SHA256())
     )
     return certificate, key

@@ -131,7 +131,7 @@ echo $INGRESS $KUBECONFIG (set -q GUESTBOOK_ENV; echo $status) (string join : $P
 
 def test_a_lab_that_does_not_run_is_said(environ: dict[str, str], tmp_path: Path) -> None:
     folder = tmp_path / "state"
-    off = f"no lab is running in {folder}; start one with: guestbook up"
+    off = f"no lab is running in {folder}; start one with: guestbook --state {folder} up"
     done = typed(
         "bash",
         f"""eval "$({command(folder, "env")})"

@@ -117,12 +117,13 @@ def test_a_second_up_says_that_one_is_running(tmp_path: Path, manifest: Path) ->
         assert second.returncode == 1
         assert "already running" in second.stderr
         assert lab.url() in second.stderr
+        assert f"guestbook --state {state} down" in second.stderr
         assert "Traceback" not in second.stderr
         assert lab.ready("app=sleeper", 1)
         assert lab.run("down").status == 0
         assert lab.process.wait(10) == 0
     assert lab.run("get", "pods").err == (
-        f"Error: no lab is running in {state}; start one with: guestbook up\n"
+        f"Error: no lab is running in {state}; start one with: guestbook --state {state} up\n"
     )
 
 

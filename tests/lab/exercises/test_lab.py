@@ -66,8 +66,8 @@ def test_without_a_lab_nothing_is_run_and_it_is_said_once(tmp_path: Path) -> Non
     assert said.stdout == ""
     (line,) = said.stderr.splitlines()
     assert line == (
-        f"no lab is running in {tmp_path}; start one with: guestbook up (in another terminal), "
-        "or use --target kubectl"
+        f"no lab is running in {tmp_path}; start one with: guestbook --state {tmp_path} up "
+        "(in another terminal), or use --target kubectl"
     )
 
 
