@@ -5,17 +5,18 @@ from __future__ import annotations
 import http.server
 import json
 import re
-import shlex
 import signal
 import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from lab import versions
+from lab.cli.client import Client, FailureError
 from lab.manifests import read
 from tests.support.lab import COMMAND, SMALL, Lab, container_statuses
 from tests.support.wait import wait
@@ -380,15 +381,23 @@ def test_a_pod_for_one_request_goes_with_the_command(lab: Lab, number: int, mome
     assert lab.run("get", "pod", "short").status == 1
 
 
-def test_signals_are_as_before_when_the_pod_cannot_be_deleted(lab: Lab) -> None:
+def test_signals_are_as_before_when_the_pod_cannot_be_deleted(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    delete = shlex.join([*COMMAND, "--state", str(lab.folder), "delete", "pod", "gone", "--now"])
-    with subprocess.Popen(
-        ["sh", "-c", f"until {delete}; do sleep 0.1; done"], stdout=-1, stderr=-1
-    ):
-        words = ("run", "gone", "--rm", "-i", "--image=curlimages/curl", "--command", "--")
-        answer = lab.run(*words, "sleep", "60")
-    assert answer.err == 'Error from server (NotFound): pods "gone" not found\n'
+    call = Client.call
+
+    def refusing(client: Client, operation: str, **body: Any) -> Any:
+        if operation == "delete":
+            raise FailureError("the lab stopped while it was asked")
+        return call(client, operation, **body)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Client, "call", refusing)
+        words = ("run", "kept", "--rm", "-i", "--image=curlimages/curl", "--command", "--", "true")
+        answer = lab.run(*words)
+    lab.ok("delete", "pod", "kept", "--now")
+    assert answer.err == "Error: the lab stopped while it was asked\n"
     assert signal.getsignal(signal.SIGTERM) is before
 
 
