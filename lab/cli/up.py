@@ -216,15 +216,9 @@ def _control_plane(state: State, cluster: Cluster) -> Mesh:
     from lab.istiod.control_plane import ControlPlane
     from lab.istiod.placement import LOOPBACK, PODS
     from lab.model import Pod, Snapshot
-    from lab.observe import flags
-    from lab.observe.requests import Request
     from lab.resources.resource import Resource
 
-    def place(request: Request) -> str:
-        snapshot = cluster.in_force_at(request.time) if flags.names(request) else None
-        return reported.place(snapshot, request) if snapshot is not None else ""
-
-    cluster.requests.find_place = place
+    cluster.requests.find_place = reported.finder(cluster.in_force_at)
 
     def report(pod: Pod, message: str) -> None:
         event = Event("Pod", pod.namespace, pod.name, "Warning", "ProxyConfigRejected", message)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from lab import names
 from lab.envoy import tls
@@ -29,6 +29,38 @@ _OF_ROUTE: Mapping[str, tuple[str, ...]] = {
 """The fields of a VirtualService's rule behind a flag, in the words of `Request.lines`."""
 
 
+_MOST = 1000
+"""The number of different ends of requests that are remembered."""
+
+
+def finder(in_force_at: Callable[[float], Snapshot | None]) -> Callable[[Request], str]:
+    """Returns `place` by the configuration of the mesh when a request came; empty without one.
+
+    Of many requests that end alike under one configuration the first alone is looked into.
+    """
+    known: dict[tuple[object, ...], str] = {}
+    last: Snapshot | None = None
+
+    def find(request: Request) -> str:
+        nonlocal last
+        ended = request.details, request.termination
+        if not request.flags and ended in (("via_upstream", ""), ("", "")):
+            return ""
+        if (snapshot := in_force_at(request.time)) is None or not flags.names(request):
+            return ""
+        if snapshot is not last or len(known) > _MOST:
+            known.clear()
+            last = snapshot
+        lines = tuple(request.lines.items())
+        way = request.reporter, request.cluster, request.address
+        key = (request.proxy, request.flags, *ended, *way, *lines)
+        if key not in known:
+            known[key] = place(snapshot, request)
+        return known[key]
+
+    return find
+
+
 def place(snapshot: Snapshot, request: Request) -> str:
     """Returns `file:line` of what decided about a request, else of the rule of its route.
 
@@ -36,7 +68,8 @@ def place(snapshot: Snapshot, request: Request) -> str:
 
     `snapshot` is the mesh as it was when the request came.
     """
-    pod = next((p for p in snapshot.pods if p.name == request.proxy.pod), None)
+    proxy = request.proxy.namespace, request.proxy.pod
+    pod = next((p for p in snapshot.pods if (p.namespace, p.name) == proxy), None)
     reasons = flags.names(request)
     for reason in reasons:
         for key in _OF_ROUTE.get(reason, ()):

@@ -7,7 +7,7 @@ import json
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any, Literal
 
@@ -200,11 +200,11 @@ class Stream:
         try:
             report, _ = _decode(line.decode())
             request = self._request(pod, report)
+            if request is not None and self.find_place is not None:
+                request.place = self.find_place(request)
         except (ValueError, LookupError, TypeError, AttributeError):
             return False  # A line cut off by the end of its proxy, or that looks like a report.
         if request is not None:
-            if self.find_place is not None and (place := self.find_place(request)):
-                request = replace(request, place=place)
             self._keep(request)
         return True
 

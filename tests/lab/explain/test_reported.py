@@ -1,0 +1,66 @@
+"""The rule behind a reported request, by the configuration of its time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lab.explain import reported
+from lab.model import Snapshot
+from lab.observe.requests import Request, Workload
+from tests.support import reports
+from tests.support.golden import mesh
+
+DENY = """
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{name: {name}, namespace: default}}
+spec:
+  selector: {{matchLabels: {{app: server}}}}
+  action: DENY
+  rules:
+  - to: [{{operation: {{paths: [/{name}]}}}}]
+"""
+BEFORE, AFTER = mesh(DENY.format(name="first")), mesh("\n\n" + DENY.format(name="first"))
+SERVER = Workload("default", "server", pod="server-2", meshed=True)
+DETAILS = "rbac_access_denied_matched_policy[ns[default]-policy[first]-rule[0]]"
+
+
+def denied(time: float, proxy: Workload = SERVER) -> Request:
+    return reports.request(
+        time=time, reporter="destination", destination=proxy, code=403, details=DETAILS
+    )
+
+
+def test_a_request_has_the_line_that_its_policy_had_when_it_came() -> None:
+    asked: list[float] = []
+
+    def in_force_at(time: float) -> Snapshot:
+        asked.append(time)
+        return BEFORE if time < 10 else AFTER
+
+    find = reported.finder(in_force_at)
+    lines = [int(find(denied(time)).rpartition(":")[2]) for time in (1, 2, 11, 12, 3)]
+    first = lines[0]
+    assert lines == [first, first, first + 2, first + 2, first]
+    assert asked == [1, 2, 11, 12, 3]
+
+
+def test_a_pod_of_the_same_name_in_another_namespace_has_rules_of_its_own() -> None:
+    pods = [pod for pod in BEFORE.pods if pod.name == "server-2"]
+    twins = (replace(pods[0], namespace="elsewhere"), *BEFORE.pods)
+    find = reported.finder(lambda _: replace(BEFORE, pods=twins, config=ALLOWED.config))
+    undecided = reports.request(reporter="destination", details="rbac_access_denied", code=403)
+    own = replace(undecided, destination=SERVER)
+    other = replace(undecided, destination=replace(SERVER, namespace="elsewhere"))
+    assert find(own) != ""
+    assert find(other) == ""
+
+
+ALLOWED = mesh(DENY.format(name="first").replace("DENY", "ALLOW"))
+
+
+def test_requests_that_went_well_ask_for_no_configuration() -> None:
+    def fails(time: float) -> Snapshot:
+        raise AssertionError(time)
+
+    assert reported.finder(fails)(reports.request()) == ""
