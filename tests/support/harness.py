@@ -231,6 +231,19 @@ class Mesh:
             )
         )
 
+    def gateway(self, ports: tuple[ServicePort, ...] | None = None) -> Running:
+        """The ingress gateway, and its Service."""
+        app, namespace = "istio-ingressgateway", "istio-system"
+        self.service(app, namespace=namespace, ports=ports)
+        return self.add(
+            "gateway",
+            app=app,
+            namespace=namespace,
+            labels={"istio": "ingressgateway"},
+            proxy="gateway",
+            server=False,
+        )
+
     def certify(self) -> None:
         """Certificates for all pods added so far: from now on proxies speak mutual TLS."""
         now = datetime.now(UTC)

@@ -172,14 +172,6 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
             )
             place = (secure.pod.inside_address, SECURE_PORT)
             made.listen(SecureServer(secure.pod.name, version, place, made.folder))
-        made.add(
-            "gateway",
-            app="istio-ingressgateway",
-            namespace="istio-system",
-            labels={"istio": "ingressgateway"},
-            proxy="gateway",
-            server=False,
-        )
         for index in range(CASES):
             tcp = ServicePort("tcp", TCP + index, APP_PORT, "TCP")
             tls = ServicePort("tls", TLS + index, SECURE_PORT, "TLS")
@@ -189,7 +181,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
             ServicePort("tcp", GATEWAY_TCP, GATEWAY_TCP, "TCP"),
             ServicePort("tls", GATEWAY_TLS, GATEWAY_TLS, "TLS"),
         )
-        made.service("istio-ingressgateway", namespace="istio-system", ports=ports)
+        made.gateway(ports)
         made.certify()
         made.mesh_config["outboundTrafficPolicy"] = {"mode": "REGISTRY_ONLY"}
         made.config = harness.resources(BASE)

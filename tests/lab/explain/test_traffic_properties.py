@@ -224,15 +224,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
             made.service(name)
         made.add("plain")
         made.service("plain")
-        made.add(
-            "gateway",
-            app="istio-ingressgateway",
-            namespace="istio-system",
-            labels={"istio": "ingressgateway"},
-            proxy="gateway",
-            server=False,
-        )
-        made.service("istio-ingressgateway", namespace="istio-system")
+        made.gateway()
         made.certify()
         made.mesh_config["outboundTrafficPolicy"] = {"mode": "REGISTRY_ONLY"}
         made.config = harness.resources(POLICIES)

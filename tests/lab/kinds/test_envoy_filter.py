@@ -46,15 +46,7 @@ def filtered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[harness.Mesh]
         for name in ("ui", "message"):
             made.add(name, proxy="sidecar")
             made.service(name)
-        made.add(
-            "gateway",
-            app="istio-ingressgateway",
-            namespace="istio-system",
-            labels={"istio": "ingressgateway"},
-            proxy="gateway",
-            server=False,
-        )
-        made.service("istio-ingressgateway", namespace="istio-system")
+        made.gateway()
         made.start()
         yield made
 

@@ -289,15 +289,7 @@ def test_a_real_gateway_limits_with_the_manifests_of_the_exercise(tmp_path: Path
         mesh.service("ui")
         limiter = mesh.add("ratelimit", server=False, ports={"grpc": 8081})
         mesh.service("ratelimit", ports=(ServicePort("grpc", 8081, 8081, "GRPC"),))
-        gateway = mesh.add(
-            "gateway",
-            app="istio-ingressgateway",
-            namespace="istio-system",
-            labels={"istio": "ingressgateway"},
-            proxy="gateway",
-            server=False,
-        )
-        mesh.service("istio-ingressgateway", namespace="istio-system")
+        gateway = mesh.gateway()
         mesh.start()
         mesh.apply("---\n".join([GATEWAY, *filters]))
 
