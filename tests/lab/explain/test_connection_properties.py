@@ -266,28 +266,29 @@ def outcome(mesh: Mesh, client: str, url: str) -> str | None:
     scheme, _, place = url.rstrip("/").partition("://")
     host, _, port = place.partition(":")
     try:
-        connection = _connected(mesh, client, scheme, host, int(port))
-        if scheme == "https":
+        with _connected(mesh, client, scheme, int(port)) as plain:
+            if scheme == "tcp":
+                return _answer(plain)
+            if client != "gateway":
+                _tunnel(plain, f"{host}:{port}")
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-            connection = context.wrap_socket(connection, server_hostname=host)
-        with connection:
-            connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            answer = http.client.HTTPResponse(connection)
-            answer.begin()
-            return str(json.loads(answer.read())["pod"])
+            with context.wrap_socket(plain, server_hostname=host) as secure:
+                return _answer(secure)
     except (OSError, http.client.HTTPException):
         return None
 
 
-def _connected(mesh: Mesh, client: str, scheme: str, host: str, port: int) -> socket.socket:
+def _connected(mesh: Mesh, client: str, scheme: str, port: int) -> socket.socket:
     pod = mesh.pods[client].pod
     if client == "gateway":
         return socket.create_connection((pod.address, port), timeout=10)
-    if scheme == "tcp":
-        return socket.create_connection((pod.inside_address, port), timeout=10)
-    connection = socket.create_connection((pod.inside_address, names.OUTBOUND_PORT), timeout=10)
-    connection.sendall(f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
+    way = port if scheme == "tcp" else names.OUTBOUND_PORT
+    return socket.create_connection((pod.inside_address, way), timeout=10)
+
+
+def _tunnel(connection: socket.socket, place: str) -> None:
+    connection.sendall(f"CONNECT {place} HTTP/1.1\r\nHost: {place}\r\n\r\n".encode())
     head = b""
     while not head.endswith(b"\r\n\r\n"):
         received = connection.recv(1)
@@ -296,7 +297,13 @@ def _connected(mesh: Mesh, client: str, scheme: str, host: str, port: int) -> so
         head += received
     if b" 200 " not in head.split(b"\r\n")[0]:
         raise ConnectionError(head)
-    return connection
+
+
+def _answer(connection: socket.socket) -> str:
+    connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    answer = http.client.HTTPResponse(connection)
+    answer.begin()
+    return str(json.loads(answer.read())["pod"])
 
 
 def outcomes(told: Explanation) -> set[str | None]:
