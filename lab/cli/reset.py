@@ -79,6 +79,7 @@ def _baseline(lab: Client) -> Texts:
 
 def _others(lab: Client, files: Texts) -> list[Json]:
     """Returns the objects that are not of the baseline: Istio's first, namespaces last."""
+    from lab.kinds.kubernetes.endpoints import MANAGED_BY
     from lab.manifests import registry
     from lab.manifests.load import parse
 
@@ -93,6 +94,7 @@ def _others(lab: Client, files: Texts) -> list[Json]:
             item
             for item in found
             if "ownerReferences" not in item["metadata"]
+            and MANAGED_BY.get(item["kind"]) not in item["metadata"].get("labels", {})
             and (item["kind"], item["metadata"].get("namespace", ""), item["metadata"]["name"])
             not in wanted
             and not (item["kind"] == "Secret" and item["metadata"]["name"] in KEPT)

@@ -13,7 +13,7 @@ from lab.cluster.pod import PodRunner
 from lab.cluster.rollout import template_hash
 from lab.cluster.running import Cluster
 from lab.cluster.store import Record, key
-from lab.kinds.kubernetes.endpoints import SERVICE_NAME
+from lab.kinds.kubernetes.endpoints import MANAGED_BY, SERVICE_NAME
 from lab.kinds.kubernetes.kept_only import Declared
 from lab.kinds.services import resolve_port, selected
 from lab.model import Service
@@ -148,7 +148,9 @@ def _endpoints(cluster: Cluster) -> Iterator[Json]:
                     subset.setdefault(field, []).append({"ip": runner.model.address, **shown})
             subsets += [subset] if subset else []
         where, name = service.namespace, service.name
-        yield _object("v1", "Endpoints", where, name, record.created, subsets=subsets)
+        made = _object("v1", "Endpoints", where, name, record.created, subsets=subsets)
+        made["metadata"]["labels"] = {MANAGED_BY["Endpoints"]: "endpoint-controller"}
+        yield made
 
 
 def _slices(cluster: Cluster) -> Iterator[Json]:
@@ -167,7 +169,7 @@ def _slices(cluster: Cluster) -> Iterator[Json]:
             for port in service.ports
             if pods and (number := resolve_port(pods[0][0].model, port.target_port)) is not None
         ]
-        yield _slice(record, service.name, "", endpoints, ports)
+        yield _slice(record, service.name, "endpointslice", "", endpoints, ports)
     for record in cluster.store.of("Endpoints"):
         yield from _mirrored(cluster, record)
 
@@ -186,11 +188,17 @@ def _mirrored(cluster: Cluster, record: Record) -> Iterator[Json]:
             for ip, rest in [(address["ip"], {k: v for k, v in address.items() if k != "ip"})]
         ]
         ports = [{"name": "", "protocol": "TCP", **port} for port in subset.get("ports", ())]
-        yield _slice(record, resource.name, f"-{index}" if index else "", endpoints, ports)
+        suffix = f"-{index}" if index else ""
+        yield _slice(record, resource.name, "endpointslicemirroring", suffix, endpoints, ports)
 
 
 def _slice(
-    record: Record, service: str, suffix: str, endpoints: list[Json], ports: list[Json]
+    record: Record,
+    service: str,
+    controller: str,
+    suffix: str,
+    endpoints: list[Json],
+    ports: list[Json],
 ) -> Json:
     found = _object(
         "discovery.k8s.io/v1",
@@ -202,7 +210,9 @@ def _slice(
         endpoints=endpoints,
         ports=ports,
     )
-    found["metadata"]["labels"] = {SERVICE_NAME: service}
+    manager = f"{controller}-controller.k8s.io"
+    labels = {MANAGED_BY["EndpointSlice"]: manager, SERVICE_NAME: service}
+    found["metadata"]["labels"] = labels
     return found
 
 

@@ -105,10 +105,10 @@ def container_statuses(pod: Any) -> list[Any]:
 
 
 def process_of(pod: Any, container: str) -> int:
-    """The process id of a container."""
+    """The process id of a container; 0 while it has none."""
     for item in container_statuses(pod):
         if item["name"] == container:
-            return int(item["containerID"].removeprefix("process://"))
+            return int(item.get("containerID", "process://0").removeprefix("process://"))
     raise AssertionError(f"no container {container}")
 
 

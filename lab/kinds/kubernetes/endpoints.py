@@ -17,6 +17,12 @@ from lab.resources.values import duplicates
 SERVICE_NAME = "kubernetes.io/service-name"
 """The label of an EndpointSlice that names its Service."""
 
+MANAGED_BY = {
+    "Endpoints": "endpoints.kubernetes.io/managed-by",
+    "EndpointSlice": "endpointslice.kubernetes.io/managed-by",
+}
+"""The label of objects that a controller writes, by kind."""
+
 _BY_ADDRESS = "the lab knows a pod by its address"
 _ONE_PLACE = "the lab has one node"
 

@@ -349,7 +349,7 @@ def _kill(lab: Lab, namespace: str, pod: str, container: str) -> None:
 
     def back() -> bool:
         seen = found()
-        return condition(seen) and process_of(seen, container) != before
+        return condition(seen) and process_of(seen, container) not in (0, before)
 
     wait(back, f"{pod} is ready again after the end of its {container}", 30)
 
