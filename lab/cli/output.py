@@ -112,10 +112,13 @@ def yaml_text(value: Any) -> str:
 
 def for_lab(folder: Path, words: str) -> str:
     """Returns the command for the lab of a state folder, as it is typed in any terminal."""
-    from lab.cluster.state import repository
+    from lab.cluster.state import usual_folder
 
-    usual = folder == repository() / ".guestbook"
-    return f"guestbook {words}" if usual else f"guestbook --state {short_path(folder)} {words}"
+    return (
+        f"guestbook {words}"
+        if folder == usual_folder()
+        else f"guestbook --state {short_path(folder)} {words}"
+    )
 
 
 def short_path(path: Path) -> str:

@@ -30,6 +30,11 @@ def default_folder() -> Path:
     """Returns `$GUESTBOOK_STATE`, else `.guestbook` beside the manifests."""
     if chosen := os.environ.get("GUESTBOOK_STATE"):
         return Path(chosen).absolute()
+    return usual_folder()
+
+
+def usual_folder() -> Path:
+    """Returns `.guestbook` beside the manifests."""
     return repository() / ".guestbook"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from lab import names
 from lab.envoy import endpoints, routes, tls
 from lab.envoy.inbound_ports import InboundPort, endpoint, inbound_ports
@@ -33,9 +35,9 @@ _NEVER = "9223372035s"
 """Istio keeps the hosts of such a cluster: it has one, the pod itself."""
 
 
-def outbound(view: View) -> list[Json]:
+def outbound(view: View, upstreams: Iterable[Upstream]) -> list[Json]:
     """Returns every cluster that a proxy's routes may name."""
-    result = [_outbound(upstream) for upstream in view.upstreams()]
+    result = [_outbound(upstream) for upstream in upstreams]
     timeout = duration(view.mesh.connect_timeout)
     result.append(
         {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from lab.envoy import tls
 from lab.kinds.destination_rule import becomes as destination_rule
 from lab.kinds.destination_rule import locality
@@ -11,11 +13,11 @@ from lab.model import Json
 from lab.xds import given, socket_address
 
 
-def assignments(view: View) -> list[Json]:
+def assignments(upstreams: Iterable[Upstream]) -> list[Json]:
     """Returns the ClusterLoadAssignment of every cluster that discovers its endpoints."""
     return [
         assignment(upstream)
-        for upstream in view.upstreams()
+        for upstream in upstreams
         if upstream.host.resolution in ("STATIC", "NONE") and not upstream.direct
     ]
 

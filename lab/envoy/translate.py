@@ -24,20 +24,21 @@ def proxy_config(snapshot: Snapshot, pod: Pod) -> ProxyConfig:
 
 def generated(view: View) -> ProxyConfig:
     """Returns the configuration before EnvoyFilters."""
+    upstreams = tuple(view.upstreams())
     if view.pod.proxy == "gateway":
         return ProxyConfig(
             listeners=gateway.listeners(view),
-            clusters=clusters.outbound(view),
+            clusters=clusters.outbound(view, upstreams),
             routes=gateway.route_configurations(view),
-            endpoints=endpoints.assignments(view),
+            endpoints=endpoints.assignments(upstreams),
             addresses=endpoints.addresses(view),
             secrets=gateway_kind.secrets(view.snapshot, view.pod),
         )
     outbound = outbound_listeners.listeners(view)
     return ProxyConfig(
         listeners=[*outbound, *inbound_listener.listeners(view)],
-        clusters=[*clusters.outbound(view), *clusters.inbound(view)],
+        clusters=[*clusters.outbound(view, upstreams), *clusters.inbound(view)],
         routes=routes.sidecar_configurations(view, outbound),
-        endpoints=endpoints.assignments(view),
+        endpoints=endpoints.assignments(upstreams),
         addresses=endpoints.addresses(view),
     )
