@@ -21,7 +21,7 @@ from lab.kinds.kubernetes.pod_spec import Container
 from lab.kinds.services import Endpoint, endpoints
 from lab.model import Pod, Service
 from lab.names import PROXY
-from lab.net import dns, namespaces, streams, ways
+from lab.net import dns, namespaces, netlink, streams, ways
 from lab.net.files import Mount, arrange
 from lab.net.node import Node, ServicePort, intercept
 from lab.net.streams import Streams
@@ -119,7 +119,7 @@ class PodNetwork:
         """Listens on this machine exactly where a pod listens behind it. Raises OSError."""
         async with self._publishing:
             listening = {
-                host: ways.listening(self._networks[host])
+                host: netlink.listening(self._networks[host].sockets)
                 for host in {host for ends in self._wanted.values() for host, _ in ends}
                 if host in self._networks
             }

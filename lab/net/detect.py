@@ -66,6 +66,8 @@ def try_all() -> str:
         ports = [ServicePort("10.96.0.30", 80, (("10.244.0.10", 80), ("10.244.0.11", 80)))]
         netlink.send(node.network.rules, netlink.table("kube-proxy", node_rules(ports)))
         intercept(pod)
+        step = "list of sockets (inet_diag)"
+        netlink.listening(pod.sockets)
     except OSError as error:
         return f"{step}: {os.strerror(error.errno or 0)}"
     return ""
@@ -98,6 +100,6 @@ def advice(reason: str, root: Path) -> str:
         return "sudo sysctl -w kernel.unprivileged_userns_clone=1"
     if "microsoft" in text("proc/version").lower():
         return "wsl --update"
-    if "nftables" in reason or "veth" in reason:
-        return "sudo modprobe -a veth nf_tables nft_redir nft_masq nft_nat nft_numgen"
+    if any(word in reason for word in ("nftables", "veth", "inet_diag")):
+        return "sudo modprobe -a veth nf_tables nft_redir nft_masq nft_nat nft_numgen tcp_diag"
     return "the machine's administrator can allow user namespaces"

@@ -14,7 +14,6 @@ import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from io import FileIO
 from pathlib import Path
 from typing import TypeVar
 
@@ -69,8 +68,8 @@ class Network:
     """For links, addresses and routes."""
     rules: socket.socket = field(init=False)
     """For the rules of nftables."""
-    _tables: list[FileIO] = field(default_factory=list)
-    """The kernel's tables of TCP sockets; an open one stays this network's in every thread."""
+    sockets: socket.socket = field(init=False)
+    """For questions about TCP sockets."""
 
     def __post_init__(self) -> None:
         _INSIDE.submit(self._make).result()
@@ -81,6 +80,7 @@ class Network:
         self.descriptor = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         self.links = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
         self.rules = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, netlink.NETFILTER)
+        self.sockets = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, netlink.SOCKETS)
         # Every container may bind ports below 1024, as containerd has it; read-only in some
         # containers, and then they may not.
         with contextlib.suppress(OSError):
@@ -101,25 +101,11 @@ class Network:
         """Returns a new socket of this network."""
         return self.inside(lambda: socket.socket(socket.AF_INET, kind))
 
-    def sockets(self) -> list[bytes]:
-        """Returns the kernel's tables of TCP sockets, each with a line of titles."""
-        if not self._tables:
-            self._tables = self.inside(_open_tables)
-        for table in self._tables:
-            table.seek(0)
-        return [table.readall() for table in self._tables]
-
     def close(self) -> None:
-        for table in self._tables:
-            table.close()
         self.links.close()
         self.rules.close()
+        self.sockets.close()
         os.close(self.descriptor)
-
-
-def _open_tables() -> list[FileIO]:
-    folder = Path("/proc/thread-self/net")  # A machine without IPv6 has one table.
-    return [FileIO(table) for name in ("tcp", "tcp6") if (table := folder / name).exists()]
 
 
 class _Header(ctypes.Structure):

@@ -1,7 +1,8 @@
-"""Netlink messages, as bytes: links, addresses and routes, and the rules of nftables.
+"""Netlink messages, as bytes: links, addresses and routes, the rules of nftables, and sockets.
 
-The kernel's own interface, so that no program (ip, nft, iptables) and no library is needed. Numbers
-are those of linux/rtnetlink.h, linux/if_link.h and linux/netfilter/nf_tables.h.
+The kernel's own interface, so that no program (ip, nft, iptables, ss) and no library is needed.
+Numbers are those of linux/rtnetlink.h, linux/if_link.h, linux/netfilter/nf_tables.h and
+linux/inet_diag.h.
 """
 
 from __future__ import annotations
@@ -9,15 +10,18 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-NETFILTER = 12
-"""The protocol of a socket for rules; 0 is that of one for links, addresses and routes."""
+NETFILTER, SOCKETS = 12, 4
+"""The protocols of a netlink socket for rules, and for questions about sockets.
 
-_REQUEST, _ACK, _EXCLUSIVE, _CREATE, _APPEND = 0x1, 0x4, 0x200, 0x400, 0x800
+0 is that of one for links, addresses and routes.
+"""
+
+_REQUEST, _ACK, _DUMP, _EXCLUSIVE, _CREATE, _APPEND = 0x1, 0x4, 0x300, 0x200, 0x400, 0x800
 _NESTED = 0x8000
-_ERROR = 2
-"""The type of an answer; its number is 0 for a success."""
+_ERROR, _DONE = 2, 3
+"""The types of an answer, whose number is 0 for a success, and of the end of a list."""
 
 
 def attribute(kind: int, value: bytes | str | int | list[bytes]) -> bytes:
@@ -215,3 +219,38 @@ def table(name: str, chains: Mapping[str, Sequence[Rule]]) -> list[bytes]:
             add(6, body, _CREATE | _APPEND | _ACK)
     batch = struct.pack("!BBH", 0, 0, 10)
     return [message(16, batch, 0), *out, message(17, batch, 0)]
+
+
+# Sockets.
+
+
+def listening(sock: socket.socket) -> frozenset[int]:
+    """Returns the TCP ports on which programs listen in the network of a socket of SOCKETS.
+
+    The kernel goes through its listeners alone; /proc/net/tcp goes through all connections of the
+    machine. Raises OSError.
+    """
+    return frozenset(port for family in _FAMILIES for port in _listening(sock, family))
+
+
+_FAMILIES = (socket.AF_INET, socket.AF_INET6)
+
+
+def _listening(sock: socket.socket, family: int) -> Iterator[int]:
+    question = struct.pack("=BBxxI48x", family, socket.IPPROTO_TCP, 1 << _LISTEN)
+    sock.send(message(20, question, _DUMP))
+    while True:
+        data = sock.recv(65536)
+        while data:
+            length, kind = struct.unpack_from("=IH", data)
+            if kind == _DONE:
+                return
+            if kind == _ERROR:
+                error = -struct.unpack_from("=i", data, 16)[0]
+                raise OSError(error, f"netlink: {os.strerror(error)}")
+            yield struct.unpack_from("!H", data, 20)[0]
+            data = data[(length + 3) & ~3 :]
+
+
+_LISTEN = 10
+"""The state of a TCP socket that listens."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
 import socket
 import struct
 from functools import partial
@@ -20,10 +19,6 @@ from lab.net.streams import Streams
 
 _ORIGINAL_DESTINATION = 80
 """SO_ORIGINAL_DST: the address that a connection had before a rule led it elsewhere."""
-
-
-_LISTENING = re.compile(rb":([0-9A-F]{4}) [0-9A-F]+:[0-9A-F]{4} 0A ")
-"""Port and state (0A) of a socket that listens, in the kernel's table of sockets."""
 
 
 async def connect(network: Network, host: str, port: int, *, source: str | None = None) -> Streams:
@@ -38,12 +33,6 @@ async def connect(network: Network, host: str, port: int, *, source: str | None 
     except BaseException:
         made.close()
         raise
-
-
-def listening(network: Network) -> frozenset[int]:
-    """Returns the TCP ports on which programs of a network listen, without connecting to any."""
-    ports = (port for table in network.sockets() for port in _LISTENING.findall(table))
-    return frozenset(int(port, 16) for port in ports)
 
 
 async def out(node: Node) -> asyncio.Server:

@@ -61,6 +61,35 @@ def test_a_pod_is_seen_with_its_own_address() -> None:
     assert isolated(sees) == [A]
 
 
+def test_only_what_listens_in_a_network_is_listed_there() -> None:
+    def ports() -> list[list[int]]:
+        _, a, b = two_pods()
+        dual = b.inside(lambda: socket.create_server(("", 9090), family=socket.AF_INET6))
+        servers = [dual, listening(b, 8080, "127.0.0.1"), listening(a, 70)]
+        with listening(b, 80):
+            connection = call(a, B, 80)
+            before = netlink.listening(b.sockets)
+        after = netlink.listening(b.sockets)
+        found = [sorted(ports) for ports in (netlink.listening(a.sockets), before, after)]
+        for item in (*servers, connection):
+            item.close()
+        return found
+
+    assert isolated(ports) == [[70], [80, 8080, 9090], [8080, 9090]]
+
+
+def test_more_listeners_than_one_answer_holds_are_listed() -> None:
+    def ports() -> list[int]:
+        pod = Network()
+        servers = [listening(pod, number) for number in range(1024, 1624)]
+        found = sorted(netlink.listening(pod.sockets))
+        for server in servers:
+            server.close()
+        return found
+
+    assert isolated(ports) == list(range(1024, 1624))
+
+
 def test_a_service_shares_its_connections_among_its_endpoints() -> None:
     def shares() -> Counter[str]:
         node, a, b = two_pods()
