@@ -29,6 +29,10 @@ IMPATIENT = 0.5
 """Seconds between two readiness probes of a container that isn't ready: Kubernetes, too, may then
 probe more often than `periodSeconds` says."""
 
+EAGER = 0.1
+"""Seconds from the first startup probe to the second. Each pause is longer than the one before, up
+to `periodSeconds`: what starts in tenths of a second need not wait for the next whole one."""
+
 TOGETHER = 0.05
 """Seconds within which a proxy's output is read at once: Envoy writes it in small pieces."""
 
@@ -202,7 +206,7 @@ class ContainerRunner:
     async def _probe(self, command: Command) -> None:
         spec = self.spec
         if spec.startup_probe is not None:
-            await self._kill_when_failing("Startup", spec.startup_probe, command)
+            await self._startup(spec.startup_probe, command)
         self.started = True
         probes: list[Awaitable[None]] = []
         if spec.readiness_probe is not None:
@@ -210,7 +214,7 @@ class ContainerRunner:
         else:
             self._set_ready(True)
         if spec.liveness_probe is not None:
-            probes.append(self._kill_when_failing("Liveness", spec.liveness_probe, command))
+            probes.append(self._liveness(spec.liveness_probe, command))
         await asyncio.gather(*probes)
 
     async def _ask(self, probe: Probe, command: Command) -> str | None:
@@ -245,22 +249,32 @@ class ContainerRunner:
                     self._set_ready(False)
             await asyncio.sleep(period if self.ready else min(period, IMPATIENT))
 
-    async def _kill_when_failing(
-        self, kind: Literal["Startup", "Liveness"], probe: Probe, command: Command
-    ) -> None:
-        """Ends the process at the probe's failure threshold; a startup probe succeeds only once."""
+    async def _startup(self, probe: Probe, command: Command) -> None:
+        """Returns when the probe succeeds; ends the process when Kubernetes would give it up."""
+        await asyncio.sleep(probe.initial_delay_seconds)
+        last = time.monotonic() + (probe.failure_threshold - 1) * probe.period_seconds
+        pause = EAGER
+        while (problem := await self._ask(probe, command)) is not None:
+            if (left := last - time.monotonic()) <= 0:
+                await self._kill("Startup", probe, problem)
+            await asyncio.sleep(min(pause, probe.period_seconds, max(left, EAGER)))
+            pause *= 1.5
+
+    async def _liveness(self, probe: Probe, command: Command) -> None:
+        """Ends the process at the probe's failure threshold."""
         await asyncio.sleep(probe.initial_delay_seconds)
         failures = 0
         while True:
             problem = await self._ask(probe, command)
-            if problem is None and kind == "Startup":
-                return
             failures = 0 if problem is None else failures + 1
             if problem is not None and failures >= probe.failure_threshold:
-                break
+                await self._kill("Liveness", probe, problem)
             await asyncio.sleep(probe.period_seconds)
-        name = self.spec.name
+
+    async def _kill(self, kind: str, probe: Probe, problem: str) -> None:
+        """Ends the process; with it ends the task that probes it, which calls this."""
         self.pod.report("Warning", "Unhealthy", f"{kind} probe failed: {problem}")
-        self.pod.report("Normal", "Killing", f"Container {name} failed {kind.lower()} probe")
+        killing = f"Container {self.spec.name} failed {kind.lower()} probe"
+        self.pod.report("Normal", "Killing", killing)
         grace = probe.termination_grace_period_seconds
         await self._end(self.pod.grace if grace is None else grace)

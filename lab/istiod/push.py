@@ -52,8 +52,9 @@ def push(folder: Path, config: ProxyConfig) -> bool:
     other_listeners = bool(changing(folder, {LDS_FILE: wanted[LDS_FILE]}))
     both = {CDS_FILE: clusters([*resources(wanted[CDS_FILE]), *leaving])}
     others = {name: text for name, text in wanted.items() if name != CDS_FILE}
-    for stage in (both, others, {CDS_FILE: wanted[CDS_FILE]}):
-        _write_and_wait(folder, stage)
+    with process.admin(folder, TIMEOUT) as admin:
+        for stage in (both, others, {CDS_FILE: wanted[CDS_FILE]}):
+            _write_and_wait(admin, folder, stage)
     remove_stale(folder, wanted)
     return other_listeners and drains(folder)
 
@@ -61,10 +62,13 @@ def push(folder: Path, config: ProxyConfig) -> bool:
 def drains(folder: Path) -> bool:
     """Returns whether open connections of a proxy still go by a listener's former filters."""
     with process.admin(folder, TIMEOUT) as admin:
-        return _some(admin, "listener_manager.total_.*_draining$")
+        return any(value != "0" for value in _stats(admin, _DRAINING).values())
 
 
-def _write_and_wait(folder: Path, stage: Mapping[str, str]) -> None:
+_DRAINING = "listener_manager.total_.*_draining$"
+
+
+def _write_and_wait(admin: httpx.Client, folder: Path, stage: Mapping[str, str]) -> None:
     changed = changing(folder, stage)
     if not changed:
         return
@@ -74,43 +78,36 @@ def _write_and_wait(folder: Path, stage: Mapping[str, str]) -> None:
         for name in changed
         if name in (CDS_FILE, LDS_FILE) or json.dumps(f"./{name}") in listeners
     ]
-    with process.admin(folder, TIMEOUT) as admin:
-        rejected = _rejections(admin)
-        write(folder, stage)
-        versions = [json.loads(stage[name])["version_info"] for name in watched]
-        _wait(admin, versions, rejected, folder)
-
-
-def _wait(admin: httpx.Client, versions: list[str], rejected: int, folder: Path) -> None:
-    """Waits until a proxy reports the versions as its own."""
-    deadline = time.monotonic() + TIMEOUT
+    rejected = _rejections(_stats(admin, _UPDATES))
+    write(folder, stage)
+    versions = {json.dumps(json.loads(stage[name])["version_info"]) for name in watched}
+    deadline, pause = time.monotonic() + TIMEOUT, 0.005
     while time.monotonic() < deadline:
-        if _rejections(admin) > rejected:
+        # Each look takes Envoy a millisecond, as it goes through all its statistics.
+        time.sleep(pause)
+        pause = min(1.5 * pause, 0.05)
+        report = _stats(admin, _UPDATES)
+        if _rejections(report) > rejected:
             raise RejectedError(validate(folder) or "Envoy refused an update; see its log")
-        report = _stats(admin, "version_text", type="TextReadouts")
-        if all(f'"{version}"' in report for version in versions) and not _some(admin, _WARMING):
+        warming = any(report.get(name, "0") != "0" for name in _WARMING)
+        if not warming and versions <= set(report.values()):
             return
-        time.sleep(0.01)
     raise RejectedError(f"Envoy did not take the update within {TIMEOUT:.0f} s; see its log")
 
 
-def _stats(admin: httpx.Client, pattern: str, **options: str) -> str:
-    return admin.get("/stats", params={"filter": pattern, **options}).text
+_WARMING = ("cluster_manager.warming_clusters", "listener_manager.total_listeners_warming")
+_UPDATES = "|".join(("version_text$", "update_rejected$", *(f"^{name}$" for name in _WARMING)))
+"""The versions of what a proxy has, how many it has refused, and how much it is warming."""
 
 
-def _rejections(admin: httpx.Client) -> int:
-    """Returns how many updates the proxy has refused since it started."""
-    lines = _stats(admin, "update_rejected$").splitlines()
-    return sum(int(line.rsplit(": ", 1)[1]) for line in lines if ": " in line)
+def _stats(admin: httpx.Client, pattern: str) -> dict[str, str]:
+    lines = admin.get("/stats", params={"filter": pattern}).text.splitlines()
+    return dict(line.split(": ", 1) for line in lines if ": " in line)
 
 
-_WARMING = "(warming_clusters|total_listeners_warming)$"
-
-
-def _some(admin: httpx.Client, pattern: str) -> bool:
-    """Whether one of these gauges is not 0."""
-    lines = _stats(admin, pattern).splitlines()
-    return any(not line.endswith(": 0") for line in lines)
+def _rejections(report: Mapping[str, str]) -> int:
+    """Returns how many updates a proxy has refused since it started."""
+    return sum(int(value) for name, value in report.items() if name.endswith("update_rejected"))
 
 
 def validate(folder: Path) -> str | None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -267,6 +268,54 @@ spec:
     wait(restarted, seconds=30)
     assert "Liveness probe failed" in lab.ok("describe", "pod", "ailing")
     lab.ok("delete", "pod", "ailing")
+
+
+STARTING = """
+apiVersion: v1
+kind: Pod
+metadata: {name: NAME, labels: {sidecar.istio.io/inject: "false"}}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: c
+    image: curlimages/curl
+    command: [sh, -c, COMMAND]
+    startupProbe: {exec: {command: [sh, -c, "test -e $HOME/started"]}, PROBE}
+    livenessProbe: {tcpSocket: {port: 9}, periodSeconds: 1, failureThreshold: 1}
+"""
+
+
+def ended_by(lab: Lab, name: str) -> tuple[Any, str]:
+    """Returns how a container has ended, and what `describe` says then."""
+
+    def restarted() -> Any:
+        return container(lab.json("pod", name), "c").get("lastState", {}).get("terminated")
+
+    ended = wait(restarted, seconds=30)
+    described = lab.ok("describe", "pod", name)
+    lab.ok("delete", "pod", name)
+    return ended, described
+
+
+def test_a_slow_start_is_seen_before_the_period_is_over_and_delays_the_other_probes(
+    lab: Lab,
+) -> None:
+    command = "sleep 1; touch $HOME/started; sleep infinity"
+    pod = STARTING.replace("NAME", "slow").replace("COMMAND", json.dumps(command))
+    lab.apply(pod.replace("PROBE", "periodSeconds: 600, failureThreshold: 9"))
+    described = ended_by(lab, "slow")[1]
+    assert "Liveness probe failed" in described
+    assert "Startup probe failed" not in described
+
+
+def test_a_start_that_is_never_over_is_ended_after_as_many_periods(lab: Lab) -> None:
+    pod = STARTING.replace("NAME", "stuck").replace("COMMAND", '"sleep infinity"')
+    lab.apply(pod.replace("PROBE", "periodSeconds: 1, failureThreshold: 4"))
+    ended, described = ended_by(lab, "stuck")
+    assert "Startup probe failed" in described
+    assert "Liveness probe failed" not in described
+    began, over = (datetime.fromisoformat(ended[key]) for key in ("startedAt", "finishedAt"))
+    assert (over - began).total_seconds() >= 3
 
 
 def test_a_crashing_container_backs_off(lab: Lab) -> None:
