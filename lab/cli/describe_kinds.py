@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from lab.cli.describe_lines import Lines, controller, head, pairs, selector, time
+from lab.cli.describe_lines import Lines, controller, head, pairs, time
 from lab.cli.describe_pod import pod, template
-from lab.cli.output import Json
+from lab.cli.output import Json, few, selector
 
 
 def described(item: Json, parts: Sequence[Json]) -> list[str]:
@@ -161,8 +161,7 @@ def _endpoints(slices: Sequence[Json], name: str) -> str:
         for endpoint in one.get("endpoints", ())
         if endpoint.get("conditions", {}).get("ready") is not False
     ]
-    more = f" + {len(found) - 3} more..." if len(found) > 3 else ""
-    return ",".join(found[:3]) + more
+    return few(found)
 
 
 def _config_map(item: Json, _parts: Sequence[Json]) -> Lines:

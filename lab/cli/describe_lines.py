@@ -61,10 +61,6 @@ def _short(text: str) -> str:
     return text if len(text) <= LONGEST - 2 else text[: LONGEST - 2] + "..."
 
 
-def selector(values: Mapping[str, str] | None) -> str:
-    return ",".join(f"{key}={value}" for key, value in sorted((values or {}).items())) or "<none>"
-
-
 def time(stamp: str) -> str:
     """Returns a timestamp as Go's RFC1123Z has it."""
     if not stamp:

@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lab.cli.describe_lines import Lines, controller, head, notes, pairs, selector, time, titled
-from lab.cli.output import Json
+from lab.cli.describe_lines import Lines, controller, head, notes, pairs, time, titled
+from lab.cli.output import Json, selector
 
 
 def pod(item: Json) -> Lines:
