@@ -41,6 +41,8 @@ class Table:
     """One kind of resource: its admin page, its columns and the functions that fill them."""
 
     page: str
+    message: str
+    """The message of Envoy's API that an item is."""
     header: tuple[str, ...]
     items: Callable[[Json, Filter], list[Json]]
     """The resources as Envoy has them."""
@@ -321,22 +323,36 @@ def bootstrap_rows(dump: Json) -> list[str]:
 _DUMP = "/config_dump"
 TABLES: dict[str, Table] = {
     "listeners": Table(
-        _DUMP, ("ADDRESSES", "PORT", "MATCH", "DESTINATION"), listeners, listener_rows
+        _DUMP,
+        "envoy.config.listener.v3.Listener",
+        ("ADDRESSES", "PORT", "MATCH", "DESTINATION"),
+        listeners,
+        listener_rows,
     ),
     "routes": Table(
-        _DUMP, ("NAME", "VHOST NAME", "DOMAINS", "MATCH", "VIRTUAL SERVICE"), routes, route_rows
+        _DUMP,
+        "envoy.config.route.v3.RouteConfiguration",
+        ("NAME", "VHOST NAME", "DOMAINS", "MATCH", "VIRTUAL SERVICE"),
+        routes,
+        route_rows,
     ),
     "clusters": Table(
         _DUMP,
+        "envoy.config.cluster.v3.Cluster",
         ("SERVICE FQDN", "PORT", "SUBSET", "DIRECTION", "TYPE", "DESTINATION RULE"),
         clusters,
         cluster_rows,
     ),
     "endpoints": Table(
-        "/clusters", ("ENDPOINT", "STATUS", "OUTLIER CHECK", "CLUSTER"), endpoints, endpoint_rows
+        "/clusters",
+        "envoy.admin.v3.ClusterStatus",
+        ("ENDPOINT", "STATUS", "OUTLIER CHECK", "CLUSTER"),
+        endpoints,
+        endpoint_rows,
     ),
     "secret": Table(
         _DUMP,
+        "envoy.admin.v3.SecretsConfigDump",
         (
             *("RESOURCE NAME", "TYPE", "STATUS", "VALID CERT"),
             *("SERIAL NUMBER", "NOT AFTER", "NOT BEFORE"),
