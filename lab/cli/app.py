@@ -26,6 +26,7 @@ from lab.cli.diff import diff
 from lab.cli.down import down
 from lab.cli.edit import edit
 from lab.cli.env import env
+from lab.cli.events import events_
 from lab.cli.exec import exec_
 from lab.cli.exercise import exercise
 from lab.cli.explain import explain
@@ -81,6 +82,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "image": image,
     "top": top,
     "logs": logs,
+    "events": events_,
     "exec": exec_,
     "port-forward": port_forward,
     "kube-inject": kube_inject,
@@ -114,7 +116,6 @@ MISSING = {
         "cp",
         "debug",
         "drain",
-        "events",
         "expose",
         "kustomize",
         "patch",
