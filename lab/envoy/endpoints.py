@@ -88,7 +88,7 @@ def _endpoint(upstream: Upstream, endpoint: Endpoint) -> Json:
     }
     if endpoint.checked:
         result["health_status"] = "HEALTHY" if endpoint.ready else "UNHEALTHY"
-    if tls.speaks_mtls(upstream, endpoint):
+    if tls.offers_mtls(endpoint) and tls.speaks_mtls(upstream, endpoint):
         match = {"envoy.transport_socket_match": {"tlsMode": "istio"}}
         result["metadata"] = {"filter_metadata": match}
     return result

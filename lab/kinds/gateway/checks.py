@@ -49,8 +49,12 @@ def _tls(server: Server) -> Iterator[Problem]:
             yield Problem(("tls",), "server cannot have TLS settings for non HTTPS/TLS ports")
         elif not passes or any((tls.ca_certificates, tls.private_key, tls.server_certificate)):
             yield Problem(("tls",), "server cannot have TLS settings for plain text HTTP ports")
-    elif tls.mode in ("AUTO_PASSTHROUGH", "ISTIO_MUTUAL"):
+    elif tls.mode == "AUTO_PASSTHROUGH":
         yield Problem(("tls", "mode"), f"not supported by the lab: {tls.mode} servers")
+    elif tls.mode == "ISTIO_MUTUAL":
+        named = {"credentialName": tls.credential_name, "credentialNames": tls.credential_names}
+        for name in filter(named.get, named):
+            yield Problem(("tls", name), f"ISTIO_MUTUAL TLS cannot have associated {name}")
     elif not passes and not tls.credential_name and not tls.credential_names:
         for missing in missing_certificates(tls):
             yield Problem(("tls",), f"{missing}: set credentialName")
