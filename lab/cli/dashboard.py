@@ -14,7 +14,7 @@ INSTEAD = {
     "zipkin": "guestbook port-forward svc/zipkin 9411:9411 -n istio-system (lesson 12 starts it)",
     "prometheus": "guestbook metrics, or a Prometheus of yours that reads the address that "
     "guestbook status says",
-    "grafana": "docker compose with the profile of docs/compose.md",
+    "grafana": "docker compose --profile observability up (docs/compose.md)",
 }
 
 

@@ -34,6 +34,8 @@ def status(
         return
     write(f"Guestbook   {found['ingress']}")
     write(f"Pods        {found['ready']} of {found['wanted']} ready")
+    for pod in found["notReady"]:
+        write(f"Not ready   {pod}")
     write(f"Mesh        {'on' if found['mesh'] else 'off: ' + found['meshReason']}")
     write(f"Network     {NETWORKS[found['network']]}")
     if found["networkRefusal"]:

@@ -277,6 +277,22 @@ def _problems(runner: PodRunner) -> list[str]:
     return found
 
 
+def _unready(cluster: Cluster) -> list[str]:
+    """Returns the pods that should be ready and are not, each with its last warning."""
+    found = []
+    for (namespace, name), runner in cluster.runners.items():
+        if runner.model.ready or runner.terminating or runner.phase == "Succeeded":
+            continue
+        place = ("Pod", namespace, name, "Warning")
+        said = [
+            event.message
+            for event in cluster.events.all()
+            if (event.kind, event.namespace, event.name, event.type) == place
+        ]
+        found.append(f"{namespace}/{name}: {said[-1] if said else 'starting'}")
+    return found
+
+
 def address(cluster: Cluster) -> str:
     """Returns the URL of the guestbook."""
     return f"http://localhost:{cluster.services.http_port}"
@@ -302,6 +318,7 @@ def status(
         "networkRefusal": plan.network_refusal,
         "ready": ready,
         "wanted": wanted,
+        "notReady": _unready(cluster),
         "uptime": round(time.time() - began, 1),
         "problem": cluster.problem,
         "rejected": list(cluster.rejected),

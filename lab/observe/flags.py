@@ -37,7 +37,11 @@ FLAGS: dict[str, Reason] = {
         "connection failure: the pod could not be connected to, or TLS with it failed",
         "PeerAuthentication and `tls` of the DestinationRule, the Service's port",
     ),
-    "UC": Reason("the pod closed the connection before it answered", "`kubectl logs` of the pod"),
+    "UC": Reason(
+        "the pod closed the connection before it answered",
+        "`kubectl logs` of the pod; a PeerAuthentication that asks for TLS where the "
+        "DestinationRule sends none: `guestbook route`",
+    ),
     "UR": Reason("the pod reset the stream before it answered", "`kubectl logs` of the pod"),
     "UT": Reason(
         "timeout: the answer took longer than the route allows", "`timeout` of the VirtualService"

@@ -47,3 +47,7 @@ def at_apply(snapshot: Snapshot, applied: Sequence[Resource]) -> Iterator[str]:
         if finding.code in AT_APPLY and (finding.kind, finding.namespace, finding.name) in keys:
             place = f"{finding.place}: " if finding.place else ""
             yield f"{place}{finding.kind} {finding.name}: {finding.text} [{finding.code}]"
+    for resource in applied:
+        if resource.kind == "VirtualService":
+            for problem in virtual_services.misspelt(snapshot, resource):
+                yield resource.describe(problem.path, problem.reason)

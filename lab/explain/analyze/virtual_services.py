@@ -14,7 +14,7 @@ from lab.kinds.types import Destination
 from lab.kinds.virtual_service.types import HTTPRoute
 from lab.kinds.virtual_service.unused import unused
 from lab.model import Snapshot
-from lab.resources.resource import Path, Resource
+from lab.resources.resource import Path, Problem, Resource
 
 
 def destinations(snapshot: Snapshot) -> Iterator[Finding]:
@@ -95,6 +95,23 @@ def _similar(host: str, known: Sequence[Host], namespace: str) -> str:
         candidates = [name.removesuffix(ending) for name in candidates if name.endswith(ending)]
     near = difflib.get_close_matches(host, candidates, n=1, cutoff=0.8)
     return f" (there is {near[0]})" if near else ""
+
+
+def misspelt(snapshot: Snapshot, resource: Resource) -> Iterator[Problem]:
+    """Yields hosts of a VirtualService that nobody has, where another is called nearly so.
+
+    istioctl finds no fault in them, and their rules meet no request.
+    """
+    known = hosts.registry(snapshot)
+    if resource.spec.gateways and names.MESH not in resource.spec.gateways:
+        return
+    for index, host in enumerate(resource.spec.hosts):
+        name = names.expand(host, resource.namespace)
+        hint = _similar(host, known, resource.namespace)
+        if hint and not any(hosts.overlap(item.name, name) for item in known):
+            nobody = f"no Service or ServiceEntry has {host}{hint}"
+            reason = f"{nobody}: no request meets the rules"
+            yield Problem(("spec", "hosts", index), reason, "warning")
 
 
 def gateways(snapshot: Snapshot) -> Iterator[Finding]:

@@ -386,6 +386,8 @@ def test_a_pod_that_is_never_ready_says_why(lab: Lab) -> None:
         wait(lambda: "Unhealthy" in lab.ok("describe", "pod", "never"), "an event", 20)
         lines = [line for line in lab.ok("get", "events").splitlines() if "pod/never " in line]
         assert any("Readiness probe failed: dial " in line for line in lines), lines
+        said = "Not ready   default/never: Readiness probe failed: dial "
+        assert said in lab.ok("status")
     finally:
         lab.ok("delete", "pod", "never", "--now")
 

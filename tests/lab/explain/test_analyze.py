@@ -106,6 +106,32 @@ def test_a_running_lab(lab: Lab, tmp_path: Path) -> None:
     assert lab.ok("analyze") == clean
 
 
+@pytest.mark.parametrize(
+    ("hosts", "gateways", "hint"),
+    [
+        ("[message-service, mesage-service]", "[mesh]", " (there is message-service)"),
+        (
+            "[message-service.defualt.svc.cluster.local]",
+            "[mesh]",
+            " (there is message-service.default.svc.cluster.local)",
+        ),
+        ("[mesage-service]", "[guestbook-ui-gateway]", ""),
+        ("[example.org]", "[mesh]", ""),
+        ("[message-service.default, '*.default.svc.cluster.local']", "[mesh]", ""),
+    ],
+)
+def test_a_host_that_nobody_has_is_said_where_another_is_called_nearly_so(
+    lab: Lab, hosts: str, gateways: str, hint: str
+) -> None:
+    rule = MISSPELT.replace("mesage-service", "message-service")
+    rule = re.sub(r"hosts: .*", f"hosts: {hosts}\n  gateways: {gateways}", rule)
+    answer = lab.run("apply", "-f", "-", stdin=rule)
+    lab.ok("delete", "virtualservice", "misspelt")
+    told = [line for line in answer.err.splitlines() if "no Service or ServiceEntry has" in line]
+    assert len(told) == bool(hint)
+    assert all(f"{hint}: no request meets the rules" in line for line in told)
+
+
 def test_pods_that_come_with_their_policy_are_no_fault(lab: Lab) -> None:
     both = """
 apiVersion: v1
