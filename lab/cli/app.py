@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +26,7 @@ from lab.cli.diff import diff
 from lab.cli.down import down
 from lab.cli.edit import edit
 from lab.cli.env import env
+from lab.cli.events import events_
 from lab.cli.exec import exec_
 from lab.cli.exercise import exercise
 from lab.cli.explain import explain
@@ -81,6 +82,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "image": image,
     "top": top,
     "logs": logs,
+    "events": events_,
     "exec": exec_,
     "port-forward": port_forward,
     "kube-inject": kube_inject,
@@ -114,7 +116,6 @@ MISSING = {
         "cp",
         "debug",
         "drain",
-        "events",
         "expose",
         "kustomize",
         "patch",
@@ -200,19 +201,42 @@ _command = functools.cache(functools.partial(typer.main.get_command, app))
 """The tree of commands, built once: the exercises run many commands in one process."""
 
 
-def _kubectls(argv: list[str]) -> list[str]:
-    """Returns the words with the value that kubectl takes for an option without one."""
-    if "--dry-run" not in argv:
-        return argv
+def _flags(command: Any) -> Iterator[tuple[str, str]]:
+    """Yields each option without a value of a command and those below it, with its negation."""
+    for one in getattr(command, "commands", {}).values():
+        yield from _flags(one)
+    for option in command.params:
+        if getattr(option, "is_flag", False):
+            yield from (
+                (name, option.secondary_opts[0] if option.secondary_opts else "")
+                for name in option.opts
+            )
+
+
+@functools.cache
+def _negations() -> dict[str, str]:
+    return dict(sorted(_flags(_command())))
+
+
+def _gos(argv: list[str]) -> list[str]:
+    """Returns the words with `--dry-run`, `--flag=true` and `--flag=false` as Typer has them."""
     end = argv.index("--") if "--" in argv else len(argv)
-    words = ["--dry-run=client" if word == "--dry-run" else word for word in argv[:end]]
+    words = []
+    for word in argv[:end]:
+        name, _, value = word.partition("=")
+        if word == "--dry-run":
+            words.append("--dry-run=client")
+        elif value in ("true", "false") and name in _negations():
+            words += filter(None, [name if value == "true" else _negations()[name]])
+        else:
+            words.append(word)
     return [*words, *argv[end:]]
 
 
 def run(argv: list[str]) -> int:
     """Runs one command line; returns the exit status."""
     try:
-        status = _command().main(args=_kubectls(argv), prog_name="guestbook", standalone_mode=False)
+        status = _command().main(args=_gos(argv), prog_name="guestbook", standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader has seen enough. Without this, Python would say so when it ends.

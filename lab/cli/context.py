@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +14,16 @@ from lab.cli.client import Client, FailureError, lab_client
 
 if TYPE_CHECKING:
     from lab.exercises.target import Command
+
+PROGRAMS = ("kubectl", "istioctl", "guestbook")
+"""Names under which a shell of the lab finds this command."""
+
+
+def program() -> str:
+    """Returns the name that was typed; `guestbook` where the commands run in another program."""
+    name = Path(sys.argv[0]).name
+    return name if name in PROGRAMS else "guestbook"
+
 
 Namespace = Annotated[
     str | None,

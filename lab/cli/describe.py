@@ -12,7 +12,8 @@ from lab.cli.client import Client, FailureError
 from lab.cli.context import Names, Namespace, Selector, client, namespace
 from lab.cli.describe_kinds import WITHOUT_EVENTS, described
 from lab.cli.describe_lines import aligned
-from lab.cli.output import Json, age, write
+from lab.cli.events import events, last_seen
+from lab.cli.output import Json, write
 
 
 def describe(
@@ -35,9 +36,10 @@ def describe(
         query = {"kinds": kinds.split(","), "namespace": where, "selector": selector}
         for item in _found(lab, query, some):
             metadata = item["metadata"]
-            place = {"name": metadata["name"], "namespace": metadata.get("namespace", "")}
             lines = described(item, _parts(lab, item))
-            found = lab.call("events", kind=item["kind"], **place)
+            found = events(
+                lab, metadata.get("namespace") or "default", item["kind"], metadata["name"]
+            )
             if not found and item["kind"] not in WITHOUT_EVENTS:
                 lines.append("Events:\t<none>")
             texts.append(aligned(lines) + (f"\n{_events(found)}" if found else ""))
@@ -84,23 +86,9 @@ def _owned(item: Json, owner: Json) -> bool:
     return (owner["kind"], owner["metadata"]["name"]) in {(o["kind"], o["name"]) for o in owners}
 
 
-_SOURCES = {
-    "Pod": "kubelet",
-    "Deployment": "replicaset-controller",
-    "StatefulSet": "statefulset-controller",
-}
-"""The component that a cluster's event about an object of a kind mostly comes from."""
-
-
 def _events(events: list[Json]) -> str:
     rows = ["  Type\tReason\tAge\tFrom\tMessage", "  ----\t------\t----\t----\t-------"]
     for one in events:
-        cells = [one["type"], one["reason"], _when(one), _SOURCES.get(one["kind"], "lab")]
+        cells = [one["type"], one["reason"], last_seen(one), one["source"]["component"]]
         rows.append("\t".join([f"  {cells[0]}", *cells[1:], one["message"].strip()]))
     return aligned(["Events:", *rows])
-
-
-def _when(event: Json) -> str:
-    if event["count"] == 1:
-        return age(event["last"])
-    return f"{age(event['last'])} (x{event['count']} over {age(event['first'])})"

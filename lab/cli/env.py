@@ -14,11 +14,8 @@ from typing import Annotated
 import typer
 
 from lab.cli.client import FailureError
-from lab.cli.context import settings
+from lab.cli.context import PROGRAMS, settings
 from lab.cli.output import warn, write
-
-PROGRAMS = ("kubectl", "istioctl", "guestbook")
-"""Names under which a shell finds this command."""
 
 ON = "GUESTBOOK_ENV"
 """Set in a shell that is in the lab: the folder of the programs."""
@@ -88,11 +85,15 @@ def install(folder: Path) -> Path:
     state.create()
     state.commands.mkdir(mode=0o700, exist_ok=True)
     root = str(Path(lab.__file__).resolve().parents[1])
-    start = f"import sys; sys.path[0] = {root!r}; from lab.cli import main; sys.exit(main())"
-    words = [sys.executable, "-c", start, "--state", str(folder)]
-    program = f'#!/bin/sh\n# Written by `guestbook env`.\nexec {shlex.join(words)} "$@"\n'
-    for name, text in [*((name, program) for name in PROGRAMS), ("kubeconfig", KUBECONFIG)]:
+    for name in PROGRAMS:
+        start = (
+            f"import sys; sys.path[0] = {root!r}; sys.argv[0] = {name!r}; "
+            "from lab.cli import main; sys.exit(main())"
+        )
+        words = shlex.join([sys.executable, "-c", start, "--state", str(folder)])
+        text = f'#!/bin/sh\n# Written by `guestbook env`.\nexec {words} "$@"\n'
         _write(state.commands / name, text.encode())
+    _write(state.commands / "kubeconfig", KUBECONFIG.encode())
     return state.commands
 
 

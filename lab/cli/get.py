@@ -1,11 +1,11 @@
-"""get: objects in every form, watches, events."""
+"""get: objects in every form, and watches."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -20,7 +20,7 @@ from lab.cli.context import (
     client,
     namespace,
 )
-from lab.cli.output import Json, age, columns, reference, write, write_now, yaml_text
+from lab.cli.output import Json, columns, reference, write, write_now, yaml_text
 
 
 def get(
@@ -41,7 +41,8 @@ def get(
         str,
         typer.Option(
             help="Fields to select by, such as status.phase!=Running,metadata.name=ui; of Pods "
-            "metadata.name, metadata.namespace, spec.nodeName and status.phase."
+            "metadata.name, metadata.namespace, spec.nodeName and status.phase, of Events "
+            "involvedObject.name, type, reason, …"
         ),
     ] = "",
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Keep printing changes.")] = False,
@@ -63,16 +64,12 @@ def get(
       guestbook get deploy,svc -o wide
       guestbook get pod -l app=ui -o jsonpath='{.items[0].metadata.name}'
       guestbook get virtualservices -A
+      guestbook get events --field-selector type=Warning --sort-by=.lastTimestamp
     """
     if not names:
         raise FailureError("say what to get: a kind, such as pods, services or virtualservices")
     lab = client(context)
     where = None if all_namespaces else namespace(context, namespace_)
-    if names[0] in ("events", "event", "ev"):
-        if field_selector:
-            raise FailureError("events have no --field-selector in the lab; see `describe`")
-        _events(lab, where)
-        return
     if (selector or field_selector) and any(some for _, some in references.split(names)):
         raise FailureError("name cannot be provided when a selector is specified")
     if all_namespaces and any(some for _, some in references.split(names)):
@@ -106,7 +103,7 @@ def get(
                 label_columns=[name for names in label_columns or () for name in names.split(",")],
             )
         else:
-            text = _formatted(items, str(output), single=single, headers=not no_headers)
+            text = formatted(items, str(output), single=single, headers=not no_headers)
         write(text, end="" if (output or "").startswith("jsonpath") else "\n")
     elif not output and not missing and not single:
         place = "" if all_namespaces else f" in {where} namespace"
@@ -115,7 +112,7 @@ def get(
         raise FailureError(*missing, missing=True)
     if watch:
         request, some = asked[0]
-        _watch(lab, revision, {**request, "names": some}, items, all_namespaces)
+        watch_objects(lab, revision, {**request, "names": some}, items, all_namespaces)
 
 
 def _sorting(item: Json, path: str) -> tuple[bool, float, str]:
@@ -138,7 +135,7 @@ def _custom_columns(items: Sequence[Json], columns_: str, *, headers: bool) -> s
     return "\n".join(lines if headers else lines[1:])
 
 
-def _formatted(items: Sequence[Json], form: str, *, single: bool, headers: bool) -> str:
+def formatted(items: Sequence[Json], form: str, *, single: bool, headers: bool) -> str:
     """Returns objects in the form of `-o`. Raises FailureError for an unknown one."""
     listed = {"apiVersion": "v1", "kind": "List", "items": list(items)}
     value = items[0] if single and items else listed
@@ -161,14 +158,16 @@ def _formatted(items: Sequence[Json], form: str, *, single: bool, headers: bool)
     )
 
 
-def _watch(
+def watch_objects(
     lab: Client, revision: int, request: Json, items: Sequence[Json], namespaces: bool
 ) -> None:
     """Prints a line for each object whose cells change (its age is none), until interrupted."""
     seen = {_key(item): get_tables.cells(item) for item in items}
+    # An event may come without a change of an object.
+    timeout = 1 if any(word.startswith("ev") for word in request["kinds"]) else 30
     sys.stdout.flush()  # The list: a reader of a pipe would wait for it.
     while True:
-        answer = lab.call("objects", after=revision, timeout=30, **request)
+        answer = lab.call("objects", after=revision, timeout=timeout, **request)
         revision = answer["revision"]
         for item in answer["items"]:
             cells = get_tables.cells(item)
@@ -182,18 +181,3 @@ def _watch(
 def _key(item: Json) -> tuple[str, str, str]:
     metadata = item["metadata"]
     return item["kind"], metadata.get("namespace", ""), metadata["name"]
-
-
-def _events(lab: Client, where: str | None) -> None:
-    found: list[Any] = lab.call("events", namespace=where)
-    rows = [
-        [
-            age(event["last"]),
-            event["type"],
-            event["reason"],
-            f"{event['kind'].lower()}/{event['name']}",
-            event["message"],
-        ]
-        for event in found
-    ]
-    write("\n".join(columns(["LAST SEEN", "TYPE", "REASON", "OBJECT", "MESSAGE"], rows)))

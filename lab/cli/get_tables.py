@@ -22,10 +22,14 @@ class _Table:
     cells: Callable[[Json], Row] = _none
     wide_header: tuple[str, ...] = ()
     wide_cells: Callable[[Json], Row] = _none
+    whole: Callable[[Json, bool], Row] | None = None
+    """All cells of an object, also of a wide table, where they aren't between NAME and AGE."""
 
 
 def cells(item: Json) -> Row:
-    """Returns the cells of an object between its name and its age."""
+    """Returns the cells of an object but for its name and ages."""
+    if item["kind"] == "Event":
+        return [str(item["count"])]
     return _table(item["kind"]).cells(item)
 
 
@@ -49,26 +53,50 @@ def table(
             rows.append(
                 [
                     *([metadata.get("namespace", "")] if namespaces else []),
-                    reference(item) if len(kinds) > 1 else metadata["name"],
-                    *shape.cells(item),
-                    age(metadata["creationTimestamp"]),
-                    *(shape.wide_cells(item) if wide else []),
+                    *_row(shape, item, wide=wide, kind=len(kinds) > 1),
                     *((metadata.get("labels") or {}).get(name, "") for name in label_columns),
                     *([selector(metadata.get("labels"))] if labels else []),
                 ]
             )
         head = [
             *(["NAMESPACE"] if namespaces else []),
-            "NAME",
-            *shape.header,
-            "AGE",
-            *(shape.wide_header if wide else ()),
+            *_head(shape, wide=wide),
             *(name.rpartition("/")[2].upper() for name in label_columns),
             *(["LABELS"] if labels else []),
         ]
         lines = columns(head, rows)
         texts.append("\n".join(lines if headers else lines[1:]))
     return "\n\n".join(texts)
+
+
+def _row(shape: _Table, item: Json, *, wide: bool, kind: bool) -> Row:
+    if shape.whole is not None:
+        return shape.whole(item, wide)
+    metadata = item["metadata"]
+    return [
+        reference(item) if kind else metadata["name"],
+        *shape.cells(item),
+        age(metadata["creationTimestamp"]),
+        *(shape.wide_cells(item) if wide else []),
+    ]
+
+
+def _head(shape: _Table, *, wide: bool) -> Row:
+    if shape.whole is not None:
+        return list(shape.wide_header if wide else shape.header)
+    return ["NAME", *shape.header, "AGE", *(shape.wide_header if wide else ())]
+
+
+def _event(item: Json, wide: bool) -> Row:
+    about = item["involvedObject"]
+    told = [item["type"], item["reason"], f"{about['kind'].lower()}/{about['name']}"]
+    row = [age(item["lastTimestamp"]), *told]
+    if wide:
+        row += [about.get("fieldPath", ""), item["source"]["component"]]
+    row.append(item["message"].strip())
+    if wide:
+        row += [age(item["firstTimestamp"]), str(item["count"]), item["metadata"]["name"]]
+    return row
 
 
 def _pod(item: Json) -> Row:
@@ -201,6 +229,14 @@ _TABLES = {
     ),
     "Endpoints": _Table(("ENDPOINTS",), _endpoints),
     "EndpointSlice": _Table(("ADDRESSTYPE", "PORTS", "ENDPOINTS"), _slice),
+    "Event": _Table(
+        ("LAST SEEN", "TYPE", "REASON", "OBJECT", "MESSAGE"),
+        wide_header=(
+            *("LAST SEEN", "TYPE", "REASON", "OBJECT", "SUBOBJECT", "SOURCE", "MESSAGE"),
+            *("FIRST SEEN", "COUNT", "NAME"),
+        ),
+        whole=_event,
+    ),
     "Node": _Table(("STATUS", "ROLES"), lambda _item: ["Ready", "control-plane"]),
     "PersistentVolumeClaim": _Table(
         ("STATUS", "VOLUME", "ACCESS MODES"),

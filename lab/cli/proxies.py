@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 
@@ -26,6 +26,7 @@ class Proxy:
     name: str
     labels: dict[str, str]
     folder: Path
+    kind: Literal["gateway", "sidecar"]
 
     def sent(self) -> dict[str, Any]:
         """Returns the configuration as istiod sends it; empty when the proxy has none."""
@@ -63,7 +64,9 @@ def _proxy(lab: Client, pod: dict[str, Any]) -> Proxy | None:
     metadata = pod["metadata"]
     namespace, name = metadata["namespace"], metadata["name"]
     folder = State(lab.folder).pods / namespace / name / names.PROXY
-    return Proxy(namespace, name, metadata.get("labels", {}), folder)
+    alone = [container["name"] for container in spec["containers"]] == [names.PROXY]
+    kind: Literal["gateway", "sidecar"] = "gateway" if alone else "sidecar"
+    return Proxy(namespace, name, metadata.get("labels", {}), folder, kind)
 
 
 def everywhere(client: Client) -> list[Proxy]:

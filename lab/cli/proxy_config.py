@@ -51,6 +51,7 @@ def proxy_config(
     It is istiod's. Where pods have no network of their own, Envoy has it in
     another form: its admin page shows that, with `guestbook exec POD
     -c istio-proxy -- pilot-agent request GET config_dump`.
+    In JSON and YAML it has istioctl's names of fields, camelCase.
     `log` prints the levels of Envoy's loggers, and sets them with --level.
 
     Examples:
@@ -61,7 +62,14 @@ def proxy_config(
       guestbook proxy-config log deploy/message-service --level rbac:debug
     """
     from lab.cli.proxies import chosen
-    from lab.cli.proxy_config_tables import TABLES, Filter, as_sent, bootstrap_rows, named
+    from lab.cli.proxy_config_tables import (
+        TABLES,
+        Filter,
+        as_sent,
+        bootstrap_rows,
+        in_json,
+        named,
+    )
 
     kind = named(kind)
     if kind not in (*TABLES, "all", "bootstrap", "log"):
@@ -96,29 +104,31 @@ def proxy_config(
         if output == "short":
             write("\n".join(bootstrap_rows(found)))
         else:
-            _write(found, output)
+            _write(in_json("envoy.admin.v3.BootstrapConfigDump", found), output)
+        return
+    if kind == "all" and output in ("json", "yaml"):
+        # The one form that is Envoy's own, field names and all.
+        dump = proxy.page("/config_dump", include_eds="on")
+        _write(as_sent(json.loads(dump), proxy.sent()), output)
         return
     wanted = Filter(port, fqdn, name)
-    shown: dict[str, Any] = {}
     for table_name in TABLES if kind == "all" else (kind,):
         table = TABLES[table_name]
         options = {"format": "json"} if table.page == "/clusters" else {"include_eds": "on"}
         page = as_sent(json.loads(proxy.page(table.page, **options)), proxy.sent())
         items = table.items(page, wanted)
         if output in ("json", "yaml"):
-            shown[table_name] = items
+            _write(table.in_json(items), output)
             continue
         if kind == "all":
             write(f"{table_name.upper()}:")
         write("\n".join(columns(table.header, table.rows(items))))
         if kind == "all":
             write("")
-    if shown:
-        _write(shown if kind == "all" else shown[kind], output)
 
 
 def _write(value: Any, output: str | None) -> None:
-    write(yaml_text(value) if output == "yaml" else json.dumps(value, indent=4))
+    write(yaml_text(value) if output == "yaml" else json.dumps(value, indent=4, ensure_ascii=False))
 
 
 ALL = "level"

@@ -10,6 +10,8 @@ from typing import Any
 
 from cryptography import x509
 
+from lab.cli.client import FailureError
+from lab.resources import protobuf
 from lab.xds import filter_configs
 
 Json = dict[str, Any]
@@ -45,6 +47,8 @@ class Table:
     items: Callable[[Json, Filter], list[Json]]
     """The resources as Envoy has them."""
     rows: Callable[[list[Json]], Rows]
+    in_json: Callable[[list[Json]], Any]
+    """The items as istioctl prints them."""
 
 
 def _configs(dump: Json, kind: str, *groups: str) -> Iterator[Json]:
@@ -304,6 +308,39 @@ def _certificate(source: Json) -> list[str]:
     ]
 
 
+def _secrets_dump(items: list[Json]) -> Json:
+    """Returns secrets in Envoy's dump of them, with bytes, as an agent sends them."""
+    groups: dict[str, list[Json]] = {}
+    for item in items:
+        group = f"dynamic_{item['state'].lower()}_secrets"
+        bare = {key: _as_bytes(value) for key, value in item.items() if key != "state"}
+        groups.setdefault(group, []).append(bare)
+    return in_json("envoy.admin.v3.SecretsConfigDump", groups)
+
+
+def _as_bytes(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    if "inline_string" in value:
+        return {"inline_bytes": base64.b64encode(value["inline_string"].encode()).decode()}
+    return {key: _as_bytes(item) for key, item in value.items()}
+
+
+def in_json(message: str, value: Json) -> Json:
+    """Returns a message of Envoy's as istioctl prints it. Raises FailureError."""
+    try:
+        return protobuf.to_camel_json(message, value)
+    except (protobuf.UnknownTypeError, protobuf.InvalidError) as error:
+        raise FailureError(
+            f"istioctl's form of {value.get('name', message)} can't be had: {error}; "
+            "proxy-config all -o json has Envoy's own"
+        ) from error
+
+
+def _each(message: str) -> Callable[[list[Json]], list[Json]]:
+    return lambda items: [in_json(message, item) for item in items]
+
+
 def bootstrap_rows(dump: Json) -> list[str]:
     """Returns the versions in a bootstrap, each with its title."""
     node = dump["bootstrap"]["node"]
@@ -321,19 +358,32 @@ def bootstrap_rows(dump: Json) -> list[str]:
 _DUMP = "/config_dump"
 TABLES: dict[str, Table] = {
     "listeners": Table(
-        _DUMP, ("ADDRESSES", "PORT", "MATCH", "DESTINATION"), listeners, listener_rows
+        _DUMP,
+        ("ADDRESSES", "PORT", "MATCH", "DESTINATION"),
+        listeners,
+        listener_rows,
+        _each("envoy.config.listener.v3.Listener"),
     ),
     "routes": Table(
-        _DUMP, ("NAME", "VHOST NAME", "DOMAINS", "MATCH", "VIRTUAL SERVICE"), routes, route_rows
+        _DUMP,
+        ("NAME", "VHOST NAME", "DOMAINS", "MATCH", "VIRTUAL SERVICE"),
+        routes,
+        route_rows,
+        _each("envoy.config.route.v3.RouteConfiguration"),
     ),
     "clusters": Table(
         _DUMP,
         ("SERVICE FQDN", "PORT", "SUBSET", "DIRECTION", "TYPE", "DESTINATION RULE"),
         clusters,
         cluster_rows,
+        _each("envoy.config.cluster.v3.Cluster"),
     ),
     "endpoints": Table(
-        "/clusters", ("ENDPOINT", "STATUS", "OUTLIER CHECK", "CLUSTER"), endpoints, endpoint_rows
+        "/clusters",
+        ("ENDPOINT", "STATUS", "OUTLIER CHECK", "CLUSTER"),
+        endpoints,
+        endpoint_rows,
+        _each("envoy.admin.v3.ClusterStatus"),
     ),
     "secret": Table(
         _DUMP,
@@ -343,6 +393,7 @@ TABLES: dict[str, Table] = {
         ),
         secrets,
         secret_rows,
+        _secrets_dump,
     ),
 }
 _ALIASES = {

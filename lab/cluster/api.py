@@ -226,18 +226,27 @@ def _must_be_written(cluster: Cluster, kind: Kind, namespace: str, name: str) ->
         raise RefusedError(f'{kind.plural} "{name}" is made by the lab itself')
 
 
-_POD_FIELDS = ("spec.nodeName", "status.phase")
+_OWN_FIELDS = {
+    "Pod": ("spec.nodeName", "status.phase"),
+    "Event": (
+        *(f"involvedObject.{name}" for name in ("kind", "namespace", "name")),
+        *("reason", "reportingComponent", "source", "type"),
+    ),
+}
+"""The fields besides its name that objects of a kind can be selected by."""
 
 
 def _fields_of(kind: Kind) -> Sequence[str]:
     """Returns the fields that objects of a kind can be selected by."""
-    own = _POD_FIELDS if kind.kind == "Pod" else ()
+    own = _OWN_FIELDS.get(kind.kind, ())
     return ("metadata.name", *(("metadata.namespace",) if kind.namespaced else ()), *own)
 
 
 def _field(item: dict[str, Any], path: str) -> str:
-    part, _, name = path.partition(".")
-    return str(item[part].get(name, ""))
+    value: Any = item
+    for name in ("source.component" if path == "source" else path).split("."):
+        value = value.get(name, "")
+    return str(value)
 
 
 def _by_name(item: dict[str, Any]) -> tuple[str, str]:

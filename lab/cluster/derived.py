@@ -1,4 +1,4 @@
-"""Objects that a cluster makes by itself: ReplicaSets, endpoints, the node, claims, accounts.
+"""Objects that a cluster makes by itself: ReplicaSets, endpoints, the node, claims, events, ….
 
 They are shown and not stored: each is worked out from the pods and the objects there are. Of some
 kinds others are written by people.
@@ -243,6 +243,37 @@ def _claims(cluster: Cluster) -> Iterator[Json]:
                 yield _object("v1", "PersistentVolumeClaim", where, name, record.created, **body)
 
 
+_SOURCES = {
+    "Pod": "kubelet",
+    "Deployment": "deployment-controller",
+    "StatefulSet": "statefulset-controller",
+}
+"""The component that a cluster's event about an object of a kind mostly comes from."""
+
+
+def _events(cluster: Cluster) -> Iterator[Json]:
+    for event in cluster.events.all():
+        place = {"namespace": event.namespace} if event.namespace else {}
+        source = _SOURCES.get(event.kind, "lab")
+        # Those about objects without a namespace are in `default`.
+        yield _object(
+            "v1",
+            "Event",
+            event.namespace or "default",
+            f"{event.name}.{event.suffix}",
+            event.first,
+            involvedObject={"kind": event.kind, **place, "name": event.name},
+            reason=event.reason,
+            message=event.message,
+            source={"component": source},
+            reportingComponent=source,
+            type=event.type,
+            count=event.count,
+            firstTimestamp=event.first,
+            lastTimestamp=event.last,
+        )
+
+
 _MADE_BY: dict[str, Callable[[Cluster], Iterable[Json]]] = {
     "ReplicaSet": _replica_sets,
     "Endpoints": _endpoints,
@@ -250,10 +281,12 @@ _MADE_BY: dict[str, Callable[[Cluster], Iterable[Json]]] = {
     "Node": _nodes,
     "PersistentVolumeClaim": _claims,
     "ServiceAccount": _accounts,
+    "Event": _events,
 }
 
 KINDS: tuple[Kind, ...] = (
     Kind("apps", "ReplicaSet", "replicasets", ("v1",), Declared, ("rs",)),
     Kind("", "Node", "nodes", ("v1",), Declared, ("no",), namespaced=False),
     Kind("", "PersistentVolumeClaim", "persistentvolumeclaims", ("v1",), Declared, ("pvc",)),
+    Kind("", "Event", "events", ("v1",), Declared, ("ev",)),
 )

@@ -1,10 +1,11 @@
-"""Events of objects, as `describe` and `get events` print them."""
+"""Events of objects, the newest thousand."""
 
 from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from time import time_ns
 from typing import Literal
 
 EventType = Literal["Normal", "Warning"]
@@ -28,6 +29,8 @@ class Event:
     count: int = 1
     first: str = field(default_factory=now)
     last: str = field(default_factory=now)
+    suffix: str = field(default_factory=lambda: f"{time_ns():x}")
+    """The end of its own name."""
 
 
 class Events:
@@ -56,14 +59,5 @@ class Events:
         self._events.clear()
         self._events.extend(kept)
 
-    def about(
-        self, kind: str | None = None, namespace: str | None = None, name: str | None = None
-    ) -> list[Event]:
-        """Returns the events about one object, of a kind or of a namespace; by default all."""
-        return [
-            event
-            for event in self._events
-            if (kind is None or event.kind == kind)
-            and (namespace is None or event.namespace == namespace)
-            and (name is None or event.name == name)
-        ]
+    def all(self) -> list[Event]:
+        return list(self._events)

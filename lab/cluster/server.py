@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import inspect
 import json
 import os
@@ -133,16 +132,6 @@ async def delete_files(cluster: Cluster, **query: Any) -> Json:
     return answer
 
 
-def events(
-    cluster: Cluster,
-    kind: str | None = None,
-    namespace: str | None = None,
-    name: str | None = None,
-) -> list[Json]:
-    """Returns the events about one object, of a kind or of a namespace."""
-    return [dataclasses.asdict(event) for event in cluster.events.about(kind, namespace, name)]
-
-
 def refusals(cluster: Cluster) -> Json:
     """Returns the types of resources that each Envoy refused, by `POD.NAMESPACE`."""
     return dict(cluster.mesh.refusals()) if cluster.mesh is not None else {}
@@ -219,7 +208,6 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "restart": api.restart,
     "undo": api.undo,
     "history": api.history,
-    "events": events,
     "refusals": refusals,
     "key_sets": key_sets,
     "logs": read_log,

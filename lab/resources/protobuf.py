@@ -146,6 +146,15 @@ def to_json(parsed: message.Message) -> Json:
     return dict(json.loads(text))
 
 
+def to_camel_json(name: str, value: Json) -> Json:
+    """Returns a message's value as Go's protojson prints it: fields in camelCase.
+
+    Keys of maps and of structs stay. Raises as `parse` does.
+    """
+    text = json_format.MessageToJson(parse(name, value), indent=None, ensure_ascii=False)
+    return dict(json.loads(text))
+
+
 def normalize(name: str, value: Json) -> Json:
     """Returns a value in the spelling the lab writes (snake_case, no unknown fields)."""
     return to_json(parse(name, value))

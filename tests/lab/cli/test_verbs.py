@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import http.server
 import json
 import re
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
+from cryptography import x509
 
 from lab import versions
 from lab.cli.client import Client, FailureError
@@ -106,6 +109,28 @@ def test_a_configuration_is_the_same_in_json_and_yaml(lab: Lab, kind: str) -> No
     first, second = map(yaml.safe_load, texts)
     assert first == second
     assert first
+
+
+def test_json_has_istioctls_names_of_fields(lab: Lab) -> None:
+    def shown(kind: str) -> Any:
+        return json.loads(lab.ok("proxy-config", kind, "curl", "-o", "json"))
+
+    cluster = {one["name"]: one for one in shown("clusters")}[
+        "outbound|80||message-service.default.svc.cluster.local"
+    ]
+    assert cluster["circuitBreakers"]["thresholds"]
+    # Names that are a map's keys or a struct's stay.
+    assert "ISTIO_VERSION" in shown("bootstrap")["bootstrap"]["node"]["metadata"]
+    assert all("virtualHosts" in one for one in shown("routes"))
+    assert any("hostStatuses" in one for one in shown("endpoints"))
+    (certificate,) = [
+        one["secret"]["tlsCertificate"]["certificateChain"]["inlineBytes"]
+        for one in shown("secret")["dynamicActiveSecrets"]
+        if one["name"] == "default"
+    ]
+    assert x509.load_pem_x509_certificate(base64.b64decode(certificate))
+    # `all` is Envoy's dump as it is.
+    assert "dynamic_listeners" in {key for part in shown("all")["configs"] for key in part}
 
 
 def test_a_service_and_a_pod_are_described_in_the_mesh(lab: Lab, rule: str) -> None:
@@ -300,10 +325,33 @@ def test_manifests_can_be_at_a_url(lab: Lab, site: str, monkeypatch: pytest.Monk
     assert "unable to read URL" in lab.run("apply", "-f", "http://127.0.0.1:1/x.yaml").err
 
 
-def test_version_names_what_is_played_and_what_runs(lab: Lab) -> None:
-    text = lab.ok("version")
-    assert f"Istio: {versions.istio()} (played)\n" in text
-    assert re.search(r"data plane version: \S+ \(\d+ proxies\)", text)
+def test_version_names_what_is_played_and_what_runs(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    istio = versions.istio()
+    assert re.search(
+        rf"^Client Version: v1\.\d+\.\d+.*\nclient version: {istio}\n", lab.ok("version")
+    )
+    monkeypatch.setattr(sys, "argv", ["/somewhere/istioctl"])
+    assert lab.ok("version", "--remote=false") == f"client version: {istio}\n"
+    assert re.fullmatch(
+        rf"client version: {istio}\ncontrol plane version: {istio}\n"
+        rf"data plane version: {istio} \(\d+ proxies\)\n",
+        lab.ok("version", "--short"),
+    )
+    assert f'pilot version: version.BuildInfo{{Version:"{istio}"' in lab.ok(
+        "version", "--short=false"
+    )
+    told = json.loads(lab.ok("version", "-o", "json"))
+    assert told["clientVersion"]["version"] == told["meshVersion"][0]["Info"]["version"] == istio
+    assert {"ID": "curl.default", "IstioVersion": istio, "Type": "sidecar"} in told[
+        "dataPlaneVersion"
+    ]
+    monkeypatch.setattr(sys, "argv", ["kubectl"])
+    lines = lab.ok("version").splitlines()
+    assert [line.split()[0] for line in lines] == ["Client", "Kustomize", "Server"]
+    assert lab.ok("version", "--client").splitlines() == lines[:2]
+    assert "serverVersion" not in json.loads(lab.ok("version", "--client", "-o", "json"))
 
 
 def test_a_file_with_a_namespace_and_what_is_in_it_can_be_deleted(lab: Lab) -> None:

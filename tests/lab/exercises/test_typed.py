@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -28,7 +29,7 @@ DEFECT = re.compile(r"No such (command|option)|This is a defect|Traceback|intern
 REFUSED = {
     # Under STRICT the server shows its certificate, and then asks for one that openssl has not.
     "kubectl exec curl -c istio-proxy -- openssl s_client -showcerts -alpn istio "
-    "-connect message-service.default:80 > /tmp/chain.txt",
+    "-connect message-service.default:80 > $chain",
     "curl -sS $INGRESS",
     "kubectl exec curl -n noistio -- curl -sS "
     "http://message-service.default.svc.cluster.local/hello/test",
@@ -48,19 +49,18 @@ class Shell:
         self._bash = subprocess.Popen(
             ["bash"],
             cwd=ROOT,
+            env=os.environ | {"TMPDIR": str(folder)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
         self.type(f'eval "$({shlex.join([*COMMAND, "--state", str(lab.folder), "env"])})"')
-        self.type(f"cookies={folder}/cookies")
 
     def type(self, line: str) -> tuple[int, str]:
         """The exit status of a line, and what it printed."""
         assert self._bash.stdin is not None
         assert self._bash.stdout is not None
-        line = line.replace("/tmp/cookies", "$cookies").replace("/tmp/chain.txt", "$cookies.chain")
         self._bash.stdin.write(f"{{ :\n{line}\n}} </dev/null\nprintf '\\n\\001%s\\n' $?\n")
         self._bash.stdin.flush()
         printed = ""
