@@ -26,11 +26,7 @@ Json = dict[str, Any]
 def find(name: str) -> Kind | None:
     """Returns the kind of that name (`rs`) of which all objects are derived."""
     wanted = name.lower().removesuffix(".apps")
-    return next((kind for kind in KINDS if wanted in _spellings(kind)), None)
-
-
-def _spellings(kind: Kind) -> tuple[str, ...]:
-    return (kind.plural, kind.kind.lower(), *kind.short_names)
+    return next((kind for kind in KINDS if wanted in kind.names), None)
 
 
 def objects(cluster: Cluster, kind: Kind, namespace: str | None) -> list[Json]:

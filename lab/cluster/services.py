@@ -38,8 +38,9 @@ class Services:
         return self._service(record.resource, self._endpoint_objects())
 
     def _service(self, resource: Resource, endpoint_objects: Sequence[Resource]) -> Service:
-        none = resource.spec.cluster_ip == "None" or resource.spec.type == "ExternalName"
-        address = None if none else self.network.cluster_ip((resource.namespace, resource.name))
+        address = None
+        if service_kind.has_address(resource):
+            address = self.network.cluster_ip((resource.namespace, resource.name))
         return service_kind.service(resource, address, endpoint_objects)
 
     def _endpoint_objects(self) -> list[Resource]:

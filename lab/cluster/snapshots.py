@@ -62,8 +62,8 @@ def snapshot(
     endpoints = [item for item in ordered if item.kind in ("Endpoints", "EndpointSlice")]
     services = []
     for index, item in enumerate(item for item in ordered if item.kind == "Service"):
-        address = addresses.get((item.namespace, item.name)) or _cluster_ip(index, item)
-        address = None if address == "None" else address
+        own = f"127.79.0.{index + 1}" if service_kind.has_address(item) else None
+        address = addresses.get((item.namespace, item.name), own)
         services.append(service_kind.service(item, address, endpoints))
     pods = (
         _pods(ordered, namespaces, injected=injected)
@@ -73,11 +73,14 @@ def snapshot(
     return replace(assemble(ordered, services, pods, CERTIFICATES), outside=NODE)
 
 
-def _addresses(running: Iterable[Mapping[str, Any]]) -> Iterator[tuple[tuple[str, str], str]]:
-    """Yields the clusterIP of each Service among a running lab's objects; "None" is one too."""
+def _addresses(
+    running: Iterable[Mapping[str, Any]],
+) -> Iterator[tuple[tuple[str, str], str | None]]:
+    """Yields the address of each Service among a running lab's objects; None of a headless one."""
     for item in running:
         if item["kind"] == "Service" and (address := item["spec"].get("clusterIP")):
-            yield (item["metadata"]["namespace"], item["metadata"]["name"]), address
+            name = item["metadata"]["namespace"], item["metadata"]["name"]
+            yield name, None if address == "None" else address
 
 
 def _applied(resources: Iterable[Resource]) -> list[Resource]:
@@ -87,11 +90,6 @@ def _applied(resources: Iterable[Resource]) -> list[Resource]:
         key = (resource.kind, resource.namespace, resource.name)
         found[key] = replace(resource, order=found[key].order if key in found else len(found))
     return list(found.values())
-
-
-def _cluster_ip(index: int, service: Resource) -> str | None:
-    none = service.spec.cluster_ip == "None" or service.spec.type == "ExternalName"
-    return None if none else f"127.79.0.{index + 1}"
 
 
 def _running(pod: Mapping[str, Any]) -> Pod:

@@ -127,13 +127,13 @@ def _count_lines(target: Target, logs: Logs, seen: Before) -> int:
     return number
 
 
-def last_lines(target: Target, selector: str, container: str, number: int) -> list[str]:
-    """Returns the last lines of a container of each pod, for a failure report."""
-    shown = []
-    for namespace, name in _names(target, selector):
-        lines = _log(target, namespace, name, container)[-number:]
-        shown += [f"{name} {container}: {line}" for line in lines]
-    return shown
+def proxy_lines(target: Target, selector: str) -> list[str]:
+    """Returns the last eight lines of the proxy of each pod, for a failure report."""
+    return [
+        f"{name} istio-proxy: {line}"
+        for namespace, name in _names(target, selector)
+        for line in _log(target, namespace, name, "istio-proxy")[-8:]
+    ]
 
 
 def proxy(target: Target, namespace: str, pod: str, path: str) -> str:

@@ -255,7 +255,7 @@ class Play:
         for selector in dict.fromkeys(wanted):
             try:
                 concrete = filled(Step(step=selector), self._variables).step
-                lines += observe.last_lines(self._target, concrete, "istio-proxy", 8)
+                lines += observe.proxy_lines(self._target, concrete)
             except ExerciseError:
                 continue
         return lines

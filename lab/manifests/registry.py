@@ -43,7 +43,7 @@ def names() -> dict[str, Kind]:
     """Returns the kinds by every spelling: plural, singular, short, with the group."""
     table: dict[str, Kind] = {}
     for kind in KINDS:
-        for name in (kind.plural, kind.kind.lower(), *kind.short_names):
+        for name in kind.names:
             table.setdefault(name, kind)
             if kind.group:
                 table.setdefault(f"{name}.{kind.group}", kind)

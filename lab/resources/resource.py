@@ -152,3 +152,8 @@ class Kind:
     short_names: tuple[str, ...] = ()
     namespaced: bool = True
     checks: tuple[Check, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names by which people call it, without a group."""
+        return (self.plural, self.kind.lower(), *self.short_names)

@@ -57,6 +57,12 @@ def service(
     )
 
 
+def has_address(service: Resource) -> bool:
+    """Returns whether a Service gets a cluster IP: a headless one, or a name alone, does not."""
+    spec: ServiceSpec = service.spec
+    return spec.cluster_ip != "None" and spec.type != "ExternalName"
+
+
 def container_ports(spec: PodSpec) -> dict[str, int]:
     """Returns the ports of a pod's containers by name; one without a name by its number."""
     return {
