@@ -456,7 +456,7 @@ CHECKS = (
     Check("spec", _claims),
     Check("spec.http[].match[]", _match),
     Check("spec.http[].match[]|redirect.port", lambda port: port_problem(port) if port else None),
-    Check("spec.http[].match[].sourceLabels", tag_problems),
+    Check("**.sourceLabels", tag_problems),
     Check(
         "spec.http[].match[].sourceNamespace",
         lambda name: not name or is_dns_label(name),
