@@ -10,7 +10,7 @@ import typer
 from lab.cli import references
 from lab.cli.client import Client, FailureError
 from lab.cli.context import Names, Namespace, Selector, client, namespace
-from lab.cli.describe_kinds import WITHOUT_EVENTS, Around, described
+from lab.cli.describe_kinds import WITHOUT_EVENTS, described
 from lab.cli.describe_lines import aligned
 from lab.cli.events import events, last_seen
 from lab.cli.output import Json, write
@@ -36,7 +36,7 @@ def describe(
         query = {"kinds": kinds.split(","), "namespace": where, "selector": selector}
         for item in _found(lab, query, some):
             metadata = item["metadata"]
-            lines = described(item, _around(lab, item))
+            lines = described(item, _parts(lab, item))
             found = events(
                 lab, metadata.get("namespace") or "default", item["kind"], metadata["name"]
             )
@@ -63,19 +63,16 @@ def _found(lab: Client, query: Json, names: Sequence[str]) -> list[Json]:
     return found
 
 
-def _around(lab: Client, item: Json) -> Around:
-    """Returns the objects that belong to a Service or a workload."""
+def _parts(lab: Client, item: Json) -> list[Json]:
+    """Returns the `parts` of an object that `described` takes."""
     metadata, kind = item["metadata"], item["kind"]
     if kind == "Service":
         label = f"kubernetes.io/service-name={metadata['name']}"
-        return Around(slices=_listed(lab, "endpointslices", metadata, label))
-    if kind == "Deployment":
-        found = _listed(lab, "replicasets", metadata)
-        return Around(replica_sets=[one for one in found if _owned(one, item)])
-    if kind in ("ReplicaSet", "StatefulSet"):
-        found = _listed(lab, "pods", metadata)
-        return Around(pods=[one for one in found if _owned(one, item)])
-    return Around()
+        return _listed(lab, "endpointslices", metadata, label)
+    if kind not in ("Deployment", "ReplicaSet", "StatefulSet"):
+        return []
+    found = _listed(lab, "replicasets" if kind == "Deployment" else "pods", metadata)
+    return [one for one in found if _owned(one, item)]
 
 
 def _listed(lab: Client, kind: str, metadata: Json, selector: str = "") -> list[Json]:

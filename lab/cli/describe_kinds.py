@@ -5,35 +5,26 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from lab.cli.describe_lines import Lines, controller, head, pairs, selector, time
+from lab.cli.describe_lines import Lines, controller, head, pairs, time
 from lab.cli.describe_pod import pod, template
-from lab.cli.output import Json
+from lab.cli.output import Json, few, selector
 
 
-@dataclass(frozen=True, slots=True)
-class Around:
-    """The objects besides the one that is described."""
+def described(item: Json, parts: Sequence[Json]) -> list[str]:
+    """Returns the lines about an object, without its events; cells end with tabs.
 
-    slices: Sequence[Json] = ()
-    """Of a Service."""
-    replica_sets: Sequence[Json] = ()
-    """Of a Deployment."""
-    pods: Sequence[Json] = ()
-    """Of a ReplicaSet or a StatefulSet."""
-
-
-def described(item: Json, around: Around) -> list[str]:
-    """Returns the lines about an object, without its events; cells end with tabs."""
-    return list(_KINDS.get(item["kind"], _any)(item, around))
+    `parts` are what it has: the EndpointSlices of a Service, the ReplicaSets of a Deployment, the
+    pods of another workload.
+    """
+    return list(_KINDS.get(item["kind"], _any)(item, parts))
 
 
 # --- workloads ------------------------------------------------------------------------------------
 
 
-def _deployment(item: Json, around: Around) -> Lines:
+def _deployment(item: Json, replica_sets: Sequence[Json]) -> Lines:
     spec, status = item["spec"], item["status"]
     yield from head(item, f"CreationTimestamp:\t{time(item['metadata']['creationTimestamp'])}")
     yield f"Selector:\t{selector(spec['selector'].get('matchLabels'))}"
@@ -57,8 +48,8 @@ def _deployment(item: Json, around: Around) -> Lines:
     yield from ("Conditions:", "  Type\tStatus\tReason", "  ----\t------\t------")
     for one in status["conditions"]:
         yield f"  {one['type']} \t{one['status']}\t{one['reason']}"
-    current = [one for one in around.replica_sets if _is_of(one, spec["template"])]
-    old = [one for one in around.replica_sets if one not in current]
+    current = [one for one in replica_sets if _is_of(one, spec["template"])]
+    old = [one for one in replica_sets if one not in current]
     yield f"OldReplicaSets:\t{_created(old)}"
     yield f"NewReplicaSet:\t{_created(current)}"
 
@@ -90,16 +81,16 @@ def _phases(pods: Iterable[Json]) -> str:
     return " / ".join(f"{phases.count(phase)} {name}" for phase, name in names.items())
 
 
-def _replica_set(item: Json, around: Around) -> Lines:
+def _replica_set(item: Json, pods: Sequence[Json]) -> Lines:
     spec = item["spec"]
     yield from head(item, f"Selector:\t{selector(spec['selector'].get('matchLabels'))}")
     yield from controller(item)
     yield f"Replicas:\t{item['status']['replicas']} current / {spec['replicas']} desired"
-    yield f"Pods Status:\t{_phases(around.pods)}"
+    yield f"Pods Status:\t{_phases(pods)}"
     yield from template(spec["template"])
 
 
-def _stateful_set(item: Json, around: Around) -> Lines:
+def _stateful_set(item: Json, pods: Sequence[Json]) -> Lines:
     spec = item["spec"]
     yield from head(
         item,
@@ -112,7 +103,7 @@ def _stateful_set(item: Json, around: Around) -> Lines:
     yield f"Update Strategy:\t{kind}"
     if kind == "RollingUpdate":
         yield f"  Partition:\t{(strategy.get('rollingUpdate') or {}).get('partition', 0)}"
-    yield f"Pods Status:\t{_phases(around.pods)}"
+    yield f"Pods Status:\t{_phases(pods)}"
     yield from template(spec["template"])
     claims = spec.get("volumeClaimTemplates", ())
     yield "Volume Claims:" + ("" if claims else "\t<none>")
@@ -130,7 +121,7 @@ def _stateful_set(item: Json, around: Around) -> Lines:
 # --- others ---------------------------------------------------------------------------------------
 
 
-def _service(item: Json, around: Around) -> Lines:
+def _service(item: Json, slices: Sequence[Json]) -> Lines:
     spec, external = item["spec"], item["spec"]["type"] == "ExternalName"
     address = spec.get("clusterIP", "")
     yield from head(item)
@@ -151,7 +142,7 @@ def _service(item: Json, around: Around) -> Lines:
         yield f"TargetPort:\t{port.get('targetPort', port['port'])}/{protocol}"
         if node := port.get("nodePort"):
             yield f"NodePort:\t{name or '<unset>'}\t{node}/{protocol}"
-        yield f"Endpoints:\t{_endpoints(around.slices, name)}"
+        yield f"Endpoints:\t{_endpoints(slices, name)}"
     yield f"Session Affinity:\t{spec.get('sessionAffinity', 'None')}"
     if spec["type"] in ("LoadBalancer", "NodePort"):
         yield f"External Traffic Policy:\t{spec.get('externalTrafficPolicy', 'Cluster')}"
@@ -170,11 +161,10 @@ def _endpoints(slices: Sequence[Json], name: str) -> str:
         for endpoint in one.get("endpoints", ())
         if endpoint.get("conditions", {}).get("ready") is not False
     ]
-    more = f" + {len(found) - 3} more..." if len(found) > 3 else ""
-    return ",".join(found[:3]) + more
+    return few(found)
 
 
-def _config_map(item: Json, _around: Around) -> Lines:
+def _config_map(item: Json, _parts: Sequence[Json]) -> Lines:
     yield from head(item)
     yield from ("", "Data", "====")
     for key, text in sorted((item.get("data") or {}).items()):
@@ -185,7 +175,7 @@ def _config_map(item: Json, _around: Around) -> Lines:
     yield ""
 
 
-def _secret(item: Json, _around: Around) -> Lines:
+def _secret(item: Json, _parts: Sequence[Json]) -> Lines:
     yield from head(item)
     yield from ("", f"Type:\t{item.get('type', 'Opaque')}", "", "Data", "====")
     sizes = {key: len(base64.b64decode(text)) for key, text in (item.get("data") or {}).items()}
@@ -193,19 +183,19 @@ def _secret(item: Json, _around: Around) -> Lines:
     yield from (f"{key}:\t{size} bytes" for key, size in sorted(sizes.items()))
 
 
-def _account(item: Json, _around: Around) -> Lines:
+def _account(item: Json, _parts: Sequence[Json]) -> Lines:
     yield from head(item)
     for title in ("Image pull secrets:", "Mountable secrets: ", "Tokens:            "):
         yield f"{title}\t<none>"
 
 
-def _namespace(item: Json, _around: Around) -> Lines:
+def _namespace(item: Json, _parts: Sequence[Json]) -> Lines:
     yield from head(item)
     yield f"Status:\t{item['status']['phase']}"
     yield from ("", "No resource quota.", "", "No LimitRange resource.")
 
 
-def _any(item: Json, _around: Around) -> Lines:
+def _any(item: Json, _parts: Sequence[Json]) -> Lines:
     """Yields the lines about an object of another kind: each field under its name in words."""
     yield from head(item)
     shown = {"name", "namespace", "labels", "annotations"}
@@ -246,8 +236,8 @@ def _title(field: str) -> str:
     return " ".join(titled)
 
 
-_KINDS: Mapping[str, Callable[[Json, Around], Lines]] = {
-    "Pod": lambda item, _around: pod(item),
+_KINDS: Mapping[str, Callable[[Json, Sequence[Json]], Lines]] = {
+    "Pod": lambda item, _parts: pod(item),
     "Deployment": _deployment,
     "ReplicaSet": _replica_set,
     "StatefulSet": _stateful_set,

@@ -34,11 +34,16 @@ def _align(rows: Sequence[list[str]], column: int) -> None:
                 row[column] = row[column].ljust(width)
 
 
+def titled(title: str, texts: Sequence[str], below: str = "") -> Lines:
+    """Yields texts, the first behind their title, the others behind what stands `below` it."""
+    first, *others = texts or ["<none>"]
+    yield f"{title}:\t{first}"
+    yield from (f"{below}\t{text}" for text in others)
+
+
 def pairs(title: str, values: Mapping[str, str] | None) -> Lines:
-    texts = [f"{key}={value}" for key, value in sorted((values or {}).items())] or ["<none>"]
-    indent = title[: len(title) - len(title.lstrip())]
-    for head, text in zip([f"{title}:", *[indent] * len(texts)], texts, strict=False):
-        yield f"{head}\t{text}"
+    texts = [f"{key}={value}" for key, value in sorted((values or {}).items())]
+    yield from titled(title, texts, title[: len(title) - len(title.lstrip())])
 
 
 def notes(title: str, values: Mapping[str, str] | None) -> Lines:
@@ -49,16 +54,11 @@ def notes(title: str, values: Mapping[str, str] | None) -> Lines:
             texts += [f"{key}:", *(f"  {_short(line)}" for line in value.split("\n"))]
         else:
             texts.append(f"{key}: {value}")
-    for head, text in zip([f"{title}:", *[""] * len(texts)], texts or ["<none>"], strict=False):
-        yield f"{head}\t{text}"
+    yield from titled(title, texts)
 
 
 def _short(text: str) -> str:
     return text if len(text) <= LONGEST - 2 else text[: LONGEST - 2] + "..."
-
-
-def selector(values: Mapping[str, str] | None) -> str:
-    return ",".join(f"{key}={value}" for key, value in sorted((values or {}).items())) or "<none>"
 
 
 def time(stamp: str) -> str:

@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lab.cli.describe_lines import Lines, controller, head, notes, pairs, selector, time
-from lab.cli.output import Json
+from lab.cli.describe_lines import Lines, controller, head, notes, pairs, time, titled
+from lab.cli.output import Json, selector
 
 
 def pod(item: Json) -> Lines:
@@ -39,13 +39,8 @@ def pod(item: Json) -> Lines:
 
 def _placement(spec: Json, space: str) -> Lines:
     yield from pairs(f"{space}Node-Selectors", spec.get("nodeSelector"))
-    tolerations = [_toleration(one) for one in spec.get("tolerations", ())]
-    for title, text in zip(
-        [f"{space}Tolerations:", *[space] * len(tolerations)],
-        sorted(tolerations) or ["<none>"],
-        strict=False,
-    ):
-        yield f"{title}\t{text}"
+    tolerations = sorted(map(_toleration, spec.get("tolerations", ())))
+    yield from titled(f"{space}Tolerations", tolerations, space)
 
 
 def _toleration(one: Json) -> str:

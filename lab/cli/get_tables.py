@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lab.cli.output import Json, Row, age, columns, reference
+from lab.cli.output import Json, Row, age, columns, few, reference, selector
 
 
 def _none(_item: Json) -> Row:
@@ -55,7 +55,7 @@ def table(
                     *([metadata.get("namespace", "")] if namespaces else []),
                     *_row(shape, item, wide=wide, kind=len(kinds) > 1),
                     *((metadata.get("labels") or {}).get(name, "") for name in label_columns),
-                    *([_pairs(metadata.get("labels"))] if labels else []),
+                    *([selector(metadata.get("labels"))] if labels else []),
                 ]
             )
         head = [
@@ -97,10 +97,6 @@ def _event(item: Json, wide: bool) -> Row:
     if wide:
         row += [age(item["firstTimestamp"]), str(item["count"]), item["metadata"]["name"]]
     return row
-
-
-def _pairs(values: dict[str, Any] | None) -> str:
-    return ",".join(f"{key}={value}" for key, value in (values or {}).items()) or "<none>"
 
 
 def _pod(item: Json) -> Row:
@@ -181,19 +177,13 @@ def _endpoints(item: Json) -> Row:
         for port in subset.get("ports", ())
         for address in subset.get("addresses", ())
     ]
-    return [_few(places)]
+    return [few(places) or "<none>"]
 
 
 def _slice(item: Json) -> Row:
     ports = [str(port["port"]) for port in item.get("ports", ())]
     places = [one["addresses"][0] for one in item.get("endpoints", ())]
-    return [item["addressType"], _few(ports) or "<unset>", _few(places) or "<unset>"]
-
-
-def _few(places: Sequence[str]) -> str:
-    """Returns the first three, and how many more there are."""
-    more = f" + {len(places) - 3} more..." if len(places) > 3 else ""
-    return (",".join(places[:3]) + more) or "<none>"
+    return [item["addressType"], few(ports) or "<unset>", few(places) or "<unset>"]
 
 
 _TABLES = {
@@ -207,7 +197,7 @@ _TABLES = {
         ("READY", "UP-TO-DATE", "AVAILABLE"),
         _deployment,
         ("CONTAINERS", "IMAGES", "SELECTOR"),
-        lambda item: [*_images(item), _pairs(item["spec"]["selector"].get("matchLabels"))],
+        lambda item: [*_images(item), selector(item["spec"]["selector"].get("matchLabels"))],
     ),
     "StatefulSet": _Table(
         ("READY",), lambda item: [_ready(item)], ("CONTAINERS", "IMAGES"), _images
@@ -216,7 +206,7 @@ _TABLES = {
         ("TYPE", "CLUSTER-IP", "EXTERNAL-IP", "PORT(S)"),
         _service,
         ("SELECTOR",),
-        lambda item: [_pairs(item["spec"].get("selector"))],
+        lambda item: [selector(item["spec"].get("selector"))],
     ),
     "Namespace": _Table(("STATUS",), lambda item: [item["status"]["phase"]]),
     "ConfigMap": _Table(("DATA",), _data),

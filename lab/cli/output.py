@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,17 @@ def columns(header: Sequence[str], rows: Sequence[Row]) -> list[str]:
     with console.capture() as captured:
         console.print(table)
     return [line.rstrip() for line in captured.get().splitlines()]
+
+
+def few(texts: Sequence[str]) -> str:
+    """Returns the first three texts, and how many more there are; empty without one."""
+    more = f" + {len(texts) - 3} more..." if len(texts) > 3 else ""
+    return ",".join(texts[:3]) + more
+
+
+def selector(labels: Mapping[str, str] | None) -> str:
+    """Returns labels as kubectl prints them, in the order of their names: `app=ui,version=1.0`."""
+    return ",".join(f"{key}={value}" for key, value in sorted((labels or {}).items())) or "<none>"
 
 
 def reference(item: Json) -> str:

@@ -1,4 +1,4 @@
-"""Addresses on the loopback range: a /24 slice a lab, an address a pod and a Service.
+"""Addresses of pods and Services; those on the loopback range are of a /24 slice for each lab.
 
 Linux answers on all of 127.0.0.0/8 without configuration. In slice N pods have 127.77.N.x, their
 applications 127.78.N.x (when a proxy stands in front) and Services 127.79.N.x.
@@ -10,7 +10,8 @@ import errno
 import socket
 import zlib
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from ipaddress import IPv4Address
 
 GUARD_PORT = 15017
 """A lab holds this port on its slice's first address, so that no other takes the slice."""
@@ -20,38 +21,35 @@ PRIVILEGED_SHIFT = 10000
 
 
 class NoAddressesError(Exception):
-    """The machine has no usable loopback range; the message says why."""
+    """There is no address left, or no usable loopback range; the message says why."""
 
 
-@dataclass(slots=True)
+class Pool:
+    """The free addresses from a first to a last one."""
+
+    def __init__(self, first: str, last: str, users: str) -> None:
+        """`users` stands after the number of addresses: `pods are running`."""
+        numbers = range(int(IPv4Address(first)), int(IPv4Address(last)) + 1)
+        self._free = deque(numbers)
+        self._used_up = f"{len(numbers)} {users}: the lab has no address for another"
+
+    def take(self) -> str:
+        """Takes the address that has been free for longest. Raises NoAddressesError."""
+        if not self._free:
+            raise NoAddressesError(self._used_up)
+        return str(IPv4Address(self._free.popleft()))
+
+    def release(self, address: str) -> None:
+        self._free.append(int(IPv4Address(address)))
+
+
+@dataclass(frozen=True, slots=True)
 class Slice:
-    """The part of the range that one lab has."""
+    """The part of the loopback range that one lab has."""
 
-    number: int
+    pods: Pool
+    services: Pool
     guard: socket.socket
-    _pods: deque[int] = field(default_factory=lambda: deque(range(2, 255)))
-    _services: deque[int] = field(default_factory=lambda: deque(range(2, 255)))
-
-    def take_pod(self) -> tuple[str, str]:
-        """Takes a pod's address and inside address, those released longest ago first."""
-        if not self._pods:
-            raise NoAddressesError("253 pods are running: the lab has no address for another")
-        host = self._pods.popleft()
-        return f"127.77.{self.number}.{host}", f"127.78.{self.number}.{host}"
-
-    def release_pod(self, address: str) -> None:
-        self._pods.append(int(address.rpartition(".")[2]))
-
-    def take_service(self) -> str:
-        if not self._services:
-            raise NoAddressesError("253 Services exist: the lab has no address for another")
-        return f"127.79.{self.number}.{self._services.popleft()}"
-
-    def release_service(self, address: str) -> None:
-        self._services.append(int(address.rpartition(".")[2]))
-
-    def close(self) -> None:
-        self.guard.close()
 
 
 def take_slice(seed: str) -> Slice:
@@ -67,7 +65,11 @@ def take_slice(seed: str) -> Slice:
         try:
             guard.bind((f"127.77.{number}.1", GUARD_PORT))
             guard.listen(1)
-            return Slice(number, guard)
+            return Slice(
+                Pool(f"127.77.{number}.2", f"127.77.{number}.254", "pods are running"),
+                Pool(f"127.79.{number}.2", f"127.79.{number}.254", "Services exist"),
+                guard,
+            )
         except OSError as error:
             guard.close()
             if error.errno == errno.EADDRNOTAVAIL:

@@ -1,4 +1,4 @@
-"""Operations on objects, as kubectl has them: apply, get, delete, label, scale, restart.
+"""Operations on objects, as kubectl has them: apply, get, delete, label, scale, rollouts, images.
 
 The parameters are called as in the requests of the command line (`server`).
 """
@@ -126,7 +126,7 @@ _ONCE = (": IstioOperator ", " no effect in the lab: ")
 
 
 def _untold(cluster: Cluster, warnings: Iterable[str]) -> Iterable[str]:
-    """Yields warnings; of what has no effect in the lab, or in any installation, only once."""
+    """Yields warnings; that something has no effect is said once in the life of a lab."""
     for warning in warnings:
         place, found, names = warning.partition(WITHOUT_EFFECT)
         if found:
@@ -208,7 +208,7 @@ def objects(
             if matches(item["metadata"].get("labels") or {})
             and all((_field(item, name) == value) == so for name, so, value in fields)
         ]
-        shown.sort(key=_listed)
+        shown.sort(key=_by_name)
         if names:
             by_name = {item["metadata"]["name"]: item for item in shown}
             for name in names:
@@ -249,8 +249,8 @@ def _field(item: dict[str, Any], path: str) -> str:
     return str(value)
 
 
-def _listed(item: dict[str, Any]) -> tuple[str, str]:
-    """Returns the place of an object in a list: by namespace, then by name."""
+def _by_name(item: dict[str, Any]) -> tuple[str, str]:
+    """Returns the key to sort a list of objects by: namespace, then name."""
     return item["metadata"].get("namespace", ""), item["metadata"]["name"]
 
 

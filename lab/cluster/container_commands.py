@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from lab.cluster.addresses import bindable
 from lab.cluster.programs import PYTHON, local
 from lab.kinds.kubernetes import service as service_kind
-from lab.kinds.services import endpoints
+from lab.kinds.services import ready_endpoints
 from lab.model import Pod, Service
 from lab.standins import mysql
 
@@ -133,7 +133,7 @@ def _place(host: str, port: int, caller: Caller) -> tuple[str, int] | None:
             continue
         if caller.captured and item.protocol in ("TCP", "TLS"):
             return caller.own, port
-        if ready := [end for end in endpoints(service, item, caller.pods) if end.ready]:
+        if ready := ready_endpoints(service, item, caller.pods):
             chosen = random.choice(ready)  # noqa: S311 - load balancing
             return chosen.address, chosen.port
     return caller.own, _NOWHERE

@@ -94,7 +94,7 @@ def _create(cluster: Cluster, resource: Resource, owner: Owner | None, template:
         cluster.events.add(Event(kind, namespace, name, "Warning", "FailedCreate", message))
         return
     proxy = _proxy(cluster, resource)
-    address, inside_address = cluster.network.attach((namespace, resource.name), proxy)
+    address, inside_address = cluster.network.attach(proxy)
     model = Pod(
         namespace=namespace,
         name=resource.name,

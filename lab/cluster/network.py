@@ -54,7 +54,7 @@ class Network(Protocol):
         """`proxy` or `pods`, as `up --network` takes it and `status` shows it."""
         ...
 
-    def attach(self, name: Name, proxy: injection.Proxy) -> tuple[str, str]:
+    def attach(self, proxy: injection.Proxy) -> tuple[str, str]:
         """Returns the address and the inside address of a new pod. Raises NoAddressesError."""
         ...
 

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import ClassVar
 
 from lab.cluster import container_commands, environment, programs, volumes
-from lab.cluster.addresses import NoAddressesError
+from lab.cluster.addresses import Pool
 from lab.cluster.injection import Proxy
 from lab.cluster.network import Address, Name, Start, Way
 from lab.cluster.process import Command
 from lab.cluster.state import State, repository
 from lab.kinds.kubernetes.pod_spec import Container
-from lab.kinds.services import Endpoint, endpoints
+from lab.kinds.services import Endpoint, ready_endpoints
 from lab.model import Pod, Service
 from lab.names import PROXY
 from lab.net import dns, namespaces, netlink, streams, ways
@@ -30,6 +30,10 @@ _LOCALHOST = "127.0.0.1"
 _INBOUND_SOURCE = "127.0.0.6"
 """The address from which a sidecar and its agent ask the application."""
 
+_PODS = "10.244.0.10", "10.244.253.255"
+_SERVICES = "10.96.0.20", "10.96.253.255"
+"""The first and the last address."""
+
 _LOOK = 0.5
 """Seconds between two looks at where gateways listen; a push looks at once."""
 
@@ -40,6 +44,7 @@ Endpoints = Mapping[Address, tuple[Address, ...]]
 class PodNetwork:
     """A node, the networks of its pods, the name server, and the ways in and out."""
 
+    name: ClassVar[str] = "pods"
     folder: Path
     """For the files of pods."""
     node: Node
@@ -47,8 +52,8 @@ class PodNetwork:
     outside: asyncio.Server
     _networks: dict[str, namespaces.Network] = field(default_factory=dict)
     """By pod address."""
-    _pods: deque[int] = field(default_factory=lambda: deque(range(10, 65000)))
-    _services: deque[int] = field(default_factory=lambda: deque(range(20, 65000)))
+    _pods: Pool = field(default_factory=partial(Pool, *_PODS, "pods are running"))
+    _services: Pool = field(default_factory=partial(Pool, *_SERVICES, "Services exist"))
     _virtual: dict[Name, str] = field(default_factory=dict)
     _published: dict[Address, asyncio.Server] = field(default_factory=dict)
     _wanted: Endpoints = field(default_factory=dict)
@@ -58,16 +63,9 @@ class PodNetwork:
     _publishing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _watch: asyncio.Task[None] | None = None
 
-    @property
-    def name(self) -> str:
-        return "pods"
-
-    def attach(self, name: Name, proxy: Proxy) -> tuple[str, str]:  # noqa: ARG002
+    def attach(self, proxy: Proxy) -> tuple[str, str]:
         """Makes the pod's network; a sidecar captures what goes in and out."""
-        if not self._pods:
-            raise NoAddressesError("the lab has no address for another pod")
-        number = self._pods.popleft()
-        address = f"10.244.{number >> 8}.{number & 255}"
+        address = self._pods.take()
         network = namespaces.Network()
         self.node.attach(network, address)
         if proxy == "sidecar":
@@ -77,8 +75,7 @@ class PodNetwork:
 
     def detach(self, pod: Pod) -> None:
         """Lets go of a pod's network, which ends with its last process."""
-        third, fourth = pod.address.split(".")[2:]
-        self._pods.append(int(third) << 8 | int(fourth))
+        self._pods.release(pod.address)
         self._networks.pop(pod.address).close()
 
     def cluster_ip(self, service: Name) -> str | None:
@@ -93,12 +90,10 @@ class PodNetwork:
         """Writes the node's rules and the names of now, and listens for clients of gateways."""
         names = [(item.namespace, item.name) for item in services()]
         for name in [name for name in self._virtual if name not in names]:
-            third, fourth = self._virtual.pop(name).split(".")[2:]
-            self._services.append(int(third) << 8 | int(fourth))
+            self._services.release(self._virtual.pop(name))
         for name in names:
             if name not in self._virtual:
-                number = self._services.popleft()
-                self._virtual[name] = f"10.96.{number >> 8}.{number & 255}"
+                self._virtual[name] = self._services.take()
         known, running = services(), tuple(pods())
         self.node.serve(tuple(_rules(known, running)))
         self.name_server.zone = zone(known, running)
@@ -260,8 +255,8 @@ def _rules(services: Iterable[Service], pods: Sequence[Pod]) -> Iterator[Service
         if service.cluster_ip is None:
             continue
         for port in service.ports:
-            ends = endpoints(service, port, pods)
-            found = tuple((end.address, end.port) for end in ends if end.ready)
+            ends = ready_endpoints(service, port, pods)
+            found = tuple((end.address, end.port) for end in ends)
             yield ServicePort(service.cluster_ip, port.port, found)
 
 
@@ -281,8 +276,7 @@ def _published(
             if (service.namespace, service.name) == name
             for port in service.ports
             if port.port == number
-            for end in endpoints(service, port, pods)
-            if end.ready
+            for end in ready_endpoints(service, port, pods)
         )
     return found
 
@@ -296,10 +290,7 @@ def zone(services: Iterable[Service], pods: Sequence[Pod]) -> dns.Zone:
         if service.external_name:
             aliases[service.host] = service.external_name
             continue
-        ends = {
-            port.name: [end for end in endpoints(service, port, pods) if end.ready]
-            for port in service.ports
-        }
+        ends = {port.name: ready_endpoints(service, port, pods) for port in service.ports}
         if service.cluster_ip is not None:
             addresses[service.host] = [service.cluster_ip]
         else:

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 from lab.cluster import container_commands, environment, programs, volumes
 from lab.cluster.addresses import Slice, bindable, take_slice
@@ -19,9 +20,9 @@ from lab.cluster.process import Command
 from lab.cluster.state import State
 from lab.kinds.kubernetes import service as service_kind
 from lab.kinds.kubernetes.pod_spec import Container
-from lab.kinds.services import endpoints
+from lab.kinds.services import ready_endpoints
 from lab.model import Pod, Service
-from lab.names import HEALTH_PORT, OUTBOUND_PORT, PROXY
+from lab.names import HEALTH_PORT, OUTBOUND_PORT, PROXY, inside
 from lab.net import streams
 from lab.net.streams import Streams
 
@@ -33,6 +34,7 @@ ROOT = "GUESTBOOK_ROOT"
 class ProxyNetwork:
     """A slice of the loopback range, with a forwarder for each port of a Service."""
 
+    name: ClassVar[str] = "proxy"
     addresses: Slice
     _services: Callable[[], Sequence[Service]] = tuple
     _pods: Callable[[], Iterable[Pod]] = tuple
@@ -40,15 +42,12 @@ class ProxyNetwork:
     """Virtual addresses, also for headless Services: no DNS here would follow their pods."""
     _listeners: dict[Address, asyncio.Server] = field(default_factory=dict)
 
-    @property
-    def name(self) -> str:
-        return "proxy"
-
-    def attach(self, name: Name, proxy: Proxy) -> tuple[str, str]:  # noqa: ARG002
-        return self.addresses.take_pod()
+    def attach(self, proxy: Proxy) -> tuple[str, str]:  # noqa: ARG002
+        address = self.addresses.pods.take()
+        return address, inside(address)
 
     def detach(self, pod: Pod) -> None:
-        self.addresses.release_pod(pod.address)
+        self.addresses.pods.release(pod.address)
 
     def cluster_ip(self, service: Name) -> str | None:
         return self._virtual.get(service)
@@ -66,9 +65,9 @@ class ProxyNetwork:
         }
         for name in ports:
             if name not in self._virtual:
-                self._virtual[name] = self.addresses.take_service()
+                self._virtual[name] = self.addresses.services.take()
         for name in [name for name in self._virtual if name not in ports]:
-            self.addresses.release_service(self._virtual.pop(name))
+            self.addresses.services.release(self._virtual.pop(name))
         wanted = {
             (address, bindable(address, port.port)): (name, port.port)
             for name, address in self._virtual.items()
@@ -90,8 +89,7 @@ class ProxyNetwork:
                 if (service.namespace, service.name) == name
                 for item in service.ports
                 if item.port == port
-                for endpoint in endpoints(service, item, self._pods())
-                if endpoint.ready
+                for endpoint in ready_endpoints(service, item, self._pods())
             ]
 
         return ready
@@ -177,7 +175,7 @@ class ProxyNetwork:
     def close(self) -> None:
         for server in self._listeners.values():
             server.close()
-        self.addresses.close()
+        self.addresses.guard.close()
 
 
 async def open_network(state: State) -> ProxyNetwork:

@@ -120,18 +120,16 @@ class Store:
         applied = tuple(resource.labels), tuple(resource.annotations)
         if old is None:
             self._order += 1
-            record = Record(
-                replace(resource, order=self._order), str(uuid.uuid4()), now(), 1, *applied
-            )
-            self._put(record)
-            return verb
-        merged = replace(self._merged(resource), order=old.resource.order)
-        if verb == "unchanged":
-            # The lines may have moved, and errors should name the new ones.
-            self._put(replace(old, resource=merged))
-            return verb
-        generation = old.generation + (content(merged) != content(old.resource))
-        self._put(Record(merged, old.uid, old.created, generation, *applied))
+            new = replace(resource, order=self._order)
+            record = Record(new, str(uuid.uuid4()), now(), 1, *applied)
+        else:
+            merged = replace(self._merged(resource), order=old.resource.order)
+            # One that is unchanged may have other lines, and errors should name those.
+            record = replace(old, resource=merged)
+            if verb == "configured":
+                generation = old.generation + (content(merged) != content(old.resource))
+                record = Record(merged, old.uid, old.created, generation, *applied)
+        self._put(record)
         return verb
 
     def update(self, resource: Resource) -> None:

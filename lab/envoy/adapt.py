@@ -41,6 +41,13 @@ _DNS_CACHE: Json = {"name": "outbound", "dns_lookup_family": "V4_ONLY"}
 _CATCH_ALL_HTTP = f"{names.OUTBOUND_LISTENER}-catchall-http"
 _STATE = "envoy.filters.http.set_filter_state"
 _FORWARD_PROXY = "envoy.filters.http.dynamic_forward_proxy"
+_FORWARD_PROXY_FILTER: Json = extension(
+    _FORWARD_PROXY,
+    "extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig",
+    dns_cache_config=_DNS_CACHE,
+    allow_dynamic_host_from_filter_state=True,
+)
+_NAME_RESOLVER = "envoy.filters.network.sni_dynamic_forward_proxy"
 _UNLIMITED = dict.fromkeys(
     ("max_connections", "max_pending_requests", "max_requests", "max_retries"), 4294967295
 )
@@ -212,21 +219,22 @@ def _internal(listener: Json, name: str, port: int, forwarding: set[str]) -> Jso
         for chain in own.get("filter_chains", ())
         if chain.get("filter_chain_match", {}).get("destination_port") != names.OUTBOUND_PORT
     ]
-    inspectors = [ORIGINAL_DST, *own.get("listener_filters", ())]
+    own["listener_filters"] = [ORIGINAL_DST, *own.get("listener_filters", ())]
     if name == names.OUTBOUND_LISTENER:
-        inspectors.append(TLS_INSPECTOR)  # A tunnel is open before anything is decided.
+        own["listener_filters"].append(
+            TLS_INSPECTOR
+        )  # A tunnel is open before anything is decided.
         own["listener_filters_timeout"] = "0s"
         for chain in filter(_managers, own["filter_chains"]):
             # What TLS offers (ALPN), which this inspector reads, is no protocol of the chain.
             chain["filter_chain_match"]["transport_protocol"] = "raw_buffer"
-    own["listener_filters"] = inspectors
     for chain in chains(own):
         for manager in _managers(chain):
-            state = {"name": _STATE, "typed_config": _state(to=f"%REQ({ORIGINAL_DESTINATION})%")}
             kept = [item for item in manager["http_filters"] if item["name"] != _FORWARD_PROXY]
-            manager["http_filters"] = [*kept[:-1], state, _forward_proxy_filter(), kept[-1]]
+            destination = _state_filter(to=f"%REQ({ORIGINAL_DESTINATION})%")
+            manager["http_filters"] = [*kept[:-1], destination, _FORWARD_PROXY_FILTER, kept[-1]]
             _by_name(manager.get("route_config", {}))
-        chain["filters"] = [one for one in chain["filters"] if not _resolves(one)]
+        chain["filters"] = [one for one in chain["filters"] if one["name"] != _NAME_RESOLVER]
         last = chain["filters"][-1].get("typed_config", {}) if chain.get("filters") else {}
         if last.get("cluster") in forwarding:
             chain["filters"][-1:-1] = [_name_resolver(443 if port == names.OUTBOUND_PORT else port)]
@@ -242,30 +250,17 @@ def _by_name(routes: Json) -> None:
                 route["typed_per_filter_config"] = {_STATE: off}
 
 
-def _forward_proxy_filter() -> Json:
-    return extension(
-        _FORWARD_PROXY,
-        "extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig",
-        dns_cache_config=_DNS_CACHE,
-        allow_dynamic_host_from_filter_state=True,
-    )
-
-
 def _name_resolver(port: int) -> Json:
     """Returns the network filter that resolves the name of a tunnel's destination."""
     return extension(
-        "envoy.filters.network.sni_dynamic_forward_proxy",
+        _NAME_RESOLVER,
         "extensions.filters.network.sni_dynamic_forward_proxy.v3.FilterConfig",
         dns_cache_config=_DNS_CACHE,
         port_value=port,
     )
 
 
-def _resolves(item: Json) -> bool:
-    return str(item.get("name", "")).endswith("sni_dynamic_forward_proxy")
-
-
-def _state(**values: str) -> Json:
+def _state_filter(**values: str) -> Json:
     """Returns the filter that keeps values of a request as filter state for what comes after it.
 
     `to`: the address that the client meant to connect to, for the dynamic forward proxy; without
@@ -285,7 +280,8 @@ def _state(**values: str) -> Json:
         }
         for name, value in values.items()
     ]
-    return typed("extensions.filters.http.set_filter_state.v3.Config", on_request_headers=states)
+    kind = "extensions.filters.http.set_filter_state.v3.Config"
+    return extension(_STATE, kind, on_request_headers=states)
 
 
 _SOURCE = "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%:0"
@@ -366,7 +362,7 @@ def _http_proxy(pod: Pod, by_domains: list[tuple[list[str], str]]) -> Json:
         generate_request_id=False,
         server_header_transformation="PASS_THROUGH",
         upgrade_configs=[{"upgrade_type": "websocket"}, {"upgrade_type": "CONNECT"}],
-        http_filters=[{"name": _STATE, "typed_config": _state(source=_SOURCE)}, router],
+        http_filters=[_state_filter(source=_SOURCE), router],
     )
     return {
         "name": "http_proxy",
@@ -385,11 +381,11 @@ def _connect(listener: str) -> Json:
     """Returns the route of CONNECT, by which a client asks its proxy for HTTPS."""
     upgrade = {"upgrade_type": "CONNECT", "connect_config": {}}
     action = {"cluster": f"internal_{listener}", "timeout": "0s", "upgrade_configs": [upgrade]}
-    state = _state(tunnel=f"%REQ({ORIGINAL_DESTINATION}?:AUTHORITY)%", source=_SOURCE)
+    state = _state_filter(tunnel=f"%REQ({ORIGINAL_DESTINATION}?:AUTHORITY)%", source=_SOURCE)
     return {
         "match": {"connect_matcher": {}},
         "route": action,
-        "typed_per_filter_config": {_STATE: state},
+        "typed_per_filter_config": {_STATE: state["typed_config"]},
     }
 
 
@@ -474,9 +470,13 @@ def _static(cluster: Json, places: Iterable[tuple[str, int]]) -> Json:
     """Returns a cluster of original destinations as one of known endpoints."""
     left_out = ("lb_policy", "upstream_bind_config", "cleanup_interval")
     rest = {key: value for key, value in cluster.items() if key not in left_out}
-    ends = [{"endpoint": {"address": socket_address(*place)}} for place in places]
+    return _with_ends(rest, [{"endpoint": {"address": socket_address(*place)}} for place in places])
+
+
+def _with_ends(cluster: Json, ends: list[Json]) -> Json:
+    """Returns a cluster with these endpoints and no others, whatever its type was."""
     load = {"cluster_name": cluster["name"], "endpoints": [{"lb_endpoints": ends}] if ends else []}
-    return rest | {"type": "STATIC", "load_assignment": load}
+    return cluster | {"type": "STATIC", "load_assignment": load}
 
 
 def _forward_proxy(cluster: Json) -> Json:
@@ -526,8 +526,7 @@ def _resolved(cluster: Json, config: ProxyConfig, loads: Mapping[str, Json], pod
                 continue
             kept = ("endpoint", "health_status")
             plain = [{key: one[key] for key in kept if key in one} for one in _ends(known)]
-            load = {"cluster_name": cluster["name"], "endpoints": [{"lb_endpoints": plain}]}
-            return _from_pod(cluster | {"type": "STATIC", "load_assignment": load}, loads, pod)
+            return _from_pod(_with_ends(cluster, plain), loads, pod)
     return cluster
 
 

@@ -43,7 +43,8 @@ def assignment(upstream: Upstream) -> Json:
     if outlier is not None and (outlier.min_health_percent or 0) > 0:
         found = [item for item in found if item.ready]  # Envoy may use others in a panic.
     if not found and host.resolution in ("DNS", "DNS_ROUND_ROBIN"):
-        found = [Endpoint(address=host.name, port=int(port.target_port), labels={})]
+        own = Endpoint(address=host.name, port=int(port.target_port), labels={})
+        found = [own] * max(1, len(host.addresses))
     if host.resolution == "DNS_ROUND_ROBIN":
         found = found[:1]  # Envoy takes no more for LOGICAL_DNS.
     share = locality.weight(policy.load_balancer)
@@ -87,7 +88,7 @@ def _endpoint(upstream: Upstream, endpoint: Endpoint) -> Json:
     }
     if endpoint.checked:
         result["health_status"] = "HEALTHY" if endpoint.ready else "UNHEALTHY"
-    if tls.speaks_mtls(upstream, endpoint):
+    if tls.offers_mtls(endpoint) and tls.speaks_mtls(upstream, endpoint):
         match = {"envoy.transport_socket_match": {"tlsMode": "istio"}}
         result["metadata"] = {"filter_metadata": match}
     return result

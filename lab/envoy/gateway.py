@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from lab import names
-from lab.envoy import filters, routes
+from lab.envoy import filters, routes, tls
 from lab.envoy.outbound_listeners import BOUND, CONNECT_TIMEOUT, chain_match
 from lab.envoy.routes import VirtualHost
 from lab.kinds.gateway import becomes as gateway
@@ -54,29 +54,39 @@ def filter_chains(view: View, found: list[BoundServer]) -> Iterator[tuple[Rule |
     for bound in found:
         if bound.plain_http:
             if bound is plain:
-                yield None, _chain([_manager(view, bound)])
+                yield None, _chain(view, [_manager(view, bound)])
         elif bound.serves_http:
-            yield None, _chain([_manager(view, bound)], bound)
+            yield None, _chain(view, [_manager(view, bound)], bound)
         elif bound.passes_through:
             for rule in gateway.tls_rules(view, bound, taken):
-                yield rule, _chain(_proxy(view, bound, rule), server_names=rule.server_names)
+                yield rule, _chain(view, _proxy(view, bound, rule), server_names=rule.server_names)
         elif (forwarded := gateway.tcp_rule(view, bound)) is not None:
             proxy = _proxy(view, bound, forwarded)
-            yield forwarded, _chain(proxy, bound if bound.secure else None)
+            yield forwarded, _chain(view, proxy, bound if bound.secure else None)
 
 
 def _chain(
-    filters: list[Json], secure: BoundServer | None = None, server_names: Sequence[str] = ()
+    view: View,
+    filters: list[Json],
+    secure: BoundServer | None = None,
+    server_names: Sequence[str] = (),
 ) -> Json:
     """Returns a filter chain; that of a secure server ends TLS for its hosts."""
     match = chain_match(secure.hosts if secure else server_names)
-    tls = secure.server.tls if secure else None
     return given(
         filter_chain_match=match or None,
         filters=filters,
-        transport_socket=gateway.server_tls(tls) if tls else None,
+        transport_socket=_transport_socket(view, secure) if secure else None,
         **CONNECT_TIMEOUT,
     )
+
+
+def _transport_socket(view: View, bound: BoundServer) -> Json | None:
+    settings = bound.server.tls
+    if settings is not None and settings.mode == "ISTIO_MUTUAL":
+        tcp = bound.server.port.protocol.upper() == "TLS"
+        return tls.gateway_context(view.snapshot, view.pod, settings, tcp=tcp)
+    return gateway.server_tls(settings) if settings else None
 
 
 def _proxy(view: View, bound: BoundServer, rule: Rule) -> list[Json]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from lab import names
 from lab.kinds import services
+from lab.kinds.service_entry import becomes as service_entry
 from lab.kinds.services import Host
 from lab.kinds.sidecar.becomes import port as listener_port
 from lab.kinds.sidecar.checks import UNIX
@@ -22,7 +23,7 @@ class InboundPort:
     """The port that connections to the pod ask for."""
     port: ServicePort
     host: Host
-    """The Service of the port; without one a stand-in named after the Sidecar."""
+    """Its Service or ServiceEntry; without one a stand-in named after the Sidecar."""
     label: str
     """The name of the host in traces."""
     bind: str = names.ANY_ADDRESS
@@ -35,7 +36,10 @@ class InboundPort:
 
 
 def inbound_ports(view: View) -> list[InboundPort]:
-    """Returns the ports in their order; of two Services with one target port the oldest has it."""
+    """Returns the ports in their order.
+
+    Of two Services with one target port the oldest has it, and any before a ServiceEntry.
+    """
     found: dict[int, InboundPort] = {}
     for service in services.services_of(view.snapshot, view.pod):
         host = services.of_service(service)
@@ -43,6 +47,12 @@ def inbound_ports(view: View) -> list[InboundPort]:
             target = services.target(service, port, view.pod)
             if target is not None:
                 found.setdefault(target, InboundPort(target, port, host, host.name))
+    for entry in view.snapshot.of("ServiceEntry"):
+        if service_entry.selected(entry, view.pod):
+            for host in sorted(service_entry.hosts(entry), key=lambda host: host.name):
+                for port in host.ports:
+                    target = service_entry.target(port, view.pod)
+                    found.setdefault(target, InboundPort(target, port, host, host.name))
     if view.sidecar is not None and view.sidecar.spec.ingress:
         found = _listed(view.pod, view.sidecar, found)
     return [port for _, port in sorted(found.items())]

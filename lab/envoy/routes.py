@@ -184,7 +184,7 @@ def domains(view: View, host: Host, port: int) -> list[str]:
     result = [name for one in every for name in names.alternatives(one, view.pod.namespace)]
     if host.headless:
         result += [f"*.{name}" for name in result]
-    return [*result, *(address for address in host.addresses_at(port) if "/" not in address)]
+    return [*result, *(f"[{one}]" if ":" in one else one for one in host.addresses_at(port))]
 
 
 def catch_all(view: View) -> VirtualHost:

@@ -7,13 +7,14 @@ Envoy reads through file-system SDS from the folder that `lab.istiod.authority` 
 from __future__ import annotations
 
 from lab.kinds.destination_rule import becomes as destination_rule
+from lab.kinds.gateway.types import ServerTLSSettings
 from lab.kinds.peer_authentication import becomes as peer_authentication
 from lab.kinds.services import Endpoint
 from lab.kinds.visible import Upstream, View
 from lab.model import Json, Pod, Snapshot
 from lab.names import server_name
 from lab.resources.resource import Origin
-from lab.xds import extension, file_source
+from lab.xds import extension, file_source, given
 
 MTLS_ALPN = ("istio", "istio-peer-exchange", "istio-http/1.0", "istio-http/1.1", "istio-h2")
 """A sidecar's ALPN; by it a PERMISSIVE port tells the mesh's TLS from an application's own."""
@@ -80,14 +81,19 @@ def speaks_mtls(upstream: Upstream, endpoint: Endpoint) -> bool:
     snapshot, settings = upstream.view.snapshot, upstream.policy.tls
     if settings is not None:
         return settings.mode == "ISTIO_MUTUAL"
-    if not snapshot.certificates:
+    if not snapshot.certificates or not offers_mtls(endpoint):
         return False
     if endpoint.pod is None:
-        default = "istio" if endpoint.service_account else ""
-        return endpoint.labels.get("security.istio.io/tlsMode", default) == "istio"
-    if endpoint.pod.proxy != "sidecar":  # Only the sidecar's injection sets `tlsMode`.
-        return False
+        return True
     return peer_authentication.mode(snapshot, endpoint.pod, endpoint.port)[0] != "DISABLE"
+
+
+def offers_mtls(endpoint: Endpoint) -> bool:
+    """Returns whether the label `tlsMode` of an endpoint says that it speaks mutual TLS."""
+    if endpoint.pod is not None:
+        return endpoint.pod.proxy == "sidecar"  # Only the sidecar's injection sets it.
+    default = "istio" if endpoint.service_account else ""
+    return endpoint.labels.get("security.istio.io/tlsMode", default) == "istio"
 
 
 def downstream_context(snapshot: Snapshot, pod: Pod, *, tcp: bool) -> Json:
@@ -103,7 +109,29 @@ def downstream_context(snapshot: Snapshot, pod: Pod, *, tcp: bool) -> Json:
         common_tls_context={
             "tls_params": {**_VERSIONS, "cipher_suites": list(_CIPHER_SUITES)},
             "alpn_protocols": [*(["istio-peer-exchange"] if tcp else []), "h2", "http/1.1"],
-            **_secrets(snapshot, pod, peers),
+            **_secrets(snapshot, pod, {"match_subject_alt_names": peers}),
+        },
+    )
+
+
+def gateway_context(
+    snapshot: Snapshot, pod: Pod, settings: ServerTLSSettings, *, tcp: bool
+) -> Json:
+    """Returns the transport socket of a gateway's server of mode ISTIO_MUTUAL.
+
+    Every identity that the authority signed may connect, unless the server names some.
+    """
+    validation: Json = given(
+        match_subject_alt_names=[{"exact": name} for name in settings.subject_alt_names] or None,
+        trust_chain_verification="ACCEPT_UNTRUSTED" if settings.insecure_skip_verify else None,
+    )
+    return extension(
+        _TRANSPORT_SOCKET,
+        f"{_CONTEXTS}.DownstreamTlsContext",
+        require_client_certificate=True,
+        common_tls_context={
+            "alpn_protocols": [*(["istio-peer-exchange"] if tcp else []), "h2", "http/1.1"],
+            **_secrets(snapshot, pod, validation),
         },
     )
 
@@ -116,18 +144,25 @@ def upstream_context(upstream: Upstream) -> Json:
     """
     snapshot, own = upstream.view.snapshot, upstream.policy.tls
     names = (own and own.subject_alt_names) or _identities(upstream)
-    sni = server_name(upstream.port.port, upstream.host.name, upstream.subset)
+    validation = given(match_subject_alt_names=[{"exact": name} for name in names] or None)
     http2 = destination_rule.is_http2(upstream.port, upstream.policy)
     return extension(
         _TRANSPORT_SOCKET,
         f"{_CONTEXTS}.UpstreamTlsContext",
-        sni=(own and own.sni) or sni,
+        sni=sent_server_name(upstream),
         common_tls_context={
             "tls_params": dict(_VERSIONS),
             "alpn_protocols": ["istio-peer-exchange", "istio", *(["h2"] if http2 else [])],
-            **_secrets(snapshot, upstream.view.pod, [{"exact": name} for name in names]),
+            **_secrets(snapshot, upstream.view.pod, validation),
         },
     )
+
+
+def sent_server_name(upstream: Upstream) -> str:
+    """Returns the server name that a cluster sends in mutual TLS."""
+    own = upstream.policy.tls
+    name = server_name(upstream.port.port, upstream.host.name, upstream.subset)
+    return (own and own.sni) or name
 
 
 def _identities(upstream: Upstream) -> list[str]:
@@ -144,12 +179,12 @@ def _identities(upstream: Upstream) -> list[str]:
     return sorted(found)
 
 
-def _secrets(snapshot: Snapshot, pod: Pod, names: list[Json]) -> Json:
+def _secrets(snapshot: Snapshot, pod: Pod, validation: Json) -> Json:
     certificate = secret_file(pod.namespace, pod.service_account)
     return {
         "tls_certificate_sds_secret_configs": [_sds(snapshot, WORKLOAD_SECRET, certificate)],
         "combined_validation_context": {
-            "default_validation_context": {"match_subject_alt_names": names} if names else {},
+            "default_validation_context": validation,
             "validation_context_sds_secret_config": _sds(snapshot, ROOT_SECRET, ROOT_FILE),
         },
     }

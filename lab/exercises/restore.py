@@ -14,8 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from lab.exercises.load import ExerciseError, Lesson, files, objects
 from lab.exercises.target import Target
+from lab.files import write_atomically
 
 BASELINE = ("02-ingress/gateway.yaml", "02-ingress/virtual-service.yaml")
 """The ingress that every exercise but 01 and 02 begins with."""
@@ -196,9 +199,7 @@ class Journal:
             for n, item in before.items()
         ]
         data = {"process": os.getpid(), "objects": entries}
-        fresh = self._path.with_suffix(".new")
-        fresh.write_text(json.dumps(data))
-        fresh.replace(self._path)
+        write_atomically(self._path, json.dumps(data).encode())
 
     def unfinished(self) -> Record | None:
         """Returns the record of a run that never ended; raises when that run is still going."""
@@ -209,7 +210,7 @@ class Journal:
         except ValueError as error:
             raise ExerciseError(f"{self._path}: {error}; delete it when it is no use") from error
         process = int(data["process"])
-        if process != os.getpid() and _alive(process):
+        if process != os.getpid() and psutil.pid_exists(process):
             raise ExerciseError(
                 f"exercises are being run already, by process {process}; wait for it to end"
             )
@@ -217,13 +218,3 @@ class Journal:
 
     def end(self) -> None:
         self._path.unlink(missing_ok=True)
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

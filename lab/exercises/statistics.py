@@ -27,16 +27,7 @@ def bounds(n: int, share: float, miss: float = MISS) -> tuple[int, int]:
     """
     if not 0 <= share <= 1:
         raise ValueError("a share is between 0 and 1")
-    probabilities = [_probability(k, n, share) for k in range(n + 1)]
-    low, below = 0, 0.0
-    while low < n and below + probabilities[low] <= miss / 2:
-        below += probabilities[low]
-        low += 1
-    high, above = n, 0.0
-    while high > low and above + probabilities[high] <= miss / 2:
-        above += probabilities[high]
-        high -= 1
-    return low, high
+    return n - most(n, 1 - share, miss / 2), most(n, share, miss / 2)
 
 
 def most(n: int, share: float, miss: float = MISS) -> int:

@@ -50,10 +50,11 @@ def target(view: View, config: ProxyConfig, request: Request, cluster: str, shar
         says = f"{closed} no healthy upstream (flag UH): no ready pod fits"
         steps.append(Step("answer", says))
     if others:
-        later = ", ".join(_named(one) for group in others for one in group)
+        later = ", ".join(dict.fromkeys(_named(one) for group in others for one in group))
         steps.append(Step("failover", f"{later}: when too many of the others are ejected"))
     steps += server.steps(upstream, request)
-    return Target(cluster, share, tuple(map(_named, found)), tuple(steps))
+    pods = tuple(dict.fromkeys(map(_named, found)))
+    return Target(cluster, share, pods, tuple(steps))
 
 
 def _named(endpoint: Endpoint) -> str:

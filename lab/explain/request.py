@@ -69,14 +69,13 @@ def explain(
         claims=claims,
     )
     config = translate.proxy_config(snapshot, pod)
-    if pod.proxy == "gateway":
-        return _at_gateway(client, config, request, port or _PORTS.get(parts.scheme, 80))
-    if pod.proxy == "none":
-        known_port = port or _PORTS.get(parts.scheme)
-        return _without_proxy(client, request, parts.scheme, parts.hostname, known_port)
     number = port or _PORTS.get(parts.scheme)
+    if pod.proxy == "gateway":
+        return _at_gateway(client, config, request, number or 80)
     if number is None:
         raise NoAnswerError("a TCP destination needs a port: tcp://HOST:PORT")
+    if pod.proxy == "none":
+        return _without_proxy(client, request, (parts.scheme, parts.hostname, number))
     return _at_sidecar(client, config, request, (parts.scheme, parts.hostname, number))
 
 
@@ -273,14 +272,11 @@ def _route_text(config: Json, origin: Origin) -> str:
     return f"VirtualService {resource.namespace}/{resource.name}, {dotted(origin.path[1:])}{name}"
 
 
-def _without_proxy(
-    view: View, request: Request, scheme: str, name: str, port: int | None
-) -> Explanation:
-    """A client outside the mesh: it connects to the pods by itself, and they decide."""
+def _without_proxy(view: View, request: Request, url: tuple[str, str, int]) -> Explanation:
+    """Explains a request of a client outside the mesh: it connects to pods, and they decide."""
+    scheme, name, port = url
     found = Explanation()
     found.add("proxy", f"{view.pod.name} has none: it connects to the pods by itself")
-    if port is None:
-        raise NoAnswerError("a TCP destination needs a port: tcp://HOST:PORT")
     ends = _addressed(view, name, port)
     if ends is None:
         found.targets.append(Target(f"{name}:{port}", 1.0, (), (Step("endpoints", ANY_ADDRESS),)))

@@ -60,7 +60,8 @@ def steps(upstream: Upstream, request: Request) -> Iterator[Step]:
         if not endpoint.ready or (endpoint.pod is None and upstream.host.service is None):
             continue
         transport = _transport(upstream, endpoint)
-        answers = tuple(at_pod(snapshot, source, endpoint, request, transport))
+        sni = tls.sent_server_name(upstream) if transport == "mutual TLS" else ""
+        answers = tuple(at_pod(snapshot, source, endpoint, request, transport, sni))
         if answers not in told:
             told.add(answers)
             yield from answers
@@ -74,7 +75,12 @@ def _transport(upstream: Upstream, endpoint: Endpoint) -> Transport:
 
 
 def at_pod(
-    snapshot: Snapshot, source: Pod, endpoint: Endpoint, request: Request, transport: Transport
+    snapshot: Snapshot,
+    source: Pod,
+    endpoint: Endpoint,
+    request: Request,
+    transport: Transport,
+    server_name: str = "",
 ) -> Iterator[Step]:
     """Yields the answers of one pod to a connection from `source` and to the request on it."""
     pod = endpoint.pod
@@ -92,7 +98,11 @@ def at_pod(
     config = translate.proxy_config(snapshot, pod)
     listener = _listener(config.listeners, pod, endpoint.port)
     chain = filter_chain(
-        listener, port=endpoint.port, tls=transport != "plain text", alpn=_ALPN[transport]
+        listener,
+        port=endpoint.port,
+        server_name=server_name,
+        tls=transport != "plain text",
+        alpn=_ALPN[transport],
     )
     tcp = manager(chain) is None if chain is not None else request.tcp
     if chain is None or not _takes(chain, transport, tcp=tcp):

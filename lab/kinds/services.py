@@ -159,6 +159,11 @@ def endpoints(service: Service, port: ServicePort, pods: Iterable[Pod]) -> list[
     return found
 
 
+def ready_endpoints(service: Service, port: ServicePort, pods: Iterable[Pod]) -> list[Endpoint]:
+    """Returns the endpoints of a Service's port to which connections are led."""
+    return [end for end in endpoints(service, port, pods) if end.ready]
+
+
 def pod_endpoint(pod: Pod, number: int) -> Endpoint:
     return Endpoint(
         address=pod.address,

@@ -1,11 +1,10 @@
 """Envoy's response flags, and the other reasons why a proxy answered by itself, in words.
 
-`python -m lab.observe.flags` writes docs/response-flags.md.
+`python -m scripts.response_flags` prints docs/response-flags.md, which is made of them.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -103,6 +102,12 @@ DETAILS: dict[str, tuple[str, Reason]] = {
 }
 """Beginnings of response code details (or of why a connection ended), each with a short name."""
 
+UNKNOWN_HOST = Reason(
+    "unknown host: the mesh does not know it, and REGISTRY_ONLY cuts it off",
+    "`outboundTrafficPolicy` of the Sidecar or the mesh, a ServiceEntry for the host",
+)
+"""The reason of the virtual host `block_all`, and of the flag UH with BlackHoleCluster."""
+
 
 def names(request: Request) -> tuple[str, ...]:
     """Returns the flags of a request and the short names of its details."""
@@ -124,11 +129,6 @@ def words(request: Request) -> list[str]:
     return [says if says.startswith(name) else f"{name}: {says}" for name, says in told.items()]
 
 
-_UNKNOWN_HOST = Reason(
-    "unknown host: the mesh does not know it, and REGISTRY_ONLY cuts it off",
-    "`outboundTrafficPolicy` of the Sidecar or the mesh, a ServiceEntry for the host",
-)
-
 _OTHER = Reason("see Envoy's documentation of response flags", "")
 
 
@@ -138,53 +138,11 @@ def _name(service: str) -> str:
 
 def _details(request: Request) -> Iterator[tuple[str, Reason]]:
     if request.virtual_host == "block_all":
-        yield "block_all", _UNKNOWN_HOST
+        yield "block_all", UNKNOWN_HOST
         return
     if request.cluster == BLACK_HOLE:
-        yield "UH", _UNKNOWN_HOST
+        yield "UH", UNKNOWN_HOST
     for detail in (request.details, request.termination):
         for start, found in DETAILS.items():
             if detail.startswith(start):
                 yield found
-
-
-def page() -> str:
-    """Returns docs/response-flags.md."""
-    caller, server = "the caller's proxy", "the server's proxy"
-    rows = [
-        f"| `{name}` | {reason.says.format(caller=caller, server=server)} | {reason.look} |"
-        for name, reason in FLAGS.items()
-    ]
-    details = [
-        f"| `{start}` | {reason.says.format(caller=caller, server=server)} | {reason.look} |"
-        for start, (_, reason) in DETAILS.items()
-    ]
-    head = ["| {} | meaning | where to look |", "| --- | --- | --- |"]
-    return "\n".join(
-        [
-            "# Response flags",
-            "",
-            "Envoy's access log gives each request flags that say why a proxy answered by",
-            "itself, or what it did. `guestbook logs deploy/ui --words` prints them in words,",
-            "with the rule and its line. `python -m lab.observe.flags` writes this page.",
-            "",
-            head[0].format("flag"),
-            head[1],
-            *rows,
-            "",
-            "Some reasons have no flag, and stand in the response code details:",
-            "",
-            head[0].format("details begin with"),
-            head[1],
-            *details,
-            "",
-            f"Of `block_all`, and of `UH` with {BLACK_HOLE}, it is an",
-            f"{_UNKNOWN_HOST.says}.",
-            f"See {_UNKNOWN_HOST.look}.",
-            "",
-        ]
-    )
-
-
-if __name__ == "__main__":
-    sys.stdout.write(page())

@@ -40,7 +40,7 @@ from starlette.routing import Route
 
 from lab.standins import say
 from lab.standins.http import read_body, serving
-from lab.standins.ratelimit_config import Config, ConfigError, Rule, files, load
+from lab.standins.ratelimit_config import Config, ConfigError, Rule, files, find, load
 
 log = logging.getLogger("ratelimit")
 
@@ -143,7 +143,7 @@ class Limiter:
         for descriptor in request.descriptors:
             status = response.statuses.add(code=_OK)
             entries = [(entry.key, entry.value) for entry in descriptor.entries]
-            rule = self.config.find(request.domain, entries)
+            rule = find(self.config, request.domain, entries)
             if rule is None or rule.limit.unlimited or rule.limit.unit is None:
                 continue
             hits = descriptor.hits_addend.value if descriptor.HasField("hits_addend") else 0
@@ -254,7 +254,9 @@ def serve(chosen: Settings, limiter: Limiter) -> Iterator[None]:
 
 
 def _dump(config: Config) -> str:
-    documents = [domain.model_dump(exclude_defaults=True, mode="json") for domain in config.domains]
+    documents = [
+        domain.model_dump(exclude_defaults=True, mode="json") for domain in config.values()
+    ]
     return yaml.safe_dump_all(documents, sort_keys=False)
 
 

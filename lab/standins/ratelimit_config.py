@@ -5,8 +5,8 @@ The format is that of envoyproxy/ratelimit, whose image the stand-in plays.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -60,27 +60,27 @@ class Rule:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
-    domains: tuple[Domain, ...] = ()
-    _by_name: dict[str, Domain] = field(default_factory=dict)
+Config = Mapping[str, Domain]
+"""The domains by name."""
 
-    def find(self, domain: str, entries: Sequence[Entry]) -> Rule | None:
-        """Returns the limit to which a descriptor's entries lead, from the first to the last."""
-        known = self._by_name.get(domain)
-        level = known.descriptors if known is not None else ()
-        name = domain
-        for position, (key, value) in enumerate(entries):
-            chosen = _choose(level, key, value)
-            if chosen is None:
-                return None
-            name += f".{chosen.key}" + (f"_{chosen.value}" if chosen.value else "")
-            if position == len(entries) - 1:
-                if chosen.rate_limit is None:
-                    return None
-                return Rule(chosen.rate_limit, chosen.shadow_mode, name)
-            level = chosen.descriptors
+
+def find(config: Config, domain: str, entries: Sequence[Entry]) -> Rule | None:
+    """Returns the limit to which a descriptor's entries lead, from the first to the last."""
+    chosen: Domain | Descriptor | None = config.get(domain)
+    name = domain
+    for key, value in entries:
+        chosen = _choose(chosen.descriptors, key, value) if chosen is not None else None
+        if chosen is None:
+            return None
+        name += _suffix(chosen)
+    if not isinstance(chosen, Descriptor) or chosen.rate_limit is None:
         return None
+    return Rule(chosen.rate_limit, chosen.shadow_mode, name)
+
+
+def _suffix(descriptor: Descriptor) -> str:
+    """Returns the part of a name in the statistics that a descriptor adds to its parent's."""
+    return f".{descriptor.key}" + (f"_{descriptor.value}" if descriptor.value else "")
 
 
 def _choose(level: Iterable[Descriptor], key: str, value: str) -> Descriptor | None:
@@ -119,13 +119,13 @@ def load(folder: Path) -> Config:
             raise ConfigError(f"{file}: duplicate domain '{domain.domain}' in config file")
         _check(domain.descriptors, domain.domain, file)
         domains[domain.domain] = domain
-    return Config(tuple(domains.values()), domains)
+    return domains
 
 
 def _check(level: Sequence[Descriptor], path: str, file: Path) -> None:
     seen: set[Entry] = set()
     for found in level:
-        name = f"{path}.{found.key}" + (f"_{found.value}" if found.value else "")
+        name = path + _suffix(found)
         if (found.key, found.value) in seen:
             raise ConfigError(f"{file}: duplicate descriptor composite key '{name}'")
         seen.add((found.key, found.value))

@@ -37,7 +37,7 @@ BELOW: dict[str, set[str]] = {
         "standins",
         "versions",
     },
-    "exercises": {"durations", "names"},
+    "exercises": {"durations", "files", "names"},
 }
 """The packages that a package may import; `cli` may import all, and nothing imports `cli`."""
 

@@ -109,16 +109,10 @@ def sidecars(snapshot: Snapshot) -> Iterator[Finding]:
     owners: dict[tuple[str, str], list[Resource]] = {}
     whole: dict[str, list[Resource]] = {}
     for sidecar in snapshot.of("Sidecar"):
-        labels = selection.labels(sidecar)
-        if not labels:
+        if not selection.labels(sidecar):
             whole.setdefault(sidecar.namespace, []).append(sidecar)
             continue
-        pods = [
-            pod
-            for pod in snapshot.pods
-            if pod.namespace == sidecar.namespace and names.selects(labels, pod.labels)
-        ]
-        for pod in pods:
+        for pod in _selected(snapshot, sidecar):
             owners.setdefault((pod.namespace, pod.name), []).append(sidecar)
     for (namespace, pod_name), found in owners.items():
         for sidecar in found if len(found) > 1 else ():
@@ -141,12 +135,19 @@ def selectors(snapshot: Snapshot) -> Iterator[Finding]:
     for kind, field in (("Sidecar", "workloadSelector"), ("Telemetry", "selector")):
         for resource in snapshot.of(kind):
             labels = selection.labels(resource)
-            if labels and not any(
-                pod.namespace == resource.namespace and names.selects(labels, pod.labels)
-                for pod in snapshot.pods
-            ):
+            if labels and not _selected(snapshot, resource):
                 text = f'Referenced selector not found: "{_shown(labels)}"'
                 yield about("IST0101", resource, text, "spec", field)
+
+
+def _selected(snapshot: Snapshot, resource: Resource) -> list[Pod]:
+    """Returns the pods of a resource's namespace with the labels that it selects."""
+    labels = selection.labels(resource)
+    return [
+        pod
+        for pod in snapshot.pods
+        if pod.namespace == resource.namespace and names.selects(labels, pod.labels)
+    ]
 
 
 def _names(found: list[Resource]) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import binascii
 import json
-import re
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -276,7 +275,7 @@ def _outputs(provider: Json, claims: Claims) -> Iterator[tuple[str, str | None]]
     """The headers that a provider sets, each with its value, None without the claim."""
     for one in provider.get("claim_to_headers", ()):
         value: Any = claims
-        for key in re.split(r"\.", one["claim_name"]):
+        for key in one["claim_name"].split("."):
             value = value.get(key) if isinstance(value, Mapping) else None
         yield one["header_name"], _header_text(value)
     if name := provider.get("forward_payload_header"):

@@ -14,6 +14,7 @@ from typing import Any
 import re2
 
 from lab.model import Json
+from lab.resources.values import is_ip
 
 
 class NoAnswerError(ValueError):
@@ -185,8 +186,8 @@ def _value(matcher: Json, value: Any) -> bool:
 
 
 def within(block: Json, address: str) -> bool:
-    """Whether an address, which may be unknown (empty), is in a CidrRange."""
+    """Whether an address is in a CidrRange; a host name, or an unknown address, is in none."""
     network = ipaddress.ip_network(
         f"{block['address_prefix']}/{block.get('prefix_len', 0)}", strict=False
     )
-    return bool(address) and ipaddress.ip_address(address) in network
+    return is_ip(address) and ipaddress.ip_address(address) in network

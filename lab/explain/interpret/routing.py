@@ -5,7 +5,6 @@ It is read from the JSON that Envoy is given, so the answer holds for EnvoyFilte
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -32,7 +31,7 @@ def filter_chain(
         return lambda wanted: (0, 0) if wanted == value else None
 
     def for_addresses(ranges: list[Json]) -> Rank | None:
-        lengths = (one["prefix_len"] for one in ranges if _within(one, address))
+        lengths = (one["prefix_len"] for one in ranges if matchers.within(one, address))
         return max(((length, 0) for length in lengths), default=None)
 
     def for_names(wanted: list[str]) -> Rank | None:
@@ -50,14 +49,6 @@ def filter_chain(
     chains = _best(chains, "transport_protocol", equals("tls" if tls else "raw_buffer"))
     chains = _best(chains, "application_protocols", for_protocols)
     return chains[0] if chains else listener.get("default_filter_chain")
-
-
-def _within(cidr: Json, address: str) -> bool:
-    try:
-        network = ipaddress.ip_network(f"{cidr['address_prefix']}/{cidr['prefix_len']}", False)
-        return ipaddress.ip_address(address) in network
-    except ValueError:
-        return False
 
 
 def _best(chains: list[Json], key: str, rank: Callable[[Any], Rank | None]) -> list[Json]:

@@ -383,13 +383,13 @@ def _slow_start(balancer: LoadBalancer) -> Json:
     warmup = balancer.warmup
     if warmup is None:
         return given(slow_start_window=duration(balancer.warmup_duration_secs))
-    result: Json = {"slow_start_window": duration(warmup.duration)}
-    if warmup.aggression is not None:
-        aggression = {"default_value": warmup.aggression, "runtime_key": "aggression"}
-        result["aggression"] = aggression
-    if warmup.minimum_percent is not None:
-        result["min_weight_percent"] = {"value": warmup.minimum_percent}
-    return result
+    aggression = 1 if warmup.aggression is None else warmup.aggression
+    percent = 10 if warmup.minimum_percent is None else warmup.minimum_percent
+    return {
+        "slow_start_window": duration(warmup.duration),
+        "aggression": {"default_value": aggression, "runtime_key": "aggression"},
+        "min_weight_percent": {"value": percent},
+    }
 
 
 def _hashing(hashing: ConsistentHash) -> Json:

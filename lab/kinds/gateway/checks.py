@@ -17,7 +17,7 @@ from lab.resources.values import (
     port_problem,
 )
 
-PLAIN_HTTP = ("HTTP", "HTTP2", "GRPC", "GRPC-WEB")
+PLAIN_HTTP = ("HTTP", "HTTP2", "HTTP_PROXY", "GRPC", "GRPC-WEB")
 _FILES = "files in the proxy's image; use credentialName"
 
 
@@ -45,12 +45,16 @@ def _tls(server: Server) -> Iterator[Problem]:
         return
     passes = tls.mode in (None, "PASSTHROUGH", "AUTO_PASSTHROUGH")
     if protocol in (*PROTOCOLS, "UDP") and protocol not in ("HTTPS", "TLS"):
-        if protocol not in (*PLAIN_HTTP, "HTTP_PROXY"):
+        if protocol not in PLAIN_HTTP:
             yield Problem(("tls",), "server cannot have TLS settings for non HTTPS/TLS ports")
         elif not passes or any((tls.ca_certificates, tls.private_key, tls.server_certificate)):
             yield Problem(("tls",), "server cannot have TLS settings for plain text HTTP ports")
-    elif tls.mode in ("AUTO_PASSTHROUGH", "ISTIO_MUTUAL"):
+    elif tls.mode == "AUTO_PASSTHROUGH":
         yield Problem(("tls", "mode"), f"not supported by the lab: {tls.mode} servers")
+    elif tls.mode == "ISTIO_MUTUAL":
+        named = {"credentialName": tls.credential_name, "credentialNames": tls.credential_names}
+        for name in filter(named.get, named):
+            yield Problem(("tls", name), f"ISTIO_MUTUAL TLS cannot have associated {name}")
     elif not passes and not tls.credential_name and not tls.credential_names:
         for missing in missing_certificates(tls):
             yield Problem(("tls",), f"{missing}: set credentialName")
@@ -64,7 +68,7 @@ def _tls(server: Server) -> Iterator[Problem]:
         reason = "the lab remarks: Istio looks at it for client certificates alone"
         yield Problem(("tls", "insecureSkipVerify"), reason, "warning")
     yield from tls_options(tls)
-    if tls.https_redirect and protocol not in (*PLAIN_HTTP, "HTTP_PROXY"):
+    if tls.https_redirect and protocol not in PLAIN_HTTP:
         reason = "tls.httpsRedirect should only be used with http servers"
         yield Problem(("tls", "httpsRedirect"), reason, "warning")
     if passes and (tls.credential_name or tls.credential_names):

@@ -82,7 +82,6 @@ GRPC_STATUSES = [
 ]
 """In the order of their numbers."""
 
-
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE", "*")
 
 
@@ -139,8 +138,8 @@ def _overlap(first: str, second: str) -> bool:
     return second.startswith("*") and first.endswith(second[1:])
 
 
-def _of_a_root(spec: VirtualServiceSpec) -> Iterator[Problem]:
-    """Yields what a VirtualService without hosts, a delegate, may not have."""
+def _delegate(spec: VirtualServiceSpec) -> Iterator[Problem]:
+    """Yields what a delegate, which is a VirtualService without hosts, has and may not have."""
     for words, found in (
         ("gateways", spec.gateways), ("tls route", spec.tls), ("tcp route", spec.tcp),
     ):  # fmt: skip
@@ -342,7 +341,7 @@ def _status(status: int) -> str | None:
 
 
 def _attempts(retries: HTTPRetry) -> bool:
-    """Returns whether a policy without attempts is otherwise empty."""
+    """Returns whether a policy has attempts, or gives nothing else either."""
     others = (retries.per_try_timeout, retries.retry_on or None, retries.retry_remote_localities)
     return retries.attempts != 0 or others == (None, None, None)
 
@@ -444,7 +443,7 @@ CHECKS = (
     ),
     # Hosts and gateways.
     Check("spec", _hosts),
-    Check("spec", _of_a_root),
+    Check("spec", _delegate),
     Check("spec", _delegation),
     Check("**.gateways", _gateways),
     Check("", export_to),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lab.cli.describe_kinds import WITHOUT_EVENTS, Around, described
+from lab.cli.describe_kinds import WITHOUT_EVENTS, described
 from lab.cli.describe_lines import aligned
 from tests.support.lab import Lab
 
@@ -37,21 +37,19 @@ SHOWN = [item for item in OBJECTS if item["kind"] != "EndpointSlice"]
 @pytest.mark.parametrize("item", SHOWN, ids=name_of)
 def test_an_object_is_described_as_kubectl_does(item: Any) -> None:
     own = (item["kind"], item["metadata"]["name"])
-    owned = [
-        other
-        for other in OBJECTS
-        if own in [(o["kind"], o["name"]) for o in other["metadata"].get("ownerReferences", ())]
-    ]
-    around = Around(
-        slices=[
+    if item["kind"] == "Service":
+        parts = [
             other
             for other in OBJECTS
             if other["metadata"].get("labels", {}).get("kubernetes.io/service-name") == own[1]
-        ],
-        replica_sets=[other for other in owned if other["kind"] == "ReplicaSet"],
-        pods=[other for other in owned if other["kind"] == "Pod"],
-    )
-    lines = described(item, around)
+        ]
+    else:
+        parts = [
+            other
+            for other in OBJECTS
+            if own in [(o["kind"], o["name"]) for o in other["metadata"].get("ownerReferences", ())]
+        ]
+    lines = described(item, parts)
     if item["kind"] not in (*WITHOUT_EVENTS, "Namespace"):  # Recorded without an event.
         lines.append("Events:\t<none>")
     assert aligned(lines) + "\n" == KUBECTL[name_of(item)]

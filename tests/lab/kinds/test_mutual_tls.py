@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 
+from lab.explain import request
 from tests.support import harness
 from tests.support.secured import apply, direct, get, mesh, openssl_leaf, talk
 from tests.support.wait import wait
@@ -164,3 +166,63 @@ spec: {host: plain, trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}}
 """,
     )
     assert get(secured, host="plain").status_code == 503
+
+
+EGRESS = """
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: egress}
+spec:
+  selector: {istio: ingressgateway}
+  servers:
+  - {port: {number: 80, name: https, protocol: HTTPS}, hosts: ["*"], tls: {mode: ISTIO_MUTUAL}}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: egress}
+spec:
+  host: istio-ingressgateway.istio-system.svc.cluster.local
+  trafficPolicy: {tls: {mode: ISTIO_MUTUAL, sni: message.default.svc.cluster.local}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: message}
+spec:
+  hosts: [message]
+  gateways: [mesh, egress]
+  http:
+  - match: [{gateways: [mesh]}]
+    route: [{destination: {host: istio-ingressgateway.istio-system.svc.cluster.local}}]
+  - route: [{destination: {host: message}}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: egress, namespace: istio-system}
+spec:
+  action: DENY
+  rules: [{from: [{source: {principals: [cluster.local/ns/default/sa/stranger-sa]}}]}]
+"""
+
+
+def test_a_gateway_takes_mutual_tls_of_the_mesh(tmp_path: Path) -> None:
+    """It knows the identity of the client, and closes a connection without one."""
+    with harness.mesh(tmp_path) as made:
+        for name in ("ui", "stranger", "message"):
+            made.add(name, proxy="sidecar")
+        made.service("message")
+        pod = made.gateway().pod
+        made.certify()
+        made.start()
+        made.apply(EGRESS)
+        host = "message.default.svc.cluster.local"
+        wait(lambda: get(made, host=host).status_code == 200)
+        seen = get(made, host=host).json()["headers"]["x-forwarded-client-cert"]
+        assert "URI=spiffe://cluster.local/ns/istio-system/sa/istio-ingressgateway-sa" in seen
+        assert get(made, "stranger", host=host).status_code == 403
+        for client, denied in (("ui", False), ("stranger", True)):
+            told = request.explain(made.snapshot(), made.pods[client].pod, "GET", f"http://{host}/")
+            steps = [step for target in told.targets for step in target.steps]
+            assert any(step.says == "mutual TLS to the gateway" for step in steps)
+            assert any(step.says.startswith("403") for step in steps) is denied
+        with pytest.raises(httpx.TransportError):
+            direct(pod)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from lab.observe import flags
+from scripts import response_flags
 from tests.support.reports import request
 from tests.support.repository import ROOT
 
 
 def test_the_page_is_the_table() -> None:
-    assert (ROOT / "docs/response-flags.md").read_text() == flags.page()
+    assert (ROOT / "docs/response-flags.md").read_text() == response_flags.page()
 
 
 def test_a_flag_names_the_proxy_that_did_it() -> None:

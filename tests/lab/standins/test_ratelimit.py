@@ -304,9 +304,9 @@ def test_a_real_gateway_limits_with_the_manifests_of_the_exercise(tmp_path: Path
             wait(lambda: ask(x_plan="FREE", x_account="probe").status_code == 200)
             answers = [ask(x_plan="PREMIUM", x_account="user") for _ in range(12)]
             assert {answer.status_code for answer in answers} == {200}
-            # Two windows at most, should the minute end meanwhile.
+            # Ten pass, and at most ten more should the minute end meanwhile.
             answers = [ask(x_plan="FREE", x_account="user") for _ in range(31)]
             limited = [answer for answer in answers if answer.status_code == 429]
-            assert len(limited) in (11, 21)
+            assert 11 <= len(limited) <= 21
             assert {answer.headers.get("x-envoy-ratelimited") for answer in limited} == {"true"}
             assert ask(x_plan="FREE").status_code == 200

@@ -1,4 +1,4 @@
-"""The JSON schema of exercise.yaml; `python -m lab.exercises.schema` prints it."""
+"""The JSON schema of exercise.yaml; `python -m scripts.exercise_schema` prints it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lab.exercises.format import Exercise
 
 
 def text() -> str:
-    """Returns the schema as it stands in the repository."""
+    """Returns istio/exercise.schema.json."""
     schema = Exercise.model_json_schema(by_alias=True)
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     return json.dumps(schema, indent=2, sort_keys=True) + "\n"
