@@ -104,43 +104,44 @@ GROUPS = {"create": create, "rollout": rollout, "exercise": exercise}
 
 
 MISSING = {
-    "kubectl": (
-        "attach",
-        "auth",
-        "autoscale",
-        "certificate",
-        "cluster-info",
-        "completion",
-        "config",
-        "cordon",
-        "cp",
-        "debug",
-        "drain",
-        "expose",
-        "kustomize",
-        "patch",
-        "plugin",
-        "proxy",
-        "replace",
-        "set",
-        "taint",
-        "uncordon",
-    ),
-    "istioctl": (
-        "admin",
-        "authz",
-        "bug-report",
-        "manifest",
-        "remote-clusters",
-        "tag",
-        "uninstall",
-        "upgrade",
-        "validate",
-        "waypoint",
-        "ztunnel-config",
-    ),
+    "kubectl": {
+        "attach": "`logs -f` prints what a container says, `exec` runs a program in it",
+        "auth": "everybody may do everything in the lab",
+        "autoscale": "`scale` sets the number of pods",
+        "certificate": "`proxy-config secret` shows the certificates of a proxy",
+        "cluster-info": "`status` has the lab's addresses",
+        "completion": "`guestbook --install-completion` does it for this shell",
+        "config": "a lab has one context; `-n` gives the namespace",
+        "cordon": "there is one node",
+        "cp": "containers have the files of this machine; `exec` reads and writes them",
+        "debug": "`run --image=curlimages/curl` makes a pod to ask from",
+        "drain": "there is one node",
+        "expose": "write a Service and `apply` it",
+        "kustomize": "`apply -k` takes a kustomization, `diff -k` shows what it would change",
+        "patch": "`edit` changes an object, `apply -f` applies a changed file",
+        "plugin": "the lab runs no plugins",
+        "proxy": "`port-forward` reaches a pod or a Service",
+        "replace": "`apply -f` changes an object, `delete -f` and `apply -f` make it anew",
+        "set": "`edit` changes an object, `apply -f` applies a changed file",
+        "taint": "there is one node",
+        "uncordon": "there is one node",
+    },
+    "istioctl": {
+        "admin": "there is no istiod; `proxy-config log` sets the levels of a proxy",
+        "authz": "`route` says what policies do to a request",
+        "bug-report": "`status`, `logs` and `proxy-config all` have what it collects",
+        "manifest": "`install -f` sets the mesh's configuration",
+        "profile": "`install -f` takes the mesh configuration of a file",
+        "remote-clusters": "there is one cluster",
+        "tag": "there is one control plane, without revisions",
+        "uninstall": "`reset` brings the lab back, `down` ends it",
+        "upgrade": "the lab plays one version of Istio",
+        "validate": "`apply --dry-run=server -f` checks files, `analyze -f` what they say together",
+        "waypoint": "the lab has no ambient mode",
+        "ztunnel-config": "there is no ambient mode; `proxy-config` shows a sidecar",
+    },
 }
-"""Verbs of a cluster's programs that the lab lacks."""
+"""Verbs of a cluster's programs that the lab lacks, each with what there is instead."""
 
 
 class Words(typer.core.TyperGroup):
@@ -149,9 +150,14 @@ class Words(typer.core.TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         if args[:1] == ["experimental"]:
             args = ["x", *args[1:]]
+        if args[0] == "x" and args[1:] and " ".join(args[:2]) not in COMMANDS:
+            raise FailureError(
+                f"istioctl x {args[1]} is not in the lab: it has x describe, proxy-status, "
+                "proxy-config and analyze"
+            )
         for program, verbs in MISSING.items():
             if args[0] in verbs:
-                raise FailureError(f"{program} {args[0]} is not in the lab: docs/differences.md")
+                raise FailureError(f"{program} {args[0]} is not in the lab: {verbs[args[0]]}")
         pair = " ".join(args[:2])
         return super().resolve_command(ctx, [pair, *args[2:]] if pair in COMMANDS else args)
 

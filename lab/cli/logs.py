@@ -70,18 +70,18 @@ def logs(
         return
     if not pods:
         raise FailureError("no pod matches")
+    if not selector:
+        if len(pods) > 1:
+            first = pods[0]["metadata"]["name"]
+            sys.stderr.write(f"Found {len(pods)} pods, using pod/{first}\n")
+        pods = pods[:1]
     if words:
         if (container or container_word or PROXY) != PROXY or previous:
             raise FailureError(f"--words is about requests, which only {PROXY} reports as they are")
         chosen = {(where, pod["metadata"]["name"]) for pod in pods}
         _print_words(lab, chosen, tail, None if since is None else seconds(since), follow)
         return
-    if not selector:
-        if len(pods) > 1:
-            first = pods[0]["metadata"]["name"]
-            sys.stderr.write(f"Found {len(pods)} pods, using pod/{first}\n")
-        pods = pods[:1]
-    elif tail is None:
+    if selector and tail is None:
         # kubectl, too, prints only the end of each when it prints several.
         tail = 10
     options = {

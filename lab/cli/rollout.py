@@ -9,7 +9,18 @@ import typer
 
 from lab.cli import references
 from lab.cli.client import Client, FailureError
-from lab.cli.context import Namespace, Timeout, Workloads, client, namespace
+from lab.cli.context import (
+    DRY_RUNS,
+    DryRun,
+    Namespace,
+    Timeout,
+    Workloads,
+    client,
+    dry,
+    namespace,
+)
+from lab.cli.describe_lines import aligned
+from lab.cli.describe_pod import template
 from lab.cli.durations import seconds
 from lab.cli.output import Json, columns, write, write_now, yaml_text
 
@@ -108,18 +119,26 @@ def undo(
     to_revision: Annotated[
         int, typer.Option(help="The revision to go back to; 0 is the one before.")
     ] = 0,
+    dry_run: DryRun = "none",
     namespace_: Namespace = None,
 ) -> None:
     """Go back to an earlier revision of a workload's template.
+
+    With --dry-run=client it prints that template.
 
     Examples:
       guestbook rollout undo deployment/ui
       guestbook rollout undo deployment/ui --to-revision=2
     """
     lab, where = client(context), namespace(context, namespace_)
+    query = {"namespace": where, "revision": to_revision, "dry_run": dry(dry_run)}
     for kind, name in references.each(target):
-        done = lab.call("undo", kind=kind, namespace=where, name=name, revision=to_revision)
-        write(f"{references.full(lab, kind, where, name)} {done}")
+        answer = lab.call("undo", kind=kind, name=name, **query)
+        title = references.full(lab, kind, where, name)
+        if dry_run == "client":
+            write(f"{title} {aligned([*template(answer['template'])])}{DRY_RUNS[dry_run]}")
+        else:
+            write(f"{title} {answer['done']}{DRY_RUNS[dry_run]}")
 
 
 @rollout.command()

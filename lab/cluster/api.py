@@ -449,10 +449,18 @@ def restart(cluster: Cluster, kind: str, namespace: str, name: str) -> None:
     _replace(cluster, resource, spec | {"template": template})
 
 
-def undo(cluster: Cluster, kind: str, namespace: str, name: str, revision: int = 0) -> str:
+def undo(
+    cluster: Cluster,
+    kind: str,
+    namespace: str,
+    name: str,
+    revision: int = 0,
+    *,
+    dry_run: bool = False,
+) -> dict[str, Any]:
     """Brings back the template of a revision, by default of the one before the present.
 
-    Returns the outcome in kubectl's words.
+    Returns the outcome in kubectl's words, and that template.
     """
     if (found_kind := kind_named(kind)).kind not in WORKLOADS:
         raise RefusedError(f'no rollbacker has been implemented for "{found_kind.kind}"')
@@ -470,13 +478,17 @@ def undo(cluster: Cluster, kind: str, namespace: str, name: str, revision: int =
     if not found:
         raise RefusedError(f"unable to find specified revision {revision} in history")
     chosen = found[0]
+    answer = {"done": "rolled back", "template": chosen.template}
     if chosen.hash == present:
-        return f"skipped rollback (current template already matches revision {revision})"
+        skipped = f"skipped rollback (current template already matches revision {revision})"
+        return answer | {"done": skipped}
+    if dry_run:
+        return answer
     notes = {k: v for k, v in resource.annotations.items() if k != CAUSE}
     notes |= {CAUSE: chosen.cause} if chosen.cause else {}
     spec = resource.raw["spec"] | {"template": chosen.template}
     _replace(cluster, dataclasses.replace(resource, annotations=notes), spec)
-    return "rolled back"
+    return answer
 
 
 def history(cluster: Cluster, kind: str, namespace: str, name: str) -> list[dict[str, Any]]:

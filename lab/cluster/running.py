@@ -45,8 +45,8 @@ class Mesh(Proxies, Protocol):
         """The pods whose proxy has yet to take what was pushed to it."""
         ...
 
-    def refusals(self) -> Mapping[str, Sequence[str]]:
-        """Returns what each Envoy refused, by `POD.NAMESPACE`: CDS, LDS, EDS, RDS."""
+    def refusals(self) -> Mapping[str, Mapping[str, Sequence[str]]]:
+        """Returns the files that each Envoy refused, by `POD.NAMESPACE` and CDS, LDS, EDS, RDS."""
         ...
 
     @property

@@ -133,7 +133,7 @@ async def delete_files(cluster: Cluster, **query: Any) -> Json:
 
 
 def refusals(cluster: Cluster) -> Json:
-    """Returns the types of resources that each Envoy refused, by `POD.NAMESPACE`."""
+    """Returns the files that each Envoy refused, by `POD.NAMESPACE` and type of resources."""
     return dict(cluster.mesh.refusals()) if cluster.mesh is not None else {}
 
 

@@ -194,14 +194,14 @@ class ControlPlane:
             self.pending.discard(key)
         return ""
 
-    def refusals(self) -> dict[str, list[str]]:
-        """Returns the types of resources that each Envoy refused, by `POD.NAMESPACE`."""
+    def refusals(self) -> dict[str, dict[str, list[str]]]:
+        """Returns the types that each Envoy refused, with the files, by `POD.NAMESPACE`."""
         return {
-            f"{name}.{namespace}": [
-                kind
+            f"{name}.{namespace}": {
+                kind: proxy_files.of_type(refused, kind)
                 for kind, field in _TYPES.items()
                 if getattr(refused, field) != getattr(self._given[namespace, name], field)
-            ]
+            }
             for (namespace, name), (refused, _) in self._refused.items()
         }
 

@@ -47,6 +47,12 @@ def files(config: ProxyConfig) -> dict[str, str]:
     return result
 
 
+def of_type(config: ProxyConfig, kind: str) -> list[str]:
+    """Returns the content of the files with the resources of a type; endpoints are in clusters."""
+    beginning = {"LDS": LDS_FILE, "RDS": "rds/"}.get(kind, CDS_FILE)
+    return [text for name, text in files(config).items() if name.startswith(beginning)]
+
+
 def with_routes(listener: Json, routes: Mapping[str, Json]) -> Json:
     """Returns a listener that carries some of its route configurations."""
     if not any(route_name(config) in routes for config in filter_configs(listener)):

@@ -58,12 +58,34 @@ def rule(lab: Lab) -> Iterator[str]:
 
 def test_proxy_status_says_what_each_envoy_has(lab: Lab) -> None:
     header, *rows = lab.ok("proxy-status").splitlines()
-    assert header.split() == ["NAME", "CLUSTER", "CDS", "LDS", "EDS", "RDS", "ISTIOD", "VERSION"]
+    types = ["CDS", "ECDS", "EDS", "LDS", "RDS"]
+    assert header.split() == ["NAME", "CLUSTER", *types, "ISTIOD", "VERSION"]
     assert any(row.startswith("curl.default ") for row in rows)
     for row in rows:
         cells = re.split(r" {2,}", row)
-        assert all(re.fullmatch(r"SYNCED \(\w+\)|NOT SENT", cell) for cell in cells[2:6]), row
-        assert cells[6:] == ["istiod", versions.istio()]
+        assert all(re.fullmatch(r"SYNCED \(\w+\)|NOT SENT|IGNORED", cell) for cell in cells[2:7]), (
+            row
+        )
+        assert cells[7:] == ["istiod", versions.istio()]
+
+
+def test_events_are_chosen_by_their_fields(lab: Lab) -> None:
+    fields = "involvedObject.name=curl,reason=Scheduled,type=Normal"
+    head, *rows = lab.ok("get", "events", "--field-selector", fields).splitlines()
+    assert head.split() == ["LAST", "SEEN", "TYPE", "REASON", "OBJECT", "MESSAGE"]
+    assert rows
+    assert all(" pod/curl " in row for row in rows)
+    head, *rows = lab.ok("events", "--for", "pod/curl").splitlines()
+    assert rows
+    assert all(" Pod/curl " in row for row in rows)
+    names = lab.ok("get", "events", "-o", "jsonpath={.items[*].involvedObject.name}").split()
+    assert "curl" in names
+    assert (
+        "field label not supported: host"
+        in lab.run("get", "events", "--field-selector", "host=x").err
+    )
+    assert lab.run("events", "--for", "curl").err == "Error: --for must be in resource/name form\n"
+    assert lab.run("events", "-n", "none-here").err == "No events found in none-here namespace.\n"
 
 
 def test_proxy_status_names_a_refusal(lab: Lab) -> None:
@@ -72,9 +94,26 @@ def test_proxy_status_names_a_refusal(lab: Lab) -> None:
         rows = {row.split()[0]: row for row in lab.ok("proxy-status").splitlines()}
         assert rows["curl.default"].split()[2] == "ERROR"
         assert all("ERROR" not in row for name, row in rows.items() if name != "curl.default")
+        told = lab.ok("proxy-status", "curl")
+        assert told.startswith("Clusters Don't Match\n--- Istiod Clusters\n+++ Envoy Clusters\n")
+        assert "PRIVATE KEY" not in told
     finally:
         lab.ok("delete", "envoyfilter", "cut")
     assert "ERROR" not in lab.ok("proxy-status", "-n", "default")
+    assert re.fullmatch(
+        r"Clusters Match\nListeners Match\nRoutes Match \(RDS last loaded at .+\)\n",
+        lab.ok("proxy-status", "curl.default"),
+    )
+
+
+def test_proxy_status_of_istioctl_names_the_types(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["istioctl"])
+    head, *rows = lab.ok("ps", "-n", "default").splitlines()
+    assert head.split() == ["NAME", "CLUSTER", "ISTIOD", "VERSION", "SUBSCRIBED", "TYPES"]
+    assert all(row.endswith("4 (CDS,LDS,EDS,RDS)") for row in rows)
+    assert "SYNCED" in lab.ok("ps", "-v", "1")
 
 
 def test_a_proxy_tells_its_bootstrap_and_its_loggers(lab: Lab) -> None:
@@ -222,6 +261,10 @@ def test_a_rollout_is_undone(lab: Lab) -> None:
     before = lab.json(*target)["spec"]["template"]
     first = lab.ok("rollout", "history", *target).split()[-2]
     lab.ok("rollout", "restart", *target)
+    told = lab.ok("rollout", "undo", *target, "--dry-run=client")
+    assert told.startswith("deployment.apps/message-service Pod Template:\n  Labels:")
+    assert told.endswith(" (dry run)\n")
+    assert lab.json(*target)["spec"]["template"] != before
     assert lab.ok("rollout", "undo", *target) == "deployment.apps/message-service rolled back\n"
     assert lab.json(*target)["spec"]["template"] == before
     lab.ok("rollout", "status", *target, "--timeout=60s")
