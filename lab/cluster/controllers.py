@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+
 from lab.cluster import injection, rollout
 from lab.cluster.events import Event
 from lab.cluster.pod import Owner, PodRunner
@@ -16,6 +19,12 @@ REVISIONS = 11
 """Templates of a workload that are kept, the present one among them, as Kubernetes keeps them."""
 
 WORKLOADS = ("StatefulSet", "Deployment")
+
+HEAD_START = 3.0
+"""Most seconds by which the first pod of a workload is ahead of the others, in a crowd."""
+
+CROWD = 2
+"""Pods that start at once, for each core of the machine, before it is a crowd."""
 
 
 def workloads(cluster: Cluster) -> list[Record]:
@@ -110,11 +119,30 @@ def _create(cluster: Cluster, resource: Resource, owner: Owner | None, template:
         subdomain=resource.spec.subdomain or "",
     )
     runner = PodRunner(resource, model, cluster, owner, template)
+    others = [] if owner is None else cluster.owned(owner[0], namespace, owner[1])
     cluster.runners[runner.key] = runner
     cluster.events.forget(namespace, resource.name)
     runner.report("Normal", "Scheduled", f"Assigned {namespace}/{resource.name} to lab")
-    runner.start()
+    ahead = [other for other in others if not other.terminating]
+    cluster.spawn(_start(cluster, runner, ahead))
     cluster.changed()
+
+
+async def _start(cluster: Cluster, runner: PodRunner, ahead: Sequence[PodRunner]) -> None:
+    """Starts a pod; where many start at once, when one of its workload serves, or HEAD_START later.
+
+    A page needs one pod of each, and few cores give it sooner.
+    """
+
+    def turn() -> bool:
+        starting = sum(not each.model.ready for each in cluster.runners.values())
+        crowd = starting > CROWD * (os.cpu_count() or 1)
+        return not crowd or any(other.model.ready for other in ahead)
+
+    if ahead:
+        await cluster.until(turn, HEAD_START)
+    if not runner.terminating:
+        runner.start()
 
 
 def _proxy(cluster: Cluster, resource: Resource) -> injection.Proxy:

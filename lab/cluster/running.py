@@ -153,14 +153,14 @@ class Cluster:
 
     async def wait_for_change(self, since: int, timeout: float) -> None:
         """Returns when there is a newer revision than `since`, or after `timeout` seconds."""
-        await self._wait(lambda: self.revision > since, timeout)
+        await self.until(lambda: self.revision > since, timeout)
 
     async def settled(self, timeout: float) -> bool:
         """Waits until the proxies have the configuration of now; False when they don't in time."""
         if self.mesh is None:
             return True
         revision = self.revision
-        await self._wait(lambda: self.pushed >= revision, timeout)
+        await self.until(lambda: self.pushed >= revision, timeout)
         return self.pushed >= revision
 
     async def in_force(self, timeout: float) -> str:
@@ -180,7 +180,8 @@ class Cluster:
             return ""
         return f"open connections still go by what was in force before at: {late}"
 
-    async def _wait(self, predicate: Callable[[], bool], timeout: float) -> None:
+    async def until(self, predicate: Callable[[], bool], timeout: float) -> None:
+        """Returns when something is so after a change, or after `timeout` seconds."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout), self._news:
                 await self._news.wait_for(predicate)

@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from lab.cluster import controllers
 from tests.support.lab import COMMAND, Lab, alive, condition, process_of
 from tests.support.wait import wait
 
@@ -316,6 +317,41 @@ def test_a_start_that_is_never_over_is_ended_after_as_many_periods(lab: Lab) -> 
     assert "Liveness probe failed" not in described
     began, over = (datetime.fromisoformat(ended[key]) for key in ("startedAt", "finishedAt"))
     assert (over - began).total_seconds() >= 3
+
+
+def test_in_a_crowd_one_pod_of_a_workload_is_ahead_and_the_others_follow_without_it(
+    lab: Lab,
+) -> None:
+    count = controllers.CROWD * (os.cpu_count() or 1) + 1
+    lab.apply(
+        f"""
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: crowd}}
+spec:
+  replicas: {count}
+  selector: {{matchLabels: {{app: crowd}}}}
+  template:
+    metadata: {{labels: {{app: crowd, sidecar.istio.io/inject: "false"}}}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: c
+        image: curlimages/curl
+        command: [sleep, infinity]
+        readinessProbe: {{tcpSocket: {{port: 9}}}}
+"""
+    )
+
+    def starts() -> list[datetime]:
+        each = [one for pod in lab.pods("app=crowd") for one in pod["status"]["containerStatuses"]]
+        found = [one["state"]["running"]["startedAt"] for one in each if "running" in one["state"]]
+        return sorted(map(datetime.fromisoformat, found)) if len(found) == count else []
+
+    first, *others = wait(starts, seconds=30)
+    # Of a moment the API says the second.
+    assert min(others) - first >= timedelta(seconds=controllers.HEAD_START - 1)
+    lab.ok("delete", "deployment", "crowd")
 
 
 def test_a_crashing_container_backs_off(lab: Lab) -> None:
