@@ -233,6 +233,22 @@ def _unknown(document: Document, path: Path) -> str:
         known = [field.name for field in schema.explain(kind, names).fields]
         if meant := schema.like(str(path[-1]), known):
             return said + meant
+    if meant := _indented(document, kind, path):
+        return said + meant
     if kind.group.endswith(".istio.io"):
         return said
     return f"{said}, or one of Kubernetes that the lab does not support"
+
+
+def _indented(document: Document, kind: Kind, path: Path) -> str:
+    """Returns a hint at a field without a value above an unknown one that belongs into it."""
+    beside: Any = document.value
+    for step in path[:-1]:
+        beside = beside[step]
+    names = [step for step in path[:-1] if isinstance(step, str)]
+    for field in (name for name, value in beside.items() if value is None):
+        with contextlib.suppress(schema.UnknownFieldError):
+            inside = schema.explain(kind, [*names, field]).fields
+            if any(path[-1] == item.name for item in inside):
+                return f" (it belongs under {field}: indent it further)"
+    return ""

@@ -118,9 +118,10 @@ def _answers(check: Check, path: Path, value: Any) -> Iterator[Problem]:
 
 
 def text_about(path: Path, checks: tuple[Check, ...]) -> str:
-    """Returns the text of the row about a field that the types don't have; empty without one."""
+    """Returns the text of the row that refuses a field that the types don't have, if one does."""
     field = ".".join("[]" if isinstance(step, int) else step for step in path).replace(".[]", "[]")
-    return next((check.text for check in checks if matches(check.where, field)), "")
+    rows = (check for check in checks if check.test is never)
+    return next((check.text for check in rows if matches(check.where, field)), "")
 
 
 @functools.cache

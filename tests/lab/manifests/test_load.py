@@ -82,6 +82,28 @@ def test_a_field_that_is_spelled_wrongly_is_guessed() -> None:
     )
 
 
+ABORT = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: a}
+spec:
+  hosts: [a]
+  http:
+  - fault:
+    abort: {httpStatus: 503}
+    subset: v1
+    route: [{destination: {host: a}}]
+"""
+
+
+def test_a_field_beside_the_one_that_it_belongs_to_is_led_there() -> None:
+    said = "VirtualService a: strict decoding error: unknown field"
+    assert list(errors(ABORT)) == [
+        f'x.yaml:9: {said} "spec.http[0].abort" (it belongs under fault: indent it further)',
+        f'x.yaml:10: {said} "spec.http[0].subset"',
+    ]
+
+
 def test_every_problem_of_every_document_is_named() -> None:
     text = POD + "    a: 1\n    b: 2\n---\n" + POD + "    c: 3\n"
     assert [error.split(":")[1] for error in errors(text)] == ["9", "10", "20"]
