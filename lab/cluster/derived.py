@@ -1,4 +1,4 @@
-"""Objects that a cluster makes by itself: ReplicaSets, endpoints, the node, claims, events, ….
+"""Objects that a cluster makes by itself: ReplicaSets, endpoints, nodes, claims, accounts, events.
 
 They are shown and not stored: each is worked out from the pods and the objects there are. Of some
 kinds others are written by people.

@@ -32,6 +32,7 @@ HELD: dict[str, str] = {
     "any image": f"{CLUSTER}test_pure.py test_images_are_known_by_name",
     "a container has its own files, users and limits": f"{CLI}test_env.py test_exec_says_it_once",
     "several nodes": f"{CLI}test_commands.py test_what_a_cluster_makes_by_itself_is_shown",
+    "pods start when": f"{CLUSTER}test_lab.py test_in_a_crowd_one_pod_of_a_workload_is_ahead",
     "ReplicaSets": f"{CLI}test_commands.py test_what_the_lab_refuses_is_one_line",
     "an API server for programs": f"{CLI}test_env.py test_another_program_finds_no_cluster",
     "`kubectl rollout pause`": f"{HERE} test_a_verb_of_kubectl_that_is_not_there",
@@ -46,6 +47,7 @@ HELD: dict[str, str] = {
     "`istio.metadata_exchange`": f"{HERE} test_istios_own_filters_are_not_there",
     "two worker threads": f"{HERE} test_an_envoy_has_one_thread_and_drains_for_a_second",
     "a connection to a listener": f"{HERE} test_an_envoy_has_one_thread_and_drains_for_a_second",
+    "of several `addresses`": f"{HERE} test_all_addresses_of_a_service_entry_are_domains",
     "the order of resources": f"{HERE} test_the_order_is_that_of_the_first_apply",
     "localities": f"{KINDS}test_destination_rule.py test_a_share_for_other_places_leaves_nobody",
     "several ingress and egress gateways": f"{HERE} test_what_is_refused",
@@ -235,6 +237,23 @@ def test_the_order_is_that_of_the_first_apply() -> None:
     loaded = load.parse([("x", rule % "second" + spec + rule % "first" + spec)]).resources
     snapshot = snapshots.snapshot(loaded)
     assert [one.name for one in snapshot.of("VirtualService")] == ["second", "first"]
+
+
+def test_all_addresses_of_a_service_entry_are_domains() -> None:
+    entry = (
+        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: x}\n"
+        "spec: {hosts: [x.example], addresses: [192.0.2.4, 192.0.2.5], resolution: DNS, "
+        "ports: [{number: 7801, name: http, protocol: HTTP}]}"
+    )
+    snapshot = all_scenarios()["base"].snapshot()
+    pod = next(one for one in snapshot.pods if one.name.startswith("ui"))
+    (added,) = load.parse([("x", entry)]).resources
+    config = translate.proxy_config(
+        replace(snapshot, config={**snapshot.config, "ServiceEntry": (added,)}), pod
+    )
+    (hosts,) = [one["virtual_hosts"] for one in config.routes if one["name"] == "7801"]
+    domains = next(one["domains"] for one in hosts if one["name"] == "x.example:7801")
+    assert {"192.0.2.4", "192.0.2.5"} <= {*domains}
 
 
 def test_a_file_of_a_rule_is_given_as_a_file() -> None:

@@ -319,9 +319,7 @@ def test_a_start_that_is_never_over_is_ended_after_as_many_periods(lab: Lab) -> 
     assert (over - began).total_seconds() >= 3
 
 
-def test_in_a_crowd_one_pod_of_a_workload_is_ahead_and_the_others_follow_without_it(
-    lab: Lab,
-) -> None:
+def test_in_a_crowd_one_pod_of_a_workload_is_ahead(lab: Lab) -> None:
     count = controllers.CROWD * (os.cpu_count() or 1) + 1
     lab.apply(
         f"""
