@@ -116,8 +116,8 @@ def _add(
         edge.port = request.port or edge.port
         edge.mutual_tls += request.mutual_tls
     if request.kind == "tcp" and request.reporter == "destination" and request.source.meshed:
-        # Its proxy has counted the call; of one that was taken and then denied, as a success.
-        edge.failures += _DENIED in reasons
+        # Its proxy has counted the call, as a success: the connection reached the server's proxy.
+        edge.failures += any(reason != "DC" for reason in reasons)
         edge.problems.update(
             reason if reason == _DENIED else f"{reason} at the server" for reason in reasons
         )

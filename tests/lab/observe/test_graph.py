@@ -55,6 +55,16 @@ def test_reports_of_one_connection_are_one_connection() -> None:
     assert (edge.protocol, edge.calls, edge.success, edge.durations) == ("TCP", 2, 1.0, [])
 
 
+def test_a_connection_that_ends_at_the_servers_proxy_is_no_success() -> None:
+    calls = [request(kind="tcp", code=0, connection=number) for number in range(4)]
+    ends = [
+        request(kind="tcp", code=0, connection=number, reporter="destination", flags=(flag,))
+        for number, flag in enumerate(("UF", "DC"))
+    ]
+    (edge,) = graph.edges([*calls, *ends])
+    assert (edge.calls, edge.success) == (4, 0.75)
+
+
 def test_a_server_that_refuses_a_connection_adds_its_reason() -> None:
     caller = request(code=503, flags=("UF",), destination=MESSAGE)
     server = request(kind="tcp", reporter="destination", flags=("NR",), code=0)
