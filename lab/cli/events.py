@@ -43,12 +43,13 @@ def events_(
         raise FailureError("--for must be in resource/name form")
     lab = client(context)
     where = None if all_namespaces else namespace(context, namespace_)
+    of = _kind(kind)
     shown: set[tuple[str, int]] = set()
     headers = not no_headers
     while True:
         found = [
             event
-            for event in events(lab, where, _kind(kind), name)
+            for event in events(lab, where, of, name)
             if (not kinds or event["type"] in kinds)
             and (event["metadata"]["name"], event["count"]) not in shown
         ]

@@ -112,7 +112,7 @@ def get(
         raise FailureError(*missing, missing=True)
     if watch:
         request, some = asked[0]
-        watch_objects(lab, revision, {**request, "names": some}, items, all_namespaces)
+        _watch(lab, revision, {**request, "names": some}, items, all_namespaces)
 
 
 def _sorting(item: Json, path: str) -> tuple[bool, float, str]:
@@ -158,7 +158,7 @@ def formatted(items: Sequence[Json], form: str, *, single: bool, headers: bool) 
     )
 
 
-def watch_objects(
+def _watch(
     lab: Client, revision: int, request: Json, items: Sequence[Json], namespaces: bool
 ) -> None:
     """Prints a line for each object whose cells change (its age is none), until interrupted."""

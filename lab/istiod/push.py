@@ -55,17 +55,19 @@ def push(folder: Path, config: ProxyConfig) -> bool:
     with process.admin(folder, TIMEOUT) as admin:
         for stage in (both, others, {CDS_FILE: wanted[CDS_FILE]}):
             _write_and_wait(admin, folder, stage)
-    remove_stale(folder, wanted)
-    return other_listeners and drains(folder)
+        remove_stale(folder, wanted)
+        return other_listeners and _draining(admin)
 
 
 def drains(folder: Path) -> bool:
     """Returns whether open connections of a proxy still go by a listener's former filters."""
     with process.admin(folder, TIMEOUT) as admin:
-        return any(value != "0" for value in _stats(admin, _DRAINING).values())
+        return _draining(admin)
 
 
-_DRAINING = "listener_manager.total_.*_draining$"
+def _draining(admin: httpx.Client) -> bool:
+    found = _stats(admin, "listener_manager.total_.*_draining$")
+    return any(value != "0" for value in found.values())
 
 
 def _write_and_wait(admin: httpx.Client, folder: Path, stage: Mapping[str, str]) -> None:

@@ -102,9 +102,9 @@ def misspelt(snapshot: Snapshot, resource: Resource) -> Iterator[Problem]:
 
     istioctl finds no fault in them, and their rules meet no request.
     """
-    known = hosts.registry(snapshot)
     if resource.spec.gateways and names.MESH not in resource.spec.gateways:
         return
+    known = hosts.registry(snapshot)
     for index, host in enumerate(resource.spec.hosts):
         name = names.expand(host, resource.namespace)
         hint = _similar(host, known, resource.namespace)

@@ -247,6 +247,19 @@ spec:
     lab.ok("delete", "pod/client", "svc/bare")
 
 
+def ended_by(lab: Lab, name: str) -> tuple[Any, str]:
+    """Returns how a container has ended that is restarted, and what `describe` says then."""
+
+    def restarted() -> Any:
+        found = container(lab.json("pod", name), "c")
+        return found["restartCount"] and found["lastState"]["terminated"]
+
+    ended = wait(restarted, seconds=30)
+    described = lab.ok("describe", "pod", name)
+    lab.ok("delete", "pod", name)
+    return ended, described
+
+
 def test_a_failing_liveness_probe_restarts(lab: Lab) -> None:
     lab.apply(
         """
@@ -262,13 +275,7 @@ spec:
     livenessProbe: {tcpSocket: {port: 9}, periodSeconds: 1, failureThreshold: 1}
 """
     )
-
-    def restarted() -> bool:
-        return bool(container(lab.json("pod", "ailing"), "c")["restartCount"])
-
-    wait(restarted, seconds=30)
-    assert "Liveness probe failed" in lab.ok("describe", "pod", "ailing")
-    lab.ok("delete", "pod", "ailing")
+    assert "Liveness probe failed" in ended_by(lab, "ailing")[1]
 
 
 STARTING = """
@@ -284,18 +291,6 @@ spec:
     startupProbe: {exec: {command: [sh, -c, "test -e $HOME/started"]}, PROBE}
     livenessProbe: {tcpSocket: {port: 9}, periodSeconds: 1, failureThreshold: 1}
 """
-
-
-def ended_by(lab: Lab, name: str) -> tuple[Any, str]:
-    """Returns how a container has ended, and what `describe` says then."""
-
-    def restarted() -> Any:
-        return container(lab.json("pod", name), "c").get("lastState", {}).get("terminated")
-
-    ended = wait(restarted, seconds=30)
-    described = lab.ok("describe", "pod", name)
-    lab.ok("delete", "pod", name)
-    return ended, described
 
 
 def test_a_slow_start_is_seen_before_the_period_is_over_and_delays_the_other_probes(
