@@ -147,12 +147,30 @@ def to_json(parsed: message.Message) -> Json:
 
 
 def to_camel_json(name: str, value: Json) -> Json:
-    """Returns a message's value as Go's protojson prints it: fields in camelCase.
+    """Returns a message's value as Go's protojson prints it: fields in camelCase, maps sorted.
 
-    Keys of maps and of structs stay. Raises as `parse` does.
+    Keys of maps and of structs stay as they are. Raises as `parse` does.
     """
-    text = json_format.MessageToJson(parse(name, value), indent=None, ensure_ascii=False)
-    return dict(json.loads(text))
+    parsed = parse(name, value)
+    text = json_format.MessageToJson(parsed, indent=None, ensure_ascii=False)
+    return dict(_with_sorted_maps(parsed.DESCRIPTOR, json.loads(text)))
+
+
+def _with_sorted_maps(kind: Any, value: Any) -> Any:
+    """Returns a message's JSON with its maps by key: protobuf has them in no order."""
+    if isinstance(value, list):
+        return [_with_sorted_maps(kind, item) for item in value]
+    if kind is None or not isinstance(value, dict):
+        return value
+    if kind.file.name == "google/protobuf/struct.proto":
+        return json.loads(json.dumps(value, sort_keys=True))
+    if kind.full_name == _ANY:
+        kind = message_type(value["@type"].rpartition("/")[2]).DESCRIPTOR
+    if kind.GetOptions().map_entry:
+        inner = kind.fields_by_name["value"].message_type
+        return {key: _with_sorted_maps(inner, item) for key, item in sorted(value.items())}
+    kinds = {field.json_name: field.message_type for field in kind.fields}
+    return {key: _with_sorted_maps(kinds.get(key), item) for key, item in value.items()}
 
 
 def normalize(name: str, value: Json) -> Json:
