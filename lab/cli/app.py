@@ -113,6 +113,16 @@ MISSING = {
         "completion": "`guestbook --install-completion` does it for this shell",
         "config": "a lab has one context; `-n` gives the namespace",
         "cordon": "there is one node",
+        "create clusterrole": "everybody may do everything in the lab",
+        "create clusterrolebinding": "everybody may do everything in the lab",
+        "create cronjob": "`run --restart=Never` makes a pod that ends",
+        "create ingress": "a Gateway and a VirtualService bring traffic in",
+        "create job": "`run --restart=Never` makes a pod that ends",
+        "create role": "everybody may do everything in the lab",
+        "create rolebinding": "everybody may do everything in the lab",
+        "create secret docker-registry": "no image is pulled",
+        "create service": "write a Service and `apply -f` it",
+        "create token": "`token` makes one",
         "cp": "containers have the files of this machine; `exec` reads and writes them",
         "debug": "`run --image=curlimages/curl` makes a pod to ask from",
         "drain": "there is one node",
@@ -156,8 +166,9 @@ class Words(typer.core.TyperGroup):
                 "proxy-config and analyze"
             )
         for program, verbs in MISSING.items():
-            if args[0] in verbs:
-                raise FailureError(f"{program} {args[0]} is not in the lab: {verbs[args[0]]}")
+            for words in (" ".join(args[:size]) for size in (1, 2, 3)):
+                if words in verbs:
+                    raise FailureError(f"{program} {words} is not in the lab: {verbs[words]}")
         pair = " ".join(args[:2])
         return super().resolve_command(ctx, [pair, *args[2:]] if pair in COMMANDS else args)
 
@@ -249,9 +260,11 @@ def run(argv: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except FailureError as error:
+        reason = "NotFound" if error.missing else "AlreadyExists" if error.existing else ""
         for line in error.lines:
-            prefix = "Error from server (NotFound): " if error.missing else "Error: "
-            sys.stderr.write(f"{prefix}{line}\n")
+            sys.stderr.write(
+                f"Error from server ({reason}): {line}\n" if reason else f"Error: {line}\n"
+            )
         return 1
     except typer.TyperException as error:
         # A group of commands without a command has printed its help; there is no message.
