@@ -37,6 +37,7 @@ from lab.cli.kube_inject import kube_inject
 from lab.cli.label import annotate, label
 from lab.cli.logs import logs
 from lab.cli.metrics import metrics
+from lab.cli.patch import patch
 from lab.cli.port_forward import port_forward
 from lab.cli.proxy_config import proxy_config
 from lab.cli.proxy_status import proxy_status
@@ -68,6 +69,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "apply": apply,
     "diff": diff,
     "edit": edit,
+    "patch": patch,
     "delete": delete,
     "get": get,
     "describe": describe,
@@ -128,7 +130,6 @@ MISSING = {
         "drain": "there is one node",
         "expose": "write a Service and `apply` it",
         "kustomize": "`apply -k` takes a kustomization, `diff -k` shows what it would change",
-        "patch": "`edit` changes an object, `apply -f` applies a changed file",
         "plugin": "the lab runs no plugins",
         "proxy": "`port-forward` reaches a pod or a Service",
         "replace": "`apply -f` changes an object, `delete -f` and `apply -f` make it anew",

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lab.cluster import derived, kubectl_objects, programs
+from lab.cluster import derived, kubectl_objects, patches, programs
 from lab.cluster.controllers import WORKLOADS, stop_pod
 from lab.cluster.events import now
 from lab.cluster.programs import UnknownImageError, split
@@ -22,11 +22,12 @@ from lab.cluster.rollout import CAUSE, template_hash
 from lab.cluster.running import Cluster
 from lab.cluster.selector import parse as parse_selector
 from lab.cluster.selector import parse_fields
-from lab.cluster.store import RESTARTED, Record, content, document, key
+from lab.cluster.store import RESTARTED, Key, Record, content, document, key
 from lab.files import write_atomically
 from lab.manifests import load, registry
 from lab.manifests.read import ManifestError
 from lab.resources.checks import WITHOUT_EFFECT
+from lab.resources.document import DocumentError, documents
 from lab.resources.metadata import label_problems
 from lab.resources.resource import Kind, Resource
 
@@ -104,7 +105,7 @@ def _put(cluster: Cluster, loaded: load.Loaded, manner: Manner, *, dry_run: bool
             path = ("metadata", "namespace")
             errors.append(resource.describe(path, f'namespaces "{where}" not found'))
         errors.extend(_unknown_images(resource))
-        old = _present(cluster, resource)
+        old = _present(cluster, key(resource))
         if manner != "apply" and (old is None) == (manner == "replace"):
             named_ = _named(kind_named(resource.kind), resource.name)
             why = "already exists" if old is not None else "not found"
@@ -140,11 +141,58 @@ def _put(cluster: Cluster, loaded: load.Loaded, manner: Manner, *, dry_run: bool
     return Applied(results, (*told, *warnings), tuple(resources), tuple(refused))
 
 
-def _present(cluster: Cluster, resource: Resource) -> Resource | None:
-    """Returns the object that a resource would change: one applied, or a pod of a workload."""
-    if (record := cluster.store.get(*key(resource))) is not None:
+def patch(
+    cluster: Cluster,
+    kind: str,
+    namespace: str,
+    name: str,
+    patch: str,
+    type_: Literal["strategic", "merge", "json"] = "strategic",
+    *,
+    dry_run: bool = False,
+) -> tuple[Applied, dict[str, Any]]:
+    """Changes an object by a patch, JSON or YAML; returns the outcome and the patched object.
+
+    Its fields keep the lines of the file it came from, which is then called patched.
+    """
+    found = kind_named(kind)
+    where = namespace if found.namespaced else ""
+    _must_be_written(cluster, found, where, name)
+    if (old := _present(cluster, (found.kind, where, name))) is None:
+        raise _not_found(found, name)
+    if type_ == "strategic" and found.group.endswith(".istio.io"):
+        raise RefusedError(
+            f"application/strategic-merge-patch+json is not supported by {old.api_version}, "
+            f"Kind={found.kind}: the body of the request was in an unknown format - accepted media "
+            "types include: application/json-patch+json, application/merge-patch+json; "
+            "try --type merge"
+        )
+    try:
+        (given,) = (one.value for one in documents(patch))
+    except (DocumentError, ValueError) as error:
+        raise RefusedError(f'unable to parse "{patch}": {error}') from None
+    try:
+        after = patches.patched(type_, found.kind, document(old), given)
+    except patches.PatchError as error:
+        raise RefusedError(f"The request is invalid: {error}") from None
+    loaded = load.parse([("(patch)", after)])
+    if [key(resource) for resource in loaded.resources] != [(found.kind, where, name)]:
+        raise RefusedError("a patch can't change the kind, the name or the namespace of an object")
+    file = f"{old.source.file.removesuffix(_PATCHED)}{_PATCHED}"
+    source = dataclasses.replace(old.source, file=file)
+    resource = dataclasses.replace(loaded.resources[0], source=source)
+    loaded = dataclasses.replace(loaded, resources=(resource,))
+    return _put(cluster, loaded, "replace", dry_run=dry_run), after
+
+
+_PATCHED = " (patched)"
+
+
+def _present(cluster: Cluster, key_: Key) -> Resource | None:
+    """Returns the object that would be changed: one applied, or a pod of a workload."""
+    if (record := cluster.store.get(*key_)) is not None:
         return record.resource
-    runner = cluster.runners.get(key(resource)[1:]) if resource.kind == "Pod" else None
+    runner = cluster.runners.get(key_[1:]) if key_[0] == "Pod" else None
     if runner is None:
         return None
     labels, notes = runner.model.labels, runner.model.annotations
@@ -153,7 +201,7 @@ def _present(cluster: Cluster, resource: Resource) -> Resource | None:
 
 def _verb(cluster: Cluster, resource: Resource) -> str:
     """Returns whether replacing an object changes it: `configured` or `unchanged`."""
-    old = _present(cluster, resource)
+    old = _present(cluster, key(resource))
     same = (
         old is not None
         and _core(old) == _core(resource)

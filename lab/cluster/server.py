@@ -109,6 +109,15 @@ async def _in_force(cluster: Cluster, applied: api.Applied, *, dry_run: bool) ->
     }
 
 
+async def patch(cluster: Cluster, dry_run: bool = False, **query: Any) -> Json:
+    """Patches an object, and waits as `apply` does; returns the changed object too."""
+    applied, item = api.patch(cluster, dry_run=dry_run, **query)
+    answer = await _in_force(cluster, applied, dry_run=dry_run)
+    if not dry_run:
+        (item,) = api.objects(cluster, [query["kind"]], query["namespace"], [query["name"]])
+    return answer | {"item": item}
+
+
 async def objects(
     cluster: Cluster,
     after: int | None = None,
@@ -211,6 +220,7 @@ def _batches(found: Sequence[Observed]) -> Iterator[Sequence[Observed]]:
 
 OPERATIONS: dict[str, Callable[..., Any]] = {
     "apply": apply,
+    "patch": patch,
     "objects": objects,
     "delete": delete,
     "delete_files": delete_files,

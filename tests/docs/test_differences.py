@@ -165,7 +165,7 @@ def test_what_is_refused(manifest: str) -> None:
         load.parse([("x", manifest)])
 
 
-@pytest.mark.parametrize("words", ["rollout pause deploy/ui", "patch deploy ui", "authz check x"])
+@pytest.mark.parametrize("words", ["rollout pause deploy/ui", "create role r", "authz check x"])
 def test_a_verb_of_kubectl_that_is_not_there(
     words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
