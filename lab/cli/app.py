@@ -41,12 +41,14 @@ from lab.cli.patch import patch
 from lab.cli.port_forward import port_forward
 from lab.cli.proxy_config import proxy_config
 from lab.cli.proxy_status import proxy_status
+from lab.cli.replace import replace
 from lab.cli.reset import reset
 from lab.cli.rollout import rollout
 from lab.cli.route import route
 from lab.cli.route_test import route_test
 from lab.cli.run import run as run_pod
 from lab.cli.scale import scale
+from lab.cli.set import set_
 from lab.cli.shell import shell
 from lab.cli.status import status
 from lab.cli.token import token
@@ -70,6 +72,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "diff": diff,
     "edit": edit,
     "patch": patch,
+    "replace": replace,
     "delete": delete,
     "get": get,
     "describe": describe,
@@ -102,7 +105,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 """Commands in the order of `--help`. A module imports the rest of the lab when its command runs."""
 
-GROUPS = {"create": create, "rollout": rollout, "exercise": exercise}
+GROUPS = {"create": create, "set": set_, "rollout": rollout, "exercise": exercise}
 
 
 MISSING = {
@@ -132,8 +135,10 @@ MISSING = {
         "kustomize": "`apply -k` takes a kustomization, `diff -k` shows what it would change",
         "plugin": "the lab runs no plugins",
         "proxy": "`port-forward` reaches a pod or a Service",
-        "replace": "`apply -f` changes an object, `delete -f` and `apply -f` make it anew",
-        "set": "`edit` changes an object, `apply -f` applies a changed file",
+        "set resources": "`patch` and `edit` change an object; the lab limits no process",
+        "set selector": "`patch svc` and `edit` change an object",
+        "set serviceaccount": "`patch` and `edit` change an object",
+        "set subject": "everybody may do everything in the lab",
         "taint": "there is one node",
         "uncordon": "there is one node",
     },

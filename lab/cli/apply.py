@@ -100,22 +100,25 @@ def put(
     context: typer.Context,
     files: Texts,
     namespace: str | None,
-    manner: Literal["create", "replace"],
     dry_run: str,
+    verb: Literal["create", "replace"],
+    *,
+    anew: bool = False,
 ) -> None:
-    """Creates the objects of manifests, none of which may be there, or replaces those there are."""
-    lab = client(context)
-    answer = lab.call(
-        "apply", files=files, namespace=namespace, manner=manner, dry_run=dry(dry_run)
-    )
-    done = "created" if manner == "create" else "replaced"
-    told(answer, DRY_RUNS[dry_run], dict.fromkeys(("created", "configured", "unchanged"), done))
+    """Creates the objects of manifests, none of which may be there, or replaces those there are.
+
+    With `anew` those to replace must be gone.
+    """
+    lab, manner = client(context), "create" if anew else verb
+    query = {"files": files, "namespace": namespace, "manner": manner}
+    answer = lab.call("apply", **query, dry_run=dry(dry_run))
+    words = dict.fromkeys(("created", "configured", "unchanged"), f"{verb}d")
+    told(answer, DRY_RUNS[dry_run], words)
     if refused := answer["refused"]:
-        doing = "creating" if manner == "create" else "replacing"
         lines = [
-            f'error when {doing} "{"STDIN" if file == "-" else file}": {reason}'
+            f'error when {verb[:-1]}ing "{"STDIN" if file == "-" else file}": {reason}'
             for file, reason in refused
         ]
         raise FailureError(*lines, missing=manner == "replace", existing=manner == "create")
     if not answer["results"]:
-        raise FailureError(f"no objects passed to {manner}")
+        raise FailureError(f"no objects passed to {verb}")

@@ -37,7 +37,7 @@ def files(
     """
     where = asked_namespace(context, namespace_)
     if context.invoked_subcommand is None:
-        put(context, texts(filename, kustomize), where, "create", dry_run)
+        put(context, texts(filename, kustomize), where, dry_run, "create")
     elif filename or kustomize:
         raise FailureError(f"-f creates what a file says: without {context.invoked_subcommand}")
     context.obj = dataclasses.replace(settings(context), namespace=where)
