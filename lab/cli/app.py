@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +30,7 @@ from lab.cli.events import events_
 from lab.cli.exec import exec_
 from lab.cli.exercise import exercise
 from lab.cli.explain import explain
+from lab.cli.flags import for_typer
 from lab.cli.get import get
 from lab.cli.graph import graph
 from lab.cli.image import image
@@ -224,42 +225,11 @@ _command = functools.cache(functools.partial(typer.main.get_command, app))
 """The tree of commands, built once: the exercises run many commands in one process."""
 
 
-def _flags(command: Any) -> Iterator[tuple[str, str]]:
-    """Yields each option without a value of a command and those below it, with its negation."""
-    for one in getattr(command, "commands", {}).values():
-        yield from _flags(one)
-    for option in command.params:
-        if getattr(option, "is_flag", False):
-            yield from (
-                (name, option.secondary_opts[0] if option.secondary_opts else "")
-                for name in option.opts
-            )
-
-
-@functools.cache
-def _negations() -> dict[str, str]:
-    return dict(sorted(_flags(_command())))
-
-
-def _gos(argv: list[str]) -> list[str]:
-    """Returns the words with `--dry-run`, `--flag=true` and `--flag=false` as Typer has them."""
-    end = argv.index("--") if "--" in argv else len(argv)
-    words = []
-    for word in argv[:end]:
-        name, _, value = word.partition("=")
-        if word == "--dry-run":
-            words.append("--dry-run=client")
-        elif value in ("true", "false") and name in _negations():
-            words += filter(None, [name if value == "true" else _negations()[name]])
-        else:
-            words.append(word)
-    return [*words, *argv[end:]]
-
-
 def run(argv: list[str]) -> int:
     """Runs one command line; returns the exit status."""
     try:
-        status = _command().main(args=_gos(argv), prog_name="guestbook", standalone_mode=False)
+        words = for_typer(argv, _command())
+        status = _command().main(args=words, prog_name="guestbook", standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader has seen enough. Without this, Python would say so when it ends.
