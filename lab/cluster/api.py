@@ -350,7 +350,15 @@ def _by_name(item: dict[str, Any]) -> tuple[str, str]:
 
 
 def _not_found(kind: Kind, name: str) -> RefusedError:
-    return RefusedError(f"{_named(kind, name)} not found", missing=True)
+    hint = _MESH if (kind.kind, name) == ("ConfigMap", "istio") else ""
+    return RefusedError(f"{_named(kind, name)} not found{hint}", missing=True)
+
+
+_MESH = (
+    ": the lab keeps the mesh's configuration in IstioOperators; `install -f FILE` and "
+    "`install --set meshConfig.FIELD=VALUE` change it, "
+    "`get istiooperators -n istio-system -o yaml` shows it"
+)
 
 
 def _named(kind: Kind, name: str) -> str:
