@@ -165,6 +165,8 @@ class Words(typer.core.TyperGroup):
     """Commands, some of which have a name of two words."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        if args[0] == "help":
+            args = [*args[1:], "--help"]
         if args[:1] == ["experimental"]:
             args = ["x", *args[1:]]
         if args[0] == "x" and args[1:] and " ".join(args[:2]) not in COMMANDS:
@@ -192,11 +194,13 @@ for name, command in COMMANDS.items():
     app.command(name)(command)
 app.command("pc", hidden=True)(proxy_config)
 app.command("ps", hidden=True)(proxy_status)
+app.command("dash", hidden=True)(dashboard)
+app.command("d", hidden=True)(dashboard)
 for name, group in GROUPS.items():
     app.add_typer(group, name=name)
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def options(
     context: typer.Context,
     namespace: Annotated[
@@ -217,6 +221,9 @@ def options(
 
     Start it with `guestbook up`, then use the verbs you know: apply, get, logs, exec, delete.
     """
+    if context.invoked_subcommand is None:
+        context.get_help()  # It prints it.
+        raise typer.Exit(1)
     folder = state.absolute() if state is not None else None
     context.obj = Settings(run, namespace, folder)
 
