@@ -39,3 +39,14 @@ def test_a_dashboard_by_its_short_names(alias: str, capsys: pytest.CaptureFixtur
 
 def test_nothing_found_anywhere_is_said_as_kubectl_says_it(lab: Lab) -> None:
     assert lab.run("get", "sidecars", "-A").err == "No resources found\n"
+
+
+def test_rollouts_of_all_of_a_kind(lab: Lab) -> None:
+    one = "deployment.apps/message-service"
+    assert lab.ok("rollout", "restart", "deployment") == f"{one} restarted\n"
+    done = lab.ok("rollout", "status", "deploy", "-l", "!none")
+    assert done.endswith('deployment "message-service" successfully rolled out\n')
+    assert lab.ok("rollout", "history", "deploy").startswith(one)
+    nothing = lab.run("rollout", "restart", "deploy", "-l", "app=none")
+    assert (nothing.status, nothing.out) == (0, "")
+    assert nothing.err == "No resources found in default namespace.\n"
