@@ -15,6 +15,8 @@ from lab.cli.context import (
     Files,
     Kustomize,
     Namespace,
+    Recursive,
+    Selector,
     asked_namespace,
     client,
     dry,
@@ -28,6 +30,8 @@ def apply(
     context: typer.Context,
     filename: Files = None,
     kustomize: Kustomize = None,
+    recursive: Recursive = False,
+    selector: Selector = "",
     namespace_: Namespace = None,
     dry_run: DryRun = "none",
     record: Annotated[bool, typer.Option("--record", hidden=True)] = False,
@@ -43,7 +47,8 @@ def apply(
     """
     if record:
         sys.stderr.write("Flag --record has been deprecated, --record will be removed\n")
-    _apply(context, texts(filename, kustomize), asked_namespace(context, namespace_), dry_run)
+    files = texts(filename, kustomize, recursive=recursive)
+    _apply(context, files, asked_namespace(context, namespace_), dry_run, selector)
 
 
 def install(
@@ -92,8 +97,10 @@ def _apply(
     files: Sequence[tuple[str, Any]],
     namespace: str | None,
     dry_run: str = "none",
+    selector: str = "",
 ) -> None:
-    answer = client(context).call("apply", files=files, namespace=namespace, dry_run=dry(dry_run))
+    query = {"files": files, "namespace": namespace, "selector": selector}
+    answer = client(context).call("apply", **query, dry_run=dry(dry_run))
     if not answer["results"]:
         raise FailureError("no objects passed to apply")
     told(answer, DRY_RUNS[dry_run])
