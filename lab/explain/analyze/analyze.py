@@ -42,11 +42,14 @@ def analyze(snapshot: Snapshot) -> list[Finding]:
 
 def at_apply(snapshot: Snapshot, applied: Sequence[Resource]) -> Iterator[str]:
     """Yields warnings about resources that were just applied."""
-    keys = {(item.kind, item.namespace, item.name) for item in applied}
+    by_key = {(item.kind, item.namespace, item.name): item for item in applied}
     for finding in analyze(snapshot):
-        if finding.code in AT_APPLY and (finding.kind, finding.namespace, finding.name) in keys:
-            place = f"{finding.place}: " if finding.place else ""
-            yield f"{place}{finding.kind} {finding.name}: {finding.text} [{finding.code}]"
+        given = by_key.get((finding.kind, finding.namespace, finding.name))
+        if given is not None and finding.code in AT_APPLY:
+            name, place = f"{given.kind} {given.name}", finding.place
+            of_file = place.startswith(f"{given.source.file}:")
+            words = (place, name) if of_file else (name, place)
+            yield f"{': '.join(filter(None, words))}: {finding.text} [{finding.code}]"
     for resource in applied:
         if resource.kind == "VirtualService":
             for problem in virtual_services.misspelt(snapshot, resource):

@@ -42,7 +42,7 @@ class Finding:
     text: str
     """In the words of istioctl; a hint of the lab's own in parentheses at the end."""
     place: str = ""
-    """`file:line`; empty for what has no manifest, such as a pod of a Deployment."""
+    """`file:line`, or the field of an object without a file; empty for a pod of a Deployment."""
 
     @property
     def level(self) -> Level:
@@ -70,4 +70,6 @@ class Finding:
 def about(code: str, resource: Resource, text: str, *path: str | int) -> Finding:
     """Returns a finding about a field of a resource."""
     place = resource.source.at(*path)
+    if not resource.source.line:
+        place = place.removeprefix(resource.source.file).removeprefix(":")
     return Finding(code, resource.kind, resource.namespace, resource.name, text, place)

@@ -88,6 +88,23 @@ def test_events_are_chosen_by_their_fields(lab: Lab) -> None:
     assert lab.run("events", "-n", "none-here").err == "No events found in none-here namespace.\n"
 
 
+def test_a_place_in_no_file_is_that_of_the_object(lab: Lab, rule: str, tmp_path: Path) -> None:
+    asked = ("route", "--from", "curl", "GET", "http://message-service/hello/x")
+    assert f"  virtualservice/{rule}.default:spec.http[0].match[0]\n" in lab.ok(*asked)
+    lab.ok("patch", "vs", rule, "--type=merge", "-p", '{"spec": {"gateways": ["none"]}}')
+    subject = f"(VirtualService default/{rule} spec.gateways[0])"
+    found = lab.run("analyze")
+    assert f"{subject} Referenced gateway not found" in found.out
+    file = tmp_path / "told.yaml"
+    file.write_text(RULE)
+    lab.ok("apply", "-f", str(file))
+    assert f"  {file}:9\n" in lab.ok(*asked)
+    warned = lab.run("apply", "-f", "-", stdin=RULE.replace("host: message", "host: massage"))
+    assert f"VirtualService {rule}: spec.http[0].route[0].destination.host: Ref" in warned.err
+    bad = lab.run("apply", "-f", "-", stdin=RULE.replace("timeout", "timeoutt"))
+    assert bad.err.startswith("Error: -:11: VirtualService told")
+
+
 def test_proxy_status_names_a_refusal(lab: Lab) -> None:
     assert lab.run("apply", "-f", "-", stdin=BROKEN).status == 1
     try:
@@ -221,6 +238,7 @@ def test_edit_applies_what_was_saved(
     assert 'unknown field "spec.http[0].timout" (did you mean "timeout"?)' in answer.err
     (kept,) = tmp_path.iterdir()
     assert f"A copy of your changes has been stored to '{kept}'" in answer.err
+    assert answer.err.startswith(f"Error: {kept}:")
     monkeypatch.setenv("KUBE_EDITOR", "false")
     assert lab.run("edit", "vs", rule).err == "Error: there was a problem with the editor 'false'\n"
 
