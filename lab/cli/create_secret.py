@@ -86,5 +86,9 @@ def _require_pair(chain: bytes, key: bytes) -> None:
             "tls: failed to find certificate PEM data in certificate input, but did find a "
             "private key; PEM inputs may have been switched"
         )
+    if b"PRIVATE KEY-----" not in key:
+        raise FailureError(
+            "tls: found a certificate rather than a key in the PEM for the private key"
+        )
     if not are_pair(chain, key):
         raise FailureError("tls: private key does not match public key")
