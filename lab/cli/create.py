@@ -41,8 +41,9 @@ def files(
     With -f, those that are there already are an error, and the others are
     created; `apply -f` changes them.
 
-    Example:
+    Examples:
       guestbook create -f istio/05-retries/virtual-service.yaml
+      guestbook create -n istio-system secret tls shop --cert=shop.crt --key=shop.key
     """
     where = asked_namespace(context, namespace_)
     if context.invoked_subcommand is None:

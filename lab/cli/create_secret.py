@@ -76,36 +76,19 @@ def _secret(name: str, values: Mapping[str, bytes], type_: str) -> dict[str, Any
 
 def _require_pair(chain: bytes, key: bytes) -> None:
     """Raises FailureError, with Go's words, when a certificate and a private key don't fit."""
-    from cryptography import x509
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.serialization import (
-        Encoding,
-        PublicFormat,
-        load_pem_private_key,
-    )
+    from lab.kinds.gateway.becomes import are_pair
 
     for text, what in ((chain, "certificate"), (key, "key")):
         if b"-----BEGIN " not in text:
             raise FailureError(f"tls: failed to find any PEM data in {what} input")
-    if b"-----BEGIN CERTIFICATE-----" not in chain:
+    if b"PRIVATE KEY-----" in chain and b"-----BEGIN CERTIFICATE-----" not in chain:
         raise FailureError(
             "tls: failed to find certificate PEM data in certificate input, but did find a "
             "private key; PEM inputs may have been switched"
-            if b"PRIVATE KEY-----" in chain
-            else 'tls: failed to find "CERTIFICATE" PEM block in certificate input'
         )
     if b"PRIVATE KEY-----" not in key:
         raise FailureError(
             "tls: found a certificate rather than a key in the PEM for the private key"
         )
-    try:
-        certificate = x509.load_pem_x509_certificates(chain)[0].public_key()
-    except ValueError:
-        raise FailureError("x509: malformed certificate") from None
-    try:
-        own = load_pem_private_key(key, None).public_key()
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise FailureError("tls: failed to parse private key") from None
-    form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    if certificate.public_bytes(*form) != own.public_bytes(*form):
+    if not are_pair(chain, key):
         raise FailureError("tls: private key does not match public key")

@@ -77,7 +77,7 @@ def data(
     for key, value in [
         *(_literal(text) for text in literals or ()),
         *(pair for source in _split(sources) for pair in _files(source)),
-        *(pair for file in _split(env_files) for pair in _variables(file)),
+        *(pair for file in _split(env_files) for pair in _variables(file, kind)),
     ]:
         if not re.fullmatch(r"(?!\.\.?$|\.\.)[-._a-zA-Z0-9]{1,253}", key):
             raise FailureError(
@@ -129,21 +129,18 @@ def content(path: Path, failed: str = "error reading {path}: {reason}") -> bytes
         raise FailureError(failed.format(path=path, reason=reason)) from None
 
 
-def _variables(file: str) -> Iterator[tuple[str, bytes]]:
+def _variables(file: str, kind: str) -> Iterator[tuple[str, bytes]]:
     """Yields the variables of a file; one without a value has that of this environment."""
     if Path(file).is_dir():
-        raise FailureError("env config file cannot be a directory")
-    text = content(Path(file)).removeprefix(b"\xef\xbb\xbf")
-    for number, line in enumerate(text.split(b"\n"), 1):
-        try:
-            name, equals, value = line.removesuffix(b"\r").decode().lstrip().partition("=")
-        except UnicodeDecodeError:
-            raise FailureError(
-                f"env file {file} contains invalid utf8 bytes at line {number}"
-            ) from None
+        what = "secret" if kind == "Secret" else "config"
+        raise FailureError(f"env {what} file cannot be a directory")
+    text = content(Path(file)).decode("utf-8-sig", errors="surrogateescape")
+    for line in text.split("\n"):
+        name, equals, value = line.removesuffix("\r").lstrip().partition("=")
         if not name.startswith("#") and (name or equals):
             require_variable(name)
-            yield name, (value if equals else os.environ.get(name, "")).encode()
+            given = value if equals else os.environ.get(name, "")
+            yield name, given.encode(errors="surrogateescape")
 
 
 def require_variable(name: str) -> None:

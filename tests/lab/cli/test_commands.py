@@ -313,7 +313,9 @@ def test_an_injected_manifest_is_applied_with_its_sidecar(lab: Lab, tmp_path: Pa
 def test_status_and_events(lab: Lab) -> None:
     found = json.loads(lab.ok("status", "-o", "json"))
     assert found["ready"] == found["wanted"]
-    assert found["ingress"] in lab.ok("status")
+    told = lab.ok("status")
+    assert found["ingress"] in told
+    assert found["ingressHttps"] in told
     assert "Scheduled" in lab.ok("get", "events")
     described = lab.ok("describe", "pod", "curl")
     assert "Started container istio-proxy" in described

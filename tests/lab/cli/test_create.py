@@ -158,6 +158,11 @@ def test_a_dry_run_is_applied_over_what_is_there(lab: Lab) -> None:
             "tls: failed to find certificate PEM data in certificate input, but did find a private "
             "key; PEM inputs may have been switched",
         ),
+        (
+            "secret tls s --cert={one} --key={one}",
+            "tls: found a certificate rather than a key in the PEM for the private key",
+        ),
+        ("secret generic s --from-env-file=/", "env secret file cannot be a directory"),
         ("cm c --from-literal=a", "invalid literal source a, expected key=value"),
         ("cm c --from-file=a=b=c", "key names or file paths cannot contain '='"),
         ("cm c --from-file=a=", "file path for key name a missing"),
