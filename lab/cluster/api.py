@@ -285,10 +285,9 @@ def _shown(cluster: Cluster, record: Record) -> dict[str, Any]:
     if resource.kind in WORKLOADS:
         return kubectl_objects.workload(record, cluster.owned(resource.kind, namespace, name))
     if resource.kind == "Service" and (service := cluster.services.get(namespace, name)):
-        published = any(
-            cluster.services.load_balancer_port(service, port.port) for port in service.ports
-        )
-        return kubectl_objects.service(record, service.cluster_ip, published=published)
+        node_port = cluster.services.node_port
+        ports = {port.port: node_port(service, port.port) for port in service.ports}
+        return kubectl_objects.service(record, service.cluster_ip, ports)
     if resource.kind == "PodDisruptionBudget":
         return kubectl_objects.plain(record) | {"status": derived.disruptions(cluster, record)}
     if resource.kind == "Namespace":

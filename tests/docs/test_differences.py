@@ -38,6 +38,7 @@ HELD: dict[str, str] = {
     "`kubectl rollout pause`": f"{HERE} test_a_verb_of_kubectl_that_is_not_there",
     "Jobs": f"{HERE} test_what_is_refused",
     "kustomize": "tests/lab/manifests/test_load.py test_a_kustomization_lists_resources",
+    "a load balancer has": f"{CLUSTER}test_node_ports.py test_istios_recipe_finds_the_gateway",
     "a Service with UDP": f"{HERE} test_what_is_refused",
     # The mesh.
     "on a port without a protocol": f"{KINDS}test_inbound.py test_every_container_port_is_served",
@@ -90,6 +91,10 @@ HELD: dict[str, str] = {
     "`inbound\\|8080": f"{KINDS}test_inbound.py test_every_container_port_is_served",
     "a name in a cluster of an EnvoyFilter": f"{HERE} test_a_name_of_a_service_has_its_endpoints",
     "a Sidecar's listener": f"{HERE} test_apply_warns_of_what_the_loopback_does_not_give",
+    "the status port of a gateway": (
+        f"{CLUSTER}test_node_ports.py "
+        "test_the_status_port_has_a_node_port_where_pods_have_a_network"
+    ),
     "the access log has": f"{KINDS}test_egress.py test_the_access_log_has_the_client_with_port_0",
     # With --network pods.
     "pods reach the outside": f"{CLUSTER}test_pod_network.py test_what_is_no_tcp_over_ipv4",
