@@ -34,7 +34,7 @@ def status(
         return
     write(f"Guestbook   {found['ingress']}")
     if found["mesh"]:
-        write(f"            {found['ingressHttps']} for a Gateway with HTTPS")
+        write(f"HTTPS       {found['ingressHttps']} where a Gateway has a certificate")
     write(f"Pods        {found['ready']} of {found['wanted']} ready")
     for pod in found["notReady"]:
         write(f"Not ready   {pod}")

@@ -36,6 +36,11 @@ HELD: dict[str, str] = {
     "ReplicaSets": f"{CLI}test_commands.py test_what_the_lab_refuses_is_one_line",
     "an API server for programs": f"{CLI}test_env.py test_another_program_finds_no_cluster",
     "`kubectl rollout pause`": f"{HERE} test_a_verb_of_kubectl_that_is_not_there",
+    "`-f` of `patch`": f"{HERE} test_an_option_of_kubectl_that_is_not_there",
+    "kubectl says of a JSON patch": f"{CLI}test_patch.py test_a_patch_that_is_refused",
+    "the image of a pod": (
+        f"{CLI}test_patch.py test_labels_of_pods_can_be_patched_and_their_specs_not"
+    ),
     "Jobs": f"{HERE} test_what_is_refused",
     "kustomize": "tests/lab/manifests/test_load.py test_a_kustomization_lists_resources",
     "a load balancer has": f"{CLUSTER}test_node_ports.py test_istios_recipe_finds_the_gateway",
@@ -170,13 +175,34 @@ def test_what_is_refused(manifest: str) -> None:
         load.parse([("x", manifest)])
 
 
-@pytest.mark.parametrize("words", ["rollout pause deploy/ui", "patch deploy ui", "authz check x"])
+@pytest.mark.parametrize("words", ["rollout pause deploy/ui", "create role r", "authz check x"])
 def test_a_verb_of_kubectl_that_is_not_there(
     words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(words.split()) == 1
     said = capsys.readouterr().err
     assert "No such command" in said or "is not in the lab: " in said
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "patch -f x.yaml -p {}",
+        "patch deploy ui --subresource=scale -p {}",
+        "set image -f x.yaml a=b",
+        "set env deploy/ui --local A=b",
+        "set env deploy/ui --from=cm/a",
+        "set env deploy/ui --env A=b",
+        "create --edit -f x.yaml",
+        "create cm a --save-config",
+        "create secret generic a --append-hash",
+    ],
+)
+def test_an_option_of_kubectl_that_is_not_there(
+    words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words.split()) == 1
+    assert "No such option" in capsys.readouterr().err
 
 
 def test_the_missing_verbs_are_those_of_the_page() -> None:
