@@ -14,10 +14,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lab.cluster import derived, kubectl_objects, patches, programs
+from lab.cluster import derived, injection, kubectl_objects, patches, programs
 from lab.cluster.controllers import WORKLOADS, stop_pod
 from lab.cluster.events import now
-from lab.cluster.programs import UnknownImageError, split
+from lab.cluster.programs import INJECTED, UnknownImageError, split
 from lab.cluster.rollout import CAUSE, template_hash
 from lab.cluster.running import Cluster
 from lab.cluster.selector import parse as parse_selector
@@ -239,17 +239,25 @@ def _untold(cluster: Cluster, warnings: Iterable[str]) -> Iterable[str]:
 def _unknown_images(resource: Resource) -> Iterable[str]:
     """Yields an error for each container whose image the lab has no program for."""
     path: tuple[str, ...]
+    labels, annotations = resource.labels, resource.annotations
     if resource.kind == "Pod":
         spec, path = resource.spec, ("spec",)
     elif resource.kind in WORKLOADS:
-        spec, path = resource.spec.template.spec, ("spec", "template", "spec")
+        template = resource.spec.template
+        spec, path = template.spec, ("spec", "template", "spec")
+        labels, annotations = template.metadata.labels, template.metadata.annotations
     else:
         return
     for index, container in enumerate(spec.containers):
+        where = (*path, "containers", index, "image")
+        if container.image == INJECTED:
+            if problem := injection.gateway_problem(labels, annotations):
+                yield resource.describe(where, problem)
+            continue
         try:
             split(container.image)
         except UnknownImageError as error:
-            yield resource.describe((*path, "containers", index, "image"), str(error))
+            yield resource.describe(where, str(error))
 
 
 def _immutable(old: Resource, new: Resource) -> Iterable[str]:

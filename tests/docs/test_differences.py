@@ -56,7 +56,7 @@ HELD: dict[str, str] = {
     "of several `addresses`": f"{HERE} test_all_addresses_of_a_service_entry_are_domains",
     "the order of resources": f"{HERE} test_the_order_is_that_of_the_first_apply",
     "localities": f"{KINDS}test_destination_rule.py test_a_share_for_other_places_leaves_nobody",
-    "several ingress and egress gateways": f"{HERE} test_what_is_refused",
+    "an IstioOperator's components": f"{HERE} test_what_is_refused",
     "a revision": f"{HERE} test_what_is_refused",
     "istiod waits `timeout`": (
         f"{CLI}test_commands.py test_keys_that_can_not_be_fetched_are_a_warning"
