@@ -9,6 +9,7 @@ from pydantic.alias_generators import to_camel
 
 from lab import names
 from lab.envoy import tls
+from lab.explain import mutual_tls
 from lab.kinds import selection, services
 from lab.kinds.destination_rule.types import PortTrafficPolicy, TrafficPolicy
 from lab.kinds.gateway import becomes as gateway
@@ -75,6 +76,9 @@ def _service(snapshot: Snapshot, chosen: Service, pods: Sequence[Pod]) -> Iterat
     rule = view(snapshot, pods[0]).rules.get(host.name)
     for resource in rule.resources if rule is not None else ():
         yield from _destination_rule(resource, pods)
+    told = (one for one in mutual_tls.conflicts(snapshot) if one.host == host.name)
+    for conflict in {one.text: one for one in told if one.pod in pods}.values():
+        yield f"WARNING: Requests fail: {conflict.text}.  {conflict.origin}"
     for resource in snapshot.of("VirtualService"):
         if virtual_service.applies(resource, names.MESH) and _is_for(resource, host):
             yield from _virtual_service(snapshot, resource)

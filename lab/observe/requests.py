@@ -142,6 +142,8 @@ class Request:
     place: str = ""
     """`file:line` of what decided about it, as the configuration was then; empty where no proxy
     decided."""
+    conflict: str = ""
+    """The conflict of mutual TLS by which the connection failed, in words."""
 
     @property
     def proxy(self) -> Workload:
@@ -182,8 +184,8 @@ class Stream:
         """`pods` returns the pods of now; `count` is called with each request."""
         self._pods = pods
         self._count = count
-        self.find_place: Callable[[Request], str] | None = None
-        """Returns the `place` of a request."""
+        self.find_cause: Callable[[Request], tuple[str, str]] | None = None
+        """Returns the `place` and the `conflict` of a request."""
         self._kept: deque[Request] = deque()
         self._total = 0
         self._news = asyncio.Event()
@@ -200,8 +202,8 @@ class Stream:
         try:
             report, _ = _decode(line.decode())
             request = self._request(pod, report)
-            if request is not None and self.find_place is not None:
-                request.place = self.find_place(request)
+            if request is not None and self.find_cause is not None:
+                request.place, request.conflict = self.find_cause(request)
         except (ValueError, LookupError, TypeError, AttributeError):
             return False  # A line cut off by the end of its proxy, or that looks like a report.
         if request is not None:
