@@ -199,7 +199,8 @@ def _policies(snapshot: Snapshot, chosen: Pod) -> Iterator[str]:
 
 
 def _exposed(snapshot: Snapshot, found: Sequence[Service]) -> Iterator[str]:
-    """Yields the VirtualServices by which gateways lead to Services."""
+    """Yields the VirtualServices by which gateways lead, or would lead, to Services."""
+    known = {f"{item.namespace}/{item.name}" for item in snapshot.of("Gateway")}
     for chosen in found:
         host = services.of_service(chosen)
         for resource in snapshot.of("VirtualService"):
@@ -213,4 +214,12 @@ def _exposed(snapshot: Snapshot, found: Sequence[Service]) -> Iterator[str]:
                         port = server.server.port
                         shown = f"{server.gateway}, port {port.number}/{port.protocol}"
                         yield f"Exposed on Ingress Gateway {shown}"
+            for index, given in enumerate(resource.spec.gateways):
+                name = names.gateway(given, resource.namespace)
+                if name not in {names.MESH, *known}:
+                    place = resource.source.at("spec", "gateways", index)
+                    told = (
+                        f"VirtualService {_name(resource)} references non-existent gateway {name}"
+                    )
+                    yield f"WARNING: {told}  {place}"
             yield from _virtual_service(snapshot, resource)

@@ -29,3 +29,26 @@ def test_a_conflict_of_mutual_tls_is_a_warning(capsys: pytest.CaptureFixture[str
     assert told.endswith(f"set tls.mode ISTIO_MUTUAL, or leave tls out.  {MUTUAL_TLS}:13")
     assert warnings(described(capsys, "ui", MUTUAL_TLS)) == []
     assert warnings(described(capsys, "message-service")) == []
+
+
+@pytest.mark.parametrize("gateways", ["[guestbok-gateway]", "[guestbook-ui-gateway, mesh, shop/x]"])
+def test_a_gateway_that_is_not_there_is_a_warning(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, gateways: str
+) -> None:
+    file = tmp_path / "route.yaml"
+    file.write_text(ROUTE % gateways)
+    told = warnings(described(capsys, "message-service", file))
+    missing = "default/guestbok-gateway" if "bok-" in gateways else "shop/x"
+    expected = f"WARNING: VirtualService other references non-existent gateway {missing}  {file}:6"
+    assert told == [expected]
+
+
+ROUTE = """\
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: other}
+spec:
+  hosts: [other.example]
+  gateways: %s
+  http: [{route: [{destination: {host: message-service}}]}]
+"""
