@@ -142,6 +142,8 @@ class Request:
     place: str = ""
     """`file:line` of what decided about it, as the configuration was then; empty where no proxy
     decided."""
+    early: bool = False
+    """Whether the application refused it before its pod was ready for the first time."""
     conflict: str = ""
     """The conflict of mutual TLS by which the connection failed, in words."""
 
@@ -195,13 +197,18 @@ class Stream:
         self._looked = 0.0
         self._bytes: dict[tuple[str, str, int], tuple[int, int]] = {}
 
-    def take(self, pod: Pod, line: bytes) -> bool:
-        """Takes a line of a proxy's output; returns whether it was a report."""
+    def take(self, pod: Pod, line: bytes, first_ready: float = 0.0) -> bool:
+        """Takes a line of a proxy's output; returns whether it was a report.
+
+        `first_ready` is the time when the pod was ready for the first time.
+        """
         if not line.startswith(_PREFIX):
             return False
         try:
             report, _ = _decode(line.decode())
             request = self._request(pod, report)
+            if request is not None and request.reporter == "destination" and "UF" in request.flags:
+                request.early = request.time < first_ready
             if request is not None and self.find_cause is not None:
                 request.place, request.conflict = self.find_cause(request)
         except (ValueError, LookupError, TypeError, AttributeError):
