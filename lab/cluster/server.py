@@ -75,17 +75,23 @@ def _failed(status: int, *errors: str) -> Response:
 
 async def apply(
     cluster: Cluster,
-    files: list[tuple[str, str]],
+    files: list[tuple[str, str | Json]],
     namespace: str | None = None,
-    create: bool = False,
+    manner: api.Manner = "apply",
     dry_run: bool = False,
 ) -> Json:
-    """Applies manifests, and waits until the change is in force, for open connections too.
+    """Applies, creates or replaces objects, and waits until the change is in force.
 
-    After SETTLE seconds it answers all the same, with a warning that names the pods whose proxy
-    has not taken it, and with no refusals: those of an earlier push are not of this change.
+    It is then in force for open connections too. After SETTLE seconds it answers all the same,
+    with a warning that names the pods whose proxy has not taken it, and with no rejections: those
+    of an earlier push are not of this change.
     """
-    applied = api.apply(cluster, files, namespace, create=create, dry_run=dry_run)
+    applied = api.apply(cluster, files, namespace, manner=manner, dry_run=dry_run)
+    return await _in_force(cluster, applied, dry_run=dry_run)
+
+
+async def _in_force(cluster: Cluster, applied: api.Applied, *, dry_run: bool) -> Json:
+    """Returns the answer about a change, once it is in force."""
     warnings, rejected = list(applied.warnings), []
     if not dry_run:
         revision = cluster.revision
@@ -95,7 +101,21 @@ async def apply(
             rejected = cluster.rejected
         if cluster.mesh is not None:  # Known only now: the keys are fetched with the push.
             warnings += cluster.mesh.key_warnings(applied.resources)
-    return {"results": applied.results, "warnings": warnings, "rejected": rejected}
+    return {
+        "results": applied.results,
+        "warnings": warnings,
+        "rejected": rejected,
+        "refused": applied.refused,
+    }
+
+
+async def patch(cluster: Cluster, dry_run: bool = False, **query: Any) -> Json:
+    """Patches an object, and waits as `apply` does; returns the changed object too."""
+    applied, item = api.patch(cluster, dry_run=dry_run, **query)
+    answer = await _in_force(cluster, applied, dry_run=dry_run)
+    if not dry_run:
+        (item,) = api.objects(cluster, [query["kind"]], query["namespace"], [query["name"]])
+    return answer | {"item": item}
 
 
 async def objects(
@@ -203,6 +223,7 @@ def _batches(found: Sequence[Observed]) -> Iterator[Sequence[Observed]]:
 
 OPERATIONS: dict[str, Callable[..., Any]] = {
     "apply": apply,
+    "patch": patch,
     "objects": objects,
     "delete": delete,
     "delete_files": delete_files,

@@ -266,6 +266,10 @@ def test_edit_applies_what_was_saved(
     assert lab.ok("edit", f"vs/{rule}") == "virtualservice.networking.istio.io/told edited\n"
     assert lab.json("vs", rule)["spec"]["http"][0]["timeout"] == "5s"
     assert lab.ok("edit", "vs", rule) == "Edit cancelled, no changes made.\n"
+    lab.ok("label", "vs", rule, "team=red")
+    monkeypatch.setenv("KUBE_EDITOR", "sed -i -e /labels:/d -e /team:/d")
+    lab.ok("edit", "vs", rule)
+    assert "labels" not in lab.json("vs", rule)["metadata"]
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setenv("KUBE_EDITOR", "sed -i s/timeout/timout/")
     answer = lab.run("edit", "vs", rule)
