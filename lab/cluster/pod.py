@@ -135,7 +135,7 @@ class PodRunner:
         """Returns the reader of the requests that a proxy reports among its output."""
         if container != PROXY:
             return None
-        return lambda line: self.cluster.requests.take(self.model, line, self.first_ready)
+        return lambda line: self.cluster.requests.take(self.model, line)
 
     def containers(self) -> list[str]:
         """Returns the names of its containers, the sidecar last."""

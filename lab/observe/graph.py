@@ -16,7 +16,7 @@ OUTSIDE = "(outside)"
 _DENIED = "RBAC"
 
 EARLY = "before it was ready"
-"""The problem of calls that the application refused before its pod was ready for the first time.
+"""The problem of calls that the server refused before its pod was ready for the first time.
 They are not among the calls of the edge: any start of a mesh has some."""
 
 _TELEMETRY = ("/api/v2/spans", "/v1/traces", "/v1/metrics", "/v1/logs", "/opentelemetry.proto.")
