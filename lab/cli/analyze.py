@@ -34,7 +34,8 @@ def analyze(
 ) -> None:
     """Find what is wrong across resources: hosts, subsets, gateways that are not there, and more.
 
-    Codes and texts are those of `istioctl analyze`, places are file and line.
+    Codes and texts are those of `istioctl analyze`, but for the lab's own
+    findings, which have the code lab; places are file and line.
     With -f no lab has to run: the manifests alone are the mesh. The exit status
     is 1 when there is an error.
 

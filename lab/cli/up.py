@@ -219,7 +219,7 @@ def _control_plane(state: State, cluster: Cluster) -> Mesh:
     from lab.model import Pod, Snapshot
     from lab.resources.resource import Resource
 
-    cluster.requests.find_place = reported.finder(cluster.in_force_at)
+    cluster.requests.find_cause = reported.finder(cluster.in_force_at)
 
     def report(pod: Pod, message: str) -> None:
         event = Event("Pod", pod.namespace, pod.name, "Warning", "ProxyConfigRejected", message)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from lab.explain.analyze import destination_rules, virtual_services, workloads
-from lab.explain.analyze.finding import Finding
+from lab.explain.analyze import destination_rules, mutual_tls, virtual_services, workloads
+from lab.explain.analyze.finding import LAB, Finding
 from lab.model import Snapshot
 from lab.resources.resource import Resource
 
@@ -14,8 +14,10 @@ ANALYSES: tuple[Callable[[Snapshot], Iterable[Finding]], ...] = (
     virtual_services.gateways,
     virtual_services.conflicts,
     virtual_services.unreachable,
+    virtual_services.misspelt,
     destination_rules.targets,
     destination_rules.unverified,
+    mutual_tls.conflicts,
     workloads.gateways,
     workloads.policies,
     workloads.namespaces,
@@ -27,7 +29,7 @@ ANALYSES: tuple[Callable[[Snapshot], Iterable[Finding]], ...] = (
 
 _ORDER = ("Error", "Warning", "Info")
 
-AT_APPLY = ("IST0101", "IST0162", "IST0109", "IST0110", "IST0127", "IST0132", "IST0174")
+AT_APPLY = ("IST0101", "IST0162", "IST0109", "IST0110", "IST0127", "IST0132", "IST0174", LAB)
 """Codes of which `apply` warns.
 
 IST0173 is not among them: a subset comes before its pods, so that no request goes astray.
@@ -42,12 +44,8 @@ def analyze(snapshot: Snapshot) -> list[Finding]:
 
 def at_apply(snapshot: Snapshot, applied: Sequence[Resource]) -> Iterator[str]:
     """Yields warnings about resources that were just applied."""
-    keys = {(item.kind, item.namespace, item.name) for item in applied}
+    origins = {f"{item.kind} {item.namespace}/{item.name}" for item in applied}
     for finding in analyze(snapshot):
-        if finding.code in AT_APPLY and (finding.kind, finding.namespace, finding.name) in keys:
+        if finding.code in AT_APPLY and not origins.isdisjoint((finding.origin, finding.also)):
             place = f"{finding.place}: " if finding.place else ""
             yield f"{place}{finding.kind} {finding.name}: {finding.text} [{finding.code}]"
-    for resource in applied:
-        if resource.kind == "VirtualService":
-            for problem in virtual_services.misspelt(snapshot, resource):
-                yield resource.describe(problem.path, problem.reason)

@@ -1,4 +1,4 @@
-"""One finding: a code and a text of istioctl's, the object, and the place in its manifest."""
+"""One finding: a code and a text, mostly istioctl's, the object, and the place in its manifest."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from lab.model import Json
 from lab.resources.resource import Resource
 
 Level = Literal["Error", "Warning", "Info"]
+
+LAB = "lab"
+"""The code of the lab's own findings, for which istioctl has none."""
 
 LEVELS: dict[str, Level] = {
     "IST0101": "Error",  # ReferencedResourceNotFound
@@ -27,8 +30,9 @@ LEVELS: dict[str, Level] = {
     "IST0162": "Warning",  # GatewayPortNotDefinedOnService
     "IST0173": "Error",  # DestinationRuleSubsetNotSelectPods
     "IST0174": "Warning",  # UnknownDestinationRuleHost
+    LAB: "Warning",
 }
-"""The codes of istioctl that the lab gives, each with istioctl's level."""
+"""The codes that the lab gives; those of istioctl have istioctl's level."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +44,11 @@ class Finding:
     namespace: str
     name: str
     text: str
-    """In the words of istioctl; a hint of the lab's own in parentheses at the end."""
+    """In the words of istioctl, if the code is; a hint of the lab's own is in parentheses."""
     place: str = ""
     """`file:line`; empty for what has no manifest, such as a pod of a Deployment."""
+    also: str = ""
+    """The `origin` of the other object of a conflict."""
 
     @property
     def level(self) -> Level:

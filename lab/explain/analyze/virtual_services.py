@@ -8,13 +8,13 @@ from itertools import chain
 
 from lab import names
 from lab.explain.analyze import hosts
-from lab.explain.analyze.finding import Finding, about
+from lab.explain.analyze.finding import LAB, Finding, about
 from lab.kinds.services import Host
 from lab.kinds.types import Destination
 from lab.kinds.virtual_service.types import HTTPRoute
 from lab.kinds.virtual_service.unused import unused
 from lab.model import Snapshot
-from lab.resources.resource import Path, Problem, Resource
+from lab.resources.resource import Path, Resource
 
 
 def destinations(snapshot: Snapshot) -> Iterator[Finding]:
@@ -97,21 +97,22 @@ def _similar(host: str, known: Sequence[Host], namespace: str) -> str:
     return f" (there is {near[0]})" if near else ""
 
 
-def misspelt(snapshot: Snapshot, resource: Resource) -> Iterator[Problem]:
-    """Yields hosts of a VirtualService that nobody has, where another is called nearly so.
+def misspelt(snapshot: Snapshot) -> Iterator[Finding]:
+    """Yields hosts of VirtualServices that nobody has, where another is called nearly so.
 
     istioctl finds no fault in them, and their rules meet no request.
     """
-    if resource.spec.gateways and names.MESH not in resource.spec.gateways:
-        return
     known = hosts.registry(snapshot)
-    for index, host in enumerate(resource.spec.hosts):
-        name = names.expand(host, resource.namespace)
-        hint = _similar(host, known, resource.namespace)
-        if hint and not any(hosts.overlap(item.name, name) for item in known):
-            nobody = f"no Service or ServiceEntry has {host}{hint}"
-            reason = f"{nobody}: no request meets the rules"
-            yield Problem(("spec", "hosts", index), reason, "warning")
+    for resource in snapshot.of("VirtualService"):
+        if names.MESH not in (resource.spec.gateways or (names.MESH,)):
+            continue
+        for index, host in enumerate(resource.spec.hosts):
+            name = names.expand(host, resource.namespace)
+            hint = _similar(host, known, resource.namespace)
+            if hint and not any(hosts.overlap(item.name, name) for item in known):
+                nobody = f"no Service or ServiceEntry has {host}{hint}"
+                text = f"{nobody}: no request meets the rules"
+                yield about(LAB, resource, text, "spec", "hosts", index)
 
 
 def gateways(snapshot: Snapshot) -> Iterator[Finding]:

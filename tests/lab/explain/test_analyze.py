@@ -18,13 +18,13 @@ from tests.support.lab import Lab
 from tests.support.repository import MESH
 
 FAULTS = sorted((Path(__file__).parent / "faults").glob("*.yaml"))
-MARK = re.compile(r"(IST\d{4}) (.*?)(?= IST\d{4} |$)")
+MARK = re.compile(r"\b(IST\d{4}|lab) (.*?)(?= IST\d{4} | lab |$)")
 
 
 def marked(path: Path) -> Iterator[tuple[str, str, str]]:
     """The code, the place and a part of the text of each fault."""
     for number, line in enumerate(path.read_text().splitlines(), 1):
-        for code, text in MARK.findall(line.partition("#")[2] if "IST" in line else ""):
+        for code, text in MARK.findall(line.partition("  # ")[2]):
             yield code, f"{path}:{number}", text
 
 
@@ -130,6 +130,23 @@ def test_a_host_that_nobody_has_is_said_where_another_is_called_nearly_so(
     told = [line for line in answer.err.splitlines() if "no Service or ServiceEntry has" in line]
     assert len(told) == bool(hint)
     assert all(f"{hint}: no request meets the rules" in line for line in told)
+
+
+def test_apply_tells_a_conflict_of_mutual_tls_whichever_side_comes_last(lab: Lab) -> None:
+    strict, plain, *_ = FAULT.read_text().split("---\n")
+    try:
+        for first, last in ((strict, plain), (plain, strict)):
+            assert lab.run("apply", "-f", "-", stdin=first).err == ""
+            told = lab.run("apply", "-f", "-", stdin=last).err
+            assert told.startswith("Warning: -:")
+            assert "default/plain sends plain text, but PeerAuthentication default/strict" in told
+            lab.ok("delete", "-f", "-", stdin=first)
+            lab.ok("delete", "-f", "-", stdin=last)
+    finally:
+        lab.run("delete", "-f", "-", stdin=f"{strict}---\n{plain}")
+
+
+FAULT = Path(__file__).parent / "faults/mutual-tls.yaml"
 
 
 def test_pods_that_come_with_their_policy_are_no_fault(lab: Lab) -> None:
