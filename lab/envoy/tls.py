@@ -169,8 +169,7 @@ def _identities(upstream: Upstream) -> list[str]:
     """Returns the identities that the servers of a host may have, with all trust domains."""
     own, *aliases = upstream.view.snapshot.trust_domains
     found = set(upstream.host.subject_alt_names)
-    endpoints = upstream.view.endpoints(upstream.host, upstream.port.port)
-    for account in {end.service_account for end in endpoints} - {""}:
+    for account in upstream.view.service_accounts(upstream.host):
         namespace, _, name = account.partition("/")
         found.add(spiffe_id(own, namespace, name))
     for identity in [one for one in found if one.startswith("spiffe://")]:

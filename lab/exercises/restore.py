@@ -28,6 +28,7 @@ _SET_ASIDE = frozenset(
         "VirtualService",
         "DestinationRule",
         "ServiceEntry",
+        "WorkloadEntry",
         "Sidecar",
         "EnvoyFilter",
         "PeerAuthentication",

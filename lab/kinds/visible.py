@@ -18,6 +18,7 @@ from lab.kinds.sidecar import becomes as sidecar
 from lab.kinds.sidecar.types import IstioEgressListener
 from lab.kinds.types import Destination
 from lab.kinds.virtual_service import delegate
+from lab.kinds.workload_entry import becomes as workload_entry
 from lab.model import Pod, ServicePort, Snapshot
 from lab.resources.resource import Origin, Resource
 
@@ -124,13 +125,18 @@ class View:
         return Upstream(self, host, port, subset, self.policy(host.name, port.port, subset))
 
     def upstreams(self) -> Iterator[Upstream]:
-        """Yields what the proxy has clusters for: of each port the whole host, then its subsets."""
+        """Yields what the proxy has clusters for: of each port the whole host, then its subsets.
+
+        A cluster that resolves names has at least one.
+        """
         for host in self.destinations.values():
             rule = self.rules.get(host.name)
             subsets = [subset.name for subset, _, _ in rule.subsets] if rule else []
             for port in host.cluster_ports if host.resolution != "ALIAS" else ():
                 for subset in ("", *subsets):
-                    yield self.upstream(host, port, subset)
+                    found = self.upstream(host, port, subset)
+                    if not host.resolution.startswith("DNS") or found.endpoints():
+                        yield found
 
     def endpoints(self, host: Host, port: int) -> list[Endpoint]:
         """Returns the endpoints of a host's port, of all definitions of the host."""
@@ -140,9 +146,16 @@ class View:
                 continue
             if part.service is not None:
                 result += services.endpoints(part.service, found, self.snapshot.pods)
-            elif part.entry is not None:
-                result += service_entry.endpoints(self.snapshot, part.entry, found)
+                result += workload_entry.of_service(self.snapshot, part.service, found)
+            else:
+                result += service_entry.endpoints(self.snapshot, part, found)
         return result
+
+    def service_accounts(self, host: Host) -> set[str]:
+        """Returns those of a host's endpoints, of all its ports."""
+        ports = host.service.ports if host.service is not None else host.ports
+        ends = (end for port in ports for end in self.endpoints(host, port.port))
+        return {end.service_account for end in ends} - {""}
 
     def policy(self, host: str, port: int, subset: str | None = None) -> Policy:
         """Returns the effective traffic policy towards a destination."""

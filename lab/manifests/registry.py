@@ -16,6 +16,7 @@ from lab.kinds.service_entry import checks as service_entry
 from lab.kinds.sidecar import checks as sidecar
 from lab.kinds.telemetry import checks as telemetry
 from lab.kinds.virtual_service import checks as virtual_service
+from lab.kinds.workload_entry import checks as workload_entry
 from lab.resources.resource import Kind
 
 KINDS: tuple[Kind, ...] = (
@@ -27,6 +28,7 @@ KINDS: tuple[Kind, ...] = (
     *virtual_service.KINDS,
     *destination_rule.KINDS,
     *service_entry.KINDS,
+    *workload_entry.KINDS,
     *sidecar.KINDS,
     *peer_authentication.KINDS,
     *request_authentication.KINDS,

@@ -49,7 +49,10 @@ HELD: dict[str, str] = {
     "a connection to a listener": f"{HERE} test_an_envoy_has_one_thread_and_drains_for_a_second",
     "of several `addresses`": f"{HERE} test_all_addresses_of_a_service_entry_are_domains",
     "the order of resources": f"{HERE} test_the_order_is_that_of_the_first_apply",
-    "localities": f"{KINDS}test_destination_rule.py test_a_share_for_other_places_leaves_nobody",
+    "a pod has the locality": (
+        f"{KINDS}test_destination_rule.py test_a_share_for_other_places_leaves_nobody"
+    ),
+    "several networks": f"{HERE} test_what_is_refused",
     "several ingress and egress gateways": f"{HERE} test_what_is_refused",
     "a revision": f"{HERE} test_what_is_refused",
     "istiod waits `timeout`": (

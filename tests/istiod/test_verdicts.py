@@ -25,6 +25,8 @@ OTHER_VERDICTS = {
     "destination_rule/credential": _LIMIT,
     "service_entry/udp": _LIMIT,
     "telemetry/metrics": _LIMIT,
+    "workload_entry/unix": _LIMIT,
+    "workload_entry/without-address-in-a-network": _LIMIT,
     "virtual_service/redirect-304": _ENVOY,
     "virtual_service/status-600": _ENVOY,
     "telemetry/expression": "Istio refuses it; in the lab Envoy does, which alone can read it.",

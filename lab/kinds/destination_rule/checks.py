@@ -17,6 +17,7 @@ from lab.kinds.destination_rule.types import (
     ZoneAwareLbSetting,
 )
 from lab.kinds.selection import selector
+from lab.kinds.services import TOPOLOGY
 from lab.resources.checks import newer, refused, warned
 from lab.resources.istio import kind
 from lab.resources.resource import Check, Path, Problem, Resource
@@ -77,18 +78,11 @@ def _certificates(tls: ClientTLSSettings) -> Iterator[Problem]:
             yield Problem((), f"{what} required for mutual tls")
 
 
-REGION, ZONE, SUBZONE = (
-    "topology.kubernetes.io/region",
-    "topology.kubernetes.io/zone",
-    "topology.istio.io/subzone",
-)
-
-
 def _locality(setting: LocalityLbSetting) -> Iterator[Problem]:
     if setting.distribute and setting.failover:
         yield Problem((), "can not simultaneously specify 'distribute' and 'failover'")
         return
-    topology = [name for name in setting.failover_priority if name in (REGION, ZONE, SUBZONE)]
+    topology = [name for name in setting.failover_priority if name in TOPOLOGY]
     if setting.failover and topology:
         what = f"'failover' and topology label '{topology[0]}' in 'failover_priority'"
         yield Problem((), f"can not simultaneously set {what}")
@@ -109,7 +103,7 @@ def _locality(setting: LocalityLbSetting) -> Iterator[Problem]:
 
 def _zones(setting: ZoneAwareLbSetting) -> Iterator[Problem]:
     for name in setting.failover_priority:
-        if name in (REGION, ZONE, SUBZONE):
+        if name in TOPOLOGY:
             reason = (
                 f"'failover_priority' for zone aware lb must not use topology label '{name}'; "
                 "region- and zone-level routing are handled automatically"

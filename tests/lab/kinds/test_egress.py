@@ -219,6 +219,48 @@ def test_a_dns_service_entry_resolves_names(closed: Mesh) -> None:
     assert closed.request("client", "http://api.example/").status_code == 502
 
 
+def test_workload_entries_are_endpoints_of_the_entry_that_selects_them(closed: Mesh) -> None:
+    """A client without a locality prefers those without one, when it notices failures."""
+    near, far = (closed.pods[name] for name in ("server", "outside"))
+    workloads = "".join(
+        "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\n"
+        f"metadata: {{name: {name}, labels: {{class: {kind}}}}}\n"
+        f"spec: {{address: {address}, labels: {{class: vm, place: {name}}}, {rest}}}\n---\n"
+        for name, kind, address, rest in (
+            ("near", "vm", near.pod.address, "ports: {http: 8080}"),
+            ("far", "vm", far.pod.address, "locality: eu/west"),
+            ("other", "other", "192.0.2.1", "weight: 1"),
+        )
+    )
+    outlier = "outlierDetection: {consecutive5xxErrors: 1, maxEjectionPercent: 100}"
+    rule = (
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: vms}\n"
+        "spec: {host: vm.example, subsets: [{name: far, labels: {place: far}}], "
+        "trafficPolicy: {%s}}\n---\n"
+    )
+    selected = entry(
+        "[vm.example]",
+        HTTP,
+        "resolution: STATIC\n  workloadSelector: {labels: {class: vm}}",
+    )
+
+    def answering() -> set[str]:
+        replies = [closed.request("client", "http://vm.example/") for _ in range(20)]
+        return {reply.json()["pod"] for reply in replies if reply.status_code == 200}
+
+    closed.apply(selected + workloads + rule % "loadBalancer: {simple: RANDOM}")
+    assert answering() == {"server", "outside"}
+    closed.apply(selected + workloads + rule % outlier)
+    wait(lambda: answering() == {"server"})
+    assert near.server is not None
+    near.server.status = 503
+    wait(lambda: answering() == {"outside"})
+    near.server.status = 200
+    route = "  http: [{route: [{destination: {host: vm.example, subset: far}}]}]"
+    closed.apply(selected + workloads + rule % "loadBalancer: {}" + routes(route, "vm.example"))
+    assert answering() == {"outside"}
+
+
 def test_tls_origination_by_a_destination_rule(closed: Mesh, tmp_path: Path) -> None:
     """The application speaks HTTP, its sidecar TLS."""
     address = closed.pods["outside"].pod.address
