@@ -121,6 +121,7 @@ SHAPES = {
         optional="**.portLevelMtls",
         types={"**.portLevelMtls": "dict[PortKey, MutualTLS]"},
     ),
+    "ProxyConfig": Shape(),
     "RequestAuthentication": Shape(
         names={
             "**.jwtRules[]": "JWTRule",

@@ -32,6 +32,7 @@ _SET_ASIDE = frozenset(
         "Sidecar",
         "EnvoyFilter",
         "PeerAuthentication",
+        "ProxyConfig",
         "RequestAuthentication",
         "AuthorizationPolicy",
         "Deployment",

@@ -9,9 +9,9 @@ from lab import names
 from lab.kinds import services
 from lab.kinds.destination_rule import becomes as destination_rule
 from lab.kinds.destination_rule.becomes import Policy, Rule
-from lab.kinds.mesh_config import annotation
 from lab.kinds.mesh_config import becomes as mesh_config
 from lab.kinds.mesh_config.checks import DefaultTrafficPolicy, MeshConfig, OutboundMode
+from lab.kinds.proxy_config import becomes as proxy_config
 from lab.kinds.service_entry import becomes as service_entry
 from lab.kinds.services import Endpoint, Host
 from lab.kinds.sidecar import becomes as sidecar
@@ -175,7 +175,7 @@ def view(snapshot: Snapshot, pod: Pod) -> View:
     """Returns everything that exportTo and its Sidecar let a pod's proxy see."""
     snapshot = mesh_config.with_exports(snapshot)
     scope = sidecar.applicable(snapshot, pod)
-    mesh = mesh_config.defaults(annotation.merged(snapshot.mesh, pod.annotations))
+    mesh = mesh_config.defaults(proxy_config.merged(snapshot, pod))
     outbound_mode, outbound_origin = sidecar.outbound_mode(scope, mesh, snapshot)
     exported = [
         host

@@ -11,6 +11,7 @@ from lab.kinds.gateway import checks as gateway
 from lab.kinds.kubernetes import apps, core, endpoints, kept_only
 from lab.kinds.mesh_config import operator
 from lab.kinds.peer_authentication import checks as peer_authentication
+from lab.kinds.proxy_config import checks as proxy_config
 from lab.kinds.request_authentication import checks as request_authentication
 from lab.kinds.service_entry import checks as service_entry
 from lab.kinds.sidecar import checks as sidecar
@@ -34,6 +35,7 @@ KINDS: tuple[Kind, ...] = (
     *request_authentication.KINDS,
     *authorization_policy.KINDS,
     *telemetry.KINDS,
+    *proxy_config.KINDS,
     *envoy_filter.KINDS,
     *operator.KINDS,
 )

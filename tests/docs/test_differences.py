@@ -46,6 +46,7 @@ HELD: dict[str, str] = {
     "`istio.stats` makes": "tests/lab/observe/test_failures.py test_a_failure_is_counted",
     "`istio.metadata_exchange`": f"{HERE} test_istios_own_filters_are_not_there",
     "two worker threads": f"{HERE} test_an_envoy_has_one_thread_and_drains_for_a_second",
+    "a ProxyConfig": f"{KINDS}test_inbound.py test_a_proxy_config_holds_at_once",
     "a connection to a listener": f"{HERE} test_an_envoy_has_one_thread_and_drains_for_a_second",
     "of several `addresses`": f"{HERE} test_all_addresses_of_a_service_entry_are_domains",
     "the order of resources": f"{HERE} test_the_order_is_that_of_the_first_apply",

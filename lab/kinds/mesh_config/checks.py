@@ -202,6 +202,9 @@ class ConnectionSettings(Model):
     global_downstream_connection_limit: int | None = ignored(_LATER)
 
 
+ONE_THREAD = "an Envoy of the lab has one worker thread, so that a limit of one connection is one"
+
+
 class ProxyConfig(Model):
     gateway_topology: GatewayTopology = GatewayTopology()
     tracing: ProxyTracing = ProxyTracing()
@@ -212,9 +215,7 @@ class ProxyConfig(Model):
     proxy_stats_matcher: dict[str, Any] | None = ignored(
         "in the lab Envoy keeps all its statistics"
     )
-    concurrency: int | None = ignored(
-        "an Envoy of the lab has one worker thread, so that a limit of one connection is one"
-    )
+    concurrency: int | None = ignored(ONE_THREAD)
     proxy_headers: dict[str, Any] | None = refused("other headers than by default")
     ca_certificates_pem: list[str] | None = refused("another authority than the lab's own")
     private_key_provider: dict[str, Any] | None = refused("keys outside Envoy")
