@@ -6,7 +6,6 @@ Envoy reads through file-system SDS from the folder that `lab.istiod.authority` 
 
 from __future__ import annotations
 
-from lab.kinds.destination_rule import becomes as destination_rule
 from lab.kinds.gateway.types import ServerTLSSettings
 from lab.kinds.peer_authentication import becomes as peer_authentication
 from lab.kinds.services import Endpoint
@@ -145,14 +144,13 @@ def upstream_context(upstream: Upstream) -> Json:
     snapshot, own = upstream.view.snapshot, upstream.policy.tls
     names = (own and own.subject_alt_names) or _identities(upstream)
     validation = given(match_subject_alt_names=[{"exact": name} for name in names] or None)
-    http2 = destination_rule.is_http2(upstream.port, upstream.policy)
     return extension(
         _TRANSPORT_SOCKET,
         f"{_CONTEXTS}.UpstreamTlsContext",
         sni=sent_server_name(upstream),
         common_tls_context={
             "tls_params": dict(_VERSIONS),
-            "alpn_protocols": ["istio-peer-exchange", "istio", *(["h2"] if http2 else [])],
+            "alpn_protocols": ["istio-peer-exchange", "istio", *(["h2"] if upstream.http2 else [])],
             **_secrets(snapshot, upstream.view.pod, validation),
         },
     )

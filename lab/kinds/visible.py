@@ -9,6 +9,7 @@ from lab import names
 from lab.kinds import services
 from lab.kinds.destination_rule import becomes as destination_rule
 from lab.kinds.destination_rule.becomes import Policy, Rule
+from lab.kinds.destination_rule.types import ClientTLSSettings
 from lab.kinds.mesh_config import becomes as mesh_config
 from lab.kinds.mesh_config.checks import DefaultTrafficPolicy, MeshConfig, OutboundMode
 from lab.kinds.proxy_config import becomes as proxy_config
@@ -74,6 +75,16 @@ class Upstream:
         passes = destination_rule.passes(self.policy.load_balancer)
         return passes and self.host.resolution != "DYNAMIC_DNS"
 
+    @property
+    def sniffs(self) -> bool:
+        """Whether the proxy finds out the protocol of a port without one."""
+        return self.view.pod.proxy == "sidecar"
+
+    @property
+    def http2(self) -> bool:
+        """Whether the proxy speaks HTTP/2 to the endpoints, whatever its client speaks."""
+        return destination_rule.is_http2(self.port, self.policy, sniffed=self.sniffs)
+
     def endpoints(self) -> list[Endpoint]:
         """Returns the endpoints that do not end and whose labels include the subset's."""
         found = self.view.endpoints(self.host, self.port.port)
@@ -122,7 +133,9 @@ class View:
 
     def upstream(self, host: Host, port: ServicePort, subset: str = "") -> Upstream:
         """Returns a port of a host, or a subset of it, with its traffic policy."""
-        return Upstream(self, host, port, subset, self.policy(host.name, port.port, subset))
+        policy = self.policy(host.name, port.port, subset)
+        policy = destination_rule.upgraded(policy, port, self.mesh)
+        return Upstream(self, host, port, subset, policy)
 
     def upstreams(self) -> Iterator[Upstream]:
         """Yields what the proxy has clusters for: of each port the whole host, then its subsets.
@@ -158,9 +171,17 @@ class View:
         return {end.service_account for end in ends} - {""}
 
     def policy(self, host: str, port: int, subset: str | None = None) -> Policy:
-        """Returns the effective traffic policy towards a destination."""
+        """Returns the effective traffic policy towards a destination.
+
+        TLS with a Secret holds at sidecars that the rule selects; others speak plain text.
+        """
         default = self.default_policy()
-        found = destination_rule.effective(self.rules.get(host), port, subset, default)
+        rule = self.rules.get(host)
+        found = destination_rule.effective(rule, port, subset, default)
+        secret = found.tls and found.tls.credential_name
+        selects = rule is not None and rule.resources[0].spec.workload_selector is not None
+        if secret and self.pod.proxy == "sidecar" and not selects:
+            found = replace(found, tls=ClientTLSSettings(mode="DISABLE"))
         return destination_rule.with_mesh(found, self.mesh)
 
     def default_policy(self) -> tuple[DefaultTrafficPolicy, Origin] | None:

@@ -42,7 +42,7 @@ HELD: dict[str, str] = {
     # The mesh.
     "on a port without a protocol": f"{KINDS}test_inbound.py test_every_container_port_is_served",
     "clusters discover": f"{HERE} test_endpoints_and_certificates_are_written_into_the_files",
-    "a gateway's server waits": f"{HERE} test_a_server_without_its_secret_is_not_there",
+    "a gateway's server, or a cluster": f"{HERE} test_a_server_without_its_secret_is_not_there",
     "`istio.stats` makes": "tests/lab/observe/test_failures.py test_a_failure_is_counted",
     "`istio.metadata_exchange`": f"{HERE} test_istios_own_filters_are_not_there",
     "two worker threads": f"{HERE} test_an_envoy_has_one_thread_and_drains_for_a_second",
@@ -220,6 +220,9 @@ def test_a_server_without_its_secret_is_not_there() -> None:
     config, _ = given("gateway-tls", "istio-ingressgateway")
     without = ProxyConfig(config.listeners, [], [], [])
     assert len(secrets.listeners(without)) < len(secrets.listeners(config))
+    config, _ = given("dr-credential", "ui")
+    without = ProxyConfig([], config.clusters, [], [])
+    assert len(secrets.clusters(without)) < len(secrets.clusters(config))
 
 
 def test_istios_own_filters_are_not_there() -> None:
