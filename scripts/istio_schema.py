@@ -162,7 +162,7 @@ SHAPES = {
             "**.providers[]": "ProviderRef",
             "**.customTags{}": "CustomTag",
             "**.literal|formatter": "LiteralTag",
-            "**.header": "NamedTag",
+            "**.header|environment": "NamedTag",
             "**.accessLogging[]": "AccessLogging",
             "**.tracing[]": "Tracing",
             "**.filter": "AccessLogFilter",

@@ -18,13 +18,23 @@ def merged(snapshot: Snapshot, pod: Pod) -> dict[str, Any]:
     A ProxyConfig that selects the pod comes before its annotation, then that of its namespace, of
     the root namespace, and the mesh's `defaultConfig`. A field replaces another as a whole, as in
     istiod: `tracing` with a sampling alone has no other of the mesh's settings. Only
-    `proxyMetadata` is merged.
+    `proxyMetadata` is merged, and most of `proxyHeaders`.
     """
-    default: dict[str, Any] = snapshot.mesh.get("defaultConfig") or {}
+    default: dict[str, Any] = {"proxyMetadata": {}, **(snapshot.mesh.get("defaultConfig") or {})}
     for layer in _layers(snapshot, pod):
-        variables = {**default.get("proxyMetadata", {}), **layer.get("proxyMetadata", {})}
-        default = {**default, **layer, "proxyMetadata": variables}
+        variables = {**default["proxyMetadata"], **layer.get("proxyMetadata", {})}
+        own = layer.get("proxyHeaders")
+        headers = {"proxyHeaders": _headers(default.get("proxyHeaders"), own)} if own else {}
+        default = {**default, **layer, "proxyMetadata": variables, **headers}
     return {**snapshot.mesh, "defaultConfig": default}
+
+
+_MERGED = ("forwardedClientCert", "requestId", "attemptCount", "server", "envoyDebugHeaders")
+
+
+def _headers(mesh: dict[str, Any] | None, own: dict[str, Any]) -> dict[str, Any]:
+    """Returns a proxy's own headers with those of the mesh that istiod keeps."""
+    return {**{name: value for name, value in (mesh or {}).items() if name in _MERGED}, **own}
 
 
 def _layers(snapshot: Snapshot, pod: Pod) -> Iterator[dict[str, Any]]:

@@ -224,3 +224,24 @@ def test_a_proxy_config_holds_at_once(mesh: Mesh) -> None:
     assert answer() == b"426"
     mesh.apply(config)
     assert wait(lambda: answer() == b"200")
+
+
+def test_the_headers_that_proxies_add_can_be_chosen(mesh: Mesh) -> None:
+    assert directly(mesh).headers["server"] == "istio-envoy"
+    headers = {
+        "server": {"disabled": True},
+        "requestId": {"disabled": True},
+        "attemptCount": {"disabled": True},
+        "envoyDebugHeaders": {"disabled": True},
+        "forwardedClientCert": "SANITIZE",
+    }
+    mesh.mesh_config["defaultConfig"] = {"proxyHeaders": headers}
+    try:
+        mesh.apply()
+        wait(lambda: "istio-envoy" not in directly(mesh).headers["server"])
+        answer = mesh.request("client", "http://server/")
+        assert "x-envoy-upstream-service-time" not in answer.headers
+        added = {"x-request-id", "x-envoy-attempt-count", "x-forwarded-client-cert"}
+        assert added.isdisjoint(answer.json()["headers"])
+    finally:
+        del mesh.mesh_config["defaultConfig"]
