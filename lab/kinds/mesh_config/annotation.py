@@ -58,19 +58,10 @@ def _unread(key: str, value: str) -> str | None:
     return "the lab remarks: Istio has no such annotation"
 
 
-def merged(mesh: Mapping[str, Any], annotations: Mapping[str, str]) -> dict[str, Any]:
-    """Returns a mesh configuration with a pod's own `defaultConfig`.
-
-    A field of the annotation replaces the mesh's as a whole, as in istiod: `tracing` with a
-    sampling alone has no other of the mesh's settings. Only `proxyMetadata` is merged.
-    """
-    text = annotations.get(KEY, "")
-    if not text:
-        return dict(mesh)
-    known = {name: value for name, value in _read(text).items() if name in _names()}
-    default = mesh.get("defaultConfig", {})
-    variables = {**default.get("proxyMetadata", {}), **known.get("proxyMetadata", {})}
-    return {**mesh, "defaultConfig": {**default, **known, "proxyMetadata": variables}}
+def proxy_config(annotations: Mapping[str, str]) -> dict[str, Any]:
+    """Returns a pod's own part of `defaultConfig`, without the fields that Istio lacks."""
+    found = _read(annotations.get(KEY, ""))
+    return {name: value for name, value in found.items() if name in _names()}
 
 
 def problems(annotations: Mapping[str, str]) -> Iterator[Problem]:

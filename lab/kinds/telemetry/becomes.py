@@ -332,6 +332,12 @@ def _tags(pod: Pod, spec: TracingSpec) -> list[Json]:
         elif tag.header is not None:
             header = {"name": tag.header.name, "default_value": tag.header.default_value}
             tags.append({"tag": name, "request_header": header})
+        elif tag.environment is not None:
+            variable = {
+                "name": tag.environment.name,
+                "default_value": tag.environment.default_value,
+            }
+            tags.append({"tag": name, "environment": variable})
         elif tag.formatter is not None:
             tags.append({"tag": name, "value": tag.formatter.value})
     return sorted(tags, key=lambda tag: str(tag["tag"]))
