@@ -6,6 +6,7 @@ Envoy reads through file-system SDS from the folder that `lab.istiod.authority` 
 
 from __future__ import annotations
 
+from lab.kinds.destination_rule import becomes as destination_rule
 from lab.kinds.gateway.types import ServerTLSSettings
 from lab.kinds.peer_authentication import becomes as peer_authentication
 from lab.kinds.services import Endpoint

@@ -66,6 +66,7 @@ HELD: dict[str, str] = {
         f"{CLI}test_commands.py test_keys_that_can_not_be_fetched_are_a_warning"
     ),
     "`istioctl install` pulls": f"{HERE} test_hub_and_tag_are_read_for_nothing",
+    "the mesh's configuration is": f"{CLI}test_install.py test_the_config_map_of_the_mesh",
     "an expression of an access log": "tests/istiod/test_verdicts.py test_the_verdict_is_istiods",
     "a file that a DestinationRule names": f"{HERE} test_a_file_of_a_rule_is_given_as_a_file",
     "probes are rewritten": f"{HERE} test_a_probe_asks_past_the_proxy_unless_told",
