@@ -63,7 +63,7 @@ def analyze(
         found = [
             finding
             for finding in analyses.analyze(_of_lab(context, files or ()))
-            if where in (None, finding.namespace)
+            if where in (None, finding.namespace or finding.name)
         ]
         looked_at = f"analyzing namespace: {where}" if where else "analyzing all namespaces"
     _print(found, output, looked_at)

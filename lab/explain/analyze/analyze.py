@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from lab.explain.analyze import destination_rules, mutual_tls, virtual_services, workloads
+from lab.explain.analyze import (
+    destination_rules,
+    mutual_tls,
+    namespaces,
+    virtual_services,
+    workloads,
+)
 from lab.explain.analyze.finding import LAB, Finding
 from lab.model import Snapshot
 from lab.resources.resource import Resource
@@ -23,7 +29,8 @@ ANALYSES: tuple[Callable[[Snapshot], Iterable[Finding]], ...] = (
     workloads.namespaces,
     workloads.sidecars,
     workloads.selectors,
-    workloads.without_proxy,
+    namespaces.injection,
+    namespaces.without_proxy,
     workloads.port_names,
 )
 

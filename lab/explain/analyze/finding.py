@@ -15,12 +15,14 @@ LAB = "lab"
 
 LEVELS: dict[str, Level] = {
     "IST0101": "Error",  # ReferencedResourceNotFound
+    "IST0102": "Info",  # NamespaceNotInjected
     "IST0103": "Warning",  # PodMissingProxy
     "IST0109": "Error",  # ConflictingMeshGatewayVirtualServiceHosts
     "IST0110": "Error",  # ConflictingSidecarWorkloadSelectors
     "IST0111": "Error",  # MultipleSidecarsWithoutWorkloadSelectors
     "IST0112": "Error",  # VirtualServiceDestinationPortSelectorRequired
     "IST0118": "Info",  # PortNameIsNotUnderNamingConvention
+    "IST0123": "Warning",  # NamespaceMultipleInjectionLabels
     "IST0127": "Warning",  # NoMatchingWorkloadsFound
     "IST0128": "Warning",  # NoServerCertificateVerificationDestinationLevel
     "IST0129": "Warning",  # NoServerCertificateVerificationPortLevel
@@ -42,6 +44,7 @@ class Finding:
     code: str
     kind: str
     namespace: str
+    """Empty of an object without one, such as a Namespace."""
     name: str
     text: str
     """In the words of istioctl, if the code is; a hint of the lab's own is in parentheses."""
@@ -56,7 +59,7 @@ class Finding:
 
     @property
     def origin(self) -> str:
-        return f"{self.kind} {self.namespace}/{self.name}"
+        return f"{self.kind} {'/'.join(filter(None, (self.namespace, self.name)))}"
 
     def line(self) -> str:
         """Returns the finding as `istioctl analyze` prints it."""

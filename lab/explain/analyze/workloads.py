@@ -154,26 +154,6 @@ def _names(found: list[Resource]) -> str:
     return f"[{' '.join(sorted(item.name for item in found))}]"
 
 
-def without_proxy(snapshot: Snapshot) -> Iterator[Finding]:
-    """Yields pods without a sidecar where the namespace asks for one (IST0103)."""
-    injected = {
-        item.name
-        for item in snapshot.of("Namespace")
-        if item.labels.get("istio-injection") == "enabled"
-    }
-    for pod in snapshot.pods:
-        wish = pod.labels.get(_INJECT, pod.annotations.get(_INJECT, ""))
-        if pod.proxy == "none" and pod.namespace in injected and wish.lower() != "false":
-            text = (
-                f"The pod {pod.namespace}/{pod.name} is missing the Istio proxy. This can often "
-                "be resolved by restarting or redeploying the workload."
-            )
-            yield Finding("IST0103", "Pod", pod.namespace, pod.name, text)
-
-
-_INJECT = "sidecar.istio.io/inject"
-
-
 def port_names(snapshot: Snapshot) -> Iterator[Finding]:
     """Yields ports of Services whose name says no protocol (IST0118)."""
     for service in snapshot.services:
