@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from lab.model import Json
 from lab.resources.resource import Resource
 
 Level = Literal["Error", "Warning", "Info"]
+LEVELS: tuple[Level, ...] = get_args(Level)
+"""The levels, worst first."""
 
 LAB = "lab"
 """The code of the lab's own findings, for which istioctl has none."""
 
-LEVELS: dict[str, Level] = {
+CODES: dict[str, Level] = {
+    "IST0002": "Warning",  # Deprecated
     "IST0101": "Error",  # ReferencedResourceNotFound
     "IST0102": "Info",  # NamespaceNotInjected
     "IST0103": "Warning",  # PodMissingProxy
+    "IST0107": "Warning",  # MisplacedAnnotation
+    "IST0108": "Warning",  # UnknownAnnotation
     "IST0109": "Error",  # ConflictingMeshGatewayVirtualServiceHosts
     "IST0110": "Error",  # ConflictingSidecarWorkloadSelectors
     "IST0111": "Error",  # MultipleSidecarsWithoutWorkloadSelectors
@@ -29,9 +35,29 @@ LEVELS: dict[str, Level] = {
     "IST0130": "Warning",  # VirtualServiceUnreachableRule
     "IST0131": "Info",  # VirtualServiceIneffectiveMatch
     "IST0132": "Warning",  # VirtualServiceHostNotFoundInGateway
+    "IST0133": "Warning",  # SchemaWarning
+    "IST0134": "Warning",  # ServiceEntryAddressesRequired
+    "IST0135": "Info",  # DeprecatedAnnotation
+    "IST0137": "Warning",  # DeploymentConflictingPorts
+    "IST0138": "Warning",  # GatewayDuplicateCertificate
+    "IST0140": "Warning",  # IngressRouteRulesNotAffected
+    "IST0144": "Warning",  # InvalidApplicationUID
+    "IST0145": "Error",  # ConflictingGateways
+    "IST0149": "Error",  # JwtClaimBasedRoutingWithoutRequestAuthN
+    "IST0150": "Warning",  # ExternalNameServiceTypeInvalidPortName
+    "IST0151": "Warning",  # EnvoyFilterUsesRelativeOperation
+    "IST0152": "Error",  # EnvoyFilterUsesReplaceOperationIncorrectly
+    "IST0153": "Error",  # EnvoyFilterUsesAddOperationIncorrectly
+    "IST0154": "Error",  # EnvoyFilterUsesRemoveOperationIncorrectly
+    "IST0155": "Warning",  # EnvoyFilterUsesRelativeOperationWithProxyVersion
+    "IST0157": "Warning",  # InvalidTelemetryProvider
+    "IST0159": "Error",  # ConflictingTelemetryWorkloadSelectors
+    "IST0160": "Error",  # MultipleTelemetriesWithoutWorkloadSelectors
+    "IST0161": "Error",  # InvalidGatewayCredential
     "IST0162": "Warning",  # GatewayPortNotDefinedOnService
     "IST0173": "Error",  # DestinationRuleSubsetNotSelectPods
     "IST0174": "Warning",  # UnknownDestinationRuleHost
+    "IST0177": "Warning",  # ConflictingServiceEntryProtocol
     LAB: "Warning",
 }
 """The codes that the lab gives; those of istioctl have istioctl's level."""
@@ -55,7 +81,7 @@ class Finding:
 
     @property
     def level(self) -> Level:
-        return LEVELS[self.code]
+        return CODES[self.code]
 
     @property
     def origin(self) -> str:
@@ -80,3 +106,8 @@ def about(code: str, resource: Resource, text: str, *path: str | int) -> Finding
     """Returns a finding about a field of a resource."""
     place = resource.source.at(*path)
     return Finding(code, resource.kind, resource.namespace, resource.name, text, place)
+
+
+def shown(labels: Mapping[str, str]) -> str:
+    """Returns the labels of a selector as istioctl prints them."""
+    return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))

@@ -11,7 +11,7 @@ import pytest
 
 from lab.cli import main
 from lab.explain.analyze.analyze import analyze
-from lab.explain.analyze.finding import LEVELS
+from lab.explain.analyze.finding import CODES
 from lab.model import Pod, Snapshot
 from lab.resources.resource import Resource, Source
 from tests.support.lab import Lab
@@ -32,7 +32,7 @@ def marked(path: Path) -> Iterator[tuple[str, str, str]]:
 def test_a_fault_is_found_on_its_line(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = [word for file in (*MESH, path) for word in ("-f", str(file))]
     expected = sorted(marked(path))
-    errors = any(LEVELS[code] == "Error" for code, _, _ in expected)
+    errors = any(CODES[code] == "Error" for code, _, _ in expected)
     assert main(["analyze", *files, "-o", "json"]) == int(errors)
     found = json.loads(capsys.readouterr().out)
     shown = sorted((one["code"], one["reference"], one["message"]) for one in found)
@@ -42,7 +42,7 @@ def test_a_fault_is_found_on_its_line(path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_every_code_has_its_case() -> None:
-    assert {code for path in FAULTS for code, _, _ in marked(path)} == set(LEVELS) - {"IST0103"}
+    assert {code for path in FAULTS for code, _, _ in marked(path)} == set(CODES) - {"IST0103"}
 
 
 def test_a_pod_that_was_there_before_the_label() -> None:
