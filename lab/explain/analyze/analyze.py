@@ -19,8 +19,8 @@ from lab.explain.analyze import (
     virtual_services,
     workloads,
 )
-from lab.explain.analyze.finding import LAB, LEVELS, Finding
-from lab.model import Snapshot
+from lab.explain.analyze.finding import LAB, LEVELS, Finding, origin
+from lab.model import Pod, Service, Snapshot
 from lab.resources.resource import Resource
 
 ANALYSES: tuple[Callable[[Snapshot], Iterable[Finding]], ...] = (
@@ -62,10 +62,41 @@ IST0173 is not among them: a subset comes before its pods, so that no request go
 """
 
 
+_SUPPRESS = "galley.istio.io/analyze-suppress"
+
+
 def analyze(snapshot: Snapshot) -> list[Finding]:
-    """Returns all findings, errors first, each once."""
-    found = dict.fromkeys(finding for each in ANALYSES for finding in each(snapshot))
+    """Returns all findings, errors first, each once, but for those that an object suppresses."""
+    return _findings(snapshot, ANALYSES)
+
+
+def _findings(
+    snapshot: Snapshot, analyses: Iterable[Callable[[Snapshot], Iterable[Finding]]]
+) -> list[Finding]:
+    suppressed = dict(_suppressed(snapshot))
+    found = {
+        finding: None
+        for each in analyses
+        for finding in each(snapshot)
+        if suppressed.get(finding.origin, frozenset()).isdisjoint((finding.code, "*"))
+    }
     return sorted(found, key=_order)
+
+
+def _suppressed(snapshot: Snapshot) -> Iterator[tuple[str, frozenset[str]]]:
+    """Yields each object with an annotation that suppresses findings, and their codes."""
+    for kind, found in snapshot.config.items():
+        yield from _codes(kind, found)
+    yield from _codes("Service", snapshot.services)
+    yield from _codes("Pod", snapshot.pods)
+
+
+def _codes(
+    kind: str, items: Iterable[Resource | Service | Pod]
+) -> Iterator[tuple[str, frozenset[str]]]:
+    for item in items:
+        if codes := item.annotations.get(_SUPPRESS):
+            yield origin(kind, item.namespace, item.name), frozenset(codes.split(","))
 
 
 def _order(finding: Finding) -> tuple[int, str, str, str, str, str]:
@@ -76,8 +107,10 @@ def _order(finding: Finding) -> tuple[int, str, str, str, str, str]:
 
 def at_apply(snapshot: Snapshot, applied: Sequence[Resource]) -> Iterator[str]:
     """Yields warnings about resources that were just applied."""
-    origins = {f"{item.kind} {item.namespace}/{item.name}" for item in applied}
-    for finding in analyze(snapshot):
+    origins = {origin(item.kind, item.namespace, item.name) for item in applied}
+    # `apply` gives the remarks of the webhook by itself.
+    analyses = (each for each in ANALYSES if each is not remarks.warnings)
+    for finding in _findings(snapshot, analyses):
         if finding.code in AT_APPLY and not origins.isdisjoint((finding.origin, finding.also)):
             place = f"{finding.place}: " if finding.place else ""
             yield f"{place}{finding.kind} {finding.name}: {finding.text} [{finding.code}]"

@@ -85,12 +85,15 @@ class Finding:
 
     @property
     def origin(self) -> str:
-        return f"{self.kind} {'/'.join(filter(None, (self.namespace, self.name)))}"
+        return origin(self.kind, self.namespace, self.name)
 
     def line(self) -> str:
         """Returns the finding as `istioctl analyze` prints it."""
         where = f"{self.origin} {self.place}".rstrip()
         return f"{self.level} [{self.code}] ({where}) {self.text}"
+
+    def is_as_bad_as(self, level: Level) -> bool:
+        return LEVELS.index(self.level) <= LEVELS.index(level)
 
     def json(self) -> Json:
         return {
@@ -100,6 +103,11 @@ class Finding:
             **({"reference": self.place} if self.place else {}),
             "message": self.text,
         }
+
+
+def origin(kind: str, namespace: str, name: str) -> str:
+    """Returns the name of an object as istioctl prints it."""
+    return f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"
 
 
 def about(code: str, resource: Resource, text: str, *path: str | int) -> Finding:
