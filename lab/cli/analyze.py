@@ -167,7 +167,7 @@ def _is_suppressed(finding: Finding, code: str, name: str) -> bool:
 
 
 def _below(names: Sequence[str]) -> Iterator[str]:
-    """Yields the files, with those in folders at any depth."""
+    """Yields the files, with the manifests in folders at any depth."""
     from lab.manifests.read import SUFFIXES
 
     for name in names:
@@ -175,8 +175,12 @@ def _below(names: Sequence[str]) -> Iterator[str]:
             yield name
             continue
         for file in sorted(Path(name).rglob("*")):
-            if file.suffix in SUFFIXES and file.name != "kustomization.yaml":
+            if file.suffix not in SUFFIXES or file.name == "kustomization.yaml":
+                continue
+            if b"apiVersion" in file.read_bytes():
                 yield str(file)
+            else:
+                sys.stderr.write(f"Skipping file {file}: it has no apiVersion\n")
 
 
 def _of_files(files: Sequence[str], where: str) -> Snapshot:

@@ -225,6 +225,7 @@ def test_findings_are_left_out_and_counted_as_by_istioctl(
     note = f', annotations: {{galley.istio.io/analyze-suppress: "{annotation}"}}'
     folder = tmp_path / "below"
     folder.mkdir()
+    (folder / "values.yaml").write_text("replicas: 2")
     (folder / "manifest.yaml").write_text(WARNED % (note if annotation else ""))
     assert main(["analyze", "--use-kube=false", *options, str(tmp_path)]) == status
     assert re.findall(r"IST\d+", capsys.readouterr().out) == codes
