@@ -37,6 +37,7 @@ ANALYSES: tuple[Callable[[Snapshot], Iterable[Finding]], ...] = (
     namespaces.injection,
     namespaces.without_proxy,
     providers.missing,
+    providers.unknown,
     remarks.deprecated,
     remarks.warnings,
     service_entries.addresses,
@@ -58,7 +59,8 @@ ANALYSES: tuple[Callable[[Snapshot], Iterable[Finding]], ...] = (
 AT_APPLY = ("IST0101", "IST0162", "IST0109", "IST0110", "IST0127", "IST0132", "IST0174", LAB)
 """Codes of which `apply` warns.
 
-IST0173 is not among them: a subset comes before its pods, so that no request goes astray.
+IST0173 is not among them: a subset comes before its pods, so that no request goes astray. Of a
+finding that is certain `apply` warns in any case.
 """
 
 
@@ -111,6 +113,7 @@ def at_apply(snapshot: Snapshot, applied: Sequence[Resource]) -> Iterator[str]:
     # `apply` gives the remarks of the webhook by itself.
     analyses = (each for each in ANALYSES if each is not remarks.warnings)
     for finding in _findings(snapshot, analyses):
-        if finding.code in AT_APPLY and not origins.isdisjoint((finding.origin, finding.also)):
+        told = finding.certain or finding.code in AT_APPLY
+        if told and not origins.isdisjoint((finding.origin, finding.also)):
             place = f"{finding.place}: " if finding.place else ""
             yield f"{place}{finding.kind} {finding.name}: {finding.text} [{finding.code}]"

@@ -78,6 +78,8 @@ class Finding:
     """`file:line`; empty for what has no manifest, such as a pod of a Deployment."""
     also: str = ""
     """The `origin` of the other object of a conflict."""
+    certain: bool = False
+    """Whether it is a fault for certain, where others of its code may be of a moment."""
 
     @property
     def level(self) -> Level:

@@ -153,6 +153,31 @@ def test_apply_tells_a_conflict_of_mutual_tls_whichever_side_comes_last(lab: Lab
 FAULT = Path(__file__).parent / "faults/mutual-tls.yaml"
 
 
+SUBSETS = """
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: subsets}
+spec: {host: message-service, subsets: [%s]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("subsets", "warned"),
+    [
+        ("{name: v1, labels: {version: v1}}", ["v1"]),
+        ("{name: v1, labels: {vesion: '1.0'}}, {name: v2, labels: {version: '1.0'}}", ["v1"]),
+        # A subset comes before its pods.
+        ("{name: v1, labels: {version: '1.0'}}, {name: v2, labels: {version: '2.0'}}", []),
+    ],
+)
+def test_a_subset_is_said_at_apply_to_select_no_pod_where_that_is_certain(
+    lab: Lab, subsets: str, warned: list[str]
+) -> None:
+    answer = lab.run("apply", "-f", "-", stdin=SUBSETS % subsets)
+    lab.ok("delete", "destinationrule", "subsets")
+    assert re.findall(r"The Subset (\w+) .*select any pods.*\[IST0173\]", answer.err) == warned
+
+
 def test_pods_that_come_with_their_policy_are_no_fault(lab: Lab) -> None:
     both = """
 apiVersion: v1
