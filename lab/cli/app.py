@@ -37,15 +37,18 @@ from lab.cli.kube_inject import kube_inject
 from lab.cli.label import annotate, label
 from lab.cli.logs import logs
 from lab.cli.metrics import metrics
+from lab.cli.patch import patch
 from lab.cli.port_forward import port_forward
 from lab.cli.proxy_config import proxy_config
 from lab.cli.proxy_status import proxy_status
+from lab.cli.replace import replace
 from lab.cli.reset import reset
 from lab.cli.rollout import rollout
 from lab.cli.route import route
 from lab.cli.route_test import route_test
 from lab.cli.run import run as run_pod
 from lab.cli.scale import scale
+from lab.cli.set import set_
 from lab.cli.shell import shell
 from lab.cli.status import status
 from lab.cli.token import token
@@ -68,6 +71,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "apply": apply,
     "diff": diff,
     "edit": edit,
+    "patch": patch,
+    "replace": replace,
     "delete": delete,
     "get": get,
     "describe": describe,
@@ -100,7 +105,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 """Commands in the order of `--help`. A module imports the rest of the lab when its command runs."""
 
-GROUPS = {"create": create, "rollout": rollout, "exercise": exercise}
+GROUPS = {"create": create, "set": set_, "rollout": rollout, "exercise": exercise}
 
 
 MISSING = {
@@ -113,16 +118,27 @@ MISSING = {
         "completion": "`guestbook --install-completion` does it for this shell",
         "config": "a lab has one context; `-n` gives the namespace",
         "cordon": "there is one node",
+        "create clusterrole": "everybody may do everything in the lab",
+        "create clusterrolebinding": "everybody may do everything in the lab",
+        "create cronjob": "`run --restart=Never` makes a pod that ends",
+        "create ingress": "a Gateway and a VirtualService bring traffic in",
+        "create job": "`run --restart=Never` makes a pod that ends",
+        "create role": "everybody may do everything in the lab",
+        "create rolebinding": "everybody may do everything in the lab",
+        "create secret docker-registry": "no image is pulled",
+        "create service": "write a Service and `apply -f` it",
+        "create token": "`token` makes one",
         "cp": "containers have the files of this machine; `exec` reads and writes them",
         "debug": "`run --image=curlimages/curl` makes a pod to ask from",
         "drain": "there is one node",
         "expose": "write a Service and `apply` it",
         "kustomize": "`apply -k` takes a kustomization, `diff -k` shows what it would change",
-        "patch": "`edit` changes an object, `apply -f` applies a changed file",
         "plugin": "the lab runs no plugins",
         "proxy": "`port-forward` reaches a pod or a Service",
-        "replace": "`apply -f` changes an object, `delete -f` and `apply -f` make it anew",
-        "set": "`edit` changes an object, `apply -f` applies a changed file",
+        "set resources": "`patch` and `edit` change an object; the lab limits no process",
+        "set selector": "`patch svc` and `edit` change an object",
+        "set serviceaccount": "`patch` and `edit` change an object",
+        "set subject": "everybody may do everything in the lab",
         "taint": "there is one node",
         "uncordon": "there is one node",
     },
@@ -156,8 +172,9 @@ class Words(typer.core.TyperGroup):
                 "proxy-config and analyze"
             )
         for program, verbs in MISSING.items():
-            if args[0] in verbs:
-                raise FailureError(f"{program} {args[0]} is not in the lab: {verbs[args[0]]}")
+            for words in (" ".join(args[:size]) for size in (1, 2, 3)):
+                if words in verbs:
+                    raise FailureError(f"{program} {words} is not in the lab: {verbs[words]}")
         pair = " ".join(args[:2])
         return super().resolve_command(ctx, [pair, *args[2:]] if pair in COMMANDS else args)
 
@@ -249,9 +266,11 @@ def run(argv: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except FailureError as error:
+        reason = "NotFound" if error.missing else "AlreadyExists" if error.existing else ""
         for line in error.lines:
-            prefix = "Error from server (NotFound): " if error.missing else "Error: "
-            sys.stderr.write(f"{prefix}{line}\n")
+            sys.stderr.write(
+                f"Error from server ({reason}): {line}\n" if reason else f"Error: {line}\n"
+            )
         return 1
     except typer.TyperException as error:
         # A group of commands without a command has printed its help; there is no message.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -83,11 +83,42 @@ def _apply(
     told(answer, DRY_RUNS[dry_run])
 
 
-def told(answer: Mapping[str, Any], suffix: str = "", *, configured: str = "configured") -> None:
-    """Prints what the lab did with each object; raises FailureError when an Envoy refused it."""
+def told(answer: Mapping[str, Any], suffix: str = "", words: Mapping[str, str] = {}) -> None:
+    """Prints what the lab did with each object, `words` in place of the lab's own.
+
+    Raises FailureError when an Envoy refused it.
+    """
     for line in answer["warnings"]:
         warn(line)
     for reference, verb in answer["results"]:
-        write(f"{reference} {configured if verb == 'configured' else verb}{suffix}")
+        write(f"{reference} {words.get(verb, verb)}{suffix}")
     if rejected := answer.get("rejected"):
         raise FailureError(*rejected)
+
+
+def put(
+    context: typer.Context,
+    files: Texts,
+    namespace: str | None,
+    dry_run: str,
+    verb: Literal["create", "replace"],
+    *,
+    anew: bool = False,
+) -> None:
+    """Creates the objects of manifests, none of which may be there, or replaces those there are.
+
+    With `anew` those to replace must be gone.
+    """
+    lab, manner = client(context), "create" if anew else verb
+    query = {"files": files, "namespace": namespace, "manner": manner}
+    answer = lab.call("apply", **query, dry_run=dry(dry_run))
+    words = dict.fromkeys(("created", "configured", "unchanged"), f"{verb}d")
+    told(answer, DRY_RUNS[dry_run], words)
+    if refused := answer["refused"]:
+        lines = [
+            f'error when {verb[:-1]}ing "{"STDIN" if file == "-" else file}": {reason}'
+            for file, reason in refused
+        ]
+        raise FailureError(*lines, missing=manner == "replace", existing=manner == "create")
+    if not answer["results"]:
+        raise FailureError(f"no objects passed to {verb}")

@@ -107,18 +107,10 @@ def reference(item: Json) -> str:
 
 
 def yaml_text(value: Any) -> str:
-    """Returns YAML as kubectl prints it; text of several lines as a block."""
-    import yaml
+    """Returns YAML as kubectl prints it, without the end of its last line."""
+    from lab.resources.document import written
 
-    class Dumper(yaml.SafeDumper):
-        pass
-
-    def text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-        style = "|" if "\n" in value else None
-        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
-
-    Dumper.add_representer(str, text)
-    return yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True).rstrip("\n")
+    return written(value).removesuffix("\n")
 
 
 def for_lab(folder: Path, words: str) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lab.cluster import derived, kubectl_objects, programs
+from lab.cluster import derived, kubectl_objects, patches, programs
 from lab.cluster.controllers import WORKLOADS, stop_pod
 from lab.cluster.events import now
 from lab.cluster.programs import UnknownImageError, split
@@ -22,11 +22,12 @@ from lab.cluster.rollout import CAUSE, template_hash
 from lab.cluster.running import Cluster
 from lab.cluster.selector import parse as parse_selector
 from lab.cluster.selector import parse_fields
-from lab.cluster.store import RESTARTED, Record, content, document, key
+from lab.cluster.store import RESTARTED, Key, Record, content, document, key
 from lab.files import write_atomically
 from lab.manifests import load, registry
 from lab.manifests.read import ManifestError
 from lab.resources.checks import WITHOUT_EFFECT
+from lab.resources.document import DocumentError, documents
 from lab.resources.metadata import label_problems
 from lab.resources.resource import Kind, Resource
 
@@ -47,11 +48,19 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """The outcome for each object, in order, and warnings about them."""
+    """The outcome for each object, in order, and warnings about them.
+
+    `refused` has the file of each object that was there before, or that was not, and the reason.
+    """
 
     results: tuple[tuple[str, str], ...]
     warnings: tuple[str, ...]
     resources: tuple[Resource, ...] = ()
+    refused: tuple[tuple[str, str], ...] = ()
+
+
+Manner = Literal["apply", "create", "replace"]
+"""Of objects put in: `create` takes only those not there yet, `replace` only those there are."""
 
 
 def reference(resource: Resource) -> str:
@@ -73,48 +82,132 @@ def kind_named(name: str, *, stored: bool = True) -> Kind:
 
 def apply(
     cluster: Cluster,
-    files: Iterable[tuple[str, str]],
+    files: Iterable[tuple[str, str | dict[str, Any]]],
     namespace: str | None = None,
     *,
-    create: bool = False,
+    manner: Manner = "apply",
     dry_run: bool = False,
 ) -> Applied:
-    """Validates everything, then applies everything.
+    """Validates everything, then applies, creates or replaces everything.
 
     Raises ManifestError, and then nothing has changed.
     """
-    loaded = load.parse(files, namespace)
+    return _put(cluster, load.parse(files, namespace), manner, dry_run=dry_run)
+
+
+def _put(cluster: Cluster, loaded: load.Loaded, manner: Manner, *, dry_run: bool) -> Applied:
     store = cluster.store
     named = {r.name for r in loaded.resources if r.kind == "Namespace"}
-    errors = []
+    errors, refused, resources = [], [], []
     for resource in loaded.resources:
         where = resource.namespace
         if where and where not in named and ("Namespace", "", where) not in store:
             path = ("metadata", "namespace")
             errors.append(resource.describe(path, f'namespaces "{where}" not found'))
         errors.extend(_unknown_images(resource))
-        old = store.get(*key(resource))
-        if old is not None and create:
-            errors.append(f"{reference(resource)} already exists")
-        elif old is not None:
-            errors.extend(_immutable(old.resource, resource))
+        old = _present(cluster, key(resource))
+        if manner != "apply" and (old is None) == (manner == "replace"):
+            named_ = _named(kind_named(resource.kind), resource.name)
+            why = "already exists" if old is not None else "not found"
+            refused.append((resource.source.file, f"{named_} {why}"))
+            continue
+        if old is not None:
+            errors.extend(_immutable(old, resource))
+        resources.append(resource)
     if errors:
         raise ManifestError(errors)
+    verbs = [_verb(cluster, r) if manner == "replace" else str(store.verb(r)) for r in resources]
+    results = tuple(zip(map(reference, resources), verbs, strict=True))
+    told = tuple(_untold(cluster, loaded.warnings))
     if dry_run:
-        results = tuple((reference(r), str(store.verb(r))) for r in loaded.resources)
-        return Applied(results, tuple(_untold(cluster, loaded.warnings)))
+        return Applied(results, told, (), tuple(refused))
     # Reports of requests tell lines: those that moved are a change as well.
-    before = [store.get(*key(r)) for r in loaded.resources]
+    before = [store.get(*key(r)) for r in resources]
     moved = any(
         old is not None and _lines(old.resource) != _lines(new)
-        for old, new in zip(before, loaded.resources, strict=True)
+        for old, new in zip(before, resources, strict=True)
     )
-    results = tuple((reference(r), str(store.apply(r))) for r in loaded.resources)
-    if moved or any(verb != "unchanged" for _, verb in results):
+    for resource, there in zip(resources, before, strict=True):
+        if manner != "replace":
+            store.apply(resource)
+        elif there is not None:
+            store.update(dataclasses.replace(resource, order=there.resource.order))
+        if resource.kind == "Pod" and (runner := cluster.runners.get(key(resource)[1:])):
+            kept = record.resource if (record := store.get(*key(resource))) else resource
+            runner.update(labels=kept.labels, annotations=kept.annotations)
+    if moved or any(verb != "unchanged" for verb in verbs):
         cluster.objects_changed()
-    warnings = cluster.mesh.warnings(loaded.resources) if cluster.mesh is not None else []
-    told = _untold(cluster, loaded.warnings)
-    return Applied(results, (*told, *warnings), tuple(loaded.resources))
+    warnings = cluster.mesh.warnings(resources) if cluster.mesh is not None else []
+    return Applied(results, (*told, *warnings), tuple(resources), tuple(refused))
+
+
+def patch(
+    cluster: Cluster,
+    kind: str,
+    namespace: str,
+    name: str,
+    patch: str,
+    type_: Literal["strategic", "merge", "json"] = "strategic",
+    *,
+    dry_run: bool = False,
+) -> tuple[Applied, dict[str, Any]]:
+    """Changes an object by a patch, JSON or YAML; returns the outcome and the patched object.
+
+    Its fields keep the lines of the file it came from, which is then called patched.
+    """
+    found = kind_named(kind)
+    where = namespace if found.namespaced else ""
+    _must_be_written(cluster, found, where, name)
+    if (old := _present(cluster, (found.kind, where, name))) is None:
+        raise _not_found(found, name)
+    if type_ == "strategic" and found.group.endswith(".istio.io"):
+        raise RefusedError(
+            f"application/strategic-merge-patch+json is not supported by {old.api_version}, "
+            f"Kind={found.kind}: the body of the request was in an unknown format - accepted media "
+            "types include: application/json-patch+json, application/merge-patch+json; "
+            "try --type merge"
+        )
+    try:
+        (given,) = (one.value for one in documents(patch))
+    except (DocumentError, ValueError) as error:
+        raise RefusedError(f'unable to parse "{patch}": {error}') from None
+    try:
+        after = patches.patched(type_, found.kind, document(old), given)
+    except patches.PatchError as error:
+        raise RefusedError(f"The request is invalid: {error}") from None
+    loaded = load.parse([("(patch)", after)])
+    if [key(resource) for resource in loaded.resources] != [(found.kind, where, name)]:
+        raise RefusedError("a patch can't change the kind, the name or the namespace of an object")
+    file = f"{old.source.file.removesuffix(_PATCHED)}{_PATCHED}"
+    source = dataclasses.replace(old.source, file=file)
+    resource = dataclasses.replace(loaded.resources[0], source=source)
+    loaded = dataclasses.replace(loaded, resources=(resource,))
+    return _put(cluster, loaded, "replace", dry_run=dry_run), after
+
+
+_PATCHED = " (patched)"
+
+
+def _present(cluster: Cluster, key_: Key) -> Resource | None:
+    """Returns the object that would be changed: one applied, or a pod of a workload."""
+    if (record := cluster.store.get(*key_)) is not None:
+        return record.resource
+    runner = cluster.runners.get(key_[1:]) if key_[0] == "Pod" else None
+    if runner is None:
+        return None
+    labels, notes = runner.model.labels, runner.model.annotations
+    return dataclasses.replace(runner.resource, labels=labels, annotations=notes)
+
+
+def _verb(cluster: Cluster, resource: Resource) -> str:
+    """Returns whether replacing an object changes it: `configured` or `unchanged`."""
+    old = _present(cluster, key(resource))
+    same = (
+        old is not None
+        and _core(old) == _core(resource)
+        and (old.labels, old.annotations) == (resource.labels, resource.annotations)
+    )
+    return "unchanged" if same else "configured"
 
 
 def _lines(resource: Resource) -> tuple[Any, ...]:
@@ -160,15 +253,17 @@ def _unknown_images(resource: Resource) -> Iterable[str]:
 
 
 def _immutable(old: Resource, new: Resource) -> Iterable[str]:
-    if new.kind == "Pod" and _pod_core(content(old)) != _pod_core(content(new)):
+    if new.kind == "Pod" and _core(old) != _core(new):
         yield new.describe(("spec",), "a pod's spec can't be changed: delete the pod first")
     if new.kind in WORKLOADS and old.spec.selector != new.spec.selector:
         yield new.describe(("spec", "selector"), "the field is immutable: delete it first")
 
 
-def _pod_core(body: dict[str, Any]) -> dict[str, Any]:
-    """Returns a pod's spec without the fields that the server adds when it shows one."""
-    spec = dict(body.get("spec", {}))
+def _core(resource: Resource) -> dict[str, Any]:
+    """Returns what an object is; of a pod its spec without the fields that the server adds."""
+    if resource.kind != "Pod":
+        return content(resource)
+    spec = dict(resource.raw.get("spec", {}))
     for name in ("nodeName", "initContainers"):
         spec.pop(name, None)
     if spec.get("serviceAccountName") == "default":
@@ -255,7 +350,11 @@ def _by_name(item: dict[str, Any]) -> tuple[str, str]:
 
 
 def _not_found(kind: Kind, name: str) -> RefusedError:
-    return RefusedError(f'{kind.plural}{_group(kind)} "{name}" not found', missing=True)
+    return RefusedError(f"{_named(kind, name)} not found", missing=True)
+
+
+def _named(kind: Kind, name: str) -> str:
+    return f'{kind.plural}{_group(kind)} "{name}"'
 
 
 def _group(kind: Kind) -> str:
@@ -285,10 +384,9 @@ def _shown(cluster: Cluster, record: Record) -> dict[str, Any]:
     if resource.kind in WORKLOADS:
         return kubectl_objects.workload(record, cluster.owned(resource.kind, namespace, name))
     if resource.kind == "Service" and (service := cluster.services.get(namespace, name)):
-        published = any(
-            cluster.services.load_balancer_port(service, port.port) for port in service.ports
-        )
-        return kubectl_objects.service(record, service.cluster_ip, published=published)
+        node_port = cluster.services.node_port
+        ports = {port.port: node_port(service, port.port) for port in service.ports}
+        return kubectl_objects.service(record, service.cluster_ip, ports)
     if resource.kind == "PodDisruptionBudget":
         return kubectl_objects.plain(record) | {"status": derived.disruptions(cluster, record)}
     if resource.kind == "Namespace":

@@ -24,6 +24,7 @@ class Conflict:
     """A pod's port that takes no connection of a client's proxy."""
 
     host: str
+    """Empty for the pod's own address."""
     pod: Pod
     sender: str
     """The client's rule and what it sends."""
@@ -73,7 +74,7 @@ def between(upstream: Upstream, endpoint: Endpoint) -> Conflict | None:
         mode, policy = peer_authentication.mode(upstream.view.snapshot, pod, endpoint.port)
         named = settings is not None and settings.mode == "MUTUAL"
         if mode == "STRICT" and sent != "mutual TLS" and not named:
-            taker = f"{_name(policy)} ({policy}) takes mutual TLS alone (STRICT)"
+            taker = _takes_tls(policy)
         elif mode == "DISABLE" and sent == "mutual TLS":
             taker = f"{_name(policy)} ({policy}) takes plain text alone (DISABLE)"
     if not taker:
@@ -86,6 +87,20 @@ def between(upstream: Upstream, endpoint: Endpoint) -> Conflict | None:
     return Conflict(
         upstream.host.name, pod, f"{_sender(upstream, rule)} {sent}", taker, remedy, rule, policy
     )
+
+
+def without_sidecar(snapshot: Snapshot, pod: Pod, port: int) -> Conflict | None:
+    """Returns the conflict between a client without a sidecar and a pod's port."""
+    mode, policy = peer_authentication.mode(snapshot, pod, port)
+    if pod.proxy != "sidecar" or mode != "STRICT" or not snapshot.certificates:
+        return None
+    sender = "a client without a sidecar sends plain text"
+    remedy = "give it a sidecar, or set mtls.mode PERMISSIVE"
+    return Conflict("", pod, sender, _takes_tls(policy), remedy, Origin(), policy)
+
+
+def _takes_tls(policy: Origin) -> str:
+    return f"{_name(policy)} ({policy}) takes mutual TLS alone (STRICT)"
 
 
 def _name(origin: Origin) -> str:

@@ -94,11 +94,13 @@ _CONNECTION = {"UC", "UF", "NR", "DPE", "UPE"}
 
 def _conflict(snapshot: Snapshot, request: Request) -> Conflict | None:
     """Returns the conflict of mutual TLS between the two ends of a request."""
-    client = _pod(snapshot, request.source)
-    if client is None or client.proxy == "none":
-        return None
+    client, pod = _pod(snapshot, request.source), _pod(snapshot, request.destination)
     outbound = request.reporter == "source"
     address, _, number = (request.upstream if outbound else request.address).rpartition(":")
+    if client is None or client.proxy == "none":
+        if pod is None or outbound or "NR" not in request.flags or not number.isdecimal():
+            return None
+        return mutual_tls.without_sidecar(snapshot, pod, int(number))
     for upstream in view(snapshot, client).upstreams():
         if outbound and upstream.name != request.cluster:
             continue

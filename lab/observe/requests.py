@@ -142,6 +142,8 @@ class Request:
     place: str = ""
     """`file:line` of what decided about it, as the configuration was then; empty where no proxy
     decided."""
+    early: bool = False
+    """Whether the server refused it before its pod was ready for the first time."""
     conflict: str = ""
     """The conflict of mutual TLS by which the connection failed, in words."""
 
@@ -179,11 +181,18 @@ class Stream:
     """The last requests, in the order in which proxies reported them."""
 
     def __init__(
-        self, pods: Callable[[], Iterable[Pod]], count: Callable[[Request], None] | None = None
+        self,
+        pods: Callable[[], Iterable[Pod]],
+        count: Callable[[Request], None] | None = None,
+        first_ready: Callable[[str, str], float] = lambda _namespace, _pod: 0.0,
     ) -> None:
-        """`pods` returns the pods of now; `count` is called with each request."""
+        """`pods` returns the pods of now; `count` is called with each request.
+
+        `first_ready` returns the time when a pod was ready for the first time.
+        """
         self._pods = pods
         self._count = count
+        self._first_ready = first_ready
         self.find_cause: Callable[[Request], tuple[str, str]] | None = None
         """Returns the `place` and the `conflict` of a request."""
         self._kept: deque[Request] = deque()
@@ -202,6 +211,9 @@ class Stream:
         try:
             report, _ = _decode(line.decode())
             request = self._request(pod, report)
+            if request is not None and "UF" in request.flags:
+                server = request.destination
+                request.early = request.time < self._first_ready(server.namespace, server.pod)
             if request is not None and self.find_cause is not None:
                 request.place, request.conflict = self.find_cause(request)
         except (ValueError, LookupError, TypeError, AttributeError):

@@ -17,6 +17,8 @@ def line(request: Request, cause: Request, place: str) -> str:
     when = datetime.fromtimestamp(request.time).strftime("%H:%M:%S.%f")[:-3]
     source, destination = node(request.source), called(request)
     reasons = list(dict.fromkeys((*flags.words(request), *flags.words(cause))))
+    if request.early or cause.early:
+        reasons.append(f"{cause.destination.pod} was not ready yet")
     if request.attempts > 1 and request.kind == "http":
         reasons.append(f"{request.attempts} tries")
     if cause.conflict or request.conflict:

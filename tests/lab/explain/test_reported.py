@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from lab.explain import reported
 from lab.model import Snapshot
-from lab.observe.requests import Request, Workload
+from lab.observe.requests import NOBODY, Request, Workload
 from tests.support import reports
 from tests.support.golden import mesh
 
@@ -97,3 +97,6 @@ def test_both_sides_of_a_refused_connection_name_the_rule_and_the_policy() -> No
     assert policy.source.at("spec", "mtls") in text
     other = replace(sent, destination=client, upstream=f"{pods['client-1'].address}:8080")
     assert find(other)[1] == ""
+    place, text = find(replace(taken, source=NOBODY))
+    assert place == policy.source.at("spec", "mtls")
+    assert text.startswith("a client without a sidecar sends plain text, but PeerAuthentication")
