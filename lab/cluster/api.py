@@ -14,10 +14,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lab.cluster import derived, kubectl_objects, patches, programs
+from lab.cluster import derived, injection, kubectl_objects, patches, programs
 from lab.cluster.controllers import WORKLOADS, stop_pod
 from lab.cluster.events import now
-from lab.cluster.programs import UnknownImageError, split
+from lab.cluster.programs import INJECTED, UnknownImageError, split
 from lab.cluster.rollout import CAUSE, template_hash
 from lab.cluster.running import Cluster
 from lab.cluster.selector import Matches, parse_fields
@@ -29,7 +29,7 @@ from lab.manifests.read import ManifestError
 from lab.resources.checks import WITHOUT_EFFECT
 from lab.resources.document import DocumentError, documents
 from lab.resources.metadata import label_problems
-from lab.resources.resource import Kind, Resource
+from lab.resources.resource import Kind, Resource, object_name
 
 PROTECTED = ("default", "istio-system")
 """Namespaces that can't be deleted."""
@@ -237,8 +237,8 @@ def _citable(resource: Resource) -> Resource:
     file = resource.source.file
     if file != "-" and not file.startswith(_FLEETING):
         return resource
-    name = f"{resource.name}.{resource.namespace}" if resource.namespace else resource.name
-    source = dataclasses.replace(resource.source, file=f"{resource.kind.lower()}/{name}", line=0)
+    name = object_name(resource.kind, resource.namespace, resource.name)
+    source = dataclasses.replace(resource.source, file=name, line=0)
     return dataclasses.replace(resource, source=source)
 
 
@@ -271,17 +271,25 @@ def _untold(cluster: Cluster, warnings: Iterable[str]) -> Iterable[str]:
 def _unknown_images(resource: Resource) -> Iterable[str]:
     """Yields an error for each container whose image the lab has no program for."""
     path: tuple[str, ...]
+    labels, annotations = resource.labels, resource.annotations
     if resource.kind == "Pod":
         spec, path = resource.spec, ("spec",)
     elif resource.kind in WORKLOADS:
-        spec, path = resource.spec.template.spec, ("spec", "template", "spec")
+        template = resource.spec.template
+        spec, path = template.spec, ("spec", "template", "spec")
+        labels, annotations = template.metadata.labels, template.metadata.annotations
     else:
         return
     for index, container in enumerate(spec.containers):
+        where = (*path, "containers", index, "image")
+        if container.image == INJECTED:
+            if problem := injection.gateway_problem(labels, annotations):
+                yield resource.describe(where, problem)
+            continue
         try:
             split(container.image)
         except UnknownImageError as error:
-            yield resource.describe((*path, "containers", index, "image"), str(error))
+            yield resource.describe(where, str(error))
 
 
 def _immutable(old: Resource, new: Resource) -> Iterable[str]:
@@ -424,10 +432,9 @@ def _shown(cluster: Cluster, record: Record) -> dict[str, Any]:
     if resource.kind in WORKLOADS:
         return kubectl_objects.workload(record, cluster.owned(resource.kind, namespace, name))
     if resource.kind == "Service" and (service := cluster.services.get(namespace, name)):
-        published = any(
-            cluster.services.load_balancer_port(service, port.port) for port in service.ports
-        )
-        return kubectl_objects.service(record, service.cluster_ip, published=published)
+        node_port = cluster.services.node_port
+        ports = {port.port: node_port(service, port.port) for port in service.ports}
+        return kubectl_objects.service(record, service.cluster_ip, ports)
     if resource.kind == "PodDisruptionBudget":
         return kubectl_objects.plain(record) | {"status": derived.disruptions(cluster, record)}
     if resource.kind == "Namespace":

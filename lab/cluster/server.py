@@ -24,7 +24,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from lab.cluster import api, exec, logs
+from lab.cluster import api, derived, exec, logs
 from lab.cluster.running import Cluster
 from lab.manifests.read import ManifestError
 from lab.observe.requests import WINDOW, as_json
@@ -123,19 +123,22 @@ async def patch(cluster: Cluster, dry_run: bool = False, **query: Any) -> Json:
 
 async def objects(
     cluster: Cluster,
+    kinds: Sequence[str],
     after: int | None = None,
     timeout: float = 10,
     in_effect: bool = False,
     **query: Any,
 ) -> Json:
-    """Returns objects and the revision they are of.
+    """Returns objects and the revision they are of; events have revisions of their own.
 
     With `after` it waits for a newer revision, at most `timeout` seconds; with `in_effect` until
     the proxies know what is returned, for those who then send requests.
     """
+    kind = derived.find(kinds[0]) if len(kinds) == 1 else None
+    source = cluster.events if kind is not None and kind.kind == "Event" else cluster
     if after is not None:
-        await cluster.wait_for_change(after, timeout)
-    answer = {"revision": cluster.revision, "items": api.objects(cluster, **query)}
+        await source.wait_for_change(after, timeout)
+    answer = {"revision": source.revision, "items": api.objects(cluster, kinds, **query)}
     if in_effect:
         await cluster.settled(SETTLE)
     return answer

@@ -70,10 +70,8 @@ def _outbound(upstream: Upstream) -> Json:
             resolved=upstream.host.resolution != "DYNAMIC_DNS",
         ),
         **_discovery(upstream),
-        **_transport(upstream),
-        **destination_rule.protocol_options(
-            upstream.port, policy, sniffed=view.pod.proxy == "sidecar"
-        ),
+        **destination_rule.with_proxy_protocol(policy.proxy_protocol, _transport(upstream)),
+        **destination_rule.protocol_options(upstream.port, policy, sniffed=upstream.sniffs),
     }
 
 
@@ -127,7 +125,7 @@ def _discovery(upstream: Upstream) -> Json:
 
 def _transport(upstream: Upstream) -> Json:
     """Returns a cluster's TLS: the DestinationRule's, else mutual TLS where endpoints have it."""
-    host, policy = upstream.host, upstream.policy
+    policy = upstream.policy
     if policy.tls is not None:
         match policy.tls.mode:
             case "DISABLE":
@@ -135,12 +133,9 @@ def _transport(upstream: Upstream) -> Json:
             case "ISTIO_MUTUAL":
                 return {"transport_socket": tls.upstream_context(upstream)}
             case _:
-                http2 = destination_rule.is_http2(upstream.port, policy)
-                socket = destination_rule.originated_tls(policy.tls, http2=http2)
+                socket = destination_rule.originated_tls(policy.tls, http2=upstream.http2)
                 return {"transport_socket": socket}
-    rule = upstream.view.rules.get(host.name)
-    passes = destination_rule.passes_by_rule(rule, upstream.subset)
-    if not tls.auto_mtls(upstream, direct=host.headless or passes):
+    if not tls.auto_mtls(upstream):
         return {}
     mutual = tls.upstream_context(upstream)
     if upstream.direct:

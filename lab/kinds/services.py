@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -31,6 +31,8 @@ class Endpoint:
     ending: bool = False
     host_name: str = ""
     """Its name below a headless Service, where it has one."""
+    locality: str = ""
+    """`region/zone/subzone`, of which the last may be missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,11 +166,33 @@ def ready_endpoints(service: Service, port: ServicePort, pods: Iterable[Pod]) ->
     return [end for end in endpoints(service, port, pods) if end.ready]
 
 
+TOPOLOGY = (
+    "topology.kubernetes.io/region",
+    "topology.kubernetes.io/zone",
+    "topology.istio.io/subzone",
+)
+"""The labels of a workload's locality, which Istio adds to its own."""
+
+
+def locality(labels: Mapping[str, str]) -> str:
+    """Returns the locality that a workload's labels give it, with dots where a slash can't be."""
+    label = labels.get("topology.istio.io/locality") or labels.get("istio-locality", "")
+    return label if "/" in label else label.replace(".", "/")
+
+
+def with_topology(labels: Mapping[str, str], place: str | None = None) -> Mapping[str, str]:
+    """Returns the labels of a workload with those of its locality."""
+    parts = (locality(labels) if place is None else place).split("/")
+    found = {name: part for name, part in zip(TOPOLOGY, parts, strict=False) if part}
+    return {**labels, **found} if found else labels
+
+
 def pod_endpoint(pod: Pod, number: int) -> Endpoint:
     return Endpoint(
         address=pod.address,
         port=number,
-        labels=pod.labels,
+        labels=with_topology(pod.labels),
+        locality=locality(pod.labels),
         service_account=f"{pod.namespace}/{pod.service_account}",
         pod=pod,
         ready=pod.ready,
@@ -181,6 +205,20 @@ def resolve_port(pod: Pod, target: int | str) -> int | None:
     if isinstance(target, int):
         return target
     return pod.ports.get(target)
+
+
+def published(
+    services: Iterable[Service], gateway: Pod, node_port: Callable[[Service, int], int | None]
+) -> dict[int, tuple[tuple[str, int], ...]]:
+    """Returns the addresses of localhost that lead to a gateway pod, by container port."""
+    found: dict[int, tuple[tuple[str, int], ...]] = {}
+    for service in services:
+        for port in service.ports if selected(service, gateway) else ():
+            number = node_port(service, port.port)
+            target = resolve_port(gateway, port.target_port)
+            if number is not None and target is not None:
+                found[target] = (*found.get(target, ()), ("127.0.0.1", number))
+    return found
 
 
 def services_of(snapshot: Snapshot, pod: Pod) -> list[Service]:

@@ -39,6 +39,11 @@ class Model(BaseModel):
     """Groups of fields, by their names in YAML, of which one at most may be set."""
 
 
+def object_name(kind: str, namespace: str, name: str) -> str:
+    """Returns the name of an object as a place: `virtualservice/ui.default`."""
+    return f"{kind.lower()}/{name}.{namespace}" if namespace else f"{kind.lower()}/{name}"
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """The file (as the user named it) and the lines a document came from; lines count from 1.

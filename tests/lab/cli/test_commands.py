@@ -244,6 +244,28 @@ def test_watch_prints_what_changes(lab: Lab, notes: str) -> None:
         assert watching.stderr.read() == ""
 
 
+@pytest.mark.parametrize("words", [("get", "events", "-w"), ("events", "--watch")])
+def test_a_watch_of_events_prints_those_that_come(lab: Lab, words: tuple[str, ...]) -> None:
+    with start(lab, *words) as watching:
+        assert watching.stdout is not None
+        assert watching.stdout.readline().split()[:2] == ["LAST", "SEEN"]
+        lab.apply(SEEN)
+        try:
+            assert any("pod/seen" in line.lower() for line in watching.stdout)
+        finally:
+            lab.ok("delete", "pod", "seen", "--grace-period=1")
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(10) == 130
+
+
+SEEN = """
+apiVersion: v1
+kind: Pod
+metadata: {name: seen, labels: {sidecar.istio.io/inject: "false"}}
+spec: {containers: [{name: curl, image: "curlimages/curl:8.16.0", command: [sleep, infinity]}]}
+"""
+
+
 def test_a_reader_that_has_seen_enough_is_told_nothing(lab: Lab) -> None:
     read, write = os.pipe()
     os.close(read)
