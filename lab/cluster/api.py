@@ -76,7 +76,7 @@ def kind_named(name: str, *, stored: bool = True) -> Kind:
     if kind is None and (kind := derived.find(name)) is not None and stored:
         raise RefusedError(f"{kind.plural} are made by the lab itself, and can't be changed")
     if kind is None:
-        raise RefusedError(f'the server doesn\'t have a resource type "{name}"')
+        raise RefusedError(registry.unknown(name, derived.KINDS))
     return kind
 
 
