@@ -96,6 +96,11 @@ def resource_source(kind: str, resource: str) -> Json:
     return file_source(f"./{kind}/{file_name(resource)}")
 
 
+SECRETS = "kubernetes://"
+AUTHORITY = "-cacert"
+"""The end of the name of a certificate authority: that of the other side of a connection."""
+
+
 def served_secret(name: str) -> Json:
     """Returns the reference to a secret that istiod, or the agent of a proxy, serves."""
     return {"name": name, "sds_config": {"ads": {}, "resource_api_version": "V3"}}

@@ -121,6 +121,7 @@ SHAPES = {
         optional="**.portLevelMtls",
         types={"**.portLevelMtls": "dict[PortKey, MutualTLS]"},
     ),
+    "ProxyConfig": Shape(),
     "RequestAuthentication": Shape(
         names={
             "**.jwtRules[]": "JWTRule",
@@ -131,7 +132,7 @@ SHAPES = {
         attributes={"jwksUri": "keys_uri", "jwks_uri": "keys_uri"},
     ),
     "ServiceEntry": Shape(
-        names={"**.ports[]": "ServiceEntryPort", "**.endpoints[]": "WorkloadEntry"},
+        names={"**.ports[]": "ServiceEntryPort", "**.endpoints[]": "WorkloadEntrySpec"},
         zero="spec.location|resolution",
         optional="spec.exportTo",
     ),
@@ -161,7 +162,7 @@ SHAPES = {
             "**.providers[]": "ProviderRef",
             "**.customTags{}": "CustomTag",
             "**.literal|formatter": "LiteralTag",
-            "**.header": "NamedTag",
+            "**.header|environment": "NamedTag",
             "**.accessLogging[]": "AccessLogging",
             "**.tracing[]": "Tracing",
             "**.filter": "AccessLogFilter",
@@ -204,6 +205,7 @@ SHAPES = {
         required="spec **.destination",
         attributes={"mirror_percent": "mirror_percent_snake"},
     ),
+    "WorkloadEntry": Shape(required="spec"),
 }
 
 
@@ -452,9 +454,9 @@ def fields_of(schema: Json, prefix: str = "") -> Iterator[str]:
 def files(schema: Json) -> Iterator[tuple[Path, str]]:
     """Yields each file that is written from the schema, with its text."""
     found: dict[str, Types] = {}
-    for kind in schema["kinds"]:
-        # The checks are imported without the types, which are yet to be written.
-        sys.modules[f"lab.kinds.{folder(kind).name}.types"] = MagicMock()
+    # The checks are imported without the types, which are yet to be written.
+    for module in ("lab.kinds", *(f"lab.kinds.{folder(kind).name}" for kind in schema["kinds"])):
+        sys.modules[f"{module}.types"] = MagicMock()
     for kind, entry in schema["kinds"].items():
         checks = importlib.import_module(f"lab.kinds.{folder(kind).name}.checks").CHECKS
         found[kind] = Types(kind, entry["schema"], checks)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +30,7 @@ from lab.cli.events import events_
 from lab.cli.exec import exec_
 from lab.cli.exercise import exercise
 from lab.cli.explain import explain
+from lab.cli.flags import for_typer
 from lab.cli.get import get
 from lab.cli.graph import graph
 from lab.cli.image import image
@@ -164,6 +165,8 @@ class Words(typer.core.TyperGroup):
     """Commands, some of which have a name of two words."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        if args[0] == "help":
+            args = [*args[1:], "--help"]
         if args[:1] == ["experimental"]:
             args = ["x", *args[1:]]
         if args[0] == "x" and args[1:] and " ".join(args[:2]) not in COMMANDS:
@@ -191,11 +194,13 @@ for name, command in COMMANDS.items():
     app.command(name)(command)
 app.command("pc", hidden=True)(proxy_config)
 app.command("ps", hidden=True)(proxy_status)
+app.command("dash", hidden=True)(dashboard)
+app.command("d", hidden=True)(dashboard)
 for name, group in GROUPS.items():
     app.add_typer(group, name=name)
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def options(
     context: typer.Context,
     namespace: Annotated[
@@ -216,6 +221,9 @@ def options(
 
     Start it with `guestbook up`, then use the verbs you know: apply, get, logs, exec, delete.
     """
+    if context.invoked_subcommand is None:
+        context.get_help()  # It prints it.
+        raise typer.Exit(1)
     folder = state.absolute() if state is not None else None
     context.obj = Settings(run, namespace, folder)
 
@@ -224,42 +232,11 @@ _command = functools.cache(functools.partial(typer.main.get_command, app))
 """The tree of commands, built once: the exercises run many commands in one process."""
 
 
-def _flags(command: Any) -> Iterator[tuple[str, str]]:
-    """Yields each option without a value of a command and those below it, with its negation."""
-    for one in getattr(command, "commands", {}).values():
-        yield from _flags(one)
-    for option in command.params:
-        if getattr(option, "is_flag", False):
-            yield from (
-                (name, option.secondary_opts[0] if option.secondary_opts else "")
-                for name in option.opts
-            )
-
-
-@functools.cache
-def _negations() -> dict[str, str]:
-    return dict(sorted(_flags(_command())))
-
-
-def _gos(argv: list[str]) -> list[str]:
-    """Returns the words with `--dry-run`, `--flag=true` and `--flag=false` as Typer has them."""
-    end = argv.index("--") if "--" in argv else len(argv)
-    words = []
-    for word in argv[:end]:
-        name, _, value = word.partition("=")
-        if word == "--dry-run":
-            words.append("--dry-run=client")
-        elif value in ("true", "false") and name in _negations():
-            words += filter(None, [name if value == "true" else _negations()[name]])
-        else:
-            words.append(word)
-    return [*words, *argv[end:]]
-
-
 def run(argv: list[str]) -> int:
     """Runs one command line; returns the exit status."""
     try:
-        status = _command().main(args=_gos(argv), prog_name="guestbook", standalone_mode=False)
+        words = for_typer(argv, _command())
+        status = _command().main(args=words, prog_name="guestbook", standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader has seen enough. Without this, Python would say so when it ends.

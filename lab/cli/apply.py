@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import typer
@@ -15,18 +15,23 @@ from lab.cli.context import (
     Files,
     Kustomize,
     Namespace,
+    Recursive,
+    Selector,
     asked_namespace,
     client,
     dry,
 )
 from lab.cli.manifests import Texts, errors, texts
 from lab.cli.output import warn, write
+from lab.cli.overrides import operator
 
 
 def apply(
     context: typer.Context,
     filename: Files = None,
     kustomize: Kustomize = None,
+    recursive: Recursive = False,
+    selector: Selector = "",
     namespace_: Namespace = None,
     dry_run: DryRun = "none",
     record: Annotated[bool, typer.Option("--record", hidden=True)] = False,
@@ -42,28 +47,41 @@ def apply(
     """
     if record:
         sys.stderr.write("Flag --record has been deprecated, --record will be removed\n")
-    _apply(context, texts(filename, kustomize), asked_namespace(context, namespace_), dry_run)
+    files = texts(filename, kustomize, recursive=recursive)
+    _apply(context, files, asked_namespace(context, namespace_), dry_run, selector)
 
 
 def install(
     context: typer.Context,
     filename: Files = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", "-s", metavar="PATH=VALUE", help="A value, after those of the files."
+        ),
+    ] = None,
     yes: Annotated[bool, typer.Option("--skip-confirmation", "-y", help="As istioctl's.")] = False,  # noqa: ARG001 - the lab never asks
 ) -> None:
-    """Set the mesh's configuration, as `istioctl install -f` does with IstioOperators.
+    """Set the mesh's configuration, as `istioctl install` does with IstioOperators.
 
-    It is that of these files alone: what an earlier install had set is gone.
+    It is that of these files and values alone: what an earlier install had set
+    is gone.
 
-    Example:
+    Examples:
       guestbook install -f istio/install/istio.yaml
+      guestbook install --set meshConfig.accessLogFile=/dev/stdout
     """
     from lab.manifests.load import parse
 
-    if not filename:
+    if not filename and not set_:
         raise FailureError(
             "the lab installs no profile: guestbook install -f istio/install/istio.yaml"
         )
-    files = texts(filename)
+    files: list[tuple[str, Any]] = [*texts(filename)] if filename else []
+    if set_:
+        if files and (lists := [word for word in set_ if "[" in word.partition("=")[0]]):
+            raise FailureError(f"--set {lists[0]}: beside -f a list belongs into the file")
+        files.append(("--set", operator(set_)))
     _apply(context, files, None)
     with errors():
         given = {(item.namespace, item.name) for item in parse(files).resources}
@@ -75,9 +93,14 @@ def install(
 
 
 def _apply(
-    context: typer.Context, files: Texts, namespace: str | None, dry_run: str = "none"
+    context: typer.Context,
+    files: Sequence[tuple[str, Any]],
+    namespace: str | None,
+    dry_run: str = "none",
+    selector: str = "",
 ) -> None:
-    answer = client(context).call("apply", files=files, namespace=namespace, dry_run=dry(dry_run))
+    query = {"files": files, "namespace": namespace, "selector": selector}
+    answer = client(context).call("apply", **query, dry_run=dry(dry_run))
     if not answer["results"]:
         raise FailureError("no objects passed to apply")
     told(answer, DRY_RUNS[dry_run])

@@ -10,7 +10,15 @@ import typer
 
 from lab.cli.apply import put
 from lab.cli.client import FailureError
-from lab.cli.context import DryRun, Files, Kustomize, Namespace, asked_namespace, settings
+from lab.cli.context import (
+    DryRun,
+    Files,
+    Kustomize,
+    Namespace,
+    Recursive,
+    asked_namespace,
+    settings,
+)
 from lab.cli.create_secret import secret
 from lab.cli.made import EnvFiles, Literals, Output, Sources, data, make
 from lab.cli.manifests import texts
@@ -24,6 +32,7 @@ def files(
     context: typer.Context,
     filename: Files = None,
     kustomize: Kustomize = None,
+    recursive: Recursive = False,
     namespace_: Namespace = None,
     dry_run: DryRun = "none",
 ) -> None:
@@ -38,7 +47,7 @@ def files(
     """
     where = asked_namespace(context, namespace_)
     if context.invoked_subcommand is None:
-        put(context, texts(filename, kustomize), where, dry_run, "create")
+        put(context, texts(filename, kustomize, recursive=recursive), where, dry_run, "create")
     elif filename or kustomize:
         raise FailureError(f"-f creates what a file says: without {context.invoked_subcommand}")
     context.obj = dataclasses.replace(settings(context), namespace=where)

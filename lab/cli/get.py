@@ -106,8 +106,8 @@ def get(
             text = formatted(items, str(output), single=single, headers=not no_headers)
         write(text, end="" if (output or "").startswith("jsonpath") else "\n")
     elif not output and not missing and not single:
-        place = "" if all_namespaces else f" in {where} namespace"
-        sys.stderr.write(f"No resources found{place}.\n")
+        place = "" if all_namespaces else f" in {where} namespace."
+        sys.stderr.write(f"No resources found{place}\n")
     if missing:
         raise FailureError(*missing, missing=True)
     if watch:

@@ -218,6 +218,7 @@ _TABLES = {
     "VirtualService": _custom(gateways="gateways", hosts="hosts"),
     "DestinationRule": _custom(host="host"),
     "ServiceEntry": _custom(hosts="hosts", location="location", resolution="resolution"),
+    "WorkloadEntry": _custom(address="address"),
     "PeerAuthentication": _custom(mode="mtls.mode"),
     "AuthorizationPolicy": _custom(action="action"),
     "ServiceAccount": _Table(("SECRETS",), lambda _item: ["0"]),

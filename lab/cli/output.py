@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -120,7 +121,7 @@ def for_lab(folder: Path, words: str) -> str:
     return (
         f"guestbook {words}"
         if folder == usual_folder()
-        else f"guestbook --state {short_path(folder)} {words}"
+        else f"guestbook --state {shlex.quote(str(folder))} {words}"
     )
 
 

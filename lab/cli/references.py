@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -51,6 +52,26 @@ def each(words: Sequence[str]) -> Iterator[tuple[str, str]]:
             raise FailureError("resource(s) were provided, but no name was specified")
         for name in names:
             yield kind, name
+
+
+def present(
+    lab: Client, namespace: str, words: Sequence[str], selector: str
+) -> Iterator[tuple[str, str]]:
+    """Yields the kind and the name of each object; of a kind alone those there are.
+
+    Says so on standard error when there are none.
+    """
+    for kinds, names in split(words):
+        if names and selector:
+            raise FailureError("name cannot be provided when a selector is specified")
+        if names:
+            yield from ((kinds, name) for name in names)
+            continue
+        query = {"kinds": kinds.split(","), "namespace": namespace, "selector": selector}
+        items = lab.call("objects", **query)["items"]
+        if not items:
+            sys.stderr.write(f"No resources found in {namespace} namespace.\n")
+        yield from ((item["kind"], item["metadata"]["name"]) for item in items)
 
 
 def full(lab: Client, kind: str, namespace: str, name: str) -> str:

@@ -8,7 +8,15 @@ import typer
 
 from lab.cli.apply import put
 from lab.cli.client import FailureError
-from lab.cli.context import DryRun, Files, Kustomize, Namespace, asked_namespace, client
+from lab.cli.context import (
+    DryRun,
+    Files,
+    Kustomize,
+    Namespace,
+    Recursive,
+    asked_namespace,
+    client,
+)
 from lab.cli.manifests import texts
 from lab.cli.output import write
 
@@ -17,6 +25,7 @@ def replace(
     context: typer.Context,
     filename: Files = None,
     kustomize: Kustomize = None,
+    recursive: Recursive = False,
     namespace_: Namespace = None,
     force: Annotated[
         bool, typer.Option("--force", help="Delete the objects first, and make them anew.")
@@ -33,7 +42,8 @@ def replace(
     """
     if force and dry_run != "none":
         raise FailureError("--dry-run can not be used when --force is set")
-    files, where = texts(filename, kustomize), asked_namespace(context, namespace_)
+    files = texts(filename, kustomize, recursive=recursive)
+    where = asked_namespace(context, namespace_)
     if force:
         answer = client(context).call("delete_files", files=files, namespace=where, grace=1)
         write("".join(f"{line}\n" for line in answer["deleted"]), end="")

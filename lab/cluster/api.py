@@ -14,14 +14,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lab.cluster import derived, kubectl_objects, patches, programs
+from lab.cluster import derived, injection, kubectl_objects, patches, programs
 from lab.cluster.controllers import WORKLOADS, stop_pod
 from lab.cluster.events import now
-from lab.cluster.programs import UnknownImageError, split
+from lab.cluster.programs import INJECTED, UnknownImageError, split
 from lab.cluster.rollout import CAUSE, template_hash
 from lab.cluster.running import Cluster
+from lab.cluster.selector import Matches, parse_fields
 from lab.cluster.selector import parse as parse_selector
-from lab.cluster.selector import parse_fields
 from lab.cluster.store import RESTARTED, Key, Record, content, document, key
 from lab.files import write_atomically
 from lab.manifests import load, registry
@@ -86,13 +86,28 @@ def apply(
     namespace: str | None = None,
     *,
     manner: Manner = "apply",
+    selector: str = "",
     dry_run: bool = False,
 ) -> Applied:
-    """Validates everything, then applies, creates or replaces everything.
+    """Validates everything, then applies, creates or replaces what a selector of labels selects.
 
     Raises ManifestError, and then nothing has changed.
     """
-    return _put(cluster, load.parse(files, namespace), manner, dry_run=dry_run)
+    loaded = _selected(load.parse(files, namespace), selector)
+    return _put(cluster, loaded, manner, dry_run=dry_run)
+
+
+def _selected(loaded: load.Loaded, selector: str) -> load.Loaded:
+    matches = _matches(selector)
+    chosen = tuple(resource for resource in loaded.resources if matches(resource.labels))
+    return dataclasses.replace(loaded, resources=chosen)
+
+
+def _matches(selector: str) -> Matches:
+    try:
+        return parse_selector(selector)
+    except ValueError as error:
+        raise RefusedError(str(error)) from None
 
 
 def _put(cluster: Cluster, loaded: load.Loaded, manner: Manner, *, dry_run: bool) -> Applied:
@@ -239,17 +254,25 @@ def _untold(cluster: Cluster, warnings: Iterable[str]) -> Iterable[str]:
 def _unknown_images(resource: Resource) -> Iterable[str]:
     """Yields an error for each container whose image the lab has no program for."""
     path: tuple[str, ...]
+    labels, annotations = resource.labels, resource.annotations
     if resource.kind == "Pod":
         spec, path = resource.spec, ("spec",)
     elif resource.kind in WORKLOADS:
-        spec, path = resource.spec.template.spec, ("spec", "template", "spec")
+        template = resource.spec.template
+        spec, path = template.spec, ("spec", "template", "spec")
+        labels, annotations = template.metadata.labels, template.metadata.annotations
     else:
         return
     for index, container in enumerate(spec.containers):
+        where = (*path, "containers", index, "image")
+        if container.image == INJECTED:
+            if problem := injection.gateway_problem(labels, annotations):
+                yield resource.describe(where, problem)
+            continue
         try:
             split(container.image)
         except UnknownImageError as error:
-            yield resource.describe((*path, "containers", index, "image"), str(error))
+            yield resource.describe(where, str(error))
 
 
 def _immutable(old: Resource, new: Resource) -> Iterable[str]:
@@ -283,8 +306,8 @@ def objects(
 
     Raises RefusedError for a kind, a selector or a name that doesn't exist.
     """
+    matches = _matches(selector)
     try:
-        matches = parse_selector(selector)
         fields = parse_fields(field_selector)
     except ValueError as error:
         raise RefusedError(str(error)) from None
@@ -350,7 +373,15 @@ def _by_name(item: dict[str, Any]) -> tuple[str, str]:
 
 
 def _not_found(kind: Kind, name: str) -> RefusedError:
-    return RefusedError(f"{_named(kind, name)} not found", missing=True)
+    hint = _MESH if (kind.kind, name) == ("ConfigMap", "istio") else ""
+    return RefusedError(f"{_named(kind, name)} not found{hint}", missing=True)
+
+
+_MESH = (
+    ": the lab keeps the mesh's configuration in IstioOperators; `install -f FILE` and "
+    "`install --set meshConfig.FIELD=VALUE` change it, "
+    "`get istiooperators -n istio-system -o yaml` shows it"
+)
 
 
 def _named(kind: Kind, name: str) -> str:
@@ -397,63 +428,74 @@ def _shown(cluster: Cluster, record: Record) -> dict[str, Any]:
 async def delete(
     cluster: Cluster,
     kind: str,
-    namespace: str,
+    namespace: str | None,
     names: Sequence[str] = (),
     selector: str = "",
     *,
     wait: bool = True,
     grace: float | None = None,
+    dry_run: bool = False,
 ) -> list[str]:
     """Deletes objects by name or by selector, and waits for Pods and Namespaces to end.
 
-    Returns them as kubectl prints them. Raises RefusedError, and then nothing was deleted.
+    Without a namespace those of all are meant. Returns them as kubectl prints them. Raises
+    RefusedError, and then nothing was deleted.
     """
     found = kind_named(kind)
     shown = objects(cluster, [kind], namespace if found.namespaced else None, names, selector)
-    chosen = [item["metadata"]["name"] for item in shown]
-    if found.kind == "Namespace" and (kept := [n for n in chosen if n in PROTECTED]):
+    chosen = [(item["metadata"].get("namespace", ""), item["metadata"]["name"]) for item in shown]
+    given = {name for _, name in chosen}
+    if found.kind == "Namespace" and (kept := [n for n in PROTECTED if n in given]):
         raise RefusedError(f'namespace "{kept[0]}" may not be deleted')
-    if found.kind == "ServiceAccount" and "default" in chosen:
+    if found.kind == "ServiceAccount" and "default" in given:
         raise RefusedError('serviceaccounts "default" can\'t be deleted')
-    for name in chosen:
-        _must_be_written(cluster, found, namespace, name)
+    for where, name in chosen:
+        _must_be_written(cluster, found, where, name)
+    how = "force deleted" if grace == 0 and found.kind == "Pod" else "deleted"
+    title = f"{found.kind.lower()}{_group(found)}"
+    lines = [
+        f'{title} "{name}" {how}' + (f" from {where} namespace" if where else "")
+        for where, name in chosen
+    ]
+    if dry_run:
+        return lines
     ends = []
-    for name in chosen:
+    for where, name in chosen:
         if found.kind == "Namespace":
             ends.append(_delete_namespace(cluster, name, grace))
         elif found.kind == "Pod":
-            if ("Pod", namespace, name) in cluster.store:
-                cluster.store.delete(("Pod", namespace, name))
-            ends.append(stop_pod(cluster, cluster.runners[namespace, name], grace))
+            if ("Pod", where, name) in cluster.store:
+                cluster.store.delete(("Pod", where, name))
+            ends.append(stop_pod(cluster, cluster.runners[where, name], grace))
         else:
-            cluster.store.delete((found.kind, namespace if found.namespaced else "", name))
+            cluster.store.delete((found.kind, where, name))
     cluster.objects_changed()
     work = asyncio.gather(*ends)
     if wait:
         await work
     else:
         cluster.spawn(work)
-    where = f" from {namespace} namespace" if found.namespaced else ""
-    how = "force deleted" if grace == 0 and found.kind == "Pod" else "deleted"
-    return [f'{found.kind.lower()}{_group(found)} "{name}" {how}{where}' for name in chosen]
+    return lines
 
 
 async def delete_files(
     cluster: Cluster,
     files: Iterable[tuple[str, str]],
     namespace: str | None = None,
+    selector: str = "",
     **options: Any,
 ) -> dict[str, list[str]]:
-    """Deletes the objects of manifests; returns them, and the errors about those not there.
+    """Deletes the objects of manifests that a selector of labels selects.
+
+    Returns them, and the errors about those not there.
 
     Raises ManifestError, and then nothing was deleted.
     """
     deleted: list[str] = []
     missing: list[str] = []
     # A Namespace takes what is in it along, which then could not be found: so it goes last.
-    for resource in sorted(
-        load.parse(files, namespace).resources, key=lambda resource: resource.kind == "Namespace"
-    ):
+    loaded = _selected(load.parse(files, namespace), selector)
+    for resource in sorted(loaded.resources, key=lambda resource: resource.kind == "Namespace"):
         try:
             kind, names = resource.kind, [resource.name]
             deleted += await delete(cluster, kind, resource.namespace, names, **options)

@@ -14,7 +14,7 @@ import json
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,7 @@ async def apply(
     files: list[tuple[str, str | Json]],
     namespace: str | None = None,
     manner: api.Manner = "apply",
+    selector: str = "",
     dry_run: bool = False,
 ) -> Json:
     """Applies, creates or replaces objects, and waits until the change is in force.
@@ -86,7 +87,9 @@ async def apply(
     with a warning that names the pods whose proxy has not taken it, and with no rejections: those
     of an earlier push are not of this change.
     """
-    applied = api.apply(cluster, files, namespace, manner=manner, dry_run=dry_run)
+    applied = api.apply(
+        cluster, files, namespace, manner=manner, selector=selector, dry_run=dry_run
+    )
     return await _in_force(cluster, applied, dry_run=dry_run)
 
 
@@ -178,24 +181,25 @@ def read_log(
 ) -> Response:
     """Returns the log of a container as plain text, and with `follow` what is added to it.
 
-    With `previous` it is that of the run before the present one.
+    With `previous` it is that of the run before the present one. `since` is the time of the first
+    line, in seconds since 1970.
     """
     runner, name = exec.find_container(cluster, namespace, pod, container)
     path = runner.log(name)
     between = exec.previous_run(runner, name) if previous else None
-    window = None if since is None else timedelta(seconds=since)
+    first = None if since is None else datetime.fromtimestamp(since, UTC)
 
     def text(line: bytes) -> bytes:
         return (line if timestamps else line.partition(b" ")[2]) + b"\n"
 
     if not follow:
-        return PlainTextResponse(b"".join(map(text, logs.lines(path, tail, window, between))))
+        return PlainTextResponse(b"".join(map(text, logs.lines(path, tail, first, between))))
 
     async def following() -> AsyncIterator[bytes]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
         added = logs.follow(path)
-        for line in logs.lines(path, tail, window):
+        for line in logs.lines(path, tail, first):
             yield text(line)
         async for line in added:
             yield text(line)

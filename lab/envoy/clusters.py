@@ -70,10 +70,8 @@ def _outbound(upstream: Upstream) -> Json:
             resolved=upstream.host.resolution != "DYNAMIC_DNS",
         ),
         **_discovery(upstream),
-        **_transport(upstream),
-        **destination_rule.protocol_options(
-            upstream.port, policy, sniffed=view.pod.proxy == "sidecar"
-        ),
+        **destination_rule.with_proxy_protocol(policy.proxy_protocol, _transport(upstream)),
+        **destination_rule.protocol_options(upstream.port, policy, sniffed=upstream.sniffs),
     }
 
 
@@ -135,8 +133,7 @@ def _transport(upstream: Upstream) -> Json:
             case "ISTIO_MUTUAL":
                 return {"transport_socket": tls.upstream_context(upstream)}
             case _:
-                http2 = destination_rule.is_http2(upstream.port, policy)
-                socket = destination_rule.originated_tls(policy.tls, http2=http2)
+                socket = destination_rule.originated_tls(policy.tls, http2=upstream.http2)
                 return {"transport_socket": socket}
     if not tls.auto_mtls(upstream):
         return {}

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from lab.envoy import tls
 from lab.kinds.destination_rule import becomes as destination_rule
 from lab.kinds.destination_rule import locality
+from lab.kinds.destination_rule.locality import Group
 from lab.kinds.services import Endpoint
 from lab.kinds.visible import Upstream, View
 from lab.model import Json
@@ -37,40 +38,38 @@ def addresses(view: View) -> dict[str, tuple[str, ...]]:
 
 def assignment(upstream: Upstream) -> Json:
     """Returns one cluster's endpoints."""
-    host, port, policy = upstream.host, upstream.port, upstream.policy
     found = upstream.endpoints()
-    outlier = policy.outlier_detection
+    outlier = upstream.policy.outlier_detection
     if outlier is not None and (outlier.min_health_percent or 0) > 0:
         found = [item for item in found if item.ready]  # Envoy may use others in a panic.
-    if not found and host.resolution in ("DNS", "DNS_ROUND_ROBIN"):
-        own = Endpoint(address=host.name, port=int(port.target_port), labels={})
-        found = [own] * max(1, len(host.addresses))
-    if host.resolution == "DNS_ROUND_ROBIN":
+    if upstream.host.resolution == "DNS_ROUND_ROBIN":
         found = found[:1]  # Envoy takes no more for LOGICAL_DNS.
-    share = locality.weight(policy.load_balancer)
     localities = [
         given(
-            locality={},
-            priority=priority or None,
-            lb_endpoints=[_endpoint(upstream, item) for item in (group if share != 0 else ())],
-            load_balancing_weight=share or sum(item.weight for item in group),
+            locality=_locality(group.locality),
+            priority=group.priority or None,
+            lb_endpoints=[_endpoint(upstream, item) for item in group.endpoints],
+            load_balancing_weight=group.weight,
         )
-        for priority, group in enumerate(_grouped(upstream, found))
+        for group in _grouped(upstream, found)
     ]
     return {"cluster_name": upstream.name, "endpoints": localities}
 
 
+def _locality(text: str) -> Json:
+    parts = zip(("region", "zone", "sub_zone"), text.split("/"), strict=False)
+    return {name: part for name, part in parts if part}
+
+
 def groups(upstream: Upstream) -> list[list[Endpoint]]:
-    """Returns the endpoints of a cluster in groups, of which the first is preferred.
-
-    There are none where `distribute` names other places alone.
-    """
-    if locality.weight(upstream.policy.load_balancer) == 0:
-        return []
-    return _grouped(upstream, upstream.endpoints())
+    """Returns the endpoints of a cluster by their priority, the preferred ones first."""
+    found: dict[int, list[Endpoint]] = {}
+    for group in _grouped(upstream, upstream.endpoints()):
+        found.setdefault(group.priority, []).extend(group.endpoints)
+    return list(found.values())
 
 
-def _grouped(upstream: Upstream, found: list[Endpoint]) -> list[list[Endpoint]]:
+def _grouped(upstream: Upstream, found: list[Endpoint]) -> list[Group]:
     view, policy = upstream.view, upstream.policy
     outlier = policy.outlier_detection
     if upstream.host.resolution in ("STATIC", "NONE"):  # istiod looks at the rule's own alone.
@@ -78,7 +77,7 @@ def _grouped(upstream: Upstream, found: list[Endpoint]) -> list[list[Endpoint]]:
         own = destination_rule.effective(rule, upstream.port.port, upstream.subset)
         outlier = own.outlier_detection
     ejects = outlier is not None
-    return locality.by_priority(policy.load_balancer, view.pod.labels, found, ejects=ejects)
+    return locality.groups(policy.load_balancer, view.pod.labels, found, ejects=ejects)
 
 
 def _endpoint(upstream: Upstream, endpoint: Endpoint) -> Json:

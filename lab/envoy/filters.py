@@ -8,7 +8,7 @@ from lab.kinds.authorization_policy import becomes as authorization
 from lab.kinds.authorization_policy import custom
 from lab.kinds.destination_rule import becomes as destination_rule
 from lab.kinds.mesh_config import becomes as mesh_config
-from lab.kinds.mesh_config import connection_settings
+from lab.kinds.mesh_config import connection_settings, proxy_headers
 from lab.kinds.request_authentication import becomes as request_authentication
 from lab.kinds.telemetry import becomes as telemetry
 from lab.kinds.telemetry.becomes import Direction
@@ -17,19 +17,6 @@ from lab.kinds.virtual_service.connections import Rule
 from lab.kinds.visible import View
 from lab.model import Json, PortProtocol
 from lab.xds import ROUTER, duration, extension, given
-
-CLIENT_CERTIFICATE_DETAILS: dict[Direction, Json] = {
-    "inbound": {
-        "forward_client_cert_details": "APPEND_FORWARD",
-        "set_current_client_cert_details": {"subject": True, "dns": True, "uri": True},
-    },
-    "outbound": {},
-    "gateway": {
-        "forward_client_cert_details": "SANITIZE_SET",
-        "set_current_client_cert_details": dict.fromkeys(("subject", "cert", "dns", "uri"), True),
-    },
-}
-
 
 GRPC_WEB: Json = extension(
     "envoy.filters.http.grpc_web", "extensions.filters.http.grpc_web.v3.GrpcWeb"
@@ -54,21 +41,21 @@ def connection_manager(
         "proxy_100_continue": True,
         "upgrade_configs": [{"upgrade_type": "websocket"}],
         "request_id_extension": telemetry.request_id_extension(view, direction),
-        **CLIENT_CERTIFICATE_DETAILS[direction],
+        **proxy_headers.manager_fields(view.mesh.default_config, direction),
         **fields,
         "http_filters": [*grpc_web, *http_filters(view, direction)],
     }
     proxy = view.mesh.default_config
-    if direction != "outbound":
-        config["server_name"] = "istio-envoy"
     if direction == "gateway":
-        config["http_protocol_options"] = {}
         topology = proxy.gateway_topology
-        if topology.forward_client_cert_details not in (None, "APPEND_FORWARD", "SANITIZE_SET"):
-            del config["set_current_client_cert_details"]
+        forwards = topology.forward_client_cert_details or "SANITIZE_SET"
         config |= given(
+            http_protocol_options={},
             xff_num_trusted_hops=topology.num_trusted_proxies or None,
-            forward_client_cert_details=topology.forward_client_cert_details,
+            forward_client_cert_details=forwards,
+            set_current_client_cert_details=dict.fromkeys(("subject", "cert", "dns", "uri"), True)
+            if forwards in ("APPEND_FORWARD", "SANITIZE_SET")
+            else None,
         )
     config |= connection_settings.manager_fields(proxy, gateway=direction == "gateway")
     config |= given(
@@ -113,7 +100,8 @@ def http_filters(view: View, direction: Direction) -> list[Json]:
                 dns_cache_config=routes.ANY_NAME_CACHE,
             )
         )
-    return [*filters, ROUTER]
+    router = {**ROUTER["typed_config"], **proxy_headers.router_fields(view.mesh.default_config)}
+    return [*filters, {**ROUTER, "typed_config": router}]
 
 
 def network_policies(view: View) -> list[Json]:
@@ -165,6 +153,7 @@ def _tcp_proxy(
             idle_timeout=duration(tcp.idle_timeout)
             or (connection_settings.idle_timeout(view.mesh.default_config) if log else None),
             max_downstream_connection_duration=duration(tcp.max_connection_duration),
+            tunneling_config=destination_rule.tunneling(destination_rule.tunnel(rule, subset)),
             hash_policy=[{"source_ip": {}}] if hashing and hashing.use_source_ip else None,
             access_log=(telemetry.access_log(view, direction) if log else None) or None,
         ),

@@ -116,12 +116,14 @@ def route_configurations(view: View) -> list[Json]:
         if bound.serves_http:
             groups.setdefault(bound.route_name, []).append(bound)
     return [
-        routes.configuration(name, virtual_hosts(view, found), ignore_port_in_host_matching=True)
+        routes.configuration(
+            view, name, virtual_hosts(view, found), ignore_port_in_host_matching=True
+        )
         for name, found in sorted(groups.items())
     ]
 
 
-_REDIRECTING: Json = {"require_tls": "ALL", "include_request_attempt_count": True}
+_REDIRECTING: Json = {"require_tls": "ALL"}
 
 
 def virtual_hosts(view: View, found: list[BoundServer]) -> list[VirtualHost]:

@@ -116,7 +116,7 @@ def _virtual_outbound(view: View) -> Json:
 def _unknown_http(view: View) -> Json:
     """Returns the chain of HTTP that no Service's listener takes, when the proxy resolves names."""
     unknown = catch_all(view)
-    found = configuration(unknown.name, [unknown], ignore_port_in_host_matching=True)
+    found = configuration(view, unknown.name, [unknown], ignore_port_in_host_matching=True)
     prefix = f"outbound_{names.OUTBOUND_LISTENER}_{unknown.name};"
     return {
         "name": f"{names.OUTBOUND_LISTENER}-catchall-tcp-http",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from lab import names
 from lab.kinds.destination_rule import becomes as destination_rule
+from lab.kinds.mesh_config import proxy_headers
 from lab.kinds.services import Host
 from lab.kinds.sidecar import becomes as sidecar
 from lab.kinds.sidecar.checks import UNIX
@@ -31,24 +32,26 @@ class VirtualHost:
     routes: tuple[Route, ...]
     extra: Json = field(default_factory=dict)
 
-    def config(self) -> Json:
+    def config(self, *, attempts: bool) -> Json:
+        counted = attempts and (self.routes or self.extra)
         return {
             "name": self.name,
             "domains": list(self.domains),
-            **({"include_request_attempt_count": True} if self.routes else {}),
+            **({"include_request_attempt_count": True} if counted else {}),
             "routes": [route.config for route in self.routes],
             **self.extra,
         }
 
 
-def configuration(name: str, hosts: list[VirtualHost], **fields: object) -> Json:
+def configuration(view: View, name: str, hosts: list[VirtualHost], **fields: object) -> Json:
     """Returns a RouteConfiguration as Istio writes it."""
+    attempts = proxy_headers.counts_attempts(view.mesh.default_config)
     return {
         "name": name,
         "validate_clusters": False,
         "max_direct_response_body_size_bytes": 1048576,
         **fields,
-        "virtual_hosts": [host.config() for host in hosts],
+        "virtual_hosts": [host.config(attempts=attempts) for host in hosts],
     }
 
 
@@ -68,7 +71,7 @@ def _configuration_of(view: View, name: str) -> Json:
     hosts = sidecar_hosts(view, int(port), name)
     if host:
         hosts = [replace(one, domains=("*",)) for one in hosts if one.name == name]
-    return configuration(name, hosts, ignore_port_in_host_matching=True)
+    return configuration(view, name, hosts, ignore_port_in_host_matching=True)
 
 
 def sidecar_hosts(view: View, port: int, bind: str = "") -> list[VirtualHost]:

@@ -65,7 +65,8 @@ def auto_mtls(upstream: Upstream) -> bool:
     """
     view, host = upstream.view, upstream.host
     rule = view.rules.get(host.name)
-    if host.headless or destination_rule.passes_by_rule(rule, upstream.subset):
+    passes = host.resolution == "NONE" or destination_rule.passes_by_rule(rule, upstream.subset)
+    if host.headless or passes:
         pods = [end.pod for end in view.endpoints(host, upstream.port.port)]
         if not pods or any(pod is None or pod.proxy != "sidecar" for pod in pods):
             return False
@@ -146,14 +147,13 @@ def upstream_context(upstream: Upstream) -> Json:
     snapshot, own = upstream.view.snapshot, upstream.policy.tls
     names = (own and own.subject_alt_names) or _identities(upstream)
     validation = given(match_subject_alt_names=[{"exact": name} for name in names] or None)
-    http2 = destination_rule.is_http2(upstream.port, upstream.policy)
     return extension(
         _TRANSPORT_SOCKET,
         f"{_CONTEXTS}.UpstreamTlsContext",
         sni=sent_server_name(upstream),
         common_tls_context={
             "tls_params": dict(_VERSIONS),
-            "alpn_protocols": ["istio-peer-exchange", "istio", *(["h2"] if http2 else [])],
+            "alpn_protocols": ["istio-peer-exchange", "istio", *(["h2"] if upstream.http2 else [])],
             **_secrets(snapshot, upstream.view.pod, validation),
         },
     )
@@ -170,8 +170,7 @@ def _identities(upstream: Upstream) -> list[str]:
     """Returns the identities that the servers of a host may have, with all trust domains."""
     own, *aliases = upstream.view.snapshot.trust_domains
     found = set(upstream.host.subject_alt_names)
-    endpoints = upstream.view.endpoints(upstream.host, upstream.port.port)
-    for account in {end.service_account for end in endpoints} - {""}:
+    for account in upstream.view.service_accounts(upstream.host):
         namespace, _, name = account.partition("/")
         found.add(spiffe_id(own, namespace, name))
     for identity in [one for one in found if one.startswith("spiffe://")]:

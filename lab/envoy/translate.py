@@ -25,6 +25,8 @@ def proxy_config(snapshot: Snapshot, pod: Pod) -> ProxyConfig:
 def generated(view: View) -> ProxyConfig:
     """Returns the configuration before EnvoyFilters."""
     upstreams = tuple(view.upstreams())
+    settings = (upstream.policy.tls for upstream in upstreams)
+    credentials = {tls.credential_name for tls in settings if tls and tls.credential_name}
     if view.pod.proxy == "gateway":
         return ProxyConfig(
             listeners=gateway.listeners(view),
@@ -32,7 +34,11 @@ def generated(view: View) -> ProxyConfig:
             routes=gateway.route_configurations(view),
             endpoints=endpoints.assignments(upstreams),
             addresses=endpoints.addresses(view),
-            secrets=gateway_kind.secrets(view.snapshot, view.pod),
+            secrets=gateway_kind.secrets(
+                view.snapshot,
+                view.pod.namespace,
+                (*gateway_kind.credentials(view.snapshot, view.pod), *sorted(credentials)),
+            ),
         )
     outbound = outbound_listeners.listeners(view)
     return ProxyConfig(
@@ -41,4 +47,5 @@ def generated(view: View) -> ProxyConfig:
         routes=routes.sidecar_configurations(view, outbound),
         endpoints=endpoints.assignments(upstreams),
         addresses=endpoints.addresses(view),
+        secrets=gateway_kind.secrets(view.snapshot, view.pod.namespace, sorted(credentials)),
     )

@@ -11,6 +11,7 @@ from lab.explain import envoy_filters, server
 from lab.explain.interpret.matchers import Request
 from lab.explain.interpret.routing import by_name
 from lab.explain.steps import Step, Target
+from lab.kinds.destination_rule import becomes as destination_rule
 from lab.kinds.destination_rule.becomes import Policy
 from lab.kinds.services import Endpoint
 from lab.kinds.visible import Upstream, View
@@ -65,6 +66,7 @@ _FIELDS = {
     "load balancing": "load_balancer",
     "connection pool": "connection_pool",
     "outlier detection": "outlier_detection",
+    "PROXY protocol": "proxy_protocol",
     "TLS": "tls",
 }
 
@@ -81,6 +83,9 @@ def _policies(upstream: Upstream) -> Iterator[Step]:
         if (value := getattr(policy, name)) != getattr(Policy(), name):
             given = value.model_dump(by_alias=True, exclude_unset=True)
             yield Step(what, _flat(given), policy.origins[name].at())
+    if (tunnel := destination_rule.tunnel(rule, subset)) and rule is not None:
+        to = f"{tunnel.protocol or 'CONNECT'} {tunnel.target_host}:{tunnel.target_port}"
+        yield Step("tunnel", f"{to}, for connections without HTTP", rule.resources[0].source.at())
 
 
 def _flat(value: object) -> str:

@@ -20,6 +20,7 @@ from lab.istiod.placement import LOOPBACK, Placement
 from lab.istiod.push import RejectedError, drains, push
 from lab.kinds.envoy_filter import becomes as envoy_filter
 from lab.kinds.kubernetes.pod_spec import HTTPGetAction, Probe
+from lab.kinds.proxy_config import becomes as proxy_config_kind
 from lab.kinds.virtual_service import delegate
 from lab.kinds.visible import view
 from lab.model import Pod, ProxyConfig, Snapshot
@@ -100,7 +101,8 @@ class ControlPlane:
         proxy_files.prepare(folder, pod, config, self._placement.bootstrap)
         proxy_files.keep_sent(folder, sent)
         self._given[pod.namespace, pod.name] = config
-        return process.command(folder), {}
+        variables = proxy_config_kind.merged(snapshot, pod)["defaultConfig"]["proxyMetadata"]
+        return process.command(folder), process.environment(pod, variables)
 
     def warnings(self, resources: Sequence[Resource]) -> list[str]:
         """Returns warnings about references that lead nowhere, and about what has no effect.

@@ -9,7 +9,7 @@ import contextlib
 import ctypes
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import httpx
 
 from lab.envoy.bootstrap import ADMIN_SOCKET
 from lab.istiod.proxy_files import BOOTSTRAP_FILE
+from lab.model import Pod
 
 WATCHES = 5
 """inotify instances that an Envoy takes."""
@@ -68,6 +69,21 @@ def command(folder: Path) -> list[str]:
         *("--drain-time-s", str(DRAIN_SECONDS)),
         *("--drain-strategy", "immediate"),
     ]
+
+
+def environment(pod: Pod, variables: Mapping[str, str]) -> dict[str, str]:
+    """Returns the environment of a pod's Envoy, which tags of traces may name.
+
+    These are the variables of Istio's injection that mean something here, and `proxyMetadata`.
+    """
+    return {
+        "POD_NAME": pod.name,
+        "POD_NAMESPACE": pod.namespace,
+        "INSTANCE_IP": pod.address,
+        "SERVICE_ACCOUNT": pod.service_account,
+        "ISTIO_META_CLUSTER_ID": "Kubernetes",
+        **variables,
+    }
 
 
 def require_watches(proxies: int = 1) -> None:

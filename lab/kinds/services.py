@@ -31,6 +31,8 @@ class Endpoint:
     ending: bool = False
     host_name: str = ""
     """Its name below a headless Service, where it has one."""
+    locality: str = ""
+    """`region/zone/subzone`, of which the last may be missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,11 +166,33 @@ def ready_endpoints(service: Service, port: ServicePort, pods: Iterable[Pod]) ->
     return [end for end in endpoints(service, port, pods) if end.ready]
 
 
+TOPOLOGY = (
+    "topology.kubernetes.io/region",
+    "topology.kubernetes.io/zone",
+    "topology.istio.io/subzone",
+)
+"""The labels of a workload's locality, which Istio adds to its own."""
+
+
+def locality(labels: Mapping[str, str]) -> str:
+    """Returns the locality that a workload's labels give it, with dots where a slash can't be."""
+    label = labels.get("topology.istio.io/locality") or labels.get("istio-locality", "")
+    return label if "/" in label else label.replace(".", "/")
+
+
+def with_topology(labels: Mapping[str, str], place: str | None = None) -> Mapping[str, str]:
+    """Returns the labels of a workload with those of its locality."""
+    parts = (locality(labels) if place is None else place).split("/")
+    found = {name: part for name, part in zip(TOPOLOGY, parts, strict=False) if part}
+    return {**labels, **found} if found else labels
+
+
 def pod_endpoint(pod: Pod, number: int) -> Endpoint:
     return Endpoint(
         address=pod.address,
         port=number,
-        labels=pod.labels,
+        labels=with_topology(pod.labels),
+        locality=locality(pod.labels),
         service_account=f"{pod.namespace}/{pod.service_account}",
         pod=pod,
         ready=pod.ready,

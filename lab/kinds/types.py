@@ -29,6 +29,16 @@ class WorkloadSelector(Model):
     )
 
 
+class WorkloadEntrySpec(Model):
+    address: Annotated[str, Field(max_length=256)] | None = None
+    labels: dict[str, str] = Field(default_factory=dict, max_length=256)
+    locality: Annotated[str, Field(max_length=2048)] | None = None
+    network: Annotated[str, Field(max_length=2048)] | None = None
+    ports: dict[str, Unsigned] = Field(default_factory=dict, max_length=128)
+    service_account: Annotated[str, Field(max_length=253)] | None = None
+    weight: Unsigned | None = None
+
+
 class Destination(Model):
     host: str
     port: PortSelector | None = None

@@ -9,15 +9,17 @@ from lab import names
 from lab.kinds import services
 from lab.kinds.destination_rule import becomes as destination_rule
 from lab.kinds.destination_rule.becomes import Policy, Rule
-from lab.kinds.mesh_config import annotation
+from lab.kinds.destination_rule.types import ClientTLSSettings
 from lab.kinds.mesh_config import becomes as mesh_config
 from lab.kinds.mesh_config.checks import DefaultTrafficPolicy, MeshConfig, OutboundMode
+from lab.kinds.proxy_config import becomes as proxy_config
 from lab.kinds.service_entry import becomes as service_entry
 from lab.kinds.services import Endpoint, Host
 from lab.kinds.sidecar import becomes as sidecar
 from lab.kinds.sidecar.types import IstioEgressListener
 from lab.kinds.types import Destination
 from lab.kinds.virtual_service import delegate
+from lab.kinds.workload_entry import becomes as workload_entry
 from lab.model import Pod, ServicePort, Snapshot
 from lab.resources.resource import Origin, Resource
 
@@ -73,6 +75,16 @@ class Upstream:
         passes = destination_rule.passes(self.policy.load_balancer)
         return passes and self.host.resolution != "DYNAMIC_DNS"
 
+    @property
+    def sniffs(self) -> bool:
+        """Whether the proxy finds out the protocol of a port without one."""
+        return self.view.pod.proxy == "sidecar"
+
+    @property
+    def http2(self) -> bool:
+        """Whether the proxy speaks HTTP/2 to the endpoints, whatever its client speaks."""
+        return destination_rule.is_http2(self.port, self.policy, sniffed=self.sniffs)
+
     def endpoints(self) -> list[Endpoint]:
         """Returns the endpoints that do not end and whose labels include the subset's."""
         found = self.view.endpoints(self.host, self.port.port)
@@ -121,16 +133,23 @@ class View:
 
     def upstream(self, host: Host, port: ServicePort, subset: str = "") -> Upstream:
         """Returns a port of a host, or a subset of it, with its traffic policy."""
-        return Upstream(self, host, port, subset, self.policy(host.name, port.port, subset))
+        policy = self.policy(host.name, port.port, subset)
+        policy = destination_rule.upgraded(policy, port, self.mesh)
+        return Upstream(self, host, port, subset, policy)
 
     def upstreams(self) -> Iterator[Upstream]:
-        """Yields what the proxy has clusters for: of each port the whole host, then its subsets."""
+        """Yields what the proxy has clusters for: of each port the whole host, then its subsets.
+
+        A cluster that resolves names has at least one.
+        """
         for host in self.destinations.values():
             rule = self.rules.get(host.name)
             subsets = [subset.name for subset, _, _ in rule.subsets] if rule else []
             for port in host.cluster_ports if host.resolution != "ALIAS" else ():
                 for subset in ("", *subsets):
-                    yield self.upstream(host, port, subset)
+                    found = self.upstream(host, port, subset)
+                    if not host.resolution.startswith("DNS") or found.endpoints():
+                        yield found
 
     def endpoints(self, host: Host, port: int) -> list[Endpoint]:
         """Returns the endpoints of a host's port, of all definitions of the host."""
@@ -140,14 +159,29 @@ class View:
                 continue
             if part.service is not None:
                 result += services.endpoints(part.service, found, self.snapshot.pods)
-            elif part.entry is not None:
-                result += service_entry.endpoints(self.snapshot, part.entry, found)
+                result += workload_entry.of_service(self.snapshot, part.service, found)
+            else:
+                result += service_entry.endpoints(self.snapshot, part, found)
         return result
 
+    def service_accounts(self, host: Host) -> set[str]:
+        """Returns those of a host's endpoints, of all its ports."""
+        ports = host.service.ports if host.service is not None else host.ports
+        ends = (end for port in ports for end in self.endpoints(host, port.port))
+        return {end.service_account for end in ends} - {""}
+
     def policy(self, host: str, port: int, subset: str | None = None) -> Policy:
-        """Returns the effective traffic policy towards a destination."""
+        """Returns the effective traffic policy towards a destination.
+
+        TLS with a Secret holds at sidecars that the rule selects; others speak plain text.
+        """
         default = self.default_policy()
-        found = destination_rule.effective(self.rules.get(host), port, subset, default)
+        rule = self.rules.get(host)
+        found = destination_rule.effective(rule, port, subset, default)
+        secret = found.tls and found.tls.credential_name
+        selects = rule is not None and rule.resources[0].spec.workload_selector is not None
+        if secret and self.pod.proxy == "sidecar" and not selects:
+            found = replace(found, tls=ClientTLSSettings(mode="DISABLE"))
         return destination_rule.with_mesh(found, self.mesh)
 
     def default_policy(self) -> tuple[DefaultTrafficPolicy, Origin] | None:
@@ -162,7 +196,7 @@ def view(snapshot: Snapshot, pod: Pod) -> View:
     """Returns everything that exportTo and its Sidecar let a pod's proxy see."""
     snapshot = mesh_config.with_exports(snapshot)
     scope = sidecar.applicable(snapshot, pod)
-    mesh = mesh_config.defaults(annotation.merged(snapshot.mesh, pod.annotations))
+    mesh = mesh_config.defaults(proxy_config.merged(snapshot, pod))
     outbound_mode, outbound_origin = sidecar.outbound_mode(scope, mesh, snapshot)
     exported = [
         host

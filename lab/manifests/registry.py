@@ -11,11 +11,13 @@ from lab.kinds.gateway import checks as gateway
 from lab.kinds.kubernetes import apps, core, endpoints, kept_only
 from lab.kinds.mesh_config import operator
 from lab.kinds.peer_authentication import checks as peer_authentication
+from lab.kinds.proxy_config import checks as proxy_config
 from lab.kinds.request_authentication import checks as request_authentication
 from lab.kinds.service_entry import checks as service_entry
 from lab.kinds.sidecar import checks as sidecar
 from lab.kinds.telemetry import checks as telemetry
 from lab.kinds.virtual_service import checks as virtual_service
+from lab.kinds.workload_entry import checks as workload_entry
 from lab.resources.resource import Kind
 
 KINDS: tuple[Kind, ...] = (
@@ -27,11 +29,13 @@ KINDS: tuple[Kind, ...] = (
     *virtual_service.KINDS,
     *destination_rule.KINDS,
     *service_entry.KINDS,
+    *workload_entry.KINDS,
     *sidecar.KINDS,
     *peer_authentication.KINDS,
     *request_authentication.KINDS,
     *authorization_policy.KINDS,
     *telemetry.KINDS,
+    *proxy_config.KINDS,
     *envoy_filter.KINDS,
     *operator.KINDS,
 )

@@ -74,7 +74,7 @@ def edges(requests: Iterable[Request]) -> list[Edge]:
         if request.reporter == "source" or not request.source.meshed:
             reason = answered.get((request.request_id, request.destination.pod), request)
             _add(found, request, flags.names(reason), early=reason.early)
-            if request.source.gateway:
+            if request.entering:
                 _add(found, request, (), inbound=True)
     for connection in connections.values():
         reasons = flags.names(connection)

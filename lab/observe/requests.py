@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any, Literal
 
 from lab import names
-from lab.kinds.telemetry.becomes import canonical_name, canonical_revision
+from lab.kinds.telemetry.becomes import canonical_name, canonical_revision, workload_name
 from lab.model import Pod
 
 Json = dict[str, Any]
@@ -59,14 +59,10 @@ NOBODY = Workload()
 
 def workload(pod: Pod) -> Workload:
     """Returns a pod as an end of requests."""
-    labels, name = pod.labels, pod.name
-    if (template := labels.get("pod-template-hash")) is not None:
-        name = name.rpartition(f"-{template}-")[0] or name
-    elif "statefulset.kubernetes.io/pod-name" in labels:
-        name = name.rpartition("-")[0]
+    labels = pod.labels
     return Workload(
         namespace=pod.namespace,
-        name=name,
+        name=workload_name(pod),
         app=labels.get("app", UNKNOWN),
         version=labels.get("version", UNKNOWN),
         service=canonical_name(pod),
@@ -143,6 +139,8 @@ class Request:
     place: str = ""
     """`file:line` of what decided about it, as the configuration was then; empty where no proxy
     decided."""
+    entering: bool = False
+    """Whether a gateway took it from outside the mesh."""
     early: bool = False
     """Whether the server refused it before its pod was ready for the first time."""
     conflict: str = ""
@@ -314,6 +312,7 @@ class Stream:
             destination_principal=other,
             mutual_tls=bool(own and other),
             connection=found("connection") or 0,
+            entering=here.gateway and self._end(_host(found("client") or "")) == NOBODY,
         )
 
     def _since_last(

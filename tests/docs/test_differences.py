@@ -48,20 +48,25 @@ HELD: dict[str, str] = {
     # The mesh.
     "on a port without a protocol": f"{KINDS}test_inbound.py test_every_container_port_is_served",
     "clusters discover": f"{HERE} test_endpoints_and_certificates_are_written_into_the_files",
-    "a gateway's server waits": f"{HERE} test_a_server_without_its_secret_is_not_there",
+    "a gateway's server, or a cluster": f"{HERE} test_a_server_without_its_secret_is_not_there",
     "`istio.stats` makes": "tests/lab/observe/test_failures.py test_a_failure_is_counted",
     "`istio.metadata_exchange`": f"{HERE} test_istios_own_filters_are_not_there",
     "two worker threads": f"{HERE} test_an_envoy_has_one_thread_and_drains_for_a_second",
+    "a ProxyConfig": f"{KINDS}test_inbound.py test_a_proxy_config_holds_at_once",
     "a connection to a listener": f"{HERE} test_an_envoy_has_one_thread_and_drains_for_a_second",
     "of several `addresses`": f"{HERE} test_all_addresses_of_a_service_entry_are_domains",
     "the order of resources": f"{HERE} test_the_order_is_that_of_the_first_apply",
-    "localities": f"{KINDS}test_destination_rule.py test_a_share_for_other_places_leaves_nobody",
-    "several ingress and egress gateways": f"{HERE} test_what_is_refused",
+    "a pod has the locality": (
+        f"{KINDS}test_destination_rule.py test_a_share_for_other_places_leaves_nobody"
+    ),
+    "several networks": f"{HERE} test_what_is_refused",
+    "an IstioOperator's components": f"{HERE} test_what_is_refused",
     "a revision": f"{HERE} test_what_is_refused",
     "istiod waits `timeout`": (
         f"{CLI}test_commands.py test_keys_that_can_not_be_fetched_are_a_warning"
     ),
     "`istioctl install` pulls": f"{HERE} test_hub_and_tag_are_read_for_nothing",
+    "the mesh's configuration is": f"{CLI}test_install.py test_the_config_map_of_the_mesh",
     "an expression of an access log": "tests/istiod/test_verdicts.py test_the_verdict_is_istiods",
     "a file that a DestinationRule names": f"{HERE} test_a_file_of_a_rule_is_given_as_a_file",
     "probes are rewritten": f"{HERE} test_a_probe_asks_past_the_proxy_unless_told",
@@ -247,6 +252,9 @@ def test_a_server_without_its_secret_is_not_there() -> None:
     config, _ = given("gateway-tls", "istio-ingressgateway")
     without = ProxyConfig(config.listeners, [], [], [])
     assert len(secrets.listeners(without)) < len(secrets.listeners(config))
+    config, _ = given("dr-credential", "ui")
+    without = ProxyConfig([], config.clusters, [], [])
+    assert len(secrets.clusters(without)) < len(secrets.clusters(config))
 
 
 def test_istios_own_filters_are_not_there() -> None:

@@ -22,9 +22,11 @@ RECORDED = {
 _LIMIT = "Istio accepts it, and the lab says that it does not support it."
 _ENVOY = "Istio accepts it, and Envoy does not; the lab says so when it is applied."
 OTHER_VERDICTS = {
-    "destination_rule/credential": _LIMIT,
+    "destination_rule/credential-of-a-config-map": _LIMIT,
     "service_entry/udp": _LIMIT,
     "telemetry/metrics": _LIMIT,
+    "workload_entry/unix": _LIMIT,
+    "workload_entry/without-address-in-a-network": _LIMIT,
     "virtual_service/redirect-304": _ENVOY,
     "virtual_service/status-600": _ENVOY,
     "telemetry/expression": "Istio refuses it; in the lab Envoy does, which alone can read it.",

@@ -149,6 +149,11 @@ spec:
   - {match: [{uri: {exact: /c}}], route: [{destination: {host: server, subset: query}}]}
   - {route: [{destination: {host: server}}]}
 ---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: database, namespace: default}
+spec: {hosts: [database.example], ports: [{number: 5432, name: tcp, protocol: TCP}]}
+---
 """,
 }
 """Manifests beside which the fields of a kind show, by the name of its file."""

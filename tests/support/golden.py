@@ -29,6 +29,7 @@ OF_THE_SERVER = (
     "AuthorizationPolicy",
     "EnvoyFilter",
     "PeerAuthentication",
+    "ProxyConfig",
     "RequestAuthentication",
     "Telemetry",
 )

@@ -7,6 +7,7 @@ of a slice of their own, so that several meshes run side by side.
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import threading
@@ -272,7 +273,11 @@ class Mesh:
             proxy_files.prepare(running.folder, running.pod, config)
             log = (running.folder / "envoy.log").open("ab")
             running.process = subprocess.Popen(
-                envoy.command(running.folder), cwd=running.folder, stdout=log, stderr=log
+                envoy.command(running.folder),
+                cwd=running.folder,
+                env={**os.environ, **envoy.environment(running.pod, {})},
+                stdout=log,
+                stderr=log,
             )
             log.close()
         for running in chosen:

@@ -76,7 +76,7 @@ def _labels(snapshot: Snapshot, found: Sequence[Host]) -> list[Mapping[str, str]
             ]
         elif host.entry is not None:
             for port in host.ports[:1]:
-                endpoints = service_entry.endpoints(snapshot, host.entry, port)
+                endpoints = service_entry.endpoints(snapshot, host, port)
                 labelled += [endpoint.labels for endpoint in endpoints]
     return labelled
 

@@ -18,15 +18,26 @@ from lab.kinds.destination_rule.types import (
     LoadBalancer,
     OutlierDetection,
     PortTrafficPolicy,
+    ProxyProtocol,
     RetryBudget,
     Subset,
     TrafficPolicy,
+    Tunnel,
 )
 from lab.kinds.mesh_config.checks import DefaultTrafficPolicy, MeshConfig
 from lab.kinds.services import exported
 from lab.model import OVER_HTTP2, Json, Pod, ServicePort, Snapshot
 from lab.resources.resource import Origin, Resource
-from lab.xds import duration, extension, given, http_protocol_options, served_secret
+from lab.xds import (
+    AUTHORITY,
+    RAW_BUFFER,
+    SECRETS,
+    duration,
+    extension,
+    given,
+    http_protocol_options,
+    served_secret,
+)
 
 UNLIMITED = 4294967295
 
@@ -51,6 +62,7 @@ class Policy:
     connection_pool: ConnectionPoolSettings = field(default_factory=ConnectionPoolSettings)
     outlier_detection: OutlierDetection | None = None
     tls: ClientTLSSettings | None = None
+    proxy_protocol: ProxyProtocol | None = None
     retry_budget: RetryBudget | None = None
     origins: Mapping[str, Origin] = field(default_factory=dict, compare=False)
     """The origin of each field that is set, by the field's name."""
@@ -107,7 +119,7 @@ def _merge(rules: list[Resource]) -> Rule:
 
 
 _PORT_FIELDS = ("load_balancer", "connection_pool", "outlier_detection", "tls")
-_FIELDS = (*_PORT_FIELDS, "retry_budget")
+_FIELDS = (*_PORT_FIELDS, "proxy_protocol", "retry_budget")
 _Found = dict[str, tuple[Any, Origin]]
 
 
@@ -161,18 +173,28 @@ def with_mesh(policy: Policy, mesh: MeshConfig) -> Policy:
 
 
 def pool_with_mesh(pool: ConnectionPoolSettings, mesh: MeshConfig) -> ConnectionPoolSettings:
-    """Returns a pool with the mesh's TCP keep-alive and upgrade to HTTP/2 where it has none."""
-    update: dict[str, Any] = {}
-    if mesh.tcp_keepalive is not None:
-        own = pool.tcp.tcp_keepalive
-        set_here = own.model_dump(exclude_none=True) if own else {}
-        keepalive = mesh.tcp_keepalive.model_copy(update=set_here)
-        update["tcp"] = pool.tcp.model_copy(update={"tcp_keepalive": keepalive})
-    http = pool.http
+    """Returns a pool with the mesh's TCP keep-alive where it has none."""
+    if mesh.tcp_keepalive is None:
+        return pool
+    own = pool.tcp.tcp_keepalive
+    set_here = own.model_dump(exclude_none=True) if own else {}
+    keepalive = mesh.tcp_keepalive.model_copy(update=set_here)
+    tcp = pool.tcp.model_copy(update={"tcp_keepalive": keepalive})
+    return pool.model_copy(update={"tcp": tcp})
+
+
+def upgraded(policy: Policy, port: ServicePort, mesh: MeshConfig) -> Policy:
+    """Returns a port's policy with the mesh's upgrade to HTTP/2, which is for HTTP alone.
+
+    A rule's own upgrade is for any port.
+    """
+    http = policy.connection_pool.http
     undecided = http.h2_upgrade_policy in (None, "DEFAULT") and not http.use_client_protocol
-    if mesh.h2_upgrade_policy == "UPGRADE" and undecided:
-        update["http"] = http.model_copy(update={"h2_upgrade_policy": "UPGRADE"})
-    return pool.model_copy(update=update)
+    if mesh.h2_upgrade_policy != "UPGRADE" or not undecided or port.protocol != "HTTP":
+        return policy
+    http = http.model_copy(update={"h2_upgrade_policy": "UPGRADE"})
+    pool = policy.connection_pool.model_copy(update={"http": http})
+    return replace(policy, connection_pool=pool)
 
 
 def _own(policy: TrafficPolicy, port: int, origin: Origin) -> tuple[_Found, bool]:
@@ -257,10 +279,15 @@ def _seconds(value: timedelta | None) -> int | None:
     return None if value is None else int(value.total_seconds())
 
 
-def is_http2(port: ServicePort, policy: Policy) -> bool:
-    """Returns whether a cluster speaks HTTP/2 to its endpoints."""
-    upgrade = policy.connection_pool.http.h2_upgrade_policy == "UPGRADE"
-    return port.protocol in OVER_HTTP2 or (upgrade and port.protocol == "HTTP")
+def is_http2(port: ServicePort, policy: Policy, *, sniffed: bool = True) -> bool:
+    """Returns whether a cluster speaks HTTP/2 to its endpoints, whatever the client speaks.
+
+    `sniffed`: on a port without a protocol, the client's listener finds it out.
+    """
+    http = policy.connection_pool.http
+    if http.use_client_protocol or (port.protocol == "AUTO" and sniffed):
+        return False
+    return port.protocol in OVER_HTTP2 or http.h2_upgrade_policy == "UPGRADE"
 
 
 def server_pool(pool: ConnectionPoolSettings) -> ConnectionPoolSettings:
@@ -270,10 +297,7 @@ def server_pool(pool: ConnectionPoolSettings) -> ConnectionPoolSettings:
 
 
 def protocol_options(port: ServicePort, policy: Policy, *, sniffed: bool = True) -> Json:
-    """Returns a cluster's HTTP options: its protocol, limits of its connections, SNI.
-
-    `sniffed`: on a port without a protocol, the client's listener finds it out.
-    """
+    """Returns a cluster's HTTP options: its protocol, limits of its connections, SNI."""
     http, tls = policy.connection_pool.http, policy.tls
     common = _common_http_options(policy.connection_pool)
     own = http.max_concurrent_streams > 0 or http.http2_keep_alive
@@ -283,7 +307,7 @@ def protocol_options(port: ServicePort, policy: Policy, *, sniffed: bool = True)
             "http_protocol_options": {},
             "http2_protocol_options": {},
         }
-    elif is_http2(port, policy):
+    elif is_http2(port, policy, sniffed=sniffed):
         options["explicit_http_config"] = {"http2_protocol_options": _http2_options(http)}
     if tls and tls.mode in ("SIMPLE", "MUTUAL") and not tls.sni:
         options["upstream_http_protocol_options"] = {
@@ -441,6 +465,7 @@ def hash_policy(rule: Rule | None, port: int | None, subset: str | None = None) 
 
 def originated_tls(settings: ClientTLSSettings, *, http2: bool) -> Json:
     """Returns the transport socket of TLS towards a server outside the mesh (SIMPLE, MUTUAL)."""
+    secret = settings.credential_name and f"{SECRETS}{settings.credential_name}"
     common: Json = {
         "tls_params": {  # Envoy's own maximum for clients is TLS 1.2.
             "tls_minimum_protocol_version": "TLSv1_2",
@@ -448,16 +473,19 @@ def originated_tls(settings: ClientTLSSettings, *, http2: bool) -> Json:
         }
     }
     if settings.mode == "MUTUAL":
-        pair = f"file-cert:{settings.client_certificate}~{settings.private_key}"
+        pair = secret or f"file-cert:{settings.client_certificate}~{settings.private_key}"
         common["tls_certificate_sds_secret_configs"] = [served_secret(pair)]
     if settings.insecure_skip_verify:
-        common["validation_context"] = {}
+        common |= {} if secret else {"validation_context": {}}
     else:
         names = [{"exact": name} for name in settings.subject_alt_names]
         roots = f"file-root:{settings.ca_certificates or 'system'}"
+        crl = {"filename": settings.ca_crl} if settings.ca_crl else None
         common["combined_validation_context"] = {
-            "default_validation_context": given(match_subject_alt_names=names or None),
-            "validation_context_sds_secret_config": served_secret(roots),
+            "default_validation_context": given(match_subject_alt_names=names or None, crl=crl),
+            "validation_context_sds_secret_config": served_secret(
+                f"{secret}{AUTHORITY}" if secret else roots
+            ),
         }
     if http2:
         common["alpn_protocols"] = ["h2"]
@@ -466,3 +494,49 @@ def originated_tls(settings: ClientTLSSettings, *, http2: bool) -> Json:
         "extensions.transport_sockets.tls.v3.UpstreamTlsContext",
         **given(common_tls_context=common, sni=settings.sni or None),
     )
+
+
+def with_proxy_protocol(settings: ProxyProtocol | None, transport: Json) -> Json:
+    """Returns a cluster's transport with the PROXY protocol before it, where the rule asks for it.
+
+    It tells the server the address of the client's connection.
+    """
+    if settings is None:
+        return transport
+    config = given(version=settings.version)
+
+    def around(socket: Json) -> Json:
+        return extension(
+            "envoy.transport_sockets.upstream_proxy_protocol",
+            "extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport",
+            config=config,
+            transport_socket=socket,
+        )
+
+    matches = [
+        {**match, "transport_socket": around(match["transport_socket"])}
+        for match in transport.get("transport_socket_matches", ())
+    ]
+    if matches:
+        return {"transport_socket_matches": matches}
+    plain = {**RAW_BUFFER, "name": "raw_buffer"}
+    return {"transport_socket": around(transport.get("transport_socket", plain))}
+
+
+def tunnel(rule: Rule | None, subset: str) -> Tunnel | None:
+    """Returns the tunnel of a rule or, without the rule's own, of a subset."""
+    policies = [one.spec.traffic_policy for one in rule.resources] if rule else []
+    policy = next(filter(None, policies), None)
+    if rule is not None and subset:
+        chosen = rule.subset(subset)
+        policy = chosen.traffic_policy if chosen else None
+    return policy.tunnel if policy else None
+
+
+def tunneling(settings: Tunnel | None) -> Json | None:
+    """Returns the field of a TCP proxy that leads its connections through an HTTP proxy."""
+    if settings is None:
+        return None
+    host = f"[{settings.target_host}]" if ":" in settings.target_host else settings.target_host
+    post = True if settings.protocol == "POST" else None
+    return {"hostname": f"{host}:{settings.target_port}", **given(use_post=post)}

@@ -14,10 +14,12 @@ from lab.kinds.destination_rule.types import (
     Maglev,
     PortTrafficPolicy,
     TrafficPolicy,
+    Tunnel,
     ZoneAwareLbSetting,
 )
 from lab.kinds.selection import selector
-from lab.resources.checks import newer, refused, warned
+from lab.kinds.services import TOPOLOGY
+from lab.resources.checks import newer, warned
 from lab.resources.istio import kind
 from lab.resources.resource import Check, Path, Problem, Resource
 from lab.resources.values import (
@@ -25,6 +27,8 @@ from lab.resources.values import (
     export_to,
     host_problem,
     idle_timeout_problem,
+    is_ip,
+    port_problem,
     subset_problem,
     tag_problems,
     within,
@@ -77,18 +81,39 @@ def _certificates(tls: ClientTLSSettings) -> Iterator[Problem]:
             yield Problem((), f"{what} required for mutual tls")
 
 
-REGION, ZONE, SUBZONE = (
-    "topology.kubernetes.io/region",
-    "topology.kubernetes.io/zone",
-    "topology.istio.io/subzone",
-)
+def _credentials(rule: Resource) -> Iterator[Problem]:
+    """Checks the Secrets of TLS settings, which istiod serves to few sidecars."""
+    policies = [rule.spec.traffic_policy, *(one.traffic_policy for one in rule.spec.subsets)]
+    for policy in filter(None, policies):
+        for one in (policy, *policy.port_level_settings):
+            name = one.tls.credential_name if one.tls else None
+            if name and name.startswith("configmap://"):
+                reason = "not supported by the lab: a ConfigMap with certificates; use a Secret"
+                yield Problem(("spec",), f"credentialName {name}: {reason}")
+            elif name and rule.spec.workload_selector is None:
+                reason = (
+                    f"the lab remarks: credentialName {name} holds at gateways; sidecars speak "
+                    "plain text, as the rule has no workloadSelector"
+                )
+                yield Problem(("spec",), reason, "warning")
+
+
+def _tunnel(tunnel: Tunnel) -> Iterator[Problem]:
+    host = tunnel.target_host
+    if tunnel.protocol not in (None, "", "CONNECT", "POST"):
+        yield Problem(("protocol",), 'tunnel protocol must be "CONNECT" or "POST"')
+    if not is_ip(host) and (problem := host_problem(host, wildcard=False)):
+        reason = f"tunnel target host must be valid FQDN or IP address: {problem}; "
+        yield Problem(("targetHost",), f"{reason}{host} is not a valid IP")
+    if problem := port_problem(tunnel.target_port):
+        yield Problem(("targetPort",), f"tunnel target port is invalid: {problem}")
 
 
 def _locality(setting: LocalityLbSetting) -> Iterator[Problem]:
     if setting.distribute and setting.failover:
         yield Problem((), "can not simultaneously specify 'distribute' and 'failover'")
         return
-    topology = [name for name in setting.failover_priority if name in (REGION, ZONE, SUBZONE)]
+    topology = [name for name in setting.failover_priority if name in TOPOLOGY]
     if setting.failover and topology:
         what = f"'failover' and topology label '{topology[0]}' in 'failover_priority'"
         yield Problem((), f"can not simultaneously set {what}")
@@ -109,7 +134,7 @@ def _locality(setting: LocalityLbSetting) -> Iterator[Problem]:
 
 def _zones(setting: ZoneAwareLbSetting) -> Iterator[Problem]:
     for name in setting.failover_priority:
-        if name in (REGION, ZONE, SUBZONE):
+        if name in TOPOLOGY:
             reason = (
                 f"'failover_priority' for zone aware lb must not use topology label '{name}'; "
                 "region- and zone-level routing are handled automatically"
@@ -256,13 +281,6 @@ LOCALITY = (
 CHECKS = (
     # What the lab leaves out, and what Istio has deprecated.
     newer("**.loadBalancer.backendUtilization", "1.32"),
-    refused(
-        "**.tls.credentialName",
-        "Secrets for clients; Istio ignores it on sidecars without a workloadSelector",
-    ),
-    refused("**.tls.caCrl", "revocation lists"),
-    refused("**.trafficPolicy.tunnel", "tunnelling through an HTTP proxy"),
-    refused("**.trafficPolicy.proxyProtocol", "the PROXY protocol to upstreams"),
     Check(
         "spec.trafficPolicy.loadBalancer.consistentHash.minimumRingSize",
         lambda size: size == 0,
@@ -317,7 +335,14 @@ CHECKS = (
     Check("**.attributes[].name", bool, "cookie attribute name cannot be empty"),
     Check("**.consistentHash.maglev", _table_size),
     Check("**.consistentHash", _hashing),
+    Check(
+        "**.trafficPolicy",
+        lambda policy: not (policy.tunnel and policy.proxy_protocol),
+        "tunnel and proxyProtocol must not be set together",
+    ),
+    Check("**.trafficPolicy.tunnel", _tunnel),
     # TLS to the upstream.
+    Check("", _credentials),
     Check("**.tls", _certificates),
 )
 

@@ -5,7 +5,7 @@ Written by `python -m scripts.istio_schema` from lab/resources/istio.json.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -144,9 +144,9 @@ class OutlierDetection(Model):
 
 class ClientTLSSettings(Model):
     ca_certificates: str | None = None
-    ca_crl: Any = None
+    ca_crl: str | None = None
     client_certificate: str | None = None
-    credential_name: Any = None
+    credential_name: str | None = None
     insecure_skip_verify: bool | None = None
     mode: Literal["DISABLE", "SIMPLE", "MUTUAL", "ISTIO_MUTUAL"] = "DISABLE"
     private_key: str | None = None
@@ -162,10 +162,20 @@ class PortTrafficPolicy(Model):
     tls: ClientTLSSettings | None = None
 
 
+class ProxyProtocol(Model):
+    version: Literal["V1", "V2"] | None = None
+
+
 class RetryBudget(Model):
     budget_interval: Duration | None = None
     min_retry_concurrency: Unsigned | None = None
     percent: Annotated[float, Field(ge=0, le=100)] | None = None
+
+
+class Tunnel(Model):
+    protocol: str | None = None
+    target_host: str
+    target_port: Unsigned
 
 
 class TrafficPolicy(Model):
@@ -173,10 +183,10 @@ class TrafficPolicy(Model):
     load_balancer: LoadBalancer | None = None
     outlier_detection: OutlierDetection | None = None
     port_level_settings: list[PortTrafficPolicy] = Field(default_factory=list, max_length=4096)
-    proxy_protocol: Any = None
+    proxy_protocol: ProxyProtocol | None = None
     retry_budget: RetryBudget | None = None
     tls: ClientTLSSettings | None = None
-    tunnel: Any = None
+    tunnel: Tunnel | None = None
 
 
 class Subset(Model):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from lab import names
@@ -17,7 +17,7 @@ from lab.kinds.virtual_service.connections import Rule
 from lab.kinds.visible import View
 from lab.model import Json, Pod, Snapshot
 from lab.resources.resource import Origin, Resource
-from lab.xds import extension, given, served_secret
+from lab.xds import AUTHORITY, SECRETS, extension, given, served_secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,7 @@ def server_tls(settings: ServerTLSSettings) -> Json:
         validation["combined_validation_context"] = {
             "default_validation_context": own,
             "validation_context_sds_secret_config": served_secret(
-                f"{_SECRETS}{credentials[0]}{_AUTHORITY}"
+                f"{SECRETS}{credentials[0]}{AUTHORITY}"
             ),
         }
     elif names:
@@ -161,7 +161,7 @@ def server_tls(settings: ServerTLSSettings) -> Json:
             **given(tls_params=parameters or None),
             "alpn_protocols": ["h2", "http/1.1"],
             "tls_certificate_sds_secret_configs": [
-                served_secret(f"{_SECRETS}{name}") for name in credentials
+                served_secret(f"{SECRETS}{name}") for name in credentials
             ],
             **validation,
         },
@@ -172,31 +172,31 @@ def _credentials(settings: ServerTLSSettings) -> list[str]:
     return settings.credential_names or [settings.credential_name or ""]
 
 
-_SECRETS = "kubernetes://"
-_AUTHORITY = "-cacert"
-"""The end of the name of a certificate authority: that of clients of a server."""
+def credentials(snapshot: Snapshot, pod: Pod) -> Iterator[str]:
+    """Yields the names of the Secrets of a gateway's servers."""
+    for bound in servers(snapshot, pod):
+        if bound.server.tls is not None:
+            yield from _credentials(bound.server.tls)
 
 
-def secrets(snapshot: Snapshot, pod: Pod) -> dict[str, Json]:
-    """Returns what istiod serves to a gateway by the names in its TLS settings.
+def secrets(snapshot: Snapshot, namespace: str, credentials: Iterable[str]) -> dict[str, Json]:
+    """Returns what istiod serves to a proxy of a namespace by the names in TLS settings.
 
-    That is the certificate, with its key, and the certificate authority in each Secret of the
-    gateway's namespace; nothing by the name of a Secret that is not there, or lacks the part.
+    That is the certificate, with its key, and the certificate authority in each Secret of that
+    namespace; nothing by the name of a Secret that is not there, or lacks the part.
     """
     found: dict[str, Json] = {}
     kept = {
         secret.name: secret.body.decoded()
         for secret in snapshot.of("Secret")
-        if secret.namespace == pod.namespace
+        if secret.namespace == namespace
     }
-    for bound in servers(snapshot, pod):
-        tls = bound.server.tls
-        for name in _credentials(tls) if tls else ():
-            short = name.removeprefix(f"{pod.namespace}/")
-            certificate = _certificate(kept.get(short, {}))
-            authority = _authority(kept.get(f"{short}{_AUTHORITY}", kept.get(short, {})))
-            found |= {f"{_SECRETS}{name}": certificate} if certificate else {}
-            found |= {f"{_SECRETS}{name}{_AUTHORITY}": authority} if authority else {}
+    for name in credentials:
+        short = name.removeprefix(f"{namespace}/")
+        certificate = _certificate(kept.get(short, {}))
+        authority = _authority(kept.get(f"{short}{AUTHORITY}", kept.get(short, {})))
+        found |= {f"{SECRETS}{name}": certificate} if certificate else {}
+        found |= {f"{SECRETS}{name}{AUTHORITY}": authority} if authority else {}
     return found
 
 

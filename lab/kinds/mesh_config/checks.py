@@ -152,12 +152,15 @@ class ProxyTracing(Model):
     tls_settings: dict[str, Any] | None = refused(_TRACER)
 
 
+_ClientCertificate = (
+    Literal["SANITIZE", "FORWARD_ONLY", "APPEND_FORWARD", "SANITIZE_SET", "ALWAYS_FORWARD_ONLY"]
+    | None
+)
+
+
 class GatewayTopology(Model):
     num_trusted_proxies: Annotated[int, Field(ge=0)] = 0
-    forward_client_cert_details: (
-        Literal["SANITIZE", "FORWARD_ONLY", "APPEND_FORWARD", "SANITIZE_SET", "ALWAYS_FORWARD_ONLY"]
-        | None
-    ) = None
+    forward_client_cert_details: _ClientCertificate = None
     proxy_protocol: dict[str, Any] | None = refused("the PROXY protocol from a load balancer")
 
 
@@ -202,6 +205,49 @@ class ConnectionSettings(Model):
     global_downstream_connection_limit: int | None = ignored(_LATER)
 
 
+class DisabledHeader(Model):
+    disabled: bool | None = None
+
+
+class ServerHeader(Model):
+    disabled: bool | None = None
+    value: str = ""
+
+
+class EnabledHeader(Model):
+    enabled: bool | None = None
+
+
+class ClientCertificateDetails(Model):
+    subject: bool | None = None
+    cert: bool | None = None
+    chain: bool | None = None
+    dns: bool | None = None
+    uri: bool | None = None
+
+
+class ProxyHeaders(Model):
+    forwarded_client_cert: _ClientCertificate = None
+    set_current_client_cert_details: ClientCertificateDetails = ClientCertificateDetails()
+    request_id: DisabledHeader = DisabledHeader()
+    server: ServerHeader = ServerHeader()
+    attempt_count: DisabledHeader = DisabledHeader()
+    envoy_debug_headers: DisabledHeader = DisabledHeader()
+    metadata_exchange_headers: dict[str, Any] | None = ignored(
+        "the lab's Envoy has no filter that exchanges metadata"
+    )
+    preserve_http1_header_case: bool | None = refused(
+        "capitals in names of headers; to HTTP they are the same", alias="preserveHttp1HeaderCase"
+    )
+    x_forwarded_host: dict[str, Any] | None = refused(
+        "the host before a rewrite; set a header in the VirtualService"
+    )
+    x_forwarded_port: EnabledHeader = EnabledHeader()
+
+
+ONE_THREAD = "an Envoy of the lab has one worker thread, so that a limit of one connection is one"
+
+
 class ProxyConfig(Model):
     gateway_topology: GatewayTopology = GatewayTopology()
     tracing: ProxyTracing = ProxyTracing()
@@ -212,10 +258,8 @@ class ProxyConfig(Model):
     proxy_stats_matcher: dict[str, Any] | None = ignored(
         "in the lab Envoy keeps all its statistics"
     )
-    concurrency: int | None = ignored(
-        "an Envoy of the lab has one worker thread, so that a limit of one connection is one"
-    )
-    proxy_headers: dict[str, Any] | None = refused("other headers than by default")
+    concurrency: int | None = ignored(ONE_THREAD)
+    proxy_headers: ProxyHeaders = ProxyHeaders()
     ca_certificates_pem: list[str] | None = refused("another authority than the lab's own")
     private_key_provider: dict[str, Any] | None = refused("keys outside Envoy")
     interception_mode: str | None = refused("there are no iptables in the lab to choose from")

@@ -8,6 +8,7 @@ from lab import names
 from lab.kinds import selection
 from lab.kinds.service_entry.types import ServiceEntryPort, ServiceEntrySpec
 from lab.kinds.services import Endpoint, Host, pod_endpoint
+from lab.kinds.workload_entry import becomes as workload_entry
 from lab.model import PROTOCOLS, Pod, PortProtocol, ServicePort, Snapshot
 from lab.resources.resource import Resource
 
@@ -64,26 +65,34 @@ def target(port: ServicePort, pod: Pod) -> int:
     return pod.ports.get(port.name, int(port.target_port))
 
 
-def endpoints(snapshot: Snapshot, entry: Resource, port: ServicePort) -> list[Endpoint]:
-    """Returns the addresses (with DNS, the names to resolve) of one port of a ServiceEntry.
+def endpoints(snapshot: Snapshot, host: Host, port: ServicePort) -> list[Endpoint]:
+    """Returns the addresses (with DNS, the names to resolve) of one port of a ServiceEntry's host.
 
     istiod sends them once for each address that the ServiceEntry itself has.
     """
+    entry = host.entry
+    if entry is None:
+        return []
     spec: ServiceEntrySpec = entry.spec
     number = int(port.target_port)
     copies = max(1, len(spec.addresses))
-    if spec.workload_selector is not None:
-        pods = [pod for pod in snapshot.pods if selected(entry, pod)]
-        return [pod_endpoint(pod, target(port, pod)) for pod in pods] * copies
-    return [
-        Endpoint(
-            address=endpoint.address or "",
-            port=endpoint.ports.get(port.name, number),
-            labels=endpoint.labels,
-            weight=endpoint.weight or 1,
-            service_account=(
-                f"{entry.namespace}/{endpoint.service_account}" if endpoint.service_account else ""
-            ),
-        )
-        for endpoint in spec.endpoints
-    ] * copies
+    by_name = spec.resolution in ("DNS", "DNS_ROUND_ROBIN")
+    if spec.workload_selector is None:
+        own = [Endpoint(host.name, number, {})] if by_name else []
+        return [
+            workload_entry.as_endpoint(
+                one, entry.namespace, one.ports.get(port.name, number), one.labels
+            )
+            for one in spec.endpoints
+        ] * copies or own * copies
+    pods = [pod for pod in snapshot.pods if selected(entry, pod)]
+    entries = [
+        one
+        for one in workload_entry.selected(snapshot, selection.labels(entry), entry.namespace)
+        if by_name or workload_entry.has_address(one)
+    ]
+    found = [pod_endpoint(pod, target(port, pod)) for pod in pods]
+    found += [
+        workload_entry.endpoint(one, one.spec.ports.get(port.name, number)) for one in entries
+    ]
+    return found * copies

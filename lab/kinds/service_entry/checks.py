@@ -9,10 +9,11 @@ from lab.kinds.service_entry.types import (
     ServiceEntry,
     ServiceEntryPort,
     ServiceEntrySpec,
-    WorkloadEntry,
 )
+from lab.kinds.types import WorkloadEntrySpec
+from lab.kinds.workload_entry.checks import NETWORK, UNIX
 from lab.model import PROTOCOLS
-from lab.resources.checks import refused
+from lab.resources.checks import warned
 from lab.resources.istio import kind
 from lab.resources.resource import Check, Problem, Resource
 from lab.resources.values import (
@@ -179,22 +180,21 @@ def _endpoints(spec: ServiceEntrySpec) -> Iterator[Problem]:
                 yield Problem((*where, "ports", name), problem)
 
 
-def _address(spec: ServiceEntrySpec, endpoint: WorkloadEntry) -> str | None:
+def _address(spec: ServiceEntrySpec, endpoint: WorkloadEntrySpec) -> str | None:
     address = endpoint.address or ""
     if spec.resolution != "STATIC":
         if is_ip(address) or not host_problem(address, wildcard=False):
             return None
         return f'endpoint address "{address}" is not a valid FQDN or an IP address'
     if not address:
-        return None if endpoint.network else "address is required"
+        return "address is required"
     if address.startswith("unix://"):
-        return "not supported by the lab: unix domain sockets"
+        return UNIX
     return None if is_ip(address) else f'endpoint address "{address}" is not a valid IP address'
 
 
 CHECKS = (
-    refused("**.endpoints[].network", "the lab is one network"),
-    refused("**.endpoints[].locality", "the lab is one locality"),
+    warned("spec.endpoints[].network", NETWORK),
     *selector(
         "spec.workloadSelector",
         "service entry: workload selector specified without labels, will be applied to all "

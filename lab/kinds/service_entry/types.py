@@ -5,23 +5,13 @@ Written by `python -m scripts.istio_schema` from lab/resources/istio.json.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from lab.kinds.types import WorkloadSelector
+from lab.kinds.types import WorkloadEntrySpec, WorkloadSelector
 from lab.resources.resource import Model
 from lab.resources.values import Unsigned
-
-
-class WorkloadEntry(Model):
-    address: Annotated[str, Field(max_length=256)] | None = None
-    labels: dict[str, str] = Field(default_factory=dict, max_length=256)
-    locality: Any = None
-    network: Any = None
-    ports: dict[str, Unsigned] = Field(default_factory=dict, max_length=128)
-    service_account: Annotated[str, Field(max_length=253)] | None = None
-    weight: Unsigned | None = None
 
 
 class ServiceEntryPort(Model):
@@ -35,7 +25,7 @@ class ServiceEntrySpec(Model):
     addresses: list[Annotated[str, Field(max_length=64)]] = Field(
         default_factory=list, max_length=256
     )
-    endpoints: list[WorkloadEntry] = Field(default_factory=list, max_length=4096)
+    endpoints: list[WorkloadEntrySpec] = Field(default_factory=list, max_length=4096)
     export_to: list[str] | None = None
     hosts: list[str] = Field(min_length=1, max_length=256)
     location: Literal["MESH_EXTERNAL", "MESH_INTERNAL"] = "MESH_EXTERNAL"

@@ -286,7 +286,16 @@ def service_name(pod: Pod) -> str:
 def canonical_name(pod: Pod) -> str:
     """Returns the name of a pod's workload in Istio's telemetry."""
     labels = ("service.istio.io/canonical-name", "app.kubernetes.io/name", "app")
-    return _first_label(pod, labels) or pod.name
+    return _first_label(pod, labels) or workload_name(pod)
+
+
+def workload_name(pod: Pod) -> str:
+    """Returns the name of a pod's Deployment or StatefulSet, or its own."""
+    if template := pod.labels.get("pod-template-hash"):
+        return pod.name.rpartition(f"-{template}-")[0] or pod.name
+    if "statefulset.kubernetes.io/pod-name" in pod.labels:
+        return pod.name.rpartition("-")[0]
+    return pod.name
 
 
 def canonical_revision(pod: Pod) -> str:
@@ -323,6 +332,12 @@ def _tags(pod: Pod, spec: TracingSpec) -> list[Json]:
         elif tag.header is not None:
             header = {"name": tag.header.name, "default_value": tag.header.default_value}
             tags.append({"tag": name, "request_header": header})
+        elif tag.environment is not None:
+            variable = {
+                "name": tag.environment.name,
+                "default_value": tag.environment.default_value,
+            }
+            tags.append({"tag": name, "environment": variable})
         elif tag.formatter is not None:
             tags.append({"tag": name, "value": tag.formatter.value})
     return sorted(tags, key=lambda tag: str(tag["tag"]))

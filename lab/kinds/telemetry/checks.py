@@ -22,7 +22,6 @@ CHECKS = (
         "spec.metrics",
         "the lab makes Istio's metrics without the filter istio.stats, which would take this",
     ),
-    refused("**.customTags{}.environment", "the environment of a proxy; use a literal"),
     *SELECTION,
     Check(
         "spec.tracing",

@@ -32,18 +32,18 @@ class AccessLogging(Model):
     providers: list[ProviderRef] = Field(default_factory=list)
 
 
-class LiteralTag(Model):
-    value: Annotated[str, Field(min_length=1)]
-
-
 class NamedTag(Model):
     default_value: str = ""
     name: Annotated[str, Field(min_length=1)]
 
 
+class LiteralTag(Model):
+    value: Annotated[str, Field(min_length=1)]
+
+
 class CustomTag(Model):
     one_of = (("literal", "environment", "header", "formatter"),)
-    environment: Any = None
+    environment: NamedTag | None = None
     formatter: LiteralTag | None = None
     header: NamedTag | None = None
     literal: LiteralTag | None = None

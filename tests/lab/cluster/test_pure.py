@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -236,8 +236,9 @@ def test_logs_are_stamped_cut_and_rotated(tmp_path: Path, monkeypatch: pytest.Mo
     assert [line.partition(b" ")[2] for line in logs.lines(path)] == [b"one", b"two"]
     assert len(logs.lines(path, tail=1)) == 1
     assert logs.lines(path, tail=0) == []
-    assert len(logs.lines(path, since=timedelta(hours=1))) == 2
-    assert logs.lines(path, since=timedelta(seconds=-60)) == []
+    now = datetime.now(UTC)
+    assert len(logs.lines(path, since=now - timedelta(hours=1))) == 2
+    assert logs.lines(path, since=now + timedelta(minutes=1)) == []
     monkeypatch.setattr(logs, "MAX_BYTES", 100)
     log.write(b"three" * 20 + b"\n")
     log.write(b"four")

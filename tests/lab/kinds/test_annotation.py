@@ -55,7 +55,7 @@ def manifest(kind: str, annotation: str) -> str:
         ("tracing: {sampling: ten}", "could not parse proxy config: tracing.sampling: "),
         ("tracing: {", "could not parse proxy config: "),
         ("[a]", "could not parse proxy config: it is no mapping"),
-        ("proxyHeaders: {server: {disabled: true}}", "proxyHeaders: not supported by the lab"),
+        ("proxyHeaders: {xForwardedHost: {}}", "proxyHeaders.xForwardedHost: not supported by"),
         ("tracing: {zipkin: {address: a}}", "tracing.zipkin: not supported by the lab"),
     ],
 )

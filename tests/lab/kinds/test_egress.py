@@ -6,12 +6,16 @@ clients say its address as the curl of the lab does.
 
 from __future__ import annotations
 
+import base64
 import re
 import socket
+import socketserver
 import ssl
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import httpx
 import pytest
@@ -219,6 +223,48 @@ def test_a_dns_service_entry_resolves_names(closed: Mesh) -> None:
     assert closed.request("client", "http://api.example/").status_code == 502
 
 
+def test_workload_entries_are_endpoints_of_the_entry_that_selects_them(closed: Mesh) -> None:
+    """A client without a locality prefers those without one, when it notices failures."""
+    near, far = (closed.pods[name] for name in ("server", "outside"))
+    workloads = "".join(
+        "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\n"
+        f"metadata: {{name: {name}, labels: {{class: {kind}}}}}\n"
+        f"spec: {{address: {address}, labels: {{class: vm, place: {name}}}, {rest}}}\n---\n"
+        for name, kind, address, rest in (
+            ("near", "vm", near.pod.address, "ports: {http: 8080}"),
+            ("far", "vm", far.pod.address, "locality: eu/west"),
+            ("other", "other", "192.0.2.1", "weight: 1"),
+        )
+    )
+    outlier = "outlierDetection: {consecutive5xxErrors: 1, maxEjectionPercent: 100}"
+    rule = (
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: vms}\n"
+        "spec: {host: vm.example, subsets: [{name: far, labels: {place: far}}], "
+        "trafficPolicy: {%s}}\n---\n"
+    )
+    selected = entry(
+        "[vm.example]",
+        HTTP,
+        "resolution: STATIC\n  workloadSelector: {labels: {class: vm}}",
+    )
+
+    def answering() -> set[str]:
+        replies = [closed.request("client", "http://vm.example/") for _ in range(20)]
+        return {reply.json()["pod"] for reply in replies if reply.status_code == 200}
+
+    closed.apply(selected + workloads + rule % "loadBalancer: {simple: RANDOM}")
+    assert answering() == {"server", "outside"}
+    closed.apply(selected + workloads + rule % outlier)
+    wait(lambda: answering() == {"server"})
+    assert near.server is not None
+    near.server.status = 503
+    wait(lambda: answering() == {"outside"})
+    near.server.status = 200
+    route = "  http: [{route: [{destination: {host: vm.example, subset: far}}]}]"
+    closed.apply(selected + workloads + rule % "loadBalancer: {}" + routes(route, "vm.example"))
+    assert answering() == {"outside"}
+
+
 def test_tls_origination_by_a_destination_rule(closed: Mesh, tmp_path: Path) -> None:
     """The application speaks HTTP, its sidecar TLS."""
     address = closed.pods["outside"].pod.address
@@ -235,6 +281,69 @@ def test_tls_origination_by_a_destination_rule(closed: Mesh, tmp_path: Path) -> 
     closed.apply(entry("[bad.example]", port, endpoints) + rule.replace("api.", "bad."))
     reply = closed.request("client", "http://bad.example/")
     assert reply.status_code == 503  # the certificate is for another name
+
+
+def test_tls_origination_with_a_secret(closed: Mesh) -> None:
+    """It is served to sidecars that the rule selects; others speak plain text."""
+    address = closed.pods["outside"].pod.address
+    endpoints = f"resolution: STATIC\n  endpoints: [{{address: {address}}}]"
+    port = "{number: 80, name: http, protocol: HTTP, targetPort: 443}"
+    authority = base64.b64encode((closed.folder / "cert.pem").read_bytes()).decode()
+    secret = (
+        "apiVersion: v1\nkind: Secret\nmetadata: {name: outside}\n"
+        f"data: {{cacert: {authority}}}\n---\n"
+    )
+    rule = (
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: outside}\n"
+        "spec:\n  host: api.example\n  workloadSelector: {matchLabels: {app: client}}\n"
+        "  trafficPolicy: {tls: {mode: SIMPLE, credentialName: outside}}\n"
+    )
+    closed.apply(entry("[api.example]", port, endpoints) + secret + rule)
+    assert closed.request("client", "http://api.example/").json()["version"] == "https"
+    anyone = rule.replace("  workloadSelector: {matchLabels: {app: client}}\n", "")
+    closed.apply(entry("[api.example]", port, endpoints) + secret + anyone)
+    assert closed.request("client", "http://api.example/").status_code == 503
+
+
+class Heads(socketserver.StreamRequestHandler):
+    """Keeps the head of a connection, answers CONNECT, and echoes the rest."""
+
+    kept: ClassVar[list[bytes]] = []
+
+    def handle(self) -> None:
+        self.kept.append(self.rfile.readline())
+        if self.kept[-1].startswith(b"CONNECT"):
+            while self.rfile.readline().strip():
+                pass
+            self.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        self.wfile.write(self.rfile.readline())
+
+
+@pytest.mark.parametrize(
+    ("policy", "head"),
+    [
+        ("proxyProtocol: {version: V1}", rb"PROXY TCP4 \S+ \S+ \d+ 5433\r\n"),
+        (
+            "tunnel: {targetHost: database.example, targetPort: 5432}",
+            rb"CONNECT database\.example:5432 HTTP/1\.1\r\n",
+        ),
+    ],
+)
+def test_a_connection_begins_with_what_a_rule_says(mesh: Mesh, policy: str, head: bytes) -> None:
+    inside = mesh.pods["client"].pod.inside_address
+    mesh.services = [service for service in mesh.services if service.name != "db"]
+    rule = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: db}\nspec: "
+    place = (mesh.pods["outside"].pod.address, 0)
+    with socketserver.ThreadingTCPServer(place, Heads) as server:
+        port = ServicePort("tcp", 5433, server.server_address[1], "TCP")
+        mesh.service("db", ports=(port,), selector={"app": "outside"})
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        mesh.apply(f"{rule}{{host: db, trafficPolicy: {{{policy}}}}}\n")
+        with socket.create_connection((inside, 5433), timeout=5) as connection:
+            connection.sendall(b"hello\n")
+            assert connection.makefile("rb").readline() == b"hello\n"
+        server.shutdown()
+    assert re.fullmatch(head, Heads.kept[-1])
 
 
 def test_a_virtual_service_can_route_an_external_host(closed: Mesh) -> None:

@@ -204,3 +204,44 @@ def test_a_sidecar_opens_a_port_that_no_service_has(mesh: Mesh) -> None:
         directly(mesh, 9005)
     mesh.apply(INGRESS % APP_PORT)
     assert wait(lambda: directly(mesh, 9005)).json()["version"] == "9001"
+
+
+def test_a_proxy_config_holds_at_once(mesh: Mesh) -> None:
+    """On a cluster it holds for pods that start later."""
+    config = (
+        "apiVersion: networking.istio.io/v1beta1\nkind: ProxyConfig\nmetadata: {name: old}\n"
+        "spec:\n  selector: {matchLabels: {app: server}}\n"
+        '  environmentVariables: {ISTIO_META_HTTP10: "true"}\n'
+    )
+
+    def answer() -> bytes:
+        place = (mesh.pods["server"].pod.address, APP_PORT)
+        with socket.create_connection(place, timeout=5) as connection:
+            connection.sendall(b"GET / HTTP/1.0\r\nHost: server\r\n\r\n")
+            return connection.makefile("rb").readline().split()[1]
+
+    mesh.apply()
+    assert answer() == b"426"
+    mesh.apply(config)
+    assert wait(lambda: answer() == b"200")
+
+
+def test_the_headers_that_proxies_add_can_be_chosen(mesh: Mesh) -> None:
+    assert directly(mesh).headers["server"] == "istio-envoy"
+    headers = {
+        "server": {"disabled": True},
+        "requestId": {"disabled": True},
+        "attemptCount": {"disabled": True},
+        "envoyDebugHeaders": {"disabled": True},
+        "forwardedClientCert": "SANITIZE",
+    }
+    mesh.mesh_config["defaultConfig"] = {"proxyHeaders": headers}
+    try:
+        mesh.apply()
+        wait(lambda: "istio-envoy" not in directly(mesh).headers["server"])
+        answer = mesh.request("client", "http://server/")
+        assert "x-envoy-upstream-service-time" not in answer.headers
+        added = {"x-request-id", "x-envoy-attempt-count", "x-forwarded-client-cert"}
+        assert added.isdisjoint(answer.json()["headers"])
+    finally:
+        del mesh.mesh_config["defaultConfig"]

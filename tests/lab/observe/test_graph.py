@@ -40,9 +40,11 @@ def test_a_caller_without_a_proxy_is_seen_by_the_server() -> None:
 
 
 def test_calls_of_a_gateway_came_from_outside() -> None:
-    first, second = graph.edges([request(source=GATEWAY)])
+    first, second = graph.edges([request(source=GATEWAY, entering=True)])
     assert (first.source, first.destination) == (OUTSIDE, "gw.istio-system")
     assert (second.source, second.destination) == ("gw.istio-system", "message")
+    (only,) = graph.edges([request(source=GATEWAY)])
+    assert (only.source, only.destination) == ("gw.istio-system", "message")
 
 
 def test_reports_of_one_connection_are_one_connection() -> None:

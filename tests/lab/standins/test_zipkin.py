@@ -124,7 +124,7 @@ spec:
   tracing:
   - providers: [{name: zipkin}]
     randomSamplingPercentage: 100
-    customTags: {lab: {literal: {value: here}}}
+    customTags: {lab: {literal: {value: here}}, pod: {environment: {name: POD_NAME}}}
 """
 
 
@@ -169,6 +169,7 @@ def test_a_request_between_real_proxies_is_one_trace(tmp_path: Path) -> None:
                 assert serving["parentId"] == client["id"]
                 assert serving["name"] == "message.default.svc.cluster.local:80/*"
                 assert serving["tags"]["lab"] == "here"
+                assert serving["tags"]["pod"] == "message"
                 assert serving["tags"]["istio.canonical_service"] == "message"
             finally:
                 server.terminate()
