@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +30,7 @@ from lab.cli.events import events_
 from lab.cli.exec import exec_
 from lab.cli.exercise import exercise
 from lab.cli.explain import explain
+from lab.cli.flags import for_typer
 from lab.cli.get import get
 from lab.cli.graph import graph
 from lab.cli.image import image
@@ -37,15 +38,18 @@ from lab.cli.kube_inject import kube_inject
 from lab.cli.label import annotate, label
 from lab.cli.logs import logs
 from lab.cli.metrics import metrics
+from lab.cli.patch import patch
 from lab.cli.port_forward import port_forward
 from lab.cli.proxy_config import proxy_config
 from lab.cli.proxy_status import proxy_status
+from lab.cli.replace import replace
 from lab.cli.reset import reset
 from lab.cli.rollout import rollout
 from lab.cli.route import route
 from lab.cli.route_test import route_test
 from lab.cli.run import run as run_pod
 from lab.cli.scale import scale
+from lab.cli.set import set_
 from lab.cli.shell import shell
 from lab.cli.status import status
 from lab.cli.token import token
@@ -68,6 +72,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "apply": apply,
     "diff": diff,
     "edit": edit,
+    "patch": patch,
+    "replace": replace,
     "delete": delete,
     "get": get,
     "describe": describe,
@@ -100,7 +106,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 """Commands in the order of `--help`. A module imports the rest of the lab when its command runs."""
 
-GROUPS = {"create": create, "rollout": rollout, "exercise": exercise}
+GROUPS = {"create": create, "set": set_, "rollout": rollout, "exercise": exercise}
 
 
 MISSING = {
@@ -113,16 +119,27 @@ MISSING = {
         "completion": "`guestbook --install-completion` does it for this shell",
         "config": "a lab has one context; `-n` gives the namespace",
         "cordon": "there is one node",
+        "create clusterrole": "everybody may do everything in the lab",
+        "create clusterrolebinding": "everybody may do everything in the lab",
+        "create cronjob": "`run --restart=Never` makes a pod that ends",
+        "create ingress": "a Gateway and a VirtualService bring traffic in",
+        "create job": "`run --restart=Never` makes a pod that ends",
+        "create role": "everybody may do everything in the lab",
+        "create rolebinding": "everybody may do everything in the lab",
+        "create secret docker-registry": "no image is pulled",
+        "create service": "write a Service and `apply -f` it",
+        "create token": "`token` makes one",
         "cp": "containers have the files of this machine; `exec` reads and writes them",
         "debug": "`run --image=curlimages/curl` makes a pod to ask from",
         "drain": "there is one node",
         "expose": "write a Service and `apply` it",
         "kustomize": "`apply -k` takes a kustomization, `diff -k` shows what it would change",
-        "patch": "`edit` changes an object, `apply -f` applies a changed file",
         "plugin": "the lab runs no plugins",
         "proxy": "`port-forward` reaches a pod or a Service",
-        "replace": "`apply -f` changes an object, `delete -f` and `apply -f` make it anew",
-        "set": "`edit` changes an object, `apply -f` applies a changed file",
+        "set resources": "`patch` and `edit` change an object; the lab limits no process",
+        "set selector": "`patch svc` and `edit` change an object",
+        "set serviceaccount": "`patch` and `edit` change an object",
+        "set subject": "everybody may do everything in the lab",
         "taint": "there is one node",
         "uncordon": "there is one node",
     },
@@ -148,6 +165,8 @@ class Words(typer.core.TyperGroup):
     """Commands, some of which have a name of two words."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        if args[0] == "help":
+            args = [*args[1:], "--help"]
         if args[:1] == ["experimental"]:
             args = ["x", *args[1:]]
         if args[0] == "x" and args[1:] and " ".join(args[:2]) not in COMMANDS:
@@ -156,8 +175,9 @@ class Words(typer.core.TyperGroup):
                 "proxy-config and analyze"
             )
         for program, verbs in MISSING.items():
-            if args[0] in verbs:
-                raise FailureError(f"{program} {args[0]} is not in the lab: {verbs[args[0]]}")
+            for words in (" ".join(args[:size]) for size in (1, 2, 3)):
+                if words in verbs:
+                    raise FailureError(f"{program} {words} is not in the lab: {verbs[words]}")
         pair = " ".join(args[:2])
         return super().resolve_command(ctx, [pair, *args[2:]] if pair in COMMANDS else args)
 
@@ -174,11 +194,13 @@ for name, command in COMMANDS.items():
     app.command(name)(command)
 app.command("pc", hidden=True)(proxy_config)
 app.command("ps", hidden=True)(proxy_status)
+app.command("dash", hidden=True)(dashboard)
+app.command("d", hidden=True)(dashboard)
 for name, group in GROUPS.items():
     app.add_typer(group, name=name)
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def options(
     context: typer.Context,
     namespace: Annotated[
@@ -199,6 +221,9 @@ def options(
 
     Start it with `guestbook up`, then use the verbs you know: apply, get, logs, exec, delete.
     """
+    if context.invoked_subcommand is None:
+        context.get_help()  # It prints it.
+        raise typer.Exit(1)
     folder = state.absolute() if state is not None else None
     context.obj = Settings(run, namespace, folder)
 
@@ -207,51 +232,22 @@ _command = functools.cache(functools.partial(typer.main.get_command, app))
 """The tree of commands, built once: the exercises run many commands in one process."""
 
 
-def _flags(command: Any) -> Iterator[tuple[str, str]]:
-    """Yields each option without a value of a command and those below it, with its negation."""
-    for one in getattr(command, "commands", {}).values():
-        yield from _flags(one)
-    for option in command.params:
-        if getattr(option, "is_flag", False):
-            yield from (
-                (name, option.secondary_opts[0] if option.secondary_opts else "")
-                for name in option.opts
-            )
-
-
-@functools.cache
-def _negations() -> dict[str, str]:
-    return dict(sorted(_flags(_command())))
-
-
-def _gos(argv: list[str]) -> list[str]:
-    """Returns the words with `--dry-run`, `--flag=true` and `--flag=false` as Typer has them."""
-    end = argv.index("--") if "--" in argv else len(argv)
-    words = []
-    for word in argv[:end]:
-        name, _, value = word.partition("=")
-        if word == "--dry-run":
-            words.append("--dry-run=client")
-        elif value in ("true", "false") and name in _negations():
-            words += filter(None, [name if value == "true" else _negations()[name]])
-        else:
-            words.append(word)
-    return [*words, *argv[end:]]
-
-
 def run(argv: list[str]) -> int:
     """Runs one command line; returns the exit status."""
     try:
-        status = _command().main(args=_gos(argv), prog_name="guestbook", standalone_mode=False)
+        words = for_typer(argv, _command())
+        status = _command().main(args=words, prog_name="guestbook", standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader has seen enough. Without this, Python would say so when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except FailureError as error:
+        reason = "NotFound" if error.missing else "AlreadyExists" if error.existing else ""
         for line in error.lines:
-            prefix = "Error from server (NotFound): " if error.missing else "Error: "
-            sys.stderr.write(f"{prefix}{line}\n")
+            sys.stderr.write(
+                f"Error from server ({reason}): {line}\n" if reason else f"Error: {line}\n"
+            )
         return 1
     except typer.TyperException as error:
         # A group of commands without a command has printed its help; there is no message.

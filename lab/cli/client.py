@@ -15,12 +15,16 @@ from lab.cli.output import for_lab
 
 
 class FailureError(Exception):
-    """Why a command failed, in lines for standard error. `missing`: an object isn't there."""
+    """Why a command failed, in lines for standard error.
 
-    def __init__(self, *lines: str, missing: bool = False) -> None:
+    `missing`: an object isn't there; `existing`: it is there already.
+    """
+
+    def __init__(self, *lines: str, missing: bool = False, existing: bool = False) -> None:
         super().__init__("\n".join(lines))
         self.lines = lines
         self.missing = missing
+        self.existing = existing
 
 
 class _Connection(http.client.HTTPConnection):

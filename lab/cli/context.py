@@ -49,6 +49,9 @@ Files = Annotated[
     list[str] | None,
     typer.Option("--filename", "-f", help="A file, a folder, a URL, or - for standard input."),
 ]
+Recursive = Annotated[
+    bool, typer.Option("--recursive", "-R", help="The folders below those of -f as well.")
+]
 Kustomize = Annotated[
     str | None, typer.Option("--kustomize", "-k", help="A folder with a kustomization.yaml.")
 ]

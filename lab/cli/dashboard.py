@@ -1,4 +1,4 @@
-"""dashboard: the lab's counterparts of istioctl's dashboards."""
+"""dashboard: the admin page of a proxy, and the lab's counterparts of other dashboards."""
 
 from __future__ import annotations
 
@@ -6,27 +6,59 @@ from typing import Annotated
 
 import typer
 
+from lab.cli import complete
 from lab.cli.client import FailureError
+from lab.cli.context import Namespace, Selector, client, namespace
+from lab.cli.output import write_now
+from lab.cli.port_forward import port_forward
 
 INSTEAD = {
     "kiali": "guestbook graph",
-    "envoy": "guestbook port-forward deploy/ui 15000:15000, then http://localhost:15000",
     "zipkin": "guestbook port-forward svc/zipkin 9411:9411 -n istio-system (lesson 12 starts it)",
     "prometheus": "guestbook metrics, or a Prometheus of yours that reads the address that "
     "guestbook status says",
     "grafana": "docker compose --profile observability up (docs/compose.md)",
 }
+PROXY = ("envoy", "proxy")
+ADMIN = 15000
 
 
 def dashboard(
-    name: Annotated[str, typer.Argument(help="kiali, envoy, zipkin, prometheus or grafana.")],
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="envoy, kiali, zipkin, prometheus or grafana.")],
+    pod: Annotated[
+        str,
+        typer.Argument(
+            metavar="[POD | KIND/NAME]", help="With envoy.", autocompletion=complete.pods
+        ),
+    ] = "",
+    port: Annotated[int, typer.Option("--port", "-p", help="With envoy: on this port.")] = ADMIN,
+    address: Annotated[str, typer.Option(help="With envoy: on this address.")] = "127.0.0.1",
     browser: Annotated[bool, typer.Option(help="Accepted, without effect.")] = True,  # noqa: ARG001
+    selector: Selector = "",
+    namespace_: Namespace = None,
 ) -> None:
-    """Say what the lab has instead of a dashboard of `istioctl dashboard`.
+    """Serve the admin page of a proxy until Ctrl-C, or say what the lab has instead of a dashboard.
 
-    Example:
+    Examples:
+      guestbook dashboard envoy deploy/ui
       guestbook dashboard kiali
     """
+    if name in PROXY:
+        if not (pod or selector):
+            raise FailureError(f"say which proxy: guestbook dashboard {name} deploy/ui")
+        _serve(context, pod, selector, namespace(context, namespace_), address, port)
+        return
     if name not in INSTEAD:
-        raise FailureError(f"no dashboard {name}; there are {', '.join(INSTEAD)}")
+        raise FailureError(f"no dashboard {name}; there are {', '.join(('envoy', *INSTEAD))}")
     raise FailureError(f"the lab runs no {name}; instead: {INSTEAD[name]}")
+
+
+def _serve(
+    context: typer.Context, pod: str, selector: str, where: str, address: str, port: int
+) -> None:
+    from lab.cli.proxies import chosen
+
+    proxy = chosen(client(context), where, pod, selector)[0]
+    write_now(f"The admin page of {proxy.name}.{proxy.namespace}: http://{address}:{port}")
+    port_forward(context, f"pod/{proxy.name}", [f"{port}:{ADMIN}"], address, proxy.namespace)

@@ -11,15 +11,20 @@ import typer
 from lab.cli import manifests, references
 from lab.cli.client import FailureError
 from lab.cli.context import (
+    DRY_RUNS,
+    AllNamespaces,
     AllOfKind,
+    DryRun,
     Files,
     IgnoreNotFound,
     Kustomize,
     Names,
     Namespace,
+    Recursive,
     Selector,
     asked_namespace,
     client,
+    dry,
     namespace,
 )
 from lab.cli.output import write
@@ -30,7 +35,9 @@ def delete(
     names: Names = None,
     filename: Files = None,
     kustomize: Kustomize = None,
+    recursive: Recursive = False,
     namespace_: Namespace = None,
+    all_namespaces: AllNamespaces = False,
     selector: Selector = "",
     all_: AllOfKind = False,
     ignore_not_found: IgnoreNotFound = False,
@@ -40,6 +47,7 @@ def delete(
     grace_period: Annotated[
         int | None, typer.Option(help="Seconds that pods get to end.", min=-1)
     ] = None,
+    dry_run: DryRun = "none",
 ) -> None:
     """Delete objects by file, by name or by label.
 
@@ -51,29 +59,36 @@ def delete(
     grace = grace_period
     if grace is None and (force or now):
         grace = 0 if force else 1
-    how = {"wait": wait, "grace": None if grace is None or grace < 0 else grace}
+    grace = None if grace is None or grace < 0 else grace
+    how = {"wait": wait, "grace": grace, "selector": selector, "dry_run": dry(dry_run)}
+    suffix = DRY_RUNS[dry_run]
     lab = client(context)
     missing: list[str] = []
     if filename or kustomize:
-        files, where = manifests.texts(filename, kustomize), asked_namespace(context, namespace_)
-        answer = lab.call("delete_files", files=files, namespace=where, **how)
-        _print(answer["deleted"])
+        files = manifests.texts(filename, kustomize, recursive=recursive)
+        given = asked_namespace(context, namespace_)
+        answer = lab.call("delete_files", files=files, namespace=given, **how)
+        _print(answer["deleted"], suffix)
         missing = answer["missing"]
     elif names:
-        query = {"namespace": namespace(context, namespace_), "selector": selector, **how}
+        where = None if all_namespaces else namespace(context, namespace_)
         for kinds, some in references.split(names):
+            if all_namespaces and some:
+                raise FailureError("a resource cannot be retrieved by name across all namespaces")
             references.require_names(some, selector, all_)
             for kind, name in itertools.product(kinds.split(","), some or [""]):
-                deleted = lab.call_or_note(
-                    missing, "delete", kind=kind.strip(), names=[name] if name else [], **query
-                )
-                _print(deleted if deleted or name else ["No resources found"])
+                query = {"kind": kind.strip(), "names": [name] if name else []}
+                deleted = lab.call_or_note(missing, "delete", namespace=where, **query, **how)
+                if deleted or name:
+                    _print(deleted, suffix)
+                else:
+                    write("No resources found")
     else:
         raise FailureError("say what to delete: a kind and names, or -f FILE")
     if missing and not ignore_not_found:
         raise FailureError(*missing, missing=True)
 
 
-def _print(lines: Iterable[str] | None) -> None:
+def _print(lines: Iterable[str] | None, suffix: str) -> None:
     for line in lines or ():
-        write(line)
+        write(f"{line}{suffix}")

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from lab.cli.client import Client, FailureError
-from lab.cli.context import Files, Kustomize, Namespace, asked_namespace, client
+from lab.cli.context import Files, Kustomize, Namespace, Recursive, asked_namespace, client
 from lab.cli.manifests import errors, texts
 from lab.cli.output import Json, reference, write, yaml_text
 
@@ -20,6 +20,7 @@ def diff(
     context: typer.Context,
     filename: Files = None,
     kustomize: Kustomize = None,
+    recursive: Recursive = False,
     namespace_: Namespace = None,
 ) -> None:
     """Print what `apply` would change, in unified form.
@@ -36,7 +37,7 @@ def diff(
 
     lab = client(context)
     try:
-        files = texts(filename, kustomize)
+        files = texts(filename, kustomize, recursive=recursive)
         where = asked_namespace(context, namespace_)
         answer = lab.call("apply", files=files, namespace=where, dry_run=True)
         with errors():

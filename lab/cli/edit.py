@@ -15,7 +15,7 @@ from lab.cli import references
 from lab.cli.apply import told
 from lab.cli.client import Client, FailureError
 from lab.cli.context import Namespace, Workloads, client, namespace
-from lab.cli.output import Json, reference, write, yaml_text
+from lab.cli.output import Json, write, yaml_text
 
 HEAD = """\
 # Please edit the object below. Lines beginning with a '#' will be ignored,
@@ -64,14 +64,14 @@ def _edit(lab: Client, item: Json) -> None:
         write("Edit cancelled, no changes made.")
         return
     try:
-        answer = lab.call("apply", files=[(name, after)])
-        if [reference(item)] != [found for found, _ in answer["results"]]:
-            write("Edit made another object than the one it began with")
+        answer = lab.call("apply", files=[(name, after)], manner="replace")
+        if answer["refused"]:
+            raise FailureError(*(reason for _, reason in answer["refused"]))
     except FailureError as error:
         kept = f"A copy of your changes has been stored to {name!r}"
         raise FailureError(*error.lines, kept) from None
     file.unlink()
-    told(answer, configured="edited")
+    told(answer, words={"configured": "edited"})
 
 
 def _content(text: str) -> list[str]:

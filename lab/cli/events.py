@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from typing import Annotated
 
 import typer
@@ -46,10 +45,12 @@ def events_(
     of = _kind(kind)
     shown: set[tuple[str, int]] = set()
     headers = not no_headers
+    revision = None
     while True:
+        told, revision = _newer(lab, revision, where, of, name)
         found = [
             event
-            for event in events(lab, where, of, name)
+            for event in told
             if (not kinds or event["type"] in kinds)
             and (event["metadata"]["name"], event["count"]) not in shown
         ]
@@ -65,7 +66,6 @@ def events_(
             sys.stderr.write(f"No events found{place}.\n")
         if not watch:
             return
-        time.sleep(1)
 
 
 def _kind(word: str) -> str:
@@ -97,11 +97,19 @@ def _table(found: list[Json], *, namespaces: bool) -> list[str]:
 
 def events(lab: Client, where: str | None, kind: str = "", name: str = "") -> list[Json]:
     """Returns the events of a namespace, those about one object or all, the newest last."""
+    return _newer(lab, None, where, kind, name)[0]
+
+
+def _newer(
+    lab: Client, after: int | None, where: str | None, kind: str, name: str
+) -> tuple[list[Json], int]:
+    """Returns the events and their revision, when it is newer than `after` or half a minute on."""
     fields = {"involvedObject.kind": kind, "involvedObject.name": name}
     selector = ",".join(f"{field}={value}" for field, value in fields.items() if value)
     query = {"kinds": ["events"], "namespace": where, "field_selector": selector}
-    found: list[Json] = lab.call("objects", **query)["items"]
-    return sorted(found, key=lambda event: str(event["lastTimestamp"]))
+    answer = lab.call("objects", after=after, timeout=30, **query)
+    found = sorted(answer["items"], key=lambda event: str(event["lastTimestamp"]))
+    return found, answer["revision"]
 
 
 def last_seen(event: Json) -> str:

@@ -86,7 +86,7 @@ def get(
             named = {**request, "names": [name] if name else []}
             if (answer := lab.call_or_note(missing, "objects", **named)) is not None:
                 items += answer["items"]
-                revision = answer["revision"]
+                revision = revision or answer["revision"]
     if ignore_not_found:
         missing = []
     if sort_by:
@@ -106,8 +106,8 @@ def get(
             text = formatted(items, str(output), single=single, headers=not no_headers)
         write(text, end="" if (output or "").startswith("jsonpath") else "\n")
     elif not output and not missing and not single:
-        place = "" if all_namespaces else f" in {where} namespace"
-        sys.stderr.write(f"No resources found{place}.\n")
+        place = "" if all_namespaces else f" in {where} namespace."
+        sys.stderr.write(f"No resources found{place}\n")
     if missing:
         raise FailureError(*missing, missing=True)
     if watch:
@@ -163,11 +163,9 @@ def _watch(
 ) -> None:
     """Prints a line for each object whose cells change (its age is none), until interrupted."""
     seen = {_key(item): get_tables.cells(item) for item in items}
-    # An event may come without a change of an object.
-    timeout = 1 if any(word.startswith("ev") for word in request["kinds"]) else 30
     sys.stdout.flush()  # The list: a reader of a pipe would wait for it.
     while True:
-        answer = lab.call("objects", after=revision, timeout=timeout, **request)
+        answer = lab.call("objects", after=revision, timeout=30, **request)
         revision = answer["revision"]
         for item in answer["items"]:
             cells = get_tables.cells(item)

@@ -135,12 +135,16 @@ def _images(item: Json) -> Row:
 
 def _service(item: Json) -> Row:
     spec = item["spec"]
-    ingress = item["status"]["loadBalancer"].get("ingress", [])
+    none = "<pending>" if spec["type"] == "LoadBalancer" else "<none>"
+    ports = (
+        ":".join(str(port[key]) for key in ("port", "nodePort") if key in port)
+        for port in spec.get("ports", ())
+    )
     return [
         spec["type"],
         spec.get("clusterIP", "<none>"),
-        spec.get("externalName") or ",".join(place["ip"] for place in ingress) or "<none>",
-        ",".join(f"{port['port']}/TCP" for port in spec.get("ports", ())) or "<none>",
+        spec.get("externalName") or none,
+        ",".join(f"{port}/TCP" for port in ports) or "<none>",
     ]
 
 

@@ -26,6 +26,7 @@ def graph(
 
     Each proxy reports every request. PROBLEMS has the statuses from 400 up
     and the flags, which docs/response-flags.md explains, and the calls retried.
+    A call that a server refused before it was ready is told there, not counted.
 
     Examples:
       guestbook graph

@@ -65,18 +65,9 @@ def _change(
     overwrite: bool,
     every: bool,
 ) -> None:
-    values: dict[str, str | None] = {}
-    objects: list[str] = []
-    for word in words:
-        key, equals, value = word.partition("=")
-        if equals:
-            values[key] = value
-        elif word.endswith("-") and objects:
-            values[word[:-1]] = None
-        else:
-            objects.append(word)
+    kind = field.removesuffix("s")
+    objects, values = references.assignments(words, kind)
     if not values:
-        kind = field.removesuffix("s")
         raise FailureError(f"at least one {kind} update is required, such as key=value or key-")
     done = "labeled" if field == "labels" else "annotated"
     if None in values.values():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,7 +13,7 @@ import typer
 from lab.cli import complete
 from lab.cli.client import Client, FailureError
 from lab.cli.context import ContainerName, Namespace, Selector, client, namespace
-from lab.cli.durations import seconds
+from lab.cli.durations import moment, seconds
 from lab.cli.graph import requests
 from lab.cli.output import Json, write_now
 from lab.cli.references import chosen_pods
@@ -32,6 +33,9 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing.")] = False,
     tail: Annotated[int | None, typer.Option(help="Only the last lines; -1 for all.")] = None,
     since: Annotated[str | None, typer.Option(help="Only lines newer than this, as 30s.")] = None,
+    since_time: Annotated[
+        str | None, typer.Option(help="Only lines after a time, as 2026-08-30T06:00:00Z.")
+    ] = None,
     timestamps: Annotated[
         bool, typer.Option("--timestamps", help="Print the time of each line.")
     ] = False,
@@ -62,6 +66,7 @@ def logs(
     """
     if not target and not selector:
         raise FailureError("say which pod: a name, KIND/NAME, or -l SELECTOR")
+    start = _start(since, since_time)
     lab = client(context)
     where = namespace(context, namespace_)
     pods = chosen_pods(lab, where, target or "", selector)
@@ -79,7 +84,8 @@ def logs(
         if (container or container_word or PROXY) != PROXY or previous:
             raise FailureError(f"--words is about requests, which only {PROXY} reports as they are")
         chosen = {(where, pod["metadata"]["name"]) for pod in pods}
-        _print_words(lab, chosen, tail, None if since is None else seconds(since), follow)
+        window = EVER if start is None else max(0.0, datetime.now(UTC).timestamp() - start)
+        _print_words(lab, chosen, tail, window, follow)
         return
     if selector and tail is None:
         # kubectl, too, prints only the end of each when it prints several.
@@ -87,7 +93,7 @@ def logs(
     options = {
         "namespace": where,
         "tail": None if tail is None or tail < 0 else tail,
-        "since": None if since is None else seconds(since),
+        "since": start,
         "timestamps": timestamps,
         "follow": follow,
         "previous": previous,
@@ -107,6 +113,15 @@ def logs(
         _print(lab, request, prefix)
 
 
+def _start(since: str | None, since_time: str | None) -> float | None:
+    """Returns the time of the first line, in seconds since 1970."""
+    if since is not None and since_time is not None:
+        raise FailureError("at most one of --since and --since-time may be specified")
+    if since_time is not None:
+        return moment(since_time).timestamp()
+    return None if since is None else max(0.0, datetime.now(UTC).timestamp() - seconds(since))
+
+
 EVER = 1e9
 """Seconds: all that the lab has kept."""
 
@@ -115,12 +130,12 @@ OVERLAP = 2.0
 
 
 def _print_words(
-    lab: Client, pods: set[tuple[str, str]], tail: int | None, since: float | None, follow: bool
+    lab: Client, pods: set[tuple[str, str]], tail: int | None, since: float, follow: bool
 ) -> None:
     """Prints the requests that the proxies of some pods reported, the oldest first."""
     from lab.observe.graph import refused
 
-    found = list(requests(lab, EVER if since is None else since))
+    found = list(requests(lab, since))
     answered = refused(found)
     found.sort(key=lambda one: one.time)
 

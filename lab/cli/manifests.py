@@ -22,8 +22,13 @@ def errors() -> Iterator[None]:
         raise FailureError(*error.lines) from None
 
 
-def texts(files: list[str] | None, kustomize: str | None = None) -> Texts:
-    """Reads files, or a kustomization. Raises FailureError."""
+def texts(
+    files: list[str] | None, kustomize: str | None = None, *, recursive: bool = False
+) -> Texts:
+    """Reads files, with `recursive` the folders below theirs, or a kustomization.
+
+    Raises FailureError.
+    """
     from lab.manifests.kustomize import kustomization
     from lab.manifests.read import read
 
@@ -32,4 +37,4 @@ def texts(files: list[str] | None, kustomize: str | None = None) -> Texts:
     with errors():
         if kustomize:
             return kustomization(kustomize)
-        return [text for name in files or () for text in read(name)]
+        return [text for name in files or () for text in read(name, recursive=recursive)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -107,18 +108,10 @@ def reference(item: Json) -> str:
 
 
 def yaml_text(value: Any) -> str:
-    """Returns YAML as kubectl prints it; text of several lines as a block."""
-    import yaml
+    """Returns YAML as kubectl prints it, without the end of its last line."""
+    from lab.resources.document import written
 
-    class Dumper(yaml.SafeDumper):
-        pass
-
-    def text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-        style = "|" if "\n" in value else None
-        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
-
-    Dumper.add_representer(str, text)
-    return yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True).rstrip("\n")
+    return written(value).removesuffix("\n")
 
 
 def for_lab(folder: Path, words: str) -> str:
@@ -128,7 +121,7 @@ def for_lab(folder: Path, words: str) -> str:
     return (
         f"guestbook {words}"
         if folder == usual_folder()
-        else f"guestbook --state {short_path(folder)} {words}"
+        else f"guestbook --state {shlex.quote(str(folder))} {words}"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from typing import Annotated, Any
 
 import typer
@@ -25,8 +26,19 @@ def proxy_config(
     target: Annotated[
         str, typer.Argument(metavar="POD | KIND/NAME", help="The pod that the proxy is in.")
     ] = "",
-    port: Annotated[int, typer.Option(help="Only resources for this port.")] = 0,
-    fqdn: Annotated[str, typer.Option(help="Only clusters and endpoints of this host.")] = "",
+    port: Annotated[
+        int, typer.Option(help="Only listeners, clusters or endpoints of this port.")
+    ] = 0,
+    fqdn: Annotated[
+        str, typer.Option(help="Only clusters and endpoints of hosts with this in their name.")
+    ] = "",
+    direction: Annotated[str, typer.Option(help="Only clusters: inbound or outbound.")] = "",
+    subset: Annotated[str, typer.Option(help="Only clusters of this subset.")] = "",
+    address: Annotated[str, typer.Option(help="Only listeners or endpoints at this address.")] = "",
+    type_: Annotated[
+        str, typer.Option("--type", help="Only listeners: HTTP, TCP or HTTP+TCP.")
+    ] = "",
+    status: Annotated[str, typer.Option(help="Only endpoints: HEALTHY or UNHEALTHY.")] = "",
     name: Annotated[
         str, typer.Option("--name", "--cluster", help="Only the resource with this very name.")
     ] = "",
@@ -57,12 +69,13 @@ def proxy_config(
     Examples:
       guestbook proxy-config routes deploy/istio-ingressgateway -n istio-system
       guestbook proxy-config clusters deploy/ui --fqdn message-service.default.svc.cluster.local
-      guestbook proxy-config endpoints deploy/ui --port 80
+      guestbook proxy-config endpoints deploy/ui --port 8080 --status UNHEALTHY
       guestbook proxy-config secret deploy/ui -o json
       guestbook proxy-config log deploy/message-service --level rbac:debug
     """
     from lab.cli.proxies import chosen
     from lab.cli.proxy_config_tables import (
+        OPTIONS,
         TABLES,
         Filter,
         as_sent,
@@ -83,6 +96,11 @@ def proxy_config(
         raise FailureError(f"{kind} requires a pod: a name or KIND/NAME")
     if kind != "log" and (level or reset or selector):
         raise FailureError("--level, --reset and --selector belong to proxy-config log")
+    wanted = Filter(port, fqdn, name, direction, subset, address, type_, status)
+    for field in fields(wanted):
+        if getattr(wanted, field.name) and field.name not in OPTIONS.get(kind, ()):
+            owners = [one for one, options in OPTIONS.items() if field.name in options]
+            raise FailureError(f"--{field.name} belongs to proxy-config {', '.join(owners)}")
     levels = _levels(level, reset)
     if kind == "log" and output not in (None, "short"):
         raise FailureError("--output is not applicable for this command")
@@ -111,7 +129,6 @@ def proxy_config(
         dump = proxy.page("/config_dump", include_eds="on")
         _write(as_sent(json.loads(dump), proxy.sent()), output)
         return
-    wanted = Filter(port, fqdn, name)
     for table_name in TABLES if kind == "all" else (kind,):
         table = TABLES[table_name]
         options = {"format": "json"} if table.page == "/clusters" else {"include_eds": "on"}

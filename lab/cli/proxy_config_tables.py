@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from cryptography import x509
 
 from lab.cli.client import FailureError
+from lab.names import BLACK_HOLE
 from lab.resources import protobuf
 from lab.xds import filter_configs
 
@@ -23,18 +25,43 @@ class Filter:
     """The resources to show; an empty field is no restriction."""
 
     port: int = 0
+    """Of a listener, a cluster's Service, or an endpoint itself."""
     fqdn: str = ""
     name: str = ""
+    direction: str = ""
+    subset: str = ""
+    address: str = ""
+    type: str = ""
+    status: str = ""
 
     def has_name(self, item: Json) -> bool:
         return self.name in ("", item.get("name"))
 
     def has_cluster(self, item: Json) -> bool:
-        _, port, _, host = _parts(item["name"])
+        direction, port, subset, host = _parts(item["name"])
         return (
             self.has_name(item)
-            and self.fqdn in ("", host)
+            and self.fqdn in host
+            and self.direction in ("", direction)
+            and self.subset in subset
             and (not self.port or str(self.port) == port)
+        )
+
+    def has_listener(self, item: Json) -> bool:
+        places = list(_addresses(item))
+        return (
+            self.has_name(item)
+            and (not self.port or self.port in {port for _, port in places})
+            and (not self.address or self.address in {address for address, _ in places})
+            and self.type.upper() in ("", _listener_type(item))
+        )
+
+    def has_endpoint(self, item: Json) -> bool:
+        socket = item.get("address", {}).get("socket_address", {})
+        return (
+            (not self.port or self.port == socket.get("port_value"))
+            and (not self.address or self.address == socket.get("address"))
+            and self.status.upper() in ("", _health(item))
         )
 
 
@@ -100,12 +127,24 @@ def as_sent(page: Json, sent: Json) -> Json:
 def listeners(dump: Json, wanted: Filter) -> list[Json]:
     states = _configs(dump, "ListenersConfigDump", "dynamic_listeners")
     found = (item["active_state"]["listener"] for item in states if "active_state" in item)
-    return [
-        listener
-        for listener in found
-        if wanted.has_name(listener)
-        and (not wanted.port or wanted.port in {port for _, port in _addresses(listener)})
-    ]
+    return list(filter(wanted.has_listener, found))
+
+
+def _listener_type(listener: Json) -> str:
+    """Returns istioctl's type of a listener, by the filters of its chains."""
+    default = listener.get("default_filter_chain")
+    chains = [*listener.get("filter_chains", []), *([default] if default else [])]
+    filters = [one for chain in chains for one in chain.get("filters", [])]
+    http = any(one["name"] == HTTP_FILTER for one in filters)
+    tcp = any(
+        one["name"] == TCP_FILTER and BLACK_HOLE not in json.dumps(one["typed_config"])
+        for one in filters
+    )
+    return "+".join([*(["HTTP"] if http else []), *(["TCP"] if tcp else [])]) or "UNKNOWN"
+
+
+HTTP_FILTER = "envoy.filters.network.http_connection_manager"
+TCP_FILTER = "envoy.filters.network.tcp_proxy"
 
 
 def _addresses(listener: Json) -> Iterator[tuple[str, int]]:
@@ -203,7 +242,19 @@ def _owner(item: Json) -> str:
 
 
 def endpoints(dump: Json, wanted: Filter) -> list[Json]:
-    return list(filter(wanted.has_cluster, dump.get("cluster_statuses", [])))
+    """Returns the clusters with those of their endpoints that are wanted."""
+    restricted = wanted.port or wanted.address or wanted.status
+    of_clusters = replace(wanted, port=0)
+    found = []
+    for cluster in filter(of_clusters.has_cluster, dump.get("cluster_statuses", [])):
+        hosts = list(filter(wanted.has_endpoint, cluster.get("host_statuses", ())))
+        if hosts or not restricted:
+            found.append({**cluster, "host_statuses": hosts} if hosts else cluster)
+    return found
+
+
+def _health(host: Json) -> str:
+    return str(host.get("health_status", {}).get("eds_health_status", "HEALTHY"))
 
 
 def endpoint_rows(items: list[Json]) -> Rows:
@@ -217,9 +268,7 @@ def endpoint_rows(items: list[Json]) -> Rows:
                 place = f"envoy://{address['envoy_internal_address']['server_listener_name']}"
             health = host.get("health_status", {})
             outlier = "FAILED" if health.get("failed_outlier_check") else "OK"
-            rows.append(
-                [place, health.get("eds_health_status", "HEALTHY"), outlier, status["name"]]
-            )
+            rows.append([place, _health(host), outlier, status["name"]])
     return sorted(rows, key=lambda row: (row[3], row[0]))
 
 
@@ -396,6 +445,16 @@ TABLES: dict[str, Table] = {
         _secrets_dump,
     ),
 }
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "listeners": ("port", "address", "type", "name"),
+    "routes": ("name",),
+    "clusters": ("port", "fqdn", "direction", "subset", "name"),
+    "endpoints": ("port", "fqdn", "address", "status", "name"),
+    "secret": ("name",),
+    "all": ("port", "fqdn", "direction", "subset", "address", "type", "name"),
+}
+"""The fields of Filter by which each kind is restricted: istioctl's, and some of the lab's own."""
+
 _ALIASES = {
     "listeners": ("listener", "l"),
     "routes": ("route", "r"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -20,6 +21,30 @@ def split(words: Sequence[str]) -> list[tuple[str, list[str]]]:
     return [(words[0], list(words[1:]))] if words else []
 
 
+def assignments(words: Sequence[str], what: str) -> tuple[list[str], dict[str, str | None]]:
+    """Returns `deploy/ui a=1 b-` as the words of objects, and values; None for one to remove.
+
+    Raises FailureError in kubectl's words; `what` is what the values are.
+    """
+    objects: list[str] = []
+    values: dict[str, str | None] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        removes = not equals and word.endswith("-") and bool(objects)
+        if not equals and not removes:
+            if values:
+                raise FailureError(f"all resources must be specified before {what} changes: {word}")
+            objects.append(word)
+            continue
+        key = word[:-1] if removes else key
+        if key in values and (values[key] is None) != removes:
+            raise FailureError(
+                f"can not both modify and remove the same {what} in the same command"
+            )
+        values[key] = None if removes else value
+    return objects, values
+
+
 def each(words: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Yields the kind and the name of each object. Raises FailureError without a name."""
     for kind, names in split(words):
@@ -27,6 +52,26 @@ def each(words: Sequence[str]) -> Iterator[tuple[str, str]]:
             raise FailureError("resource(s) were provided, but no name was specified")
         for name in names:
             yield kind, name
+
+
+def present(
+    lab: Client, namespace: str, words: Sequence[str], selector: str
+) -> Iterator[tuple[str, str]]:
+    """Yields the kind and the name of each object; of a kind alone those there are.
+
+    Says so on standard error when there are none.
+    """
+    for kinds, names in split(words):
+        if names and selector:
+            raise FailureError("name cannot be provided when a selector is specified")
+        if names:
+            yield from ((kinds, name) for name in names)
+            continue
+        query = {"kinds": kinds.split(","), "namespace": namespace, "selector": selector}
+        items = lab.call("objects", **query)["items"]
+        if not items:
+            sys.stderr.write(f"No resources found in {namespace} namespace.\n")
+        yield from ((item["kind"], item["metadata"]["name"]) for item in items)
 
 
 def full(lab: Client, kind: str, namespace: str, name: str) -> str:

@@ -13,6 +13,7 @@ from lab.cli.context import (
     DRY_RUNS,
     DryRun,
     Namespace,
+    Selector,
     Timeout,
     Workloads,
     client,
@@ -31,6 +32,7 @@ rollout = typer.Typer(help="Watch, restart, undo or list rollouts.", no_args_is_
 def status(
     context: typer.Context,
     target: Workloads,
+    selector: Selector = "",
     namespace_: Namespace = None,
     timeout: Timeout = "600s",
     watch: Annotated[
@@ -42,10 +44,10 @@ def status(
     Example:
       guestbook rollout status deployment/ui --timeout=60s
     """
-    where = namespace(context, namespace_)
+    lab, where = client(context), namespace(context, namespace_)
     deadline = time.monotonic() + seconds(timeout)
-    for kind, name in references.each(target):
-        _wait(client(context), kind, where, name, deadline if watch else 0)
+    for kind, name in references.present(lab, where, target, selector):
+        _wait(lab, kind, where, name, deadline if watch else 0)
 
 
 def _wait(lab: Client, kind: str, where: str, name: str, deadline: float) -> None:
@@ -100,14 +102,20 @@ def _progress(item: Json) -> tuple[bool, str]:
 
 
 @rollout.command()
-def restart(context: typer.Context, target: Workloads, namespace_: Namespace = None) -> None:
+def restart(
+    context: typer.Context,
+    target: Workloads,
+    selector: Selector = "",
+    namespace_: Namespace = None,
+) -> None:
     """Replace all pods of a workload, a few at a time.
 
-    Example:
+    Examples:
       guestbook rollout restart deployment/ui
+      guestbook rollout restart deployment -l app=ui
     """
     lab, where = client(context), namespace(context, namespace_)
-    for kind, name in references.each(target):
+    for kind, name in references.present(lab, where, target, selector):
         lab.call("restart", kind=kind, namespace=where, name=name)
         write(f"{references.full(lab, kind, where, name)} restarted")
 
@@ -120,6 +128,7 @@ def undo(
         int, typer.Option(help="The revision to go back to; 0 is the one before.")
     ] = 0,
     dry_run: DryRun = "none",
+    selector: Selector = "",
     namespace_: Namespace = None,
 ) -> None:
     """Go back to an earlier revision of a workload's template.
@@ -132,7 +141,7 @@ def undo(
     """
     lab, where = client(context), namespace(context, namespace_)
     query = {"namespace": where, "revision": to_revision, "dry_run": dry(dry_run)}
-    for kind, name in references.each(target):
+    for kind, name in references.present(lab, where, target, selector):
         answer = lab.call("undo", kind=kind, name=name, **query)
         title = references.full(lab, kind, where, name)
         if dry_run == "client":
@@ -146,6 +155,7 @@ def history(
     context: typer.Context,
     target: Workloads,
     revision: Annotated[int, typer.Option(help="Print the template of this revision.")] = 0,
+    selector: Selector = "",
     namespace_: Namespace = None,
 ) -> None:
     """Print the revisions of a workload's template since the lab started.
@@ -157,7 +167,7 @@ def history(
       guestbook rollout history deployment/ui --revision=2
     """
     lab, where = client(context), namespace(context, namespace_)
-    for kind, name in references.each(target):
+    for kind, name in references.present(lab, where, target, selector):
         found: list[Json] = lab.call("history", kind=kind, namespace=where, name=name)
         title = references.full(lab, kind, where, name)
         if not revision:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -94,7 +94,7 @@ def mesh(context: typer.Context, files: Sequence[str] | None) -> Snapshot:
     lab = settings(context)
     running = running_objects(lab.client())
     found = snapshots.snapshot(from_lab(lab.state_folder()), running=running)
-    return found if running is None else _as_run(found, lab.client())
+    return found if running is None else _as_run(found, running, lab.client())
 
 
 def _request(words: Sequence[str]) -> tuple[str, str]:
@@ -167,26 +167,30 @@ def running_objects(lab: Client) -> list[dict[str, Any]] | None:
     return items
 
 
-def _as_run(snapshot: Snapshot, lab: Client) -> Snapshot:
+def _as_run(snapshot: Snapshot, running: Sequence[Mapping[str, Any]], lab: Client) -> Snapshot:
     """The same mesh as it runs: published ports of gateways, visitors' address, fetched keys."""
     from dataclasses import replace
-    from urllib.parse import urlsplit
 
-    from lab.kinds.gateway import becomes as gateway
-    from lab.model import LOOPBACK
+    from lab.kinds.services import published
+    from lab.model import LOOPBACK, Service
 
+    node_ports = {
+        (item["metadata"]["namespace"], item["metadata"]["name"], port["port"]): port["nodePort"]
+        for item in running
+        for port in item["spec"].get("ports", ())
+        if "nodePort" in port
+    }
+
+    def node_port(service: Service, port: int) -> int | None:
+        return node_ports.get((service.namespace, service.name, port))
+
+    pods = (
+        replace(pod, published=published(snapshot.services, pod, node_port))
+        if pod.proxy == "gateway"
+        else pod
+        for pod in snapshot.pods
+    )
     status = lab.call("status")
-    pods = []
-    for pod in snapshot.pods:
-        if pod.proxy == "gateway":
-            published = {
-                container: ((url.hostname or "", url.port or number),)
-                for key, number in (("ingress", 80), ("ingressHttps", 443))
-                if (url := urlsplit(status.get(key) or "")).hostname
-                and (container := gateway.target_port(snapshot, pod, number)) is not None
-            }
-            pod = replace(pod, published=published)
-        pods.append(pod)
     outside = LOOPBACK if status["network"] == "proxy" else snapshot.outside
     keys = lab.call("key_sets")
     return replace(snapshot, pods=tuple(pods), outside=outside, jwks=keys)

@@ -60,12 +60,13 @@ def run(
         "spec": {"restartPolicy": "Never" if rm else restart, "containers": [container]},
     }
     lab = client(context)
-    changes = {"files": [("(command line)", json.dumps(pod))], "create": True}
+    changes = {"files": [("(command line)", pod)], "manner": "create"}
     attached = stdin and not dry(dry_run)
     # With --rm no signal may come between the pod and the one who deletes it.
     noted: AbstractContextManager[list[int]] = _noted() if attached and rm else nullcontext([])
     with noted as signals:
-        lab.call("apply", **changes, dry_run=dry(dry_run))
+        for _, reason in lab.call("apply", **changes, dry_run=dry(dry_run))["refused"]:
+            raise FailureError(reason, existing=True)
         try:
             if output:
                 write(yaml_text(pod) if output == "yaml" else json.dumps(pod, indent=4))

@@ -33,6 +33,8 @@ def status(
         write(json.dumps(found, indent=2))
         return
     write(f"Guestbook   {found['ingress']}")
+    if found["mesh"]:
+        write(f"HTTPS       {found['ingressHttps']} where a Gateway has a certificate")
     write(f"Pods        {found['ready']} of {found['wanted']} ready")
     for pod in found["notReady"]:
         write(f"Not ready   {pod}")

@@ -87,6 +87,7 @@ def up(
     write_now(f"Starting the lab in {short_path(folder)}")
     from lab.cluster import process, supervisor
     from lab.cluster.addresses import NoAddressesError
+    from lab.cluster.host_ports import PortTakenError
     from lab.cluster.state import AlreadyRunningError, State, locked, repository
     from lab.standins import EMBEDDED
 
@@ -134,7 +135,7 @@ def up(
                 asyncio.run(supervisor.run(plan, os.environ, write_now, progress, ready))
     except AlreadyRunningError as error:
         raise FailureError(*_already(context, str(error))) from None
-    except supervisor.PortTakenError as error:
+    except PortTakenError as error:
         raise FailureError(f"{error}; choose another with --port") from None
     except NoAddressesError as error:
         raise FailureError(str(error)) from None
@@ -218,7 +219,7 @@ def _control_plane(state: State, cluster: Cluster) -> Mesh:
     from lab.model import Pod, Snapshot
     from lab.resources.resource import Resource
 
-    cluster.requests.find_place = reported.finder(cluster.in_force_at)
+    cluster.requests.find_cause = reported.finder(cluster.in_force_at)
 
     def report(pod: Pod, message: str) -> None:
         event = Event("Pod", pod.namespace, pod.name, "Warning", "ProxyConfigRejected", message)

@@ -14,19 +14,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lab.cluster import derived, kubectl_objects, programs
+from lab.cluster import derived, injection, kubectl_objects, patches, programs
 from lab.cluster.controllers import WORKLOADS, stop_pod
 from lab.cluster.events import now
-from lab.cluster.programs import UnknownImageError, split
+from lab.cluster.programs import INJECTED, UnknownImageError, split
 from lab.cluster.rollout import CAUSE, template_hash
 from lab.cluster.running import Cluster
+from lab.cluster.selector import Matches, parse_fields
 from lab.cluster.selector import parse as parse_selector
-from lab.cluster.selector import parse_fields
-from lab.cluster.store import RESTARTED, Record, content, document, key
+from lab.cluster.store import RESTARTED, Key, Record, content, document, key
 from lab.files import write_atomically
 from lab.manifests import load, registry
 from lab.manifests.read import ManifestError
 from lab.resources.checks import WITHOUT_EFFECT
+from lab.resources.document import DocumentError, documents
 from lab.resources.metadata import label_problems
 from lab.resources.resource import Kind, Resource
 
@@ -47,11 +48,19 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """The outcome for each object, in order, and warnings about them."""
+    """The outcome for each object, in order, and warnings about them.
+
+    `refused` has the file of each object that was there before, or that was not, and the reason.
+    """
 
     results: tuple[tuple[str, str], ...]
     warnings: tuple[str, ...]
     resources: tuple[Resource, ...] = ()
+    refused: tuple[tuple[str, str], ...] = ()
+
+
+Manner = Literal["apply", "create", "replace"]
+"""Of objects put in: `create` takes only those not there yet, `replace` only those there are."""
 
 
 def reference(resource: Resource) -> str:
@@ -73,48 +82,147 @@ def kind_named(name: str, *, stored: bool = True) -> Kind:
 
 def apply(
     cluster: Cluster,
-    files: Iterable[tuple[str, str]],
+    files: Iterable[tuple[str, str | dict[str, Any]]],
     namespace: str | None = None,
     *,
-    create: bool = False,
+    manner: Manner = "apply",
+    selector: str = "",
     dry_run: bool = False,
 ) -> Applied:
-    """Validates everything, then applies everything.
+    """Validates everything, then applies, creates or replaces what a selector of labels selects.
 
     Raises ManifestError, and then nothing has changed.
     """
-    loaded = load.parse(files, namespace)
+    loaded = _selected(load.parse(files, namespace), selector)
+    return _put(cluster, loaded, manner, dry_run=dry_run)
+
+
+def _selected(loaded: load.Loaded, selector: str) -> load.Loaded:
+    matches = _matches(selector)
+    chosen = tuple(resource for resource in loaded.resources if matches(resource.labels))
+    return dataclasses.replace(loaded, resources=chosen)
+
+
+def _matches(selector: str) -> Matches:
+    try:
+        return parse_selector(selector)
+    except ValueError as error:
+        raise RefusedError(str(error)) from None
+
+
+def _put(cluster: Cluster, loaded: load.Loaded, manner: Manner, *, dry_run: bool) -> Applied:
     store = cluster.store
     named = {r.name for r in loaded.resources if r.kind == "Namespace"}
-    errors = []
+    errors, refused, resources = [], [], []
     for resource in loaded.resources:
         where = resource.namespace
         if where and where not in named and ("Namespace", "", where) not in store:
             path = ("metadata", "namespace")
             errors.append(resource.describe(path, f'namespaces "{where}" not found'))
         errors.extend(_unknown_images(resource))
-        old = store.get(*key(resource))
-        if old is not None and create:
-            errors.append(f"{reference(resource)} already exists")
-        elif old is not None:
-            errors.extend(_immutable(old.resource, resource))
+        old = _present(cluster, key(resource))
+        if manner != "apply" and (old is None) == (manner == "replace"):
+            named_ = _named(kind_named(resource.kind), resource.name)
+            why = "already exists" if old is not None else "not found"
+            refused.append((resource.source.file, f"{named_} {why}"))
+            continue
+        if old is not None:
+            errors.extend(_immutable(old, resource))
+        resources.append(resource)
     if errors:
         raise ManifestError(errors)
+    verbs = [_verb(cluster, r) if manner == "replace" else str(store.verb(r)) for r in resources]
+    results = tuple(zip(map(reference, resources), verbs, strict=True))
+    told = tuple(_untold(cluster, loaded.warnings))
     if dry_run:
-        results = tuple((reference(r), str(store.verb(r))) for r in loaded.resources)
-        return Applied(results, tuple(_untold(cluster, loaded.warnings)))
+        return Applied(results, told, (), tuple(refused))
     # Reports of requests tell lines: those that moved are a change as well.
-    before = [store.get(*key(r)) for r in loaded.resources]
+    before = [store.get(*key(r)) for r in resources]
     moved = any(
         old is not None and _lines(old.resource) != _lines(new)
-        for old, new in zip(before, loaded.resources, strict=True)
+        for old, new in zip(before, resources, strict=True)
     )
-    results = tuple((reference(r), str(store.apply(r))) for r in loaded.resources)
-    if moved or any(verb != "unchanged" for _, verb in results):
+    for resource, there in zip(resources, before, strict=True):
+        if manner != "replace":
+            store.apply(resource)
+        elif there is not None:
+            store.update(dataclasses.replace(resource, order=there.resource.order))
+        if resource.kind == "Pod" and (runner := cluster.runners.get(key(resource)[1:])):
+            kept = record.resource if (record := store.get(*key(resource))) else resource
+            runner.update(labels=kept.labels, annotations=kept.annotations)
+    if moved or any(verb != "unchanged" for verb in verbs):
         cluster.objects_changed()
-    warnings = cluster.mesh.warnings(loaded.resources) if cluster.mesh is not None else []
-    told = _untold(cluster, loaded.warnings)
-    return Applied(results, (*told, *warnings), tuple(loaded.resources))
+    warnings = cluster.mesh.warnings(resources) if cluster.mesh is not None else []
+    return Applied(results, (*told, *warnings), tuple(resources), tuple(refused))
+
+
+def patch(
+    cluster: Cluster,
+    kind: str,
+    namespace: str,
+    name: str,
+    patch: str,
+    type_: Literal["strategic", "merge", "json"] = "strategic",
+    *,
+    dry_run: bool = False,
+) -> tuple[Applied, dict[str, Any]]:
+    """Changes an object by a patch, JSON or YAML; returns the outcome and the patched object.
+
+    Its fields keep the lines of the file it came from, which is then called patched.
+    """
+    found = kind_named(kind)
+    where = namespace if found.namespaced else ""
+    _must_be_written(cluster, found, where, name)
+    if (old := _present(cluster, (found.kind, where, name))) is None:
+        raise _not_found(found, name)
+    if type_ == "strategic" and found.group.endswith(".istio.io"):
+        raise RefusedError(
+            f"application/strategic-merge-patch+json is not supported by {old.api_version}, "
+            f"Kind={found.kind}: the body of the request was in an unknown format - accepted media "
+            "types include: application/json-patch+json, application/merge-patch+json; "
+            "try --type merge"
+        )
+    try:
+        (given,) = (one.value for one in documents(patch))
+    except (DocumentError, ValueError) as error:
+        raise RefusedError(f'unable to parse "{patch}": {error}') from None
+    try:
+        after = patches.patched(type_, found.kind, document(old), given)
+    except patches.PatchError as error:
+        raise RefusedError(f"The request is invalid: {error}") from None
+    loaded = load.parse([("(patch)", after)])
+    if [key(resource) for resource in loaded.resources] != [(found.kind, where, name)]:
+        raise RefusedError("a patch can't change the kind, the name or the namespace of an object")
+    file = f"{old.source.file.removesuffix(_PATCHED)}{_PATCHED}"
+    source = dataclasses.replace(old.source, file=file)
+    resource = dataclasses.replace(loaded.resources[0], source=source)
+    loaded = dataclasses.replace(loaded, resources=(resource,))
+    return _put(cluster, loaded, "replace", dry_run=dry_run), after
+
+
+_PATCHED = " (patched)"
+
+
+def _present(cluster: Cluster, key_: Key) -> Resource | None:
+    """Returns the object that would be changed: one applied, or a pod of a workload."""
+    if (record := cluster.store.get(*key_)) is not None:
+        return record.resource
+    runner = cluster.runners.get(key_[1:]) if key_[0] == "Pod" else None
+    if runner is None:
+        return None
+    labels, notes = runner.model.labels, runner.model.annotations
+    return dataclasses.replace(runner.resource, labels=labels, annotations=notes)
+
+
+def _verb(cluster: Cluster, resource: Resource) -> str:
+    """Returns whether replacing an object changes it: `configured` or `unchanged`."""
+    old = _present(cluster, key(resource))
+    same = (
+        old is not None
+        and _core(old) == _core(resource)
+        and (old.labels, old.annotations) == (resource.labels, resource.annotations)
+    )
+    return "unchanged" if same else "configured"
 
 
 def _lines(resource: Resource) -> tuple[Any, ...]:
@@ -146,29 +254,39 @@ def _untold(cluster: Cluster, warnings: Iterable[str]) -> Iterable[str]:
 def _unknown_images(resource: Resource) -> Iterable[str]:
     """Yields an error for each container whose image the lab has no program for."""
     path: tuple[str, ...]
+    labels, annotations = resource.labels, resource.annotations
     if resource.kind == "Pod":
         spec, path = resource.spec, ("spec",)
     elif resource.kind in WORKLOADS:
-        spec, path = resource.spec.template.spec, ("spec", "template", "spec")
+        template = resource.spec.template
+        spec, path = template.spec, ("spec", "template", "spec")
+        labels, annotations = template.metadata.labels, template.metadata.annotations
     else:
         return
     for index, container in enumerate(spec.containers):
+        where = (*path, "containers", index, "image")
+        if container.image == INJECTED:
+            if problem := injection.gateway_problem(labels, annotations):
+                yield resource.describe(where, problem)
+            continue
         try:
             split(container.image)
         except UnknownImageError as error:
-            yield resource.describe((*path, "containers", index, "image"), str(error))
+            yield resource.describe(where, str(error))
 
 
 def _immutable(old: Resource, new: Resource) -> Iterable[str]:
-    if new.kind == "Pod" and _pod_core(content(old)) != _pod_core(content(new)):
+    if new.kind == "Pod" and _core(old) != _core(new):
         yield new.describe(("spec",), "a pod's spec can't be changed: delete the pod first")
     if new.kind in WORKLOADS and old.spec.selector != new.spec.selector:
         yield new.describe(("spec", "selector"), "the field is immutable: delete it first")
 
 
-def _pod_core(body: dict[str, Any]) -> dict[str, Any]:
-    """Returns a pod's spec without the fields that the server adds when it shows one."""
-    spec = dict(body.get("spec", {}))
+def _core(resource: Resource) -> dict[str, Any]:
+    """Returns what an object is; of a pod its spec without the fields that the server adds."""
+    if resource.kind != "Pod":
+        return content(resource)
+    spec = dict(resource.raw.get("spec", {}))
     for name in ("nodeName", "initContainers"):
         spec.pop(name, None)
     if spec.get("serviceAccountName") == "default":
@@ -188,8 +306,8 @@ def objects(
 
     Raises RefusedError for a kind, a selector or a name that doesn't exist.
     """
+    matches = _matches(selector)
     try:
-        matches = parse_selector(selector)
         fields = parse_fields(field_selector)
     except ValueError as error:
         raise RefusedError(str(error)) from None
@@ -255,7 +373,19 @@ def _by_name(item: dict[str, Any]) -> tuple[str, str]:
 
 
 def _not_found(kind: Kind, name: str) -> RefusedError:
-    return RefusedError(f'{kind.plural}{_group(kind)} "{name}" not found', missing=True)
+    hint = _MESH if (kind.kind, name) == ("ConfigMap", "istio") else ""
+    return RefusedError(f"{_named(kind, name)} not found{hint}", missing=True)
+
+
+_MESH = (
+    ": the lab keeps the mesh's configuration in IstioOperators; `install -f FILE` and "
+    "`install --set meshConfig.FIELD=VALUE` change it, "
+    "`get istiooperators -n istio-system -o yaml` shows it"
+)
+
+
+def _named(kind: Kind, name: str) -> str:
+    return f'{kind.plural}{_group(kind)} "{name}"'
 
 
 def _group(kind: Kind) -> str:
@@ -285,10 +415,9 @@ def _shown(cluster: Cluster, record: Record) -> dict[str, Any]:
     if resource.kind in WORKLOADS:
         return kubectl_objects.workload(record, cluster.owned(resource.kind, namespace, name))
     if resource.kind == "Service" and (service := cluster.services.get(namespace, name)):
-        published = any(
-            cluster.services.load_balancer_port(service, port.port) for port in service.ports
-        )
-        return kubectl_objects.service(record, service.cluster_ip, published=published)
+        node_port = cluster.services.node_port
+        ports = {port.port: node_port(service, port.port) for port in service.ports}
+        return kubectl_objects.service(record, service.cluster_ip, ports)
     if resource.kind == "PodDisruptionBudget":
         return kubectl_objects.plain(record) | {"status": derived.disruptions(cluster, record)}
     if resource.kind == "Namespace":
@@ -299,63 +428,74 @@ def _shown(cluster: Cluster, record: Record) -> dict[str, Any]:
 async def delete(
     cluster: Cluster,
     kind: str,
-    namespace: str,
+    namespace: str | None,
     names: Sequence[str] = (),
     selector: str = "",
     *,
     wait: bool = True,
     grace: float | None = None,
+    dry_run: bool = False,
 ) -> list[str]:
     """Deletes objects by name or by selector, and waits for Pods and Namespaces to end.
 
-    Returns them as kubectl prints them. Raises RefusedError, and then nothing was deleted.
+    Without a namespace those of all are meant. Returns them as kubectl prints them. Raises
+    RefusedError, and then nothing was deleted.
     """
     found = kind_named(kind)
     shown = objects(cluster, [kind], namespace if found.namespaced else None, names, selector)
-    chosen = [item["metadata"]["name"] for item in shown]
-    if found.kind == "Namespace" and (kept := [n for n in chosen if n in PROTECTED]):
+    chosen = [(item["metadata"].get("namespace", ""), item["metadata"]["name"]) for item in shown]
+    given = {name for _, name in chosen}
+    if found.kind == "Namespace" and (kept := [n for n in PROTECTED if n in given]):
         raise RefusedError(f'namespace "{kept[0]}" may not be deleted')
-    if found.kind == "ServiceAccount" and "default" in chosen:
+    if found.kind == "ServiceAccount" and "default" in given:
         raise RefusedError('serviceaccounts "default" can\'t be deleted')
-    for name in chosen:
-        _must_be_written(cluster, found, namespace, name)
+    for where, name in chosen:
+        _must_be_written(cluster, found, where, name)
+    how = "force deleted" if grace == 0 and found.kind == "Pod" else "deleted"
+    title = f"{found.kind.lower()}{_group(found)}"
+    lines = [
+        f'{title} "{name}" {how}' + (f" from {where} namespace" if where else "")
+        for where, name in chosen
+    ]
+    if dry_run:
+        return lines
     ends = []
-    for name in chosen:
+    for where, name in chosen:
         if found.kind == "Namespace":
             ends.append(_delete_namespace(cluster, name, grace))
         elif found.kind == "Pod":
-            if ("Pod", namespace, name) in cluster.store:
-                cluster.store.delete(("Pod", namespace, name))
-            ends.append(stop_pod(cluster, cluster.runners[namespace, name], grace))
+            if ("Pod", where, name) in cluster.store:
+                cluster.store.delete(("Pod", where, name))
+            ends.append(stop_pod(cluster, cluster.runners[where, name], grace))
         else:
-            cluster.store.delete((found.kind, namespace if found.namespaced else "", name))
+            cluster.store.delete((found.kind, where, name))
     cluster.objects_changed()
     work = asyncio.gather(*ends)
     if wait:
         await work
     else:
         cluster.spawn(work)
-    where = f" from {namespace} namespace" if found.namespaced else ""
-    how = "force deleted" if grace == 0 and found.kind == "Pod" else "deleted"
-    return [f'{found.kind.lower()}{_group(found)} "{name}" {how}{where}' for name in chosen]
+    return lines
 
 
 async def delete_files(
     cluster: Cluster,
     files: Iterable[tuple[str, str]],
     namespace: str | None = None,
+    selector: str = "",
     **options: Any,
 ) -> dict[str, list[str]]:
-    """Deletes the objects of manifests; returns them, and the errors about those not there.
+    """Deletes the objects of manifests that a selector of labels selects.
+
+    Returns them, and the errors about those not there.
 
     Raises ManifestError, and then nothing was deleted.
     """
     deleted: list[str] = []
     missing: list[str] = []
     # A Namespace takes what is in it along, which then could not be found: so it goes last.
-    for resource in sorted(
-        load.parse(files, namespace).resources, key=lambda resource: resource.kind == "Namespace"
-    ):
+    loaded = _selected(load.parse(files, namespace), selector)
+    for resource in sorted(loaded.resources, key=lambda resource: resource.kind == "Namespace"):
         try:
             kind, names = resource.kind, [resource.name]
             deleted += await delete(cluster, kind, resource.namespace, names, **options)

@@ -145,8 +145,14 @@ def _endpoints(cluster: Cluster) -> Iterator[Json]:
             subsets += [subset] if subset else []
         where, name = service.namespace, service.name
         made = _object("v1", "Endpoints", where, name, record.created, subsets=subsets)
-        made["metadata"]["labels"] = {MANAGED_BY["Endpoints"]: "endpoint-controller"}
+        own = {MANAGED_BY["Endpoints"]: "endpoint-controller"}
+        made["metadata"]["labels"] = {**record.resource.labels, **_headless(service), **own}
         yield made
+
+
+def _headless(service: Service) -> dict[str, str]:
+    mirrored = not service.selector  # Its slices are another controller's, without this label.
+    return {} if service.cluster_ip or mirrored else {"service.kubernetes.io/headless": ""}
 
 
 def _slices(cluster: Cluster) -> Iterator[Json]:
@@ -165,7 +171,7 @@ def _slices(cluster: Cluster) -> Iterator[Json]:
             for port in service.ports
             if pods and (number := resolve_port(pods[0][0].model, port.target_port)) is not None
         ]
-        yield _slice(record, service.name, "endpointslice", "", endpoints, ports)
+        yield _slice(record, service, "endpointslice", "", endpoints, ports)
     for record in cluster.store.of("Endpoints"):
         yield from _mirrored(cluster, record)
 
@@ -185,12 +191,12 @@ def _mirrored(cluster: Cluster, record: Record) -> Iterator[Json]:
         ]
         ports = [{"name": "", "protocol": "TCP", **port} for port in subset.get("ports", ())]
         suffix = f"-{index}" if index else ""
-        yield _slice(record, resource.name, "endpointslicemirroring", suffix, endpoints, ports)
+        yield _slice(record, service, "endpointslicemirroring", suffix, endpoints, ports)
 
 
 def _slice(
     record: Record,
-    service: str,
+    service: Service,
     controller: str,
     suffix: str,
     endpoints: list[Json],
@@ -200,14 +206,16 @@ def _slice(
         "discovery.k8s.io/v1",
         "EndpointSlice",
         record.resource.namespace,
-        f"{service}-{record.uid[:5]}{suffix}",
+        f"{service.name}-{record.uid[:5]}{suffix}",
         record.created,
         addressType="IPv4",
         endpoints=endpoints,
         ports=ports,
     )
     manager = f"{controller}-controller.k8s.io"
-    labels = {MANAGED_BY["EndpointSlice"]: manager, SERVICE_NAME: service}
+    own = {MANAGED_BY["EndpointSlice"]: manager, SERVICE_NAME: service.name}
+    # Those of the Service, or of the Endpoints that are mirrored.
+    labels = {**record.resource.labels, **_headless(service), **own}
     found["metadata"]["labels"] = labels
     return found
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -38,8 +40,24 @@ class Events:
 
     def __init__(self) -> None:
         self._events: deque[Event] = deque(maxlen=1000)
+        self.revision = 0
+        """Counts the events, apart from the changes of objects, of which far more depends."""
+        self._news = asyncio.Event()
 
     def add(self, event: Event) -> None:
+        self._count(event)
+        self.revision += 1
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def wait_for_change(self, since: int, timeout: float) -> None:
+        """Returns when there is a newer revision than `since`, or after `timeout` seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while self.revision <= since:
+                    await self._news.wait()
+
+    def _count(self, event: Event) -> None:
         for known in reversed(self._events):
             same = (known.kind, known.namespace, known.name, known.reason, known.message)
             if same == (event.kind, event.namespace, event.name, event.reason, event.message):

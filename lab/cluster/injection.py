@@ -7,6 +7,7 @@ from typing import Literal
 
 from lab.cluster.programs import is_proxy
 from lab.kinds.kubernetes.pod_spec import PodSpec
+from lab.kinds.mesh_config.annotation import GATEWAY_TEMPLATE
 
 INJECT = "sidecar.istio.io/inject"
 
@@ -16,6 +17,16 @@ Proxy = Literal["none", "sidecar", "gateway"]
 def is_gateway(spec: PodSpec) -> bool:
     """Returns whether a pod is nothing but a proxy."""
     return any(is_proxy(container.image) for container in spec.containers)
+
+
+def gateway_problem(labels: Mapping[str, str], annotations: Mapping[str, str]) -> str | None:
+    """Returns why the injector gives a pod of the image `auto` no proxy; None when it does."""
+    name, value = GATEWAY_TEMPLATE
+    if annotations.get(name) != value:
+        return f'no image: only a pod with the annotation {name}: "{value}" gets one for it'
+    if labels.get(INJECT) == "false":
+        return f'no image: the label {INJECT}: "false" keeps the injector from putting one'
+    return None
 
 
 def proxy(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lab.cluster.container import ContainerRunner, Status
@@ -143,18 +143,20 @@ def workload(record: Record, pods: Sequence[PodRunner]) -> Json:
     return shown
 
 
-def service(record: Record, cluster_ip: str | None, *, published: bool) -> Json:
-    """Returns a Service with its addresses; `published` when localhost leads to it."""
+def service(record: Record, cluster_ip: str | None, node_ports: Mapping[int, int | None]) -> Json:
+    """Returns a Service with its address and its node ports, by its ports."""
     shown = plain(record)
     spec = dict(shown["spec"])
     spec.setdefault("type", "ClusterIP")
     if spec["type"] != "ExternalName":
         spec.setdefault("clusterIP", cluster_ip or "None")
+    if "ports" in spec:
+        spec["ports"] = [
+            {**port, "nodePort": number} if (number := node_ports.get(port["port"])) else port
+            for port in spec["ports"]
+        ]
     shown["spec"] = spec
     shown["status"] = {"loadBalancer": {}}
-    if published:
-        ingress = {"ip": "127.0.0.1", "hostname": "localhost"}
-        shown["status"]["loadBalancer"] = {"ingress": [ingress]}
     return shown
 
 

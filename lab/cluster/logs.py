@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 MAX_BYTES = 10_000_000
@@ -14,9 +14,9 @@ MAX_BYTES = 10_000_000
 _POLL = 0.1
 
 
-def stamp(before: timedelta = timedelta()) -> str:
-    """Returns the time of now, or of some time before, as it stands before each line."""
-    return (datetime.now(UTC) - before).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+def stamp(time: datetime | None = None) -> str:
+    """Returns the time of now, or another in UTC, as it stands before each line."""
+    return (time or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 class ContainerLog:
@@ -72,10 +72,10 @@ def previous(path: Path) -> Path:
 def lines(
     path: Path,
     tail: int | None = None,
-    since: timedelta | None = None,
+    since: datetime | None = None,
     between: tuple[str, str] | None = None,
 ) -> list[bytes]:
-    """Returns the lines of a log with their time: the last `tail` of those within `since`.
+    """Returns the lines of a log with their time: the last `tail` of those from `since` on.
 
     With `between` they are those from one time until before another.
     """

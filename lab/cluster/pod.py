@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import math
 import os
 import shutil
 import sys
@@ -90,6 +91,8 @@ class PodRunner:
     """Its containers by name."""
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     ready_since: str = ""
+    first_ready: float = math.inf
+    """The time when it was ready for the first time, in seconds since 1970."""
     _task: asyncio.Task[None] | None = None
 
     @property
@@ -160,6 +163,7 @@ class PodRunner:
         if ready != self.model.ready:
             self.update(ready=ready)
             self.ready_since = now() if ready else ""
+            self.first_ready = min(self.first_ready, time.time() if ready else math.inf)
         self.cluster.changed()
 
     async def stop(self, *, grace: float | None = None, hooks: bool = True) -> None:

@@ -15,6 +15,9 @@ PYTHON = sys.executable
 PROXY_IMAGE = f"docker.io/istio/proxyv2:{versions.istio()}"
 """The image of a proxy, as pods show it."""
 
+INJECTED = "auto"
+"""The image in a gateway's manifest for which the injector puts the proxy's."""
+
 SIDECAR = {"name": PROXY, "image": PROXY_IMAGE, "restartPolicy": "Always"}
 """The native sidecar that is injected, as an init container."""
 
@@ -75,6 +78,8 @@ def split(image: str) -> tuple[str, str]:
     The registry and its folders are left out: `docker.io/library/redis:8` is `redis`. Raises
     UnknownImageError.
     """
+    if image == INJECTED:
+        return split(PROXY_IMAGE)
     name, _, _digest = image.partition("@")
     path, _, last = name.rpartition("/")
     last, _, tag = last.partition(":")
@@ -83,8 +88,8 @@ def split(image: str) -> tuple[str, str]:
         if known in _own or known in _IMAGES:
             return known, tag
     raise UnknownImageError(
-        f'the lab has no program for the image "{image}"; it has '
-        f"{', '.join(sorted({*_IMAGES, *_own}))} (guestbook image NAME=COMMAND gives it one)"
+        f'the lab has no program for the image "{image}": give it one with '
+        f"`guestbook image {last or image}=COMMAND`; `guestbook image` lists those it has"
     )
 
 

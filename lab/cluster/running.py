@@ -132,8 +132,15 @@ class Cluster:
 
     def __post_init__(self) -> None:
         self.requests = Stream(
-            lambda: (runner.model for runner in self.runners.values()), self.metrics.add
+            lambda: (runner.model for runner in self.runners.values()),
+            self.metrics.add,
+            self._first_ready,
         )
+
+    def _first_ready(self, namespace: str, pod: str) -> float:
+        """Returns the time when a pod was ready for the first time; 0 for an unknown one."""
+        runner = self.runners.get((namespace, pod))
+        return runner.first_ready if runner is not None else 0.0
 
     def changed(self) -> None:
         """Has pods and proxies brought in agreement with a change of an object or a pod."""

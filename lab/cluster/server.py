@@ -14,7 +14,7 @@ import json
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from lab.cluster import api, exec, logs
+from lab.cluster import api, derived, exec, logs
 from lab.cluster.running import Cluster
 from lab.manifests.read import ManifestError
 from lab.observe.requests import WINDOW, as_json
@@ -75,17 +75,26 @@ def _failed(status: int, *errors: str) -> Response:
 
 async def apply(
     cluster: Cluster,
-    files: list[tuple[str, str]],
+    files: list[tuple[str, str | Json]],
     namespace: str | None = None,
-    create: bool = False,
+    manner: api.Manner = "apply",
+    selector: str = "",
     dry_run: bool = False,
 ) -> Json:
-    """Applies manifests, and waits until the change is in force, for open connections too.
+    """Applies, creates or replaces objects, and waits until the change is in force.
 
-    After SETTLE seconds it answers all the same, with a warning that names the pods whose proxy
-    has not taken it, and with no refusals: those of an earlier push are not of this change.
+    It is then in force for open connections too. After SETTLE seconds it answers all the same,
+    with a warning that names the pods whose proxy has not taken it, and with no rejections: those
+    of an earlier push are not of this change.
     """
-    applied = api.apply(cluster, files, namespace, create=create, dry_run=dry_run)
+    applied = api.apply(
+        cluster, files, namespace, manner=manner, selector=selector, dry_run=dry_run
+    )
+    return await _in_force(cluster, applied, dry_run=dry_run)
+
+
+async def _in_force(cluster: Cluster, applied: api.Applied, *, dry_run: bool) -> Json:
+    """Returns the answer about a change, once it is in force."""
     warnings, rejected = list(applied.warnings), []
     if not dry_run:
         revision = cluster.revision
@@ -95,24 +104,41 @@ async def apply(
             rejected = cluster.rejected
         if cluster.mesh is not None:  # Known only now: the keys are fetched with the push.
             warnings += cluster.mesh.key_warnings(applied.resources)
-    return {"results": applied.results, "warnings": warnings, "rejected": rejected}
+    return {
+        "results": applied.results,
+        "warnings": warnings,
+        "rejected": rejected,
+        "refused": applied.refused,
+    }
+
+
+async def patch(cluster: Cluster, dry_run: bool = False, **query: Any) -> Json:
+    """Patches an object, and waits as `apply` does; returns the changed object too."""
+    applied, item = api.patch(cluster, dry_run=dry_run, **query)
+    answer = await _in_force(cluster, applied, dry_run=dry_run)
+    if not dry_run:
+        (item,) = api.objects(cluster, [query["kind"]], query["namespace"], [query["name"]])
+    return answer | {"item": item}
 
 
 async def objects(
     cluster: Cluster,
+    kinds: Sequence[str],
     after: int | None = None,
     timeout: float = 10,
     in_effect: bool = False,
     **query: Any,
 ) -> Json:
-    """Returns objects and the revision they are of.
+    """Returns objects and the revision they are of; events have revisions of their own.
 
     With `after` it waits for a newer revision, at most `timeout` seconds; with `in_effect` until
     the proxies know what is returned, for those who then send requests.
     """
+    kind = derived.find(kinds[0]) if len(kinds) == 1 else None
+    source = cluster.events if kind is not None and kind.kind == "Event" else cluster
     if after is not None:
-        await cluster.wait_for_change(after, timeout)
-    answer = {"revision": cluster.revision, "items": api.objects(cluster, **query)}
+        await source.wait_for_change(after, timeout)
+    answer = {"revision": source.revision, "items": api.objects(cluster, kinds, **query)}
     if in_effect:
         await cluster.settled(SETTLE)
     return answer
@@ -155,24 +181,25 @@ def read_log(
 ) -> Response:
     """Returns the log of a container as plain text, and with `follow` what is added to it.
 
-    With `previous` it is that of the run before the present one.
+    With `previous` it is that of the run before the present one. `since` is the time of the first
+    line, in seconds since 1970.
     """
     runner, name = exec.find_container(cluster, namespace, pod, container)
     path = runner.log(name)
     between = exec.previous_run(runner, name) if previous else None
-    window = None if since is None else timedelta(seconds=since)
+    first = None if since is None else datetime.fromtimestamp(since, UTC)
 
     def text(line: bytes) -> bytes:
         return (line if timestamps else line.partition(b" ")[2]) + b"\n"
 
     if not follow:
-        return PlainTextResponse(b"".join(map(text, logs.lines(path, tail, window, between))))
+        return PlainTextResponse(b"".join(map(text, logs.lines(path, tail, first, between))))
 
     async def following() -> AsyncIterator[bytes]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
         added = logs.follow(path)
-        for line in logs.lines(path, tail, window):
+        for line in logs.lines(path, tail, first):
             yield text(line)
         async for line in added:
             yield text(line)
@@ -200,6 +227,7 @@ def _batches(found: Sequence[Observed]) -> Iterator[Sequence[Observed]]:
 
 OPERATIONS: dict[str, Callable[..., Any]] = {
     "apply": apply,
+    "patch": patch,
     "objects": objects,
     "delete": delete,
     "delete_files": delete_files,

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from lab.cluster.host_ports import node_port
 from lab.cluster.network import Address, Network
 from lab.cluster.store import Store
 from lab.kinds.kubernetes import service as service_kind
-from lab.kinds.services import resolve_port, selected
+from lab.kinds.services import published, selected
 from lab.model import Pod, Service
 from lab.resources.resource import Resource
 
 GATEWAY = "istio-ingressgateway"
-"""The Service of the ingress gateway, the only LoadBalancer that the lab publishes."""
+"""The Service of the ingress gateway, whose ports 80 and 443 have numbers of their own."""
 
 
 @dataclass(slots=True)
@@ -25,6 +26,8 @@ class Services:
     http_port: int
     """The port of localhost that leads to port 80 of the ingress gateway."""
     https_port: int
+    _node_ports: dict[tuple[str, str, int], int] = field(default_factory=dict)
+    """By namespace, name and port of a Service."""
 
     def all(self) -> tuple[Service, ...]:
         """Returns the Services as the mesh and the pods see them, oldest first."""
@@ -47,25 +50,28 @@ class Services:
         kinds = ("Endpoints", "EndpointSlice")
         return [record.resource for kind in kinds for record in self.store.of(kind)]
 
-    def load_balancer_port(self, service: Service, port: int) -> int | None:
-        """Returns the port of localhost that leads to a port of the ingress gateway's Service."""
+    def node_port(self, service: Service, port: int) -> int | None:
+        """Returns the port of localhost that leads to a port of a NodePort or a LoadBalancer."""
         record = self.store.get("Service", service.namespace, service.name)
-        if record is None or record.resource.spec.type != "LoadBalancer":
+        if record is None or record.resource.spec.type not in ("NodePort", "LoadBalancer"):
             return None
-        if service.name != GATEWAY:
-            return None
-        return {80: self.http_port, 443: self.https_port}.get(port)
+        if service.name == GATEWAY and port in (80, 443):
+            return self.http_port if port == 80 else self.https_port
+        place = (service.namespace, service.name, port)
+        if place not in self._node_ports:
+            given = {item.port: item.node_port for item in record.resource.spec.ports}
+            taken = {self.http_port, self.https_port, *self._node_ports.values()}
+            # The gateway's port, as labs side by side should not want the same numbers.
+            name = "/".join(map(str, (self.http_port, *place)))
+            found = node_port(name, given.get(port), taken)
+            if found is None:
+                return None
+            self._node_ports[place] = found
+        return self._node_ports[place]
 
     def published(self, gateway: Pod) -> dict[int, tuple[Address, ...]]:
         """Returns the addresses of localhost that lead to a gateway pod, by container port."""
-        found: dict[int, tuple[Address, ...]] = {}
-        for service in self.all():
-            for port in service.ports if selected(service, gateway) else ():
-                number = self.load_balancer_port(service, port.port)
-                target = resolve_port(gateway, port.target_port)
-                if number is not None and target is not None:
-                    found[target] = (*found.get(target, ()), ("127.0.0.1", number))
-        return found
+        return published(self.all(), gateway, self.node_port)
 
     async def serve(self, pods: Callable[[], Iterable[Pod]], *, publish_ui: bool) -> None:
         """Has the network lead to the Services' endpoints of now.
@@ -73,5 +79,18 @@ class Services:
         `publish_ui` has localhost lead to the ui instead of the ingress gateway. Raises
         NoAddressesError, and OSError for a port that can't be bound.
         """
-        ui = {("127.0.0.1", self.http_port): (("default", "ui"), 80)} if publish_ui else {}
-        await self.network.serve(self.all, pods, ui)
+        services = self.all()
+        there = {(item.namespace, item.name, port.port) for item in services for port in item.ports}
+        for gone in self._node_ports.keys() - there:
+            del self._node_ports[gone]
+        gateways = [pod for pod in pods() if pod.proxy == "gateway"]
+        places = {
+            ("127.0.0.1", number): ((item.namespace, item.name), port.port)
+            for item in services
+            if not any(selected(item, gateway) for gateway in gateways)
+            for port in item.ports
+            if (number := self.node_port(item, port.port)) is not None
+        }
+        if publish_ui:
+            places["127.0.0.1", self.http_port] = (("default", "ui"), 80)
+        await self.network.serve(self.all, pods, places)

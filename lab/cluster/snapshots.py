@@ -34,8 +34,8 @@ def assemble(
         config={
             kind: tuple(items)
             for kind, items in by_kind.items()
-            # Gateways take their certificates from Secrets; policies name Namespaces.
-            if kind in ("Secret", "Namespace")
+            # Gateways take their certificates from Secrets; `analyze` looks at the others.
+            if kind in ("Secret", "Namespace", "Deployment", "Pod")
             or items[0].api_version.split("/")[0].endswith(service_kind.ISTIO_GROUP)
         },
         mesh=mesh_config.installed(by_kind.get("IstioOperator", ())),

@@ -9,12 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from lab.cluster.events import now
 from lab.files import write_atomically
 from lab.manifests import load
 from lab.manifests.read import ManifestError
+from lab.resources.document import written
 from lab.resources.resource import Resource
 
 Key = tuple[str, str, str]
@@ -218,10 +217,7 @@ def _text(record: Record) -> str:
         "line": source.line,
         "lines": [[*path, line] for path, line in source.lines.items()],
     }
-    body = yaml.dump(
-        document(resource), Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True
-    )
-    return f"{_HEADER}{json.dumps(lab)}\n{body}"
+    return f"{_HEADER}{json.dumps(lab)}\n{written(document(resource))}"
 
 
 def _read(file: Path) -> Record:

@@ -8,7 +8,6 @@ import functools
 import json
 import os
 import signal
-import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import httpx
 from lab import versions
 from lab.cluster import api, control_loops, exec, process, programs, server, servers
 from lab.cluster.controllers import workloads
+from lab.cluster.host_ports import PortTakenError, free_port, https_port
 from lab.cluster.network import Network
 from lab.cluster.pod import PodRunner
 from lab.cluster.running import Cluster, Mesh
@@ -44,10 +44,6 @@ Progress = Callable[[int, int], None]
 """Takes how many pods are ready, and how many there should be."""
 
 
-class PortTakenError(Exception):
-    """The address of the ingress is in use."""
-
-
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The options of `up`."""
@@ -64,29 +60,6 @@ class Plan:
     no_mesh_reason: str = ""
     network_refusal: str = ""
     """The reason why pods have no networks of their own, where they should."""
-
-
-def free_port(port: int) -> int:
-    """Returns a port of localhost that can be bound, any for 0. Raises PortTakenError."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise PortTakenError(
-                f"port {port} on localhost can't be used: {error.strerror}"
-            ) from None
-        return int(probe.getsockname()[1])
-
-
-def https_port(port: int, http_port: int) -> int:
-    """Returns 8443 beside 8080 when it is free, else any port."""
-    wanted = 8443 if port == 8080 else 0
-    with contextlib.suppress(PortTakenError):
-        found = free_port(wanted)
-        if found != http_port:
-            return found
-    return free_port(0)
 
 
 @contextlib.asynccontextmanager

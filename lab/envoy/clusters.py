@@ -125,7 +125,7 @@ def _discovery(upstream: Upstream) -> Json:
 
 def _transport(upstream: Upstream) -> Json:
     """Returns a cluster's TLS: the DestinationRule's, else mutual TLS where endpoints have it."""
-    host, policy = upstream.host, upstream.policy
+    policy = upstream.policy
     if policy.tls is not None:
         match policy.tls.mode:
             case "DISABLE":
@@ -135,9 +135,7 @@ def _transport(upstream: Upstream) -> Json:
             case _:
                 socket = destination_rule.originated_tls(policy.tls, http2=upstream.http2)
                 return {"transport_socket": socket}
-    rule = upstream.view.rules.get(host.name)
-    passes = host.resolution == "NONE" or destination_rule.passes_by_rule(rule, upstream.subset)
-    if not tls.auto_mtls(upstream, direct=host.headless or passes):
+    if not tls.auto_mtls(upstream):
         return {}
     mutual = tls.upstream_context(upstream)
     if upstream.direct:

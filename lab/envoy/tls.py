@@ -6,6 +6,7 @@ Envoy reads through file-system SDS from the folder that `lab.istiod.authority` 
 
 from __future__ import annotations
 
+from lab.kinds.destination_rule import becomes as destination_rule
 from lab.kinds.gateway.types import ServerTLSSettings
 from lab.kinds.peer_authentication import becomes as peer_authentication
 from lab.kinds.services import Endpoint
@@ -57,13 +58,15 @@ def inbound_mode(view: View, target: int) -> tuple[peer_authentication.Mode, Ori
     return peer_authentication.mode(view.snapshot, view.pod, target)
 
 
-def auto_mtls(upstream: Upstream, *, direct: bool) -> bool:
-    """Returns whether a cluster offers mutual TLS to endpoints that speak it.
+def auto_mtls(upstream: Upstream) -> bool:
+    """Returns whether a cluster offers mutual TLS where no rule has `tls`.
 
-    `direct` connections are not told apart: all endpoints must have a sidecar.
+    Only endpoints that speak it are meant; of direct connections all must have a sidecar.
     """
     view, host = upstream.view, upstream.host
-    if direct:
+    rule = view.rules.get(host.name)
+    passes = host.resolution == "NONE" or destination_rule.passes_by_rule(rule, upstream.subset)
+    if host.headless or passes:
         pods = [end.pod for end in view.endpoints(host, upstream.port.port)]
         if not pods or any(pod is None or pod.proxy != "sidecar" for pod in pods):
             return False

@@ -9,6 +9,7 @@ from pydantic.alias_generators import to_camel
 
 from lab import names
 from lab.envoy import tls
+from lab.explain import mutual_tls
 from lab.kinds import selection, services
 from lab.kinds.destination_rule.types import PortTrafficPolicy, TrafficPolicy
 from lab.kinds.gateway import becomes as gateway
@@ -75,6 +76,9 @@ def _service(snapshot: Snapshot, chosen: Service, pods: Sequence[Pod]) -> Iterat
     rule = view(snapshot, pods[0]).rules.get(host.name)
     for resource in rule.resources if rule is not None else ():
         yield from _destination_rule(resource, pods)
+    told = (one for one in mutual_tls.conflicts(snapshot) if one.host == host.name)
+    for conflict in {one.text: one for one in told if one.pod in pods}.values():
+        yield f"WARNING: Requests fail: {conflict.text}.  {conflict.origin}"
     for resource in snapshot.of("VirtualService"):
         if virtual_service.applies(resource, names.MESH) and _is_for(resource, host):
             yield from _virtual_service(snapshot, resource)
@@ -195,7 +199,8 @@ def _policies(snapshot: Snapshot, chosen: Pod) -> Iterator[str]:
 
 
 def _exposed(snapshot: Snapshot, found: Sequence[Service]) -> Iterator[str]:
-    """Yields the VirtualServices by which gateways lead to Services."""
+    """Yields the VirtualServices by which gateways lead, or would lead, to Services."""
+    known = {f"{item.namespace}/{item.name}" for item in snapshot.of("Gateway")}
     for chosen in found:
         host = services.of_service(chosen)
         for resource in snapshot.of("VirtualService"):
@@ -209,4 +214,12 @@ def _exposed(snapshot: Snapshot, found: Sequence[Service]) -> Iterator[str]:
                         port = server.server.port
                         shown = f"{server.gateway}, port {port.number}/{port.protocol}"
                         yield f"Exposed on Ingress Gateway {shown}"
+            for index, given in enumerate(resource.spec.gateways):
+                name = names.gateway(given, resource.namespace)
+                if name not in {names.MESH, *known}:
+                    place = resource.source.at("spec", "gateways", index)
+                    told = (
+                        f"VirtualService {_name(resource)} references non-existent gateway {name}"
+                    )
+                    yield f"WARNING: {told}  {place}"
             yield from _virtual_service(snapshot, resource)

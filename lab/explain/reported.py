@@ -1,4 +1,4 @@
-"""The rule behind what a proxy reported of a request: its file and line, as far as one is known."""
+"""The rule behind what a proxy reported of a request: its place and, for some, its words."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 
 from lab import names
 from lab.envoy import tls
-from lab.explain import server
+from lab.explain import mutual_tls, server
+from lab.explain.mutual_tls import Conflict
 from lab.kinds import selection
 from lab.kinds.authorization_policy import becomes as authorization
 from lab.kinds.envoy_filter import becomes as envoy_filter
@@ -15,7 +16,7 @@ from lab.kinds.request_authentication import becomes as request_authentication
 from lab.kinds.visible import view
 from lab.model import Pod, Snapshot
 from lab.observe import flags
-from lab.observe.requests import Request
+from lab.observe.requests import Request, Workload
 from lab.resources.resource import Origin
 
 _OF_ROUTE: Mapping[str, tuple[str, ...]] = {
@@ -33,51 +34,86 @@ _MOST = 1000
 """The number of different ends of requests that are remembered."""
 
 
-def finder(in_force_at: Callable[[float], Snapshot | None]) -> Callable[[Request], str]:
-    """Returns `place` by the configuration of the mesh when a request came; empty without one.
+def finder(
+    in_force_at: Callable[[float], Snapshot | None],
+) -> Callable[[Request], tuple[str, str]]:
+    """Returns `cause` by the configuration of the mesh when a request came; empty without one.
 
     Of many requests that end alike under one configuration the first alone is looked into.
     """
-    known: dict[tuple[object, ...], str] = {}
+    known: dict[tuple[object, ...], tuple[str, str]] = {}
     last: Snapshot | None = None
 
-    def find(request: Request) -> str:
+    def find(request: Request) -> tuple[str, str]:
         nonlocal last
         ended = request.details, request.termination
         if not request.flags and ended in (("via_upstream", ""), ("", "")):
-            return ""
+            return _UNKNOWN
         if (snapshot := in_force_at(request.time)) is None or not flags.names(request):
-            return ""
+            return _UNKNOWN
         if snapshot is not last or len(known) > _MOST:
             known.clear()
             last = snapshot
         lines = tuple(request.lines.items())
-        way = request.reporter, request.cluster, request.address
-        key = (request.proxy, request.flags, *ended, *way, *lines)
+        way = request.reporter, request.cluster, request.address, request.upstream
+        key = (request.source, request.destination, request.flags, *ended, *way, *lines)
         if key not in known:
-            known[key] = place(snapshot, request)
+            known[key] = cause(snapshot, request)
         return known[key]
 
     return find
 
 
-def place(snapshot: Snapshot, request: Request) -> str:
-    """Returns `file:line` of what decided about a request, else of the rule of its route.
+_UNKNOWN = "", ""
 
-    Of several policies without a rule that allows it, each has its place.
+
+def cause(snapshot: Snapshot, request: Request) -> tuple[str, str]:
+    """Returns `file:line` of what decided about a request, and a conflict of mutual TLS in words.
+
+    Without a decision it is the place of the route's rule. Of several policies without a rule that
+    allows the request, each has its place.
 
     `snapshot` is the mesh as it was when the request came.
     """
-    proxy = request.proxy.namespace, request.proxy.pod
-    pod = next((p for p in snapshot.pods if (p.namespace, p.name) == proxy), None)
+    pod = _pod(snapshot, request.proxy)
     reasons = flags.names(request)
+    if not _CONNECTION.isdisjoint(reasons) and (found := _conflict(snapshot, request)) is not None:
+        return found.origin.at(), found.text
     for reason in reasons:
         for key in _OF_ROUTE.get(reason, ()):
-            if found := request.lines.get(key):
+            if place := request.lines.get(key):
+                return place, ""
+        if pod is not None and (place := next(_of_policies(snapshot, pod, reason, request), "")):
+            return place, ""
+    return request.lines.get("", "") if request.reporter == "source" else "", ""
+
+
+_CONNECTION = {"UC", "UF", "NR", "DPE", "UPE"}
+"""The flags of connections that the server's side does not take as they are."""
+
+
+def _conflict(snapshot: Snapshot, request: Request) -> Conflict | None:
+    """Returns the conflict of mutual TLS between the two ends of a request."""
+    client, pod = _pod(snapshot, request.source), _pod(snapshot, request.destination)
+    outbound = request.reporter == "source"
+    address, _, number = (request.upstream if outbound else request.address).rpartition(":")
+    if client is None or client.proxy == "none":
+        if pod is None or outbound or "NR" not in request.flags or not number.isdecimal():
+            return None
+        return mutual_tls.without_sidecar(snapshot, pod, int(number))
+    for upstream in view(snapshot, client).upstreams():
+        if outbound and upstream.name != request.cluster:
+            continue
+        for endpoint in upstream.endpoints():
+            here = (endpoint.address, str(endpoint.port)) == (address, number)
+            if here and (found := mutual_tls.between(upstream, endpoint)) is not None:
                 return found
-        if pod is not None and (found := next(_of_policies(snapshot, pod, reason, request), "")):
-            return found
-    return request.lines.get("", "") if request.reporter == "source" else ""
+    return None
+
+
+def _pod(snapshot: Snapshot, end: Workload) -> Pod | None:
+    named = (pod for pod in snapshot.pods if (pod.namespace, pod.name) == (end.namespace, end.pod))
+    return next(named, None)
 
 
 def _of_policies(snapshot: Snapshot, pod: Pod, reason: str, request: Request) -> Iterator[str]:

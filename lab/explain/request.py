@@ -18,6 +18,7 @@ from lab.explain.destination import ANY_ADDRESS, target
 from lab.explain.interpret import connection, routing
 from lab.explain.interpret.matchers import NoAnswerError, Request
 from lab.explain.interpret.routing import by_name, filter_chain, manager
+from lab.explain.mutual_tls import Transport
 from lab.explain.steps import Explanation, Step, Target
 from lab.kinds import services
 from lab.kinds.envoy_filter.matching import Context
@@ -283,7 +284,7 @@ def _without_proxy(view: View, request: Request, url: tuple[str, str, int]) -> E
         return found
     if not ends:
         return found.answer(f"connection refused: nothing serves port {port} of {name}")
-    transport: server.Transport = "TLS" if scheme == "https" else "plain text"
+    transport: Transport = "TLS" if scheme == "https" else "plain text"
     steps: dict[Step, None] = {}
     for end in ends:
         for step in server.at_pod(view.snapshot, view.pod, end, request, transport):

@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from lab import names
 from lab.envoy import tls, translate
 from lab.envoy.inbound_ports import inbound_ports
-from lab.explain import envoy_filters
+from lab.explain import envoy_filters, mutual_tls
 from lab.explain.interpret import connection, jwt, rbac
 from lab.explain.interpret.matchers import Request
 from lab.explain.interpret.routing import by_name, configurations, filter_chain, manager
+from lab.explain.mutual_tls import Transport
 from lab.explain.steps import Step
 from lab.kinds import selection
 from lab.kinds.authorization_policy import becomes as authorization
@@ -24,9 +24,6 @@ from lab.kinds.visible import Upstream, View, view
 from lab.model import LOOPBACK, Json, Pod, Snapshot
 from lab.resources.resource import Origin, Resource
 from lab.resources.values import is_ip
-
-Transport = Literal["mutual TLS", "TLS", "plain text"]
-"""The transport of a client; "TLS" is that with certificates from outside the mesh."""
 
 _ALPN: dict[Transport, tuple[str, ...]] = {
     "mutual TLS": ("istio-http/1.1", "istio"),
@@ -59,19 +56,12 @@ def steps(upstream: Upstream, request: Request) -> Iterator[Step]:
     for endpoint in upstream.endpoints():
         if not endpoint.ready or (endpoint.pod is None and upstream.host.service is None):
             continue
-        transport = _transport(upstream, endpoint)
+        transport = mutual_tls.transport(upstream, endpoint)
         sni = tls.sent_server_name(upstream) if transport == "mutual TLS" else ""
         answers = tuple(at_pod(snapshot, source, endpoint, request, transport, sni))
         if answers not in told:
             told.add(answers)
             yield from answers
-
-
-def _transport(upstream: Upstream, endpoint: Endpoint) -> Transport:
-    if tls.speaks_mtls(upstream, endpoint):
-        return "mutual TLS"
-    settings = upstream.policy.tls
-    return "TLS" if settings is not None and settings.mode in ("SIMPLE", "MUTUAL") else "plain text"
 
 
 def at_pod(

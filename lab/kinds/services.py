@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -208,6 +208,20 @@ def resolve_port(pod: Pod, target: int | str) -> int | None:
     if isinstance(target, int):
         return target
     return pod.ports.get(target)
+
+
+def published(
+    services: Iterable[Service], gateway: Pod, node_port: Callable[[Service, int], int | None]
+) -> dict[int, tuple[tuple[str, int], ...]]:
+    """Returns the addresses of localhost that lead to a gateway pod, by container port."""
+    found: dict[int, tuple[tuple[str, int], ...]] = {}
+    for service in services:
+        for port in service.ports if selected(service, gateway) else ():
+            number = node_port(service, port.port)
+            target = resolve_port(gateway, port.target_port)
+            if number is not None and target is not None:
+                found[target] = (*found.get(target, ()), ("127.0.0.1", number))
+    return found
 
 
 def services_of(snapshot: Snapshot, pod: Pod) -> list[Service]:

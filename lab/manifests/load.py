@@ -37,9 +37,12 @@ def load(names: Iterable[str], namespace: str | None = None, *, running: bool = 
 
 
 def parse(
-    files: Iterable[tuple[str, str]], namespace: str | None = None, *, running: bool = True
+    files: Iterable[tuple[str, str | dict[str, Any]]],
+    namespace: str | None = None,
+    *,
+    running: bool = True,
 ) -> Loaded:
-    """Returns the resources of `(name, text)` pairs.
+    """Returns the resources of `(name, text)` pairs, or of an object's value in place of its text.
 
     `namespace` is the one asked for on the command line: it is given to resources without one,
     and one that names another is an error. Without `running` pods are only names and ports, and
@@ -50,7 +53,8 @@ def parse(
     warnings: list[str] = []
     for file, text in files:
         try:
-            found = [item for document in documents(text) for item in _items(document)]
+            given = documents(text) if isinstance(text, str) else [Document(text, 1)]
+            found = [item for document in given for item in _items(document)]
         except DocumentError as error:
             errors.append(f"{file}:{error.line}: {error.reason}")
             continue

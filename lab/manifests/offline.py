@@ -46,7 +46,7 @@ def _reduced(manifest: Any) -> Any:
 def _pod(spec: Any) -> Any:
     if not isinstance(spec, dict):
         return spec
-    kept = {name: spec[name] for name in _POD if name in spec}
+    kept = {name: spec[name] for name in _POD if name in spec} | _user(spec)
     for name in ("containers", "initContainers"):
         if isinstance(kept.get(name), list):
             # The sidecar is an init container once `kube-inject` has put it there.
@@ -59,7 +59,15 @@ def _container(container: Any) -> Any:
     if not isinstance(container, dict):
         return container
     kept = container if _is_sidecar(container) else {**container, "restartPolicy": None}
-    return {name: kept[name] for name in _CONTAINER if kept.get(name) is not None}
+    return {name: kept[name] for name in _CONTAINER if kept.get(name) is not None} | _user(kept)
+
+
+def _user(spec: dict[str, Any]) -> dict[str, Any]:
+    """Returns the user that the sidecar's must differ from."""
+    context = spec.get("securityContext")
+    if isinstance(context, dict) and "runAsUser" in context:
+        return {"securityContext": {"runAsUser": context["runAsUser"]}}
+    return {}
 
 
 def _is_sidecar(container: Any) -> bool:

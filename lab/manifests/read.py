@@ -21,10 +21,11 @@ class ManifestError(Exception):
         self.lines = tuple(lines)
 
 
-def read(name: str) -> list[tuple[str, str]]:
+def read(name: str, *, recursive: bool = False) -> list[tuple[str, str]]:
     """Returns the texts behind one `-f` argument, with their names.
 
-    It is a file, a folder, a URL or `-`. Raises ManifestError when there is nothing to read.
+    It is a file, a folder, with `recursive` those below it too, a URL or `-`. Raises
+    ManifestError when there is nothing to read.
     """
     if name == "-":
         return [("-", _standard_input())]
@@ -32,7 +33,8 @@ def read(name: str) -> list[tuple[str, str]]:
         return [(name, _fetched(name))]
     path = Path(name)
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
+        inside = path.rglob("*") if recursive else path.iterdir()
+        files = sorted(file for file in inside if file.suffix in SUFFIXES)
         files = [file for file in files if file.name != "kustomization.yaml"]
         if not files:
             raise ManifestError([f"{name}: no .yaml, .yml or .json file in this folder"])

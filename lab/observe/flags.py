@@ -40,7 +40,7 @@ FLAGS: dict[str, Reason] = {
     "UC": Reason(
         "the pod closed the connection before it answered",
         "`kubectl logs` of the pod; a PeerAuthentication that asks for TLS where the "
-        "DestinationRule sends none: `guestbook route`",
+        "DestinationRule sends none: `guestbook analyze`",
     ),
     "UR": Reason("the pod reset the stream before it answered", "`kubectl logs` of the pod"),
     "UT": Reason(

@@ -15,6 +15,10 @@ OUTSIDE = "(outside)"
 
 _DENIED = "RBAC"
 
+EARLY = "before it was ready"
+"""The problem of calls that the server refused before its pod was ready for the first time.
+They are not among the calls of the edge: any start of a mesh has some."""
+
 _TELEMETRY = ("/api/v2/spans", "/v1/traces", "/v1/metrics", "/v1/logs", "/opentelemetry.proto.")
 """Paths of reports to a collector, which are no calls of the application."""
 
@@ -35,8 +39,8 @@ class Edge:
     durations: list[float] = field(default_factory=list)
     """Milliseconds of each request, as the caller saw it."""
     problems: Counter[str] = field(default_factory=Counter)
-    """Statuses from 400 up and flags, `503 FI`, with the number of calls that had them; and
-    `retried`, the calls with more than one try."""
+    """Statuses from 400 up and flags, `503 FI`, with the number of calls that had them; `retried`,
+    the calls with more than one try; and EARLY."""
     mutual_tls: int = 0
     """The calls that had it."""
 
@@ -69,13 +73,13 @@ def edges(requests: Iterable[Request]) -> list[Edge]:
             continue
         if request.reporter == "source" or not request.source.meshed:
             reason = answered.get((request.request_id, request.destination.pod), request)
-            _add(found, request, flags.names(reason))
-            if request.source.gateway:
+            _add(found, request, flags.names(reason), early=reason.early)
+            if request.entering:
                 _add(found, request, (), inbound=True)
     for connection in connections.values():
         reasons = flags.names(connection)
         if connection.reporter == "source" or not connection.source.meshed or reasons:
-            _add(found, connection, reasons)
+            _add(found, connection, reasons, early=connection.early)
     return sorted(
         found.values(),
         key=lambda edge: (edge.source != OUTSIDE, edge.source, edge.destination, edge.port),
@@ -105,6 +109,7 @@ def _add(
     reasons: tuple[str, ...],
     *,
     inbound: bool = False,
+    early: bool = False,
 ) -> None:
     source, destination = node(request.source), called(request)
     if inbound:
@@ -117,20 +122,28 @@ def _add(
         edge.mutual_tls += request.mutual_tls
     if request.kind == "tcp" and request.reporter == "destination" and request.source.meshed:
         # Its proxy has counted the call, as a success: the connection reached the server's proxy.
+        if early:
+            edge.calls -= 1
+            edge.problems[EARLY] += 1
+            return
         edge.failures += any(reason != "DC" for reason in reasons)
         edge.problems.update(
             reason if reason == _DENIED else f"{reason} at the server" for reason in reasons
         )
         return
-    edge.calls += 1
     status = ""
     if request.kind == "http":
-        edge.durations.append(request.duration)
         failed = not 0 < request.code < 400 or request.grpc_status not in ("", "0")
         status = str(request.code) if failed and request.code else ""
     else:
         failed = any(reason != "DC" for reason in reasons)
+    if failed and early:
+        edge.problems[EARLY] += 1
+        return
+    edge.calls += 1
     edge.failures += failed
+    if request.kind == "http":
+        edge.durations.append(request.duration)
     if problem := " ".join([status, *reasons] if status else reasons):
         edge.problems[problem] += 1
     if request.kind == "http" and request.attempts > 1 and not inbound:
@@ -187,7 +200,7 @@ def rows(found: Iterable[Edge], seconds: float) -> list[list[str]]:
             edge.protocol,
             str(edge.calls),
             f"{edge.calls / seconds:.1f}/s",
-            percent(edge.success),
+            percent(edge.success) if edge.calls or edge.failures else "-",
             milliseconds(edge.latency(0.5)),
             milliseconds(edge.latency(0.99)),
             "mTLS" if edge.mutual_tls else "-",

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from lab.observe.graph import Edge, milliseconds, percent, problems
+from lab.observe.graph import EARLY, Edge, milliseconds, percent, problems
 
 _BOX, _LETTER, _SMALL = 40, 8.6, 6.9
 """Pixels: the height of a box; the width of a letter in a box, and in a label."""
@@ -120,7 +120,8 @@ def _label(edge: Edge, seconds: float, column: int) -> _Item:
     what = "requests" if edge.protocol == "HTTP" else "connections"
     first = f"{edge.calls} {what}" + (f", {edge.calls / seconds:.1f}/s" if edge.calls else "")
     kind = ["TCP" + (f" {edge.port}" if edge.port else "")] if edge.protocol == "TCP" else []
-    second = [f"{percent(edge.success)} ok", *kind, *(["mTLS"] if edge.mutual_tls else [])]
+    known = [f"{percent(edge.success)} ok"] if edge.calls or edge.failures else []
+    second = [*known, *kind, *(["mTLS"] if edge.mutual_tls else [])]
     above = [first, ", ".join(second)]
     if edge.durations:
         p50, p99 = (milliseconds(edge.latency(quantile)) for quantile in (0.5, 0.99))
@@ -203,14 +204,16 @@ def _line(
         path += _bend(left[last.column], below, left[end.column] + end.width, end.y + 10)
     back = source.column > destination.column
     marker = "marker-start" if back else "marker-end"
-    kind, head = ("call failing", "failing-head") if edge.problems else ("call", "head")
+    failing = edge.problems.keys() - {EARLY}
+    kind, head = ("call failing", "failing-head") if failing else ("call", "head")
     yield f'<path class="{kind}" {marker}="url(#{head})" d="{path}"/>'
     label = chain[0]
     x = left[label.column] + 4
     for index, text in enumerate(reversed(label.above)):
         yield _text(x, label.y - 6 - index * _LINE, text, "label")
     for index, text in enumerate(label.below):
-        yield _text(x, label.y + 13 + index * _LINE, text, "label problem")
+        shown = "label" if text.startswith(EARLY) else "label problem"
+        yield _text(x, label.y + 13 + index * _LINE, text, shown)
 
 
 def _bend(x: float, y: float, to_x: float, to_y: float) -> str:

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any, Literal
 
 from lab import names
-from lab.kinds.telemetry.becomes import canonical_name, canonical_revision
+from lab.kinds.telemetry.becomes import canonical_name, canonical_revision, workload_name
 from lab.model import Pod
 
 Json = dict[str, Any]
@@ -59,14 +59,10 @@ NOBODY = Workload()
 
 def workload(pod: Pod) -> Workload:
     """Returns a pod as an end of requests."""
-    labels, name = pod.labels, pod.name
-    if (template := labels.get("pod-template-hash")) is not None:
-        name = name.rpartition(f"-{template}-")[0] or name
-    elif "statefulset.kubernetes.io/pod-name" in labels:
-        name = name.rpartition("-")[0]
+    labels = pod.labels
     return Workload(
         namespace=pod.namespace,
-        name=name,
+        name=workload_name(pod),
         app=labels.get("app", UNKNOWN),
         version=labels.get("version", UNKNOWN),
         service=canonical_name(pod),
@@ -142,6 +138,12 @@ class Request:
     place: str = ""
     """`file:line` of what decided about it, as the configuration was then; empty where no proxy
     decided."""
+    entering: bool = False
+    """Whether a gateway took it from outside the mesh."""
+    early: bool = False
+    """Whether the server refused it before its pod was ready for the first time."""
+    conflict: str = ""
+    """The conflict of mutual TLS by which the connection failed, in words."""
 
     @property
     def proxy(self) -> Workload:
@@ -177,13 +179,20 @@ class Stream:
     """The last requests, in the order in which proxies reported them."""
 
     def __init__(
-        self, pods: Callable[[], Iterable[Pod]], count: Callable[[Request], None] | None = None
+        self,
+        pods: Callable[[], Iterable[Pod]],
+        count: Callable[[Request], None] | None = None,
+        first_ready: Callable[[str, str], float] = lambda _namespace, _pod: 0.0,
     ) -> None:
-        """`pods` returns the pods of now; `count` is called with each request."""
+        """`pods` returns the pods of now; `count` is called with each request.
+
+        `first_ready` returns the time when a pod was ready for the first time.
+        """
         self._pods = pods
         self._count = count
-        self.find_place: Callable[[Request], str] | None = None
-        """Returns the `place` of a request."""
+        self._first_ready = first_ready
+        self.find_cause: Callable[[Request], tuple[str, str]] | None = None
+        """Returns the `place` and the `conflict` of a request."""
         self._kept: deque[Request] = deque()
         self._total = 0
         self._news = asyncio.Event()
@@ -200,8 +209,11 @@ class Stream:
         try:
             report, _ = _decode(line.decode())
             request = self._request(pod, report)
-            if request is not None and self.find_place is not None:
-                request.place = self.find_place(request)
+            if request is not None and "UF" in request.flags:
+                server = request.destination
+                request.early = request.time < self._first_ready(server.namespace, server.pod)
+            if request is not None and self.find_cause is not None:
+                request.place, request.conflict = self.find_cause(request)
         except (ValueError, LookupError, TypeError, AttributeError):
             return False  # A line cut off by the end of its proxy, or that looks like a report.
         if request is not None:
@@ -299,6 +311,7 @@ class Stream:
             destination_principal=other,
             mutual_tls=bool(own and other),
             connection=found("connection") or 0,
+            entering=here.gateway and self._end(_host(found("client") or "")) == NOBODY,
         )
 
     def _since_last(

@@ -17,9 +17,13 @@ def line(request: Request, cause: Request, place: str) -> str:
     when = datetime.fromtimestamp(request.time).strftime("%H:%M:%S.%f")[:-3]
     source, destination = node(request.source), called(request)
     reasons = list(dict.fromkeys((*flags.words(request), *flags.words(cause))))
+    if request.early or cause.early:
+        reasons.append(f"{cause.destination.pod} was not ready yet")
     if request.attempts > 1 and request.kind == "http":
         reasons.append(f"{request.attempts} tries")
-    if request.failure:
+    if cause.conflict or request.conflict:
+        reasons.append(cause.conflict or request.conflict)
+    elif request.failure:
         reasons.append(request.failure)
     if not reasons and request.code >= 400 and request.details == "via_upstream":
         reasons.append(f"{called(request)} itself answered so")

@@ -1,4 +1,4 @@
-"""YAML text to plain values that remember their lines.
+"""YAML text to plain values that remember their lines, and values to text.
 
 The text is composed into nodes and constructed here, for three reasons: every field keeps its
 line, a key given twice is an error as it is for the API server, and the spelling of a scalar is
@@ -10,11 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from lab.resources.resource import Path
+if TYPE_CHECKING:
+    from lab.resources.resource import Path
 
 MAX_NODES = 200_000
 """A bound on what aliases may expand to."""
@@ -77,6 +78,25 @@ def documents(text: str) -> Iterator[Document]:
 _LETTERS = {"y": True, "Y": True, "n": False, "N": False}
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+")
 """Booleans and numbers that kubectl knows and PyYAML does not."""
+
+
+class _Dumper(yaml.CSafeDumper):
+    """Writes text of several lines as a block, and quotes what would be read as another value."""
+
+
+def _scalar(dumper: yaml.CSafeDumper, text: str) -> yaml.ScalarNode:
+    other = text in _LETTERS or _FLOAT.fullmatch(text)
+    style = "|" if "\n" in text else '"' if other else None
+    return dumper.represent_scalar(f"{_TAG}str", text, style=style)
+
+
+_Dumper.add_representer(str, _scalar)
+
+
+def written(value: Any) -> str:
+    """Returns a value as YAML, which `documents` reads as the same value."""
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return text
 
 
 class _Builder:

@@ -36,8 +36,14 @@ HELD: dict[str, str] = {
     "ReplicaSets": f"{CLI}test_commands.py test_what_the_lab_refuses_is_one_line",
     "an API server for programs": f"{CLI}test_env.py test_another_program_finds_no_cluster",
     "`kubectl rollout pause`": f"{HERE} test_a_verb_of_kubectl_that_is_not_there",
+    "`-f` of `patch`": f"{HERE} test_an_option_of_kubectl_that_is_not_there",
+    "kubectl says of a JSON patch": f"{CLI}test_patch.py test_a_patch_that_is_refused",
+    "the image of a pod": (
+        f"{CLI}test_patch.py test_labels_of_pods_can_be_patched_and_their_specs_not"
+    ),
     "Jobs": f"{HERE} test_what_is_refused",
     "kustomize": "tests/lab/manifests/test_load.py test_a_kustomization_lists_resources",
+    "a load balancer has": f"{CLUSTER}test_node_ports.py test_istios_recipe_finds_the_gateway",
     "a Service with UDP": f"{HERE} test_what_is_refused",
     # The mesh.
     "on a port without a protocol": f"{KINDS}test_inbound.py test_every_container_port_is_served",
@@ -54,12 +60,13 @@ HELD: dict[str, str] = {
         f"{KINDS}test_destination_rule.py test_a_share_for_other_places_leaves_nobody"
     ),
     "several networks": f"{HERE} test_what_is_refused",
-    "several ingress and egress gateways": f"{HERE} test_what_is_refused",
+    "an IstioOperator's components": f"{HERE} test_what_is_refused",
     "a revision": f"{HERE} test_what_is_refused",
     "istiod waits `timeout`": (
         f"{CLI}test_commands.py test_keys_that_can_not_be_fetched_are_a_warning"
     ),
     "`istioctl install` pulls": f"{HERE} test_hub_and_tag_are_read_for_nothing",
+    "the mesh's configuration is": f"{CLI}test_install.py test_the_config_map_of_the_mesh",
     "an expression of an access log": "tests/istiod/test_verdicts.py test_the_verdict_is_istiods",
     "a file that a DestinationRule names": f"{HERE} test_a_file_of_a_rule_is_given_as_a_file",
     "probes are rewritten": f"{HERE} test_a_probe_asks_past_the_proxy_unless_told",
@@ -94,6 +101,10 @@ HELD: dict[str, str] = {
     "`inbound\\|8080": f"{KINDS}test_inbound.py test_every_container_port_is_served",
     "a name in a cluster of an EnvoyFilter": f"{HERE} test_a_name_of_a_service_has_its_endpoints",
     "a Sidecar's listener": f"{HERE} test_apply_warns_of_what_the_loopback_does_not_give",
+    "the status port of a gateway": (
+        f"{CLUSTER}test_node_ports.py "
+        "test_the_status_port_has_a_node_port_where_pods_have_a_network"
+    ),
     "the access log has": f"{KINDS}test_egress.py test_the_access_log_has_the_client_with_port_0",
     # With --network pods.
     "pods reach the outside": f"{CLUSTER}test_pod_network.py test_what_is_no_tcp_over_ipv4",
@@ -169,13 +180,34 @@ def test_what_is_refused(manifest: str) -> None:
         load.parse([("x", manifest)])
 
 
-@pytest.mark.parametrize("words", ["rollout pause deploy/ui", "patch deploy ui", "authz check x"])
+@pytest.mark.parametrize("words", ["rollout pause deploy/ui", "create role r", "authz check x"])
 def test_a_verb_of_kubectl_that_is_not_there(
     words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(words.split()) == 1
     said = capsys.readouterr().err
     assert "No such command" in said or "is not in the lab: " in said
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "patch -f x.yaml -p {}",
+        "patch deploy ui --subresource=scale -p {}",
+        "set image -f x.yaml a=b",
+        "set env deploy/ui --local A=b",
+        "set env deploy/ui --from=cm/a",
+        "set env deploy/ui --env A=b",
+        "create --edit -f x.yaml",
+        "create cm a --save-config",
+        "create secret generic a --append-hash",
+    ],
+)
+def test_an_option_of_kubectl_that_is_not_there(
+    words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words.split()) == 1
+    assert "No such option" in capsys.readouterr().err
 
 
 def test_the_missing_verbs_are_those_of_the_page() -> None:

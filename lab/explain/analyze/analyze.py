@@ -4,50 +4,116 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from lab.explain.analyze import destination_rules, virtual_services, workloads
-from lab.explain.analyze.finding import Finding
-from lab.model import Snapshot
+from lab.explain.analyze import (
+    annotation,
+    deployments,
+    destination_rules,
+    envoy_filters,
+    gateways,
+    mutual_tls,
+    namespaces,
+    providers,
+    remarks,
+    service_entries,
+    services,
+    virtual_services,
+    workloads,
+)
+from lab.explain.analyze.finding import LAB, LEVELS, Finding, origin
+from lab.model import Pod, Service, Snapshot
 from lab.resources.resource import Resource
 
 ANALYSES: tuple[Callable[[Snapshot], Iterable[Finding]], ...] = (
-    virtual_services.destinations,
-    virtual_services.gateways,
-    virtual_services.conflicts,
-    virtual_services.unreachable,
+    annotation.of_objects,
+    deployments.ports,
+    deployments.users,
     destination_rules.targets,
     destination_rules.unverified,
-    workloads.gateways,
-    workloads.policies,
+    envoy_filters.operations,
+    gateways.certificates,
+    gateways.conflicts,
+    gateways.references,
+    mutual_tls.conflicts,
+    namespaces.injection,
+    namespaces.without_proxy,
+    providers.missing,
+    providers.unknown,
+    remarks.deprecated,
+    remarks.warnings,
+    service_entries.addresses,
+    service_entries.conflicts,
+    services.port_names,
+    virtual_services.claims,
+    virtual_services.conflicts,
+    virtual_services.destinations,
+    virtual_services.gateways,
+    virtual_services.misspelt,
+    virtual_services.unreachable,
+    virtual_services.without_subset,
+    workloads.conflicts,
     workloads.namespaces,
-    workloads.sidecars,
+    workloads.policies,
     workloads.selectors,
-    workloads.without_proxy,
-    workloads.port_names,
 )
 
-_ORDER = ("Error", "Warning", "Info")
-
-AT_APPLY = ("IST0101", "IST0162", "IST0109", "IST0110", "IST0127", "IST0132", "IST0174")
+AT_APPLY = ("IST0101", "IST0162", "IST0109", "IST0110", "IST0127", "IST0132", "IST0174", LAB)
 """Codes of which `apply` warns.
 
-IST0173 is not among them: a subset comes before its pods, so that no request goes astray.
+IST0173 is not among them: a subset comes before its pods, so that no request goes astray. Of a
+finding that is certain `apply` warns in any case.
 """
 
 
+_SUPPRESS = "galley.istio.io/analyze-suppress"
+
+
 def analyze(snapshot: Snapshot) -> list[Finding]:
-    """Returns all findings, errors first, each once."""
-    found = dict.fromkeys(finding for each in ANALYSES for finding in each(snapshot))
-    return sorted(found, key=lambda one: (_ORDER.index(one.level), one.code, one.place))
+    """Returns all findings, errors first, each once, but for those that an object suppresses."""
+    return _findings(snapshot, ANALYSES)
+
+
+def _findings(
+    snapshot: Snapshot, analyses: Iterable[Callable[[Snapshot], Iterable[Finding]]]
+) -> list[Finding]:
+    suppressed = dict(_suppressed(snapshot))
+    found = {
+        finding: None
+        for each in analyses
+        for finding in each(snapshot)
+        if suppressed.get(finding.origin, frozenset()).isdisjoint((finding.code, "*"))
+    }
+    return sorted(found, key=_order)
+
+
+def _suppressed(snapshot: Snapshot) -> Iterator[tuple[str, frozenset[str]]]:
+    """Yields each object with an annotation that suppresses findings, and their codes."""
+    for kind, found in snapshot.config.items():
+        yield from _codes(kind, found)
+    yield from _codes("Service", snapshot.services)
+    yield from _codes("Pod", snapshot.pods)
+
+
+def _codes(
+    kind: str, items: Iterable[Resource | Service | Pod]
+) -> Iterator[tuple[str, frozenset[str]]]:
+    for item in items:
+        if codes := item.annotations.get(_SUPPRESS):
+            yield origin(kind, item.namespace, item.name), frozenset(codes.split(","))
+
+
+def _order(finding: Finding) -> tuple[int, str, str, str, str, str]:
+    """Returns the place of a finding among others, which is istioctl's."""
+    name = finding.kind, finding.name, finding.namespace
+    return (LEVELS.index(finding.level), finding.code, *name, finding.line())
 
 
 def at_apply(snapshot: Snapshot, applied: Sequence[Resource]) -> Iterator[str]:
     """Yields warnings about resources that were just applied."""
-    keys = {(item.kind, item.namespace, item.name) for item in applied}
-    for finding in analyze(snapshot):
-        if finding.code in AT_APPLY and (finding.kind, finding.namespace, finding.name) in keys:
+    origins = {origin(item.kind, item.namespace, item.name) for item in applied}
+    # `apply` gives the remarks of the webhook by itself.
+    analyses = (each for each in ANALYSES if each is not remarks.warnings)
+    for finding in _findings(snapshot, analyses):
+        told = finding.certain or finding.code in AT_APPLY
+        if told and not origins.isdisjoint((finding.origin, finding.also)):
             place = f"{finding.place}: " if finding.place else ""
             yield f"{place}{finding.kind} {finding.name}: {finding.text} [{finding.code}]"
-    for resource in applied:
-        if resource.kind == "VirtualService":
-            for problem in virtual_services.misspelt(snapshot, resource):
-                yield resource.describe(problem.path, problem.reason)

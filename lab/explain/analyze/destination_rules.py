@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from lab import names
 from lab.explain.analyze import hosts
@@ -29,13 +30,36 @@ def targets(snapshot: Snapshot) -> Iterator[Finding]:
             yield about("IST0174", rule, text, "spec", "host")
             continue
         labelled = _labels(snapshot, found)
+        chosen = [
+            any(names.selects(subset.labels, labels) for labels in labelled)
+            for subset in rule.spec.subsets
+        ]
         for index, subset in enumerate(rule.spec.subsets):
-            if not any(names.selects(subset.labels, labels) for labels in labelled):
+            if not chosen[index]:
                 text = (
                     f"The Subset {subset.name} defined in the DestinationRule does not select any "
                     "pods. Which may lead to 503 UH (NoHealthyUpstream)."
                 )
-                yield about("IST0173", rule, text, "spec", "subsets", index)
+                missing = [key for key in subset.labels if not any(key in has for has in labelled)]
+                hint = _hint(rule.spec.host, subset.labels, missing, labelled)
+                finding = about("IST0173", rule, text + hint, "spec", "subsets", index)
+                certain = bool(labelled) and (bool(missing) or not any(chosen))
+                yield replace(finding, certain=certain)
+
+
+def _hint(
+    host: str,
+    labels: Mapping[str, str],
+    missing: Sequence[str],
+    labelled: Sequence[Mapping[str, str]],
+) -> str:
+    """Returns the values that the pods of a host have for a subset's labels, in parentheses."""
+    if not labelled:
+        return ""
+    if missing:
+        return f" (no pod of {host} has the label {missing[0]})"
+    pairs = dict.fromkeys(f"{key}={has[key]}" for has in labelled for key in labels if key in has)
+    return f" (the pods of {host} have {', '.join(pairs)})"
 
 
 def _labels(snapshot: Snapshot, found: Sequence[Host]) -> list[Mapping[str, str]]:

@@ -9,6 +9,7 @@ from lab.kinds import services
 from lab.kinds.service_entry import becomes as service_entry
 from lab.kinds.services import Host
 from lab.model import Snapshot
+from lab.resources.resource import Resource
 
 
 def registry(snapshot: Snapshot) -> list[Host]:
@@ -44,3 +45,11 @@ def find(known: Sequence[Host], namespace: str, readers: Collection[str], host: 
 def overlap(first: str, second: str) -> bool:
     """Returns whether two hosts, each possibly with a wildcard, have a name in common."""
     return names.matches(first, second) or names.matches(second, first)
+
+
+def scopes(resource: Resource) -> set[str]:
+    """Returns the namespaces that a resource is exported to; `*` for all."""
+    targets = resource.spec.export_to or ["*"]
+    if "*" in targets:
+        return {"*"}
+    return {resource.namespace if target == "." else target for target in targets}

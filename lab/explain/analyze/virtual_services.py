@@ -8,13 +8,15 @@ from itertools import chain
 
 from lab import names
 from lab.explain.analyze import hosts
-from lab.explain.analyze.finding import Finding, about
+from lab.explain.analyze.finding import LAB, Finding, about
+from lab.kinds import selection
 from lab.kinds.services import Host
 from lab.kinds.types import Destination
+from lab.kinds.virtual_service.checks import claim_path
 from lab.kinds.virtual_service.types import HTTPRoute
 from lab.kinds.virtual_service.unused import unused
 from lab.model import Snapshot
-from lab.resources.resource import Path, Problem, Resource
+from lab.resources.resource import Path, Resource
 
 
 def destinations(snapshot: Snapshot) -> Iterator[Finding]:
@@ -97,21 +99,22 @@ def _similar(host: str, known: Sequence[Host], namespace: str) -> str:
     return f" (there is {near[0]})" if near else ""
 
 
-def misspelt(snapshot: Snapshot, resource: Resource) -> Iterator[Problem]:
-    """Yields hosts of a VirtualService that nobody has, where another is called nearly so.
+def misspelt(snapshot: Snapshot) -> Iterator[Finding]:
+    """Yields hosts of VirtualServices that nobody has, where another is called nearly so.
 
     istioctl finds no fault in them, and their rules meet no request.
     """
-    if resource.spec.gateways and names.MESH not in resource.spec.gateways:
-        return
     known = hosts.registry(snapshot)
-    for index, host in enumerate(resource.spec.hosts):
-        name = names.expand(host, resource.namespace)
-        hint = _similar(host, known, resource.namespace)
-        if hint and not any(hosts.overlap(item.name, name) for item in known):
-            nobody = f"no Service or ServiceEntry has {host}{hint}"
-            reason = f"{nobody}: no request meets the rules"
-            yield Problem(("spec", "hosts", index), reason, "warning")
+    for resource in snapshot.of("VirtualService"):
+        if names.MESH not in (resource.spec.gateways or (names.MESH,)):
+            continue
+        for index, host in enumerate(resource.spec.hosts):
+            name = names.expand(host, resource.namespace)
+            hint = _similar(host, known, resource.namespace)
+            if hint and not any(hosts.overlap(item.name, name) for item in known):
+                nobody = f"no Service or ServiceEntry has {host}{hint}"
+                text = f"{nobody}: no request meets the rules"
+                yield about(LAB, resource, text, "spec", "hosts", index)
 
 
 def gateways(snapshot: Snapshot) -> Iterator[Finding]:
@@ -152,7 +155,7 @@ def conflicts(snapshot: Snapshot) -> Iterator[Finding]:
     scoped: dict[tuple[str, str], list[Resource]] = {}
     for resource in snapshot.of("VirtualService"):
         if names.MESH in (resource.spec.gateways or [names.MESH]):
-            for scope in _scopes(resource):
+            for scope in hosts.scopes(resource):
                 for host in resource.spec.hosts:
                     key = scope, names.expand(host, resource.namespace)
                     scoped.setdefault(key, []).append(resource)
@@ -179,17 +182,73 @@ def conflicts(snapshot: Snapshot) -> Iterator[Finding]:
             yield about("IST0109", resource, text, "spec", "hosts")
 
 
-def _scopes(resource: Resource) -> set[str]:
-    """Returns the namespaces that a VirtualService is exported to; `*` for all."""
-    targets = resource.spec.export_to or ["*"]
-    if "*" in targets:
-        return {"*"}
-    return {resource.namespace if target == "." else target for target in targets}
-
-
 def unreachable(snapshot: Snapshot) -> Iterator[Finding]:
     """Yields rules that are not used (IST0130), and matches that earlier ones cover (IST0131)."""
     for resource in snapshot.of("VirtualService"):
         for found in unused(resource.spec):
             code = "IST0131" if found.one_match else "IST0130"
             yield about(code, resource, f"VirtualService {found.text}.", "spec", *found.path)
+
+
+def without_subset(snapshot: Snapshot) -> Iterator[Finding]:
+    """Yields routes of gateways to a host whose subsets are chosen by rules that do not hold there
+    (IST0140)."""
+    owners: dict[str, list[Resource]] = {}
+    for resource in snapshot.of("VirtualService"):
+        for destination in _of_http(resource):
+            if destination.subset and destination.host in resource.spec.hosts:
+                owners.setdefault(destination.host, []).append(resource)
+    for resource in snapshot.of("VirtualService"):
+        if not resource.spec.gateways:
+            continue
+        for index, http in enumerate(resource.spec.http):
+            for position, entry in enumerate(http.route):
+                if entry.destination.subset:
+                    continue
+                path = ("spec", "http", index, "route", position, "destination", "host")
+                for owner in owners.get(entry.destination.host, ()):
+                    text = (
+                        f"Subset in virtual service {owner.namespace}/{owner.name} has no effect "
+                        f"on ingress gateway {resource.namespace}/{resource.name} requests"
+                    )
+                    yield about("IST0140", resource, text, *path)
+
+
+def _of_http(resource: Resource) -> Iterator[Destination]:
+    for http in resource.spec.http:
+        for entry in http.route:
+            yield entry.destination
+
+
+def claims(snapshot: Snapshot) -> Iterator[Finding]:
+    """Yields rules by claims of a token at gateways whose pods check no token (IST0149)."""
+    known = {f"{item.namespace}/{item.name}": item for item in snapshot.of("Gateway")}
+    for resource in snapshot.of("VirtualService"):
+        key, path = next(_claims(resource), ("", ()))
+        for given in resource.spec.gateways if key else ():
+            if (gateway := known.get(names.gateway(given, resource.namespace))) is None:
+                continue
+            for pod in snapshot.pods:
+                if names.selects(gateway.spec.selector, pod.labels) and not selection.for_pod(
+                    snapshot, "RequestAuthentication", pod
+                ):
+                    text = (
+                        f"The virtual service uses the JWT claim based routing (key: {key}) but "
+                        f"found no request authentication for the gateway ({gateway.namespace}/"
+                        f"{gateway.name}) pod ({pod.name}). The request authentication must first "
+                        "be applied for the gateway pods to validate the JWT token and make the "
+                        "claims available for routing."
+                    )
+                    yield about("IST0149", resource, text, *path)
+
+
+def _claims(resource: Resource) -> Iterator[tuple[str, Path]]:
+    for index, http in enumerate(resource.spec.http):
+        for position, match in enumerate(http.match):
+            for field, headers in (
+                ("headers", match.headers),
+                ("withoutHeaders", match.without_headers),
+            ):
+                for name in headers:
+                    if claim_path(name) is not None:
+                        yield name, ("spec", "http", index, "match", position, field, name)

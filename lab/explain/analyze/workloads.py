@@ -1,56 +1,14 @@
-"""Gateways, Sidecars, policies and pods: the workloads they select or belong to."""
+"""Sidecars, Telemetries and policies: the pods that they select."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from lab import names
-from lab.explain.analyze.finding import Finding, about
-from lab.kinds import selection, services
+from lab.explain.analyze.finding import Finding, about, shown
+from lab.kinds import selection
 from lab.model import Pod, Snapshot
 from lab.resources.resource import Path, Resource
-
-
-def gateways(snapshot: Snapshot) -> Iterator[Finding]:
-    """Yields Gateways for no pod or without their Secret (IST0101), and ports that no Service
-    of the gateway has (IST0162)."""
-    secrets = {(item.namespace, item.name) for item in snapshot.of("Secret")}
-    for gateway in snapshot.of("Gateway"):
-        selector = gateway.spec.selector
-        pods = [pod for pod in snapshot.pods if names.selects(selector, pod.labels)]
-        shown = _shown(selector)
-        if not pods:
-            text = f'Referenced selector not found: "{shown}"'
-            yield about("IST0101", gateway, text, "spec", "selector")
-            continue
-        published = {port for pod in pods for port in _published(snapshot, pod)}
-        for index, server in enumerate(gateway.spec.servers):
-            at = ("spec", "servers", index)
-            if server.port.number not in published:
-                text = (
-                    f"The gateway is listening on a target port (port {server.port.number}) that "
-                    "is not defined in the Service associated with its workload instances (Pod "
-                    f"selector {shown}). If you need to access the gateway port through the "
-                    "gateway Service, it will not be available."
-                )
-                yield about("IST0162", gateway, text, *at, "port", "number")
-            secret = server.tls.credential_name if server.tls else None
-            if secret:
-                where, _, name = secret.rpartition("/")
-                if (where or pods[0].namespace, name) not in secrets:
-                    text = f'Referenced credentialName not found: "{secret}"'
-                    yield about("IST0101", gateway, text, *at, "tls", "credentialName")
-
-
-def _published(snapshot: Snapshot, pod: Pod) -> Iterator[int]:
-    """Yields the ports of a pod's Services, and the ports of the pod that they lead to."""
-    for service in snapshot.services:
-        if services.selected(service, pod):
-            for port in service.ports:
-                yield port.port
-                target = services.resolve_port(pod, port.target_port)
-                if target is not None:
-                    yield target
 
 
 def policies(snapshot: Snapshot) -> Iterator[Finding]:
@@ -69,7 +27,7 @@ def policies(snapshot: Snapshot) -> Iterator[Finding]:
         ):
             text = (
                 "No matching workloads for this resource with the following labels: "
-                f"{_shown(labels)}"
+                f"{shown(labels)}"
             )
             yield about("IST0127", policy, text, "spec", "selector")
 
@@ -104,39 +62,49 @@ def _fits(pattern: str, name: str) -> bool:
     return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
 
 
-def sidecars(snapshot: Snapshot) -> Iterator[Finding]:
-    """Yields Sidecars for the same pod (IST0110), and several for a whole namespace (IST0111)."""
-    owners: dict[tuple[str, str], list[Resource]] = {}
-    whole: dict[str, list[Resource]] = {}
-    for sidecar in snapshot.of("Sidecar"):
-        if not selection.labels(sidecar):
-            whole.setdefault(sidecar.namespace, []).append(sidecar)
-            continue
-        for pod in _selected(snapshot, sidecar):
-            owners.setdefault((pod.namespace, pod.name), []).append(sidecar)
-    for (namespace, pod_name), found in owners.items():
-        for sidecar in found if len(found) > 1 else ():
-            text = (
-                f'The Sidecars {_names(found)} in namespace "{namespace}" select the same '
-                f'workload pod "{pod_name}", which can lead to undefined behavior.'
-            )
-            yield about("IST0110", sidecar, text, "spec", "workloadSelector")
-    for namespace, found in whole.items():
-        for sidecar in found if len(found) > 1 else ():
-            text = (
-                f'The Sidecars {_names(found)} in namespace "{namespace}" have no workload '
-                "selector, which can lead to undefined behavior."
-            )
-            yield about("IST0111", sidecar, text)
+_KINDS = (
+    ("Sidecar", "Sidecars", "workloadSelector", "IST0110", "IST0111"),
+    ("Telemetry", "Telemetries", "selector", "IST0159", "IST0160"),
+)
+"""Kinds of which one holds for a pod, with their plural, the field of their selector, and the
+codes of several for a pod and for a namespace."""
+
+
+def conflicts(snapshot: Snapshot) -> Iterator[Finding]:
+    """Yields Sidecars and Telemetries for the same pod (IST0110, IST0159), and several for a whole
+    namespace (IST0111, IST0160)."""
+    for kind, plural, field, for_pod, for_namespace in _KINDS:
+        owners: dict[tuple[str, str], list[Resource]] = {}
+        whole: dict[str, list[Resource]] = {}
+        for resource in snapshot.of(kind):
+            if not selection.labels(resource):
+                whole.setdefault(resource.namespace, []).append(resource)
+                continue
+            for pod in _selected(snapshot, resource):
+                owners.setdefault((pod.namespace, pod.name), []).append(resource)
+        for (namespace, pod_name), found in owners.items():
+            for resource in found if len(found) > 1 else ():
+                text = (
+                    f'The {plural} {_names(found)} in namespace "{namespace}" select the same '
+                    f'workload pod "{pod_name}", which can lead to undefined behavior.'
+                )
+                yield about(for_pod, resource, text, "spec", field)
+        for namespace, found in whole.items():
+            for resource in found if len(found) > 1 else ():
+                text = (
+                    f'The {plural} {_names(found)} in namespace "{namespace}" have no workload '
+                    "selector, which can lead to undefined behavior."
+                )
+                yield about(for_namespace, resource, text)
 
 
 def selectors(snapshot: Snapshot) -> Iterator[Finding]:
     """Yields Sidecars and Telemetries that select no pod of their namespace (IST0101)."""
-    for kind, field in (("Sidecar", "workloadSelector"), ("Telemetry", "selector")):
+    for kind, _, field, _, _ in _KINDS:
         for resource in snapshot.of(kind):
             labels = selection.labels(resource)
             if labels and not _selected(snapshot, resource):
-                text = f'Referenced selector not found: "{_shown(labels)}"'
+                text = f'Referenced selector not found: "{shown(labels)}"'
                 yield about("IST0101", resource, text, "spec", field)
 
 
@@ -152,40 +120,3 @@ def _selected(snapshot: Snapshot, resource: Resource) -> list[Pod]:
 
 def _names(found: list[Resource]) -> str:
     return f"[{' '.join(sorted(item.name for item in found))}]"
-
-
-def without_proxy(snapshot: Snapshot) -> Iterator[Finding]:
-    """Yields pods without a sidecar where the namespace asks for one (IST0103)."""
-    injected = {
-        item.name
-        for item in snapshot.of("Namespace")
-        if item.labels.get("istio-injection") == "enabled"
-    }
-    for pod in snapshot.pods:
-        wish = pod.labels.get(_INJECT, pod.annotations.get(_INJECT, ""))
-        if pod.proxy == "none" and pod.namespace in injected and wish.lower() != "false":
-            text = (
-                f"The pod {pod.namespace}/{pod.name} is missing the Istio proxy. This can often "
-                "be resolved by restarting or redeploying the workload."
-            )
-            yield Finding("IST0103", "Pod", pod.namespace, pod.name, text)
-
-
-_INJECT = "sidecar.istio.io/inject"
-
-
-def port_names(snapshot: Snapshot) -> Iterator[Finding]:
-    """Yields ports of Services whose name says no protocol (IST0118)."""
-    for service in snapshot.services:
-        for index, port in enumerate(service.ports):
-            if port.protocol == "AUTO" and service.namespace != snapshot.root_namespace:
-                text = (
-                    f"Port name {port.name} (port: {port.port}, targetPort: {port.target_port}) "
-                    "doesn't follow the naming convention of Istio port."
-                )
-                place = service.source.at("spec", "ports", index)
-                yield Finding("IST0118", "Service", service.namespace, service.name, text, place)
-
-
-def _shown(labels: Mapping[str, str]) -> str:
-    return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))

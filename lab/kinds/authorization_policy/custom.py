@@ -16,10 +16,11 @@ from lab.kinds.mesh_config import becomes as mesh_config
 from lab.kinds.mesh_config.checks import (
     GrpcAuthorizer,
     HttpAuthorizer,
+    MeshConfig,
 )
 from lab.kinds.services import Host
 from lab.kinds.visible import View, all_hosts
-from lab.model import Json
+from lab.model import Json, Snapshot
 from lab.resources.resource import Resource
 from lab.xds import duration, extension, given
 
@@ -50,8 +51,8 @@ def _filters(view: View, *, tcp: bool) -> Iterator[Json]:
         by_name.setdefault(policy.spec.provider.name, []).append(policy)
     for name, policies in sorted(by_name.items()):
         # istiod lets a pod ask one provider.
-        own = _authorizer(view, name) if len(by_name) == 1 else None
-        host = _host(view, own.service) if own is not None else None
+        own = _authorizer(view.mesh, name) if len(by_name) == 1 else None
+        host = _host(view.snapshot, own.service) if own is not None else None
         names_of = f"{PREFIX}{name}-{{}}" + ("" if host else BAD)
         domains = view.snapshot.trust_domains
         rules = authorization.rules(policies, "DENY", domains, tcp=tcp, name=names_of)
@@ -77,9 +78,22 @@ def _filters(view: View, *, tcp: bool) -> Iterator[Json]:
         )
 
 
-def _authorizer(view: View, name: str) -> HttpAuthorizer | GrpcAuthorizer | None:
+def fault(snapshot: Snapshot, name: str) -> str:
+    """Returns the reason why a provider can't be asked; empty if it can."""
+    mesh = mesh_config.defaults(snapshot.mesh)
+    if mesh_config.provider(mesh, name) is None:
+        return f"extensionProviders of the mesh configuration has no {name}"
+    own = _authorizer(mesh, name)
+    if own is None:
+        return f"the provider {name} is none that istiod asks for authorization"
+    if _host(snapshot, own.service) is None:
+        return f"the provider {name} is at {own.service}, and no one host has this name"
+    return ""
+
+
+def _authorizer(mesh: MeshConfig, name: str) -> HttpAuthorizer | GrpcAuthorizer | None:
     """Returns a provider that istiod takes, and None for others."""
-    provider = mesh_config.provider(view.mesh, name)
+    provider = mesh_config.provider(mesh, name)
     if provider is None or not _NAME.fullmatch(name):
         return None
     own = provider.envoy_ext_authz_http
@@ -94,12 +108,12 @@ def _authorizer(view: View, name: str) -> HttpAuthorizer | GrpcAuthorizer | None
     return own or provider.envoy_ext_authz_grpc
 
 
-def _host(view: View, service: str) -> Host | None:
+def _host(snapshot: Snapshot, service: str) -> Host | None:
     """Returns the one host of a name, which may have its namespace before it."""
     namespace, slash, name = service.rpartition("/")
     found = {
         host.namespace: host
-        for host in all_hosts(view.snapshot)
+        for host in all_hosts(snapshot)
         if host.name == name and (not slash or host.namespace == namespace)
     }
     return next(iter(found.values())) if len(found) == 1 else None

@@ -203,7 +203,7 @@ def secrets(snapshot: Snapshot, namespace: str, credentials: Iterable[str]) -> d
 def _certificate(secret: Mapping[str, bytes]) -> Json | None:
     chain = secret.get("cert") or secret.get("tls.crt") or b""
     key = secret.get("key") or secret.get("tls.key") or b""
-    if not _are_pair(chain, key):
+    if not are_pair(chain, key):
         return None
     pair = {"certificate_chain": _inline(chain), "private_key": _inline(key)}
     return {"tls_certificate": pair}
@@ -235,7 +235,7 @@ def _is_certificate(text: bytes) -> bool:
 
 
 @functools.lru_cache(maxsize=32)
-def _are_pair(chain: bytes, key: bytes) -> bool:
+def are_pair(chain: bytes, key: bytes) -> bool:
     """Returns whether a certificate and a private key, both PEM, belong together."""
     from cryptography import x509
     from cryptography.exceptions import UnsupportedAlgorithm

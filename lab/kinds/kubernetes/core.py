@@ -34,7 +34,7 @@ class ServicePort(Model):
     target_port: Port | PortName | None = None
     protocol: Literal["TCP"] = "TCP"
     app_protocol: str | None = None
-    node_port: int | None = inert("the lab has no nodes; the gateway's port is `up --port`")
+    node_port: Port | None = None
 
 
 class ServiceSpec(Model):
@@ -46,13 +46,13 @@ class ServiceSpec(Model):
     publish_not_ready_addresses: bool = False
     external_name: str | None = None
     external_ips: Any = refused("the lab has no other nodes", alias="externalIPs")
-    load_balancer_ip: Any = refused("the lab publishes on localhost", alias="loadBalancerIP")
+    load_balancer_ip: Any = refused("the lab has node ports alone", alias="loadBalancerIP")
     session_affinity: Literal["None"] | None = None
     ip_families: list[str] | None = inert("the lab has IPv4 only")
     ip_family_policy: str | None = inert("the lab has IPv4 only")
     internal_traffic_policy: str | None = inert("the lab has one node")
     external_traffic_policy: str | None = inert("the lab has one node")
-    allocate_load_balancer_node_ports: bool | None = inert("the lab has no nodes")
+    allocate_load_balancer_node_ports: bool | None = inert("the lab has node ports alone")
     load_balancer_source_ranges: list[str] | None = refused("use an AuthorizationPolicy")
 
 
@@ -100,6 +100,21 @@ def _port_names(ports: list[ServicePort]) -> Iterator[Problem]:
             yield Problem((index, "name"), f'"{name}" is used twice')
 
 
+def _node_ports(spec: ServiceSpec) -> Iterator[Problem]:
+    for index, port in enumerate(spec.ports):
+        place = ("ports", index, "nodePort")
+        if port.node_port is None:
+            continue
+        if spec.type not in ("NodePort", "LoadBalancer"):
+            yield Problem(place, f"may not be used when `type` is '{spec.type}'")
+        # The gateway's have numbers of `up --port`, which `get -o yaml` shows.
+        elif not (30000 <= port.node_port < 32768 or port.port in (80, 443)):
+            yield Problem(
+                place,
+                "provided port is not in the valid range. The range of valid ports is 30000-32767",
+            )
+
+
 def _selection(spec: ServiceSpec) -> Iterator[Problem]:
     if spec.type == "ExternalName":
         if problem := host_problem(spec.external_name or "", wildcard=False):
@@ -116,6 +131,7 @@ SERVICE = (
     *declared(Service),
     Check("spec.ports", _port_names),
     Check("spec", _selection),
+    Check("spec", _node_ports),
 )
 BASE64 = "not base64; plain text goes under stringData"
 

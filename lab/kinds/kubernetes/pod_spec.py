@@ -288,6 +288,7 @@ class PodSpec(Model):
     security_context: PodSecurityContext | None = inert(_ONE_USER)
     topology_spread_constraints: list[TopologySpreadConstraint] | None = inert(_ONE_MACHINE)
     affinity: dict[str, Any] | None = inert(_ONE_MACHINE)
+    node_name: str | None = inert(_ONE_MACHINE)
     node_selector: dict[str, str] | None = inert(_ONE_MACHINE)
     tolerations: list[dict[str, Any]] | None = inert(_ONE_MACHINE)
     priority_class_name: str | None = inert(_ONE_MACHINE)

@@ -17,6 +17,9 @@ from lab.resources.resource import Check, Problem, Resource
 
 KEY = "proxy.istio.io/config"
 
+GATEWAY_TEMPLATE = ("inject.istio.io/templates", "gateway")
+"""The annotation with which the injector makes a pod a gateway."""
+
 
 _READ = (
     KEY,
@@ -45,9 +48,9 @@ _NO_EFFECT = (
 _OF_PODS = re.compile(r"(.*\.)?sidecar\.istio\.io/.*|(proxy|inject)\.istio\.io/.*")
 
 
-def _unread(key: str) -> str | None:
+def _unread(key: str, value: str) -> str | None:
     """Returns the remark about an annotation of Istio's that the lab does not read."""
-    if key in _READ or not _OF_PODS.fullmatch(key):
+    if key in _READ or not _OF_PODS.fullmatch(key) or (key, value) == GATEWAY_TEMPLATE:
         return None
     for pattern, reason in _NO_EFFECT:
         if re.fullmatch(pattern, key):
@@ -63,8 +66,8 @@ def proxy_config(annotations: Mapping[str, str]) -> dict[str, Any]:
 
 def problems(annotations: Mapping[str, str]) -> Iterator[Problem]:
     """Checks the annotations: Istio injects no proxy where it can't read its configuration."""
-    for key in annotations:
-        if remark := _unread(key):
+    for key, value in annotations.items():
+        if remark := _unread(key, value):
             yield Problem((key,), remark, "warning")
     try:
         found = _read(annotations.get(KEY, ""))

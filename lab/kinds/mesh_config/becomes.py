@@ -93,13 +93,11 @@ def provider(config: MeshConfig, name: str) -> ExtensionProvider | None:
 def installed(operators: Iterable[Resource]) -> dict[str, Any]:
     """Returns the `meshConfig` that `istioctl install -f FIRST -f SECOND` would install.
 
-    The profile's settings come first, then each file's: maps merge, lists replace.
+    The settings of the last profile come first, then each file's: maps merge, lists replace.
     """
     operators = tuple(operators)
-    merged: dict[str, Any] = {}
-    for operator in operators:
-        profile = operator.raw.get("spec", {}).get("profile")
-        merged = _merge(merged, _PROFILES.get(profile, {}))
+    profiles = [spec["profile"] for o in operators if "profile" in (spec := o.raw.get("spec", {}))]
+    merged: dict[str, Any] = _merge({}, _PROFILES.get(profiles[-1], {})) if profiles else {}
     for operator in operators:
         spec = operator.raw.get("spec", {})
         sampling = spec.get("values", {}).get("pilot", {}).get("traceSampling")

@@ -15,6 +15,7 @@ from lab.resources.checks import never
 from lab.resources.fields import declared, ignored, refused
 from lab.resources.resource import Check, Kind, Model, Problem
 
+_INJECT = "use a Deployment with gateway injection (image: auto)"
 _INSTALLED = "istioctl's business on a cluster; the lab installs nothing"
 
 
@@ -105,12 +106,12 @@ CHECKS = (
     Check(
         "spec.components.egressGateways[]",
         lambda gateway: not gateway.enabled,
-        "not supported by the lab: egress gateways; set enabled: false",
+        f"not supported by the lab: set enabled: false, and {_INJECT}",
     ),
     Check(
         "spec.components.ingressGateways[]",
         lambda gateway: gateway.name == "istio-ingressgateway" and gateway.enabled,
-        "not supported by the lab: its one gateway is istio-ingressgateway, and it is on",
+        f"not supported by the lab: istio-ingressgateway is there and on; for others {_INJECT}",
     ),
     Check(
         "spec.components.base|pilot.enabled",

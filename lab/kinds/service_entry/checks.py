@@ -64,6 +64,13 @@ def _protocol(protocol: str) -> str | None:
     return None
 
 
+def without_address(entry: Resource) -> bool:
+    """Returns whether an entry has no address, and istiod gives it none."""
+    spec: ServiceEntrySpec = entry.spec
+    off = entry.labels.get(_ALLOCATION, "").lower() == "false"
+    return not spec.addresses and (off or spec.resolution == "NONE")
+
+
 def _addresses(entry: Resource) -> Iterator[Problem]:
     spec: ServiceEntrySpec = entry.spec
     for index, address in enumerate(spec.addresses):
@@ -72,8 +79,7 @@ def _addresses(entry: Resource) -> Iterator[Problem]:
         elif "/" in address and spec.resolution not in ("NONE", "STATIC"):
             reason = "CIDR addresses are allowed only for NONE/STATIC resolution types"
             yield Problem(("spec", "addresses", index), reason)
-    off = entry.labels.get(_ALLOCATION, "").lower() == "false"
-    if not spec.addresses and (off or spec.resolution == "NONE"):
+    if without_address(entry):
         for index, port in enumerate(spec.ports):
             if port.protocol in (None, "", "TCP"):
                 yield Problem(

@@ -286,7 +286,16 @@ def service_name(pod: Pod) -> str:
 def canonical_name(pod: Pod) -> str:
     """Returns the name of a pod's workload in Istio's telemetry."""
     labels = ("service.istio.io/canonical-name", "app.kubernetes.io/name", "app")
-    return _first_label(pod, labels) or pod.name
+    return _first_label(pod, labels) or workload_name(pod)
+
+
+def workload_name(pod: Pod) -> str:
+    """Returns the name of a pod's Deployment or StatefulSet, or its own."""
+    if template := pod.labels.get("pod-template-hash"):
+        return pod.name.rpartition(f"-{template}-")[0] or pod.name
+    if "statefulset.kubernetes.io/pod-name" in pod.labels:
+        return pod.name.rpartition("-")[0]
+    return pod.name
 
 
 def canonical_revision(pod: Pod) -> str:

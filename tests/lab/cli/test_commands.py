@@ -136,9 +136,12 @@ def test_one_problem_and_nothing_is_applied(lab: Lab) -> None:
         ("scale deploy/message-service --replicas=-1", "must not be negative"),
         ("scale deploy/nope --replicas=1", 'deployments.apps "nope" not found'),
         ("rollout restart deploy/nope", 'deployments.apps "nope" not found'),
-        ("run curl --image=curlimages/curl", "Error: pod/curl already exists"),
+        (
+            "run curl --image=curlimages/curl",
+            '(AlreadyExists): pods "curl" already exists',
+        ),
         ("run other --image=nginx", 'the lab has no program for the image "nginx"'),
-        ("create namespace default", "Error: namespace/default already exists"),
+        ("create namespace default", '(AlreadyExists): namespaces "default" already exists'),
         ("create namespace Not_A_Name", "is not a valid Namespace name"),
         ("delete namespace default", 'namespace "default" may not be deleted'),
         ("label pod curl app=other", "--overwrite is false"),
@@ -148,8 +151,7 @@ def test_one_problem_and_nothing_is_applied(lab: Lab) -> None:
         ("rollout status pod/curl", "no status viewer has been implemented for Pod"),
         ("rollout status svc/message-service", "no status viewer has been implemented for Service"),
         ("rollout status ns/default", "no status viewer has been implemented for Namespace"),
-        ("rollout status deploy", "resource(s) were provided, but no name was specified"),
-        ("rollout restart deploy", "resource(s) were provided, but no name was specified"),
+        ("rollout restart deploy/x -l a=b", "name cannot be provided when a selector is specified"),
         ("rollout restart pod/curl", "pods have no replicas"),
         ("logs ns/default", "namespace/default has no pods"),
         ("exec sa/message-sa -- true", "serviceaccount/message-sa has no pods"),
@@ -242,6 +244,28 @@ def test_watch_prints_what_changes(lab: Lab, notes: str) -> None:
         assert watching.stderr.read() == ""
 
 
+@pytest.mark.parametrize("words", [("get", "events", "-w"), ("events", "--watch")])
+def test_a_watch_of_events_prints_those_that_come(lab: Lab, words: tuple[str, ...]) -> None:
+    with start(lab, *words) as watching:
+        assert watching.stdout is not None
+        assert watching.stdout.readline().split()[:2] == ["LAST", "SEEN"]
+        lab.apply(SEEN)
+        try:
+            assert any("pod/seen" in line.lower() for line in watching.stdout)
+        finally:
+            lab.ok("delete", "pod", "seen", "--grace-period=1")
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(10) == 130
+
+
+SEEN = """
+apiVersion: v1
+kind: Pod
+metadata: {name: seen, labels: {sidecar.istio.io/inject: "false"}}
+spec: {containers: [{name: curl, image: "curlimages/curl:8.16.0", command: [sleep, infinity]}]}
+"""
+
+
 def test_a_reader_that_has_seen_enough_is_told_nothing(lab: Lab) -> None:
     read, write = os.pipe()
     os.close(read)
@@ -270,6 +294,8 @@ def test_colours_are_for_terminals(lab: Lab) -> None:
         ("logs cu", ["curl"]),
         ("exec dep", ["deployment/"]),
         ("scale deployment mess", ["message-service"]),
+        ("patch deploy mess", ["message-service"]),
+        ("set image deploy/mess", ["deploy/message-service"]),
         ("get pods -n istio-s", ["istio-system"]),
     ],
 )
@@ -309,7 +335,9 @@ def test_an_injected_manifest_is_applied_with_its_sidecar(lab: Lab, tmp_path: Pa
 def test_status_and_events(lab: Lab) -> None:
     found = json.loads(lab.ok("status", "-o", "json"))
     assert found["ready"] == found["wanted"]
-    assert found["ingress"] in lab.ok("status")
+    told = lab.ok("status")
+    assert found["ingress"] in told
+    assert found["ingressHttps"] in told
     assert "Scheduled" in lab.ok("get", "events")
     described = lab.ok("describe", "pod", "curl")
     assert "Started container istio-proxy" in described

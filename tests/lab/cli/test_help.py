@@ -35,7 +35,18 @@ def test_the_verbs_are_kubectls_and_the_labs_own() -> None:
     verbs = {words[0] for words in EVERY}
     assert verbs >= {
         *("up", "down", "status", "apply", "delete", "get", "describe", "logs", "exec", "run"),
-        *("label", "annotate", "port-forward", "token", "proxy-config", "graph", "route"),
+        *(
+            "patch",
+            "set",
+            "replace",
+            "label",
+            "annotate",
+            "port-forward",
+            "token",
+            "proxy-config",
+            "graph",
+            "route",
+        ),
         "metrics",
         *("rollout", "scale", "wait", "create", "kube-inject", "exercise", "install"),
     }

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 from cryptography import x509
@@ -22,6 +23,7 @@ from lab import versions
 from lab.cli.client import Client, FailureError
 from lab.manifests import read
 from tests.support.lab import COMMAND, SMALL, Lab, container_statuses
+from tests.support.ports import free_port
 from tests.support.wait import wait
 
 RULE = """
@@ -142,6 +144,56 @@ def test_a_proxy_tells_its_bootstrap_and_its_loggers(lab: Lab) -> None:
         assert (answer.status, answer.err.startswith(f"Error: {reason}")) == (1, True), answer
 
 
+MESSAGE = "outbound|80||message-service.default.svc.cluster.local"
+
+
+def test_a_configuration_is_restricted_by_istioctls_options(lab: Lab) -> None:
+    def column(number: int, *words: str) -> list[str]:
+        rows = lab.ok("proxy-config", *words).splitlines()[1:]
+        return [re.split(" {2,}", row)[number] for row in rows]
+
+    places = [pod["status"]["podIP"] for pod in lab.ready("app=message-service", 2)]
+    ends = sorted(f"{place}:8080" for place in places)
+    of_message = ("endpoint", "curl", "--cluster", MESSAGE)
+    assert column(0, *of_message, "--status", "healthy", "--port", "8080") == ends
+    assert column(0, *of_message, "--status", "UNHEALTHY") == []
+    assert column(0, *of_message, "--port", "80") == []
+    assert column(0, "endpoint", "curl", "--address", places[0]) == [f"{places[0]}:8080"]
+    (shown,) = json.loads(lab.ok("pc", "ep", "curl", "--address", places[0], "-o", "json"))
+    assert (shown["name"], len(shown["hostStatuses"])) == (MESSAGE, 1)
+    hosts = column(0, "cluster", "curl", "--fqdn", "message", "--direction", "outbound")
+    assert set(hosts) == {"message-service.default.svc.cluster.local"}
+    assert column(0, "cluster", "curl", "--subset", "nothing") == []
+    http = {*column(0, "listener", "curl", "--type", "http+tcp")}
+    tcp = {*column(0, "listener", "curl", "--type", "TCP")}
+    assert "0.0.0.0" in http
+    assert column(3, "listener", "curl", "--type", "tcp", "--port", "15001")
+    assert {*column(0, "listener", "curl", "--address", "0.0.0.0")} == {"0.0.0.0"}
+    assert tcp
+    for words, owner in (
+        (("routes", "curl", "--status", "HEALTHY"), "--status belongs to proxy-config endpoints"),
+        (("secret", "curl", "--port", "80"), "--port belongs to proxy-config listeners, clusters"),
+    ):
+        assert lab.run("proxy-config", *words).err.startswith(f"Error: {owner}")
+
+
+def test_the_admin_page_of_a_proxy_is_served(lab: Lab) -> None:
+    port = free_port()
+    argv = [*COMMAND, "--state", str(lab.folder), "dashboard", "envoy", "deploy/message-service"]
+    with subprocess.Popen([*argv, "-p", str(port)], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline().endswith(f": http://127.0.0.1:{port}\n")
+            assert process.stdout.readline().startswith("Forwarding from")
+            assert httpx.get(f"http://127.0.0.1:{port}/ready").text == "LIVE\n"
+        finally:
+            process.terminate()
+    assert lab.run("dashboard", "envoy").err == (
+        "Error: say which proxy: guestbook dashboard envoy deploy/ui\n"
+    )
+    assert "instead: guestbook graph" in lab.run("dashboard", "kiali").err
+
+
 @pytest.mark.parametrize("kind", ["listeners", "routes", "clusters", "secret"])
 def test_a_configuration_is_the_same_in_json_and_yaml(lab: Lab, kind: str) -> None:
     texts = [lab.ok("proxy-config", kind, "curl", "-o", form) for form in ("json", "yaml")]
@@ -214,6 +266,10 @@ def test_edit_applies_what_was_saved(
     assert lab.ok("edit", f"vs/{rule}") == "virtualservice.networking.istio.io/told edited\n"
     assert lab.json("vs", rule)["spec"]["http"][0]["timeout"] == "5s"
     assert lab.ok("edit", "vs", rule) == "Edit cancelled, no changes made.\n"
+    lab.ok("label", "vs", rule, "team=red")
+    monkeypatch.setenv("KUBE_EDITOR", "sed -i -e /labels:/d -e /team:/d")
+    lab.ok("edit", "vs", rule)
+    assert "labels" not in lab.json("vs", rule)["metadata"]
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setenv("KUBE_EDITOR", "sed -i s/timeout/timout/")
     answer = lab.run("edit", "vs", rule)

@@ -127,6 +127,20 @@ def lookup(lab: Lab, pod: str, name: str) -> list[str]:
     return lab.ok("exec", pod, "--", "python3", "-c", script, name).split()
 
 
+def test_endpoints_have_the_labels_of_their_service(lab: Lab) -> None:
+    kinds, plain = "endpoints,endpointslices", "-l=asked=yes,!service.kubernetes.io/headless"
+    lab.ok("label", "service", "message-service", "asked=yes")
+    try:
+        found = lab.ok("get", kinds, plain, "-o=name").splitlines()
+        assert [name.partition("/")[0] for name in found] == [
+            "endpoints",
+            "endpointslice.discovery.k8s.io",
+        ]
+    finally:
+        lab.ok("label", "service", "message-service", "asked-")
+    assert lab.ok("get", kinds, plain, "-o=name") == ""
+
+
 def test_a_service_without_a_selector_leads_where_its_endpoints_say(lab: Lab, port: int) -> None:
     require_namespaces()
     lab.apply(WRITTEN.replace("PORT", str(port)))

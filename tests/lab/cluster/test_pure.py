@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from lab.cluster import container_commands, environment, logs, programs, selector, volumes
+from lab.cluster.events import Event, Events
 from lab.kinds.kubernetes import service
 from lab.kinds.kubernetes.core import ServicePort as ManifestPort
 from lab.kinds.kubernetes.pod_spec import VolumeMount
@@ -233,11 +236,28 @@ def test_logs_are_stamped_cut_and_rotated(tmp_path: Path, monkeypatch: pytest.Mo
     assert [line.partition(b" ")[2] for line in logs.lines(path)] == [b"one", b"two"]
     assert len(logs.lines(path, tail=1)) == 1
     assert logs.lines(path, tail=0) == []
-    assert len(logs.lines(path, since=timedelta(hours=1))) == 2
-    assert logs.lines(path, since=timedelta(seconds=-60)) == []
+    now = datetime.now(UTC)
+    assert len(logs.lines(path, since=now - timedelta(hours=1))) == 2
+    assert logs.lines(path, since=now + timedelta(minutes=1)) == []
     monkeypatch.setattr(logs, "MAX_BYTES", 100)
     log.write(b"three" * 20 + b"\n")
     log.write(b"four")
     log.close()
     assert logs.previous(path).exists()
     assert [line.partition(b" ")[2] for line in logs.lines(path)][-1] == b"four"
+
+
+def test_an_event_wakes_those_who_wait_for_one() -> None:
+    async def scene() -> list[int]:
+        events = Events()
+        waiting = asyncio.create_task(events.wait_for_change(0, 60))
+        await asyncio.sleep(0)
+        event = Event("Pod", "default", "a", "Normal", "Started", "container a")
+        events.add(event)
+        await asyncio.wait_for(waiting, 5)
+        seen = [events.revision]
+        events.add(replace(event))  # The same again, which counts up.
+        await asyncio.wait_for(events.wait_for_change(1, 60), 5)
+        return [*seen, events.revision]
+
+    assert asyncio.run(scene()) == [1, 2]

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from lab.explain import reported
 from lab.model import Snapshot
-from lab.observe.requests import Request, Workload
+from lab.observe.requests import NOBODY, Request, Workload
 from tests.support import reports
 from tests.support.golden import mesh
 
@@ -39,7 +39,7 @@ def test_a_request_has_the_line_that_its_policy_had_when_it_came() -> None:
         return BEFORE if time < 10 else AFTER
 
     find = reported.finder(in_force_at)
-    lines = [int(find(denied(time)).rpartition(":")[2]) for time in (1, 2, 11, 12, 3)]
+    lines = [int(find(denied(time))[0].rpartition(":")[2]) for time in (1, 2, 11, 12, 3)]
     first = lines[0]
     assert lines == [first, first, first + 2, first + 2, first]
     assert asked == [1, 2, 11, 12, 3]
@@ -52,8 +52,8 @@ def test_a_pod_of_the_same_name_in_another_namespace_has_rules_of_its_own() -> N
     undecided = reports.request(reporter="destination", details="rbac_access_denied", code=403)
     own = replace(undecided, destination=SERVER)
     other = replace(undecided, destination=replace(SERVER, namespace="elsewhere"))
-    assert find(own) != ""
-    assert find(other) == ""
+    assert find(own)[0] != ""
+    assert find(other)[0] == ""
 
 
 ALLOWED = mesh(DENY.format(name="first").replace("DENY", "ALLOW"))
@@ -63,4 +63,40 @@ def test_requests_that_went_well_ask_for_no_configuration() -> None:
     def fails(time: float) -> Snapshot:
         raise AssertionError(time)
 
-    assert reported.finder(fails)(reports.request()) == ""
+    assert reported.finder(fails)(reports.request()) == ("", "")
+
+
+PLAIN = """
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: strict, namespace: default}
+spec: {mtls: {mode: STRICT}}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: plain, namespace: default}
+spec: {host: server, trafficPolicy: {tls: {mode: DISABLE}}}
+"""
+
+
+def test_both_sides_of_a_refused_connection_name_the_rule_and_the_policy() -> None:
+    snapshot = replace(mesh(PLAIN), certificates="/c")
+    pods = {pod.name: pod for pod in snapshot.pods}
+    client = Workload("default", "client", pod="client-1", meshed=True)
+    address = f"{pods['server-2'].address}:8080"
+    cluster = "outbound|80||server.default.svc.cluster.local"
+    ends = {"source": client, "destination": SERVER, "details": "", "code": 0}
+    sent = reports.request(**ends, flags=("UC",), cluster=cluster, upstream=address)
+    taken = reports.request(**ends, flags=("NR",), reporter="destination", address=address)
+    find = reported.finder(lambda _: snapshot)
+    assert find(sent) == find(taken)
+    place, text = find(sent)
+    rule, policy = snapshot.of("DestinationRule")[0], snapshot.of("PeerAuthentication")[0]
+    assert place == rule.source.at("spec", "trafficPolicy", "tls")
+    assert text.startswith("DestinationRule default/plain sends plain text, but PeerAuth")
+    assert policy.source.at("spec", "mtls") in text
+    other = replace(sent, destination=client, upstream=f"{pods['client-1'].address}:8080")
+    assert find(other)[1] == ""
+    place, text = find(replace(taken, source=NOBODY))
+    assert place == policy.source.at("spec", "mtls")
+    assert text.startswith("a client without a sidecar sends plain text, but PeerAuthentication")

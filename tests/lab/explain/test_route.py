@@ -16,8 +16,9 @@ import pytest
 from lab import names
 from lab.cli import main
 from lab.cluster.state import repository
-from lab.explain import request
+from lab.explain import mutual_tls, request
 from lab.explain.interpret.matchers import NoAnswerError
+from lab.explain.steps import Explanation
 from lab.istiod import tokens
 from tests.support import harness
 from tests.support.secured import apply, direct, get, mesh, talk
@@ -346,6 +347,9 @@ spec: {spec}
 TO = "route: [{destination: {host: message%s}}]"
 STRICT = security("PeerAuthentication", "{mtls: {mode: STRICT}}")
 NO_TLS = security("PeerAuthentication", "{mtls: {mode: DISABLE}}")
+STRICT_ONE = security(
+    "PeerAuthentication", "{selector: {matchLabels: {app: message}}, mtls: {mode: STRICT}}"
+).replace("name: peerauthentication", "name: strict")
 ONLY_UI = security(
     "AuthorizationPolicy",
     "{rules: [{from: [{source: {principals: [cluster.local/ns/default/sa/ui-sa]}}]}]}",
@@ -437,6 +441,12 @@ CASES: dict[str, tuple[str, tuple[str, ...]]] = {
         (NO_TLS, destination_rule("trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}")),
     ),
     "plain on both sides": ("http://message/", (NO_TLS,)),
+    "a strict workload in a namespace without TLS": ("http://message/", (NO_TLS, STRICT_ONE)),
+    "strict, sent TLS with no certificate": (
+        "http://message/",
+        (STRICT,
+         destination_rule("trafficPolicy: {tls: {mode: SIMPLE, insecureSkipVerify: true}}")),
+    ),
     "somebody else's TLS": (
         "http://message/",
         (destination_rule("trafficPolicy: {tls: {mode: SIMPLE, insecureSkipVerify: true}}"),),
@@ -598,3 +608,30 @@ def test_the_answer_is_what_happens(secured: harness.Mesh, name: str) -> None:
             if told.outcome == "forwarded":
                 (expected,) = told.targets[0].pods
             assert (told.outcome, expected) == seen(secured, client, url, headers), (client, claims)
+            if pod.proxy != "none" and name != "somebody else's TLS":
+                assert conflicting(secured, url) == closed(told)
+
+
+def conflicting(secured: harness.Mesh, url: str) -> bool:
+    """Whether a conflict of mutual TLS is told about a URL's host."""
+    host = urlsplit(url).hostname
+    return any(one.host.split(".")[0] == host for one in mutual_tls.conflicts(secured.snapshot()))
+
+
+def closed(told: Explanation) -> bool:
+    """Whether the server's side refuses the transport of a request."""
+    says = [step.says for target in told.targets for step in target.steps if step.what == "answer"]
+    return any("closes connections" in one or "speaks mutual TLS" in one for one in says)
+
+
+def test_without_automatic_mutual_tls_a_strict_pod_is_not_reached(secured: harness.Mesh) -> None:
+    secured.mesh_config["enableAutoMtls"] = False
+    try:
+        apply(secured, STRICT)
+        pod, url = secured.pods["ui"].pod, "http://message/"
+        told = request.explain(secured.snapshot(), pod, "GET", url)
+        assert (told.outcome, told.status) == seen(secured, "ui", url, {}) == ("answered", 503)
+        assert conflicting(secured, url)
+        assert closed(told)
+    finally:
+        del secured.mesh_config["enableAutoMtls"]

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from lab.cli.output import yaml_text
 from lab.cluster.state import repository
+from lab.cluster.store import Store
 from lab.manifests.kustomize import kustomization
 from lab.manifests.load import load, parse
 from lab.manifests.read import ManifestError
@@ -185,3 +187,19 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"a: \xff\n")
     with pytest.raises(ManifestError, match="not UTF-8"):
         load([str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["y", "N", "1e3", "-2E05", "on", "1:30", "0x1f", "~", "", "a\n  b\n", "a\n\n", "\x7f\u2028"],
+)
+def test_a_text_is_the_same_after_it_was_kept(text: str, tmp_path: Path) -> None:
+    """On the lab's disk, and in what `get -o yaml` prints."""
+    data = {"last": text}
+    config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": data}
+    Store(tmp_path).apply(parse([("x", config)]).resources[0])
+    again = Store(tmp_path)
+    assert list(again.restore()) == []
+    assert again.body("ConfigMap", "default", "c").data == data
+    (printed,) = parse([("x", yaml_text(config) + "\n")]).resources
+    assert printed.body.data == data

@@ -75,7 +75,9 @@ FAILURES = (
     Failure("nobody", "503 UH", "UH", 503, "no healthy upstream", "UH"),
     Failure("no-cluster", "503 NC", "NC", 503, "no cluster", "NC"),
     Failure("no-route", "404 NR", "NR", 404, "no route"),
-    Failure("plain-text", "503 U[FC]", "U[FC].*", 503, "clos|connection failure", ""),
+    Failure(
+        "plain-text", "503 U[FC]", "U[FC].*", 503, "sends plain text, but PeerAuth", "UF or UC"
+    ),
     Failure("retried", "404 URX", "URX", 404, "retries exhausted", "URX", path="/nowhere"),
     Failure("direct", "418 answered", "-", 418, "answered by the proxy", "answered: direct"),
     Failure("redirect", "answered", "-", 301, "answered by the proxy", "answered: redirect"),

@@ -40,9 +40,11 @@ def test_a_caller_without_a_proxy_is_seen_by_the_server() -> None:
 
 
 def test_calls_of_a_gateway_came_from_outside() -> None:
-    first, second = graph.edges([request(source=GATEWAY)])
+    first, second = graph.edges([request(source=GATEWAY, entering=True)])
     assert (first.source, first.destination) == (OUTSIDE, "gw.istio-system")
     assert (second.source, second.destination) == ("gw.istio-system", "message")
+    (only,) = graph.edges([request(source=GATEWAY)])
+    assert (only.source, only.destination) == ("gw.istio-system", "message")
 
 
 def test_reports_of_one_connection_are_one_connection() -> None:
@@ -63,6 +65,39 @@ def test_a_connection_that_ends_at_the_servers_proxy_is_no_success() -> None:
     ]
     (edge,) = graph.edges([*calls, *ends])
     assert (edge.calls, edge.success) == (4, 0.75)
+
+
+def test_connections_from_before_the_server_was_ready_are_told_and_no_calls() -> None:
+    calls = [request(kind="tcp", code=0, connection=number) for number in range(3)]
+    refused = [
+        request(
+            kind="tcp",
+            code=0,
+            reporter="destination",
+            connection=number,
+            flags=("UF", "URX"),
+            early=number < 2,
+        )
+        for number in range(3)
+    ]
+    (edge,) = graph.edges([*calls, *refused[:2]])
+    assert (edge.calls, edge.success, edge.problems) == (1, 1.0, {"before it was ready": 2})
+    (edge,) = graph.edges([*calls, *refused])
+    assert (edge.calls, edge.success) == (1, 0.0)
+    (edge,) = graph.edges([*calls[:2], *refused[:2]])
+    assert "label problem" not in picture([edge], 30).partition("</style>")[2]
+    (row,) = graph.rows([edge], 30)
+    assert row[graph.HEADER.index("CALLS")] == "0"
+    assert row[graph.HEADER.index("SUCCESS")] == "-"
+
+
+def test_requests_that_failed_before_the_server_was_ready_are_no_calls() -> None:
+    ends = {"code": 503, "request_id": "a", "details": "upstream_reset"}
+    refused = request(**ends, reporter="destination", flags=("UF",), early=True)
+    caller = request(**ends | {"details": "via_upstream"})
+    (edge,) = graph.edges([refused, caller])
+    assert (edge.calls, edge.durations) == (0, [])
+    assert edge.problems == {"before it was ready": 1}
 
 
 def test_a_server_that_refuses_a_connection_adds_its_reason() -> None:

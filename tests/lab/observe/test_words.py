@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -103,3 +105,62 @@ def test_requests_to_come_are_printed_once(lab: Lab) -> None:
             assert "GET /hello/again  200" in process.stdout.readline()
         finally:
             process.terminate()
+
+
+LATE = """\
+apiVersion: v1
+kind: Pod
+metadata: {name: late, labels: {app: late}}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: curl
+    image: "curlimages/curl:8.16.0"
+    command:
+    - sh
+    - -c
+    - |
+      while [ ! -e $FILE ]; do sleep 0.1; done
+      python3 -m http.server 7070 &
+      while [ -e $FILE ]; do sleep 0.1; done
+      kill $!
+      sleep infinity
+    ports: [{containerPort: 7070}]
+    readinessProbe: {tcpSocket: {port: 7070}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: late}
+spec:
+  clusterIP: None
+  publishNotReadyAddresses: true
+  selector: {app: late}
+  ports: [{name: tcp, port: 7070}]
+"""
+
+
+def test_calls_before_a_server_was_ready_are_told_and_not_counted(lab: Lab, tmp_path: Path) -> None:
+    """Those that fail when it has been ready count."""
+    manifest = LATE.replace("$FILE", str(tmp_path / "up"))
+    lab.ok("apply", "-f", "-", stdin=manifest)
+
+    def ask_and_edge() -> dict[str, Any]:
+        lab.run("exec", "curl", "--", "curl", "-sm5", "-o", "/dev/null", "http://late:7070/")
+        found = json.loads(lab.ok("graph", "-o", "json", "--since", "5m"))
+        return next((edge for edge in found if edge["destination"] == "late"), {"problems": {}})
+
+    try:
+        early = "before it was ready"
+        wait(lambda: ask_and_edge()["problems"].get(early), "a call that came early", 20)
+        edge = ask_and_edge()
+        assert edge["problems"].keys() == {early}
+        (tmp_path / "up").touch()
+        lab.ready("app=late", 1)
+        wait(lambda: ask_and_edge()["calls"], "a call that counts", 20)
+        told = lab.ok("logs", "late", "--words")
+        assert "late was not ready yet" in told
+        (tmp_path / "up").unlink()
+        wait(lambda: "UF at the server" in ask_and_edge()["problems"], "a failure", 20)
+        assert ask_and_edge()["success"] < 1
+    finally:
+        lab.ok("delete", "-f", "-", stdin=manifest)

@@ -1,0 +1,156 @@
+"""Conflicts of mutual TLS: a client's proxy sends what the pod's proxy does not take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from lab.envoy import tls
+from lab.kinds.destination_rule.types import DestinationRuleSpec
+from lab.kinds.peer_authentication import becomes as peer_authentication
+from lab.kinds.peer_authentication.types import PeerAuthenticationSpec
+from lab.kinds.services import Endpoint
+from lab.kinds.visible import Upstream, view
+from lab.model import Pod, Snapshot
+from lab.resources.resource import Origin
+
+Transport = Literal["mutual TLS", "TLS", "plain text"]
+"""The transport of a client; "TLS" is that with certificates from outside the mesh."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """A pod's port that takes no connection of a client's proxy."""
+
+    host: str
+    """Empty for the pod's own address."""
+    pod: Pod
+    sender: str
+    """The client's rule and what it sends."""
+    taker: str
+    """The server's policy and what it takes."""
+    remedy: str
+    rule: Origin
+    """The DestinationRule's `tls`; without a source there is none."""
+    policy: Origin
+    """The PeerAuthentication; without a source the pod has no sidecar."""
+
+    @property
+    def text(self) -> str:
+        return f"{self.sender}, but {self.taker}; {self.remedy}"
+
+    @property
+    def origin(self) -> Origin:
+        """Returns the place to change: the rule, else the policy."""
+        return self.rule if self.rule.source is not None else self.policy
+
+
+def transport(upstream: Upstream, endpoint: Endpoint) -> Transport:
+    """Returns the transport of a client's connections to an endpoint."""
+    settings = upstream.policy.tls
+    if settings is None and not tls.auto_mtls(upstream):
+        return "plain text"
+    if tls.speaks_mtls(upstream, endpoint):
+        return "mutual TLS"
+    return "TLS" if settings is not None and settings.mode in ("SIMPLE", "MUTUAL") else "plain text"
+
+
+def between(upstream: Upstream, endpoint: Endpoint) -> Conflict | None:
+    """Returns the conflict between a client and an endpoint.
+
+    A certificate that the rule itself names (MUTUAL) may be one of the mesh, and an application
+    may speak TLS of its own: neither is a conflict.
+    """
+    pod, settings = endpoint.pod, upstream.policy.tls
+    if pod is None or pod.proxy == "gateway" or not upstream.view.snapshot.certificates:
+        return None
+    sent = transport(upstream, endpoint)
+    policy, taker = Origin(), ""
+    if pod.proxy == "none":
+        if sent == "mutual TLS":
+            taker = f"pod {pod.name} has no sidecar"
+    else:
+        mode, policy = peer_authentication.mode(upstream.view.snapshot, pod, endpoint.port)
+        named = settings is not None and settings.mode == "MUTUAL"
+        if mode == "STRICT" and sent != "mutual TLS" and not named:
+            taker = _takes_tls(policy)
+        elif mode == "DISABLE" and sent == "mutual TLS":
+            taker = f"{_name(policy)} ({policy}) takes plain text alone (DISABLE)"
+    if not taker:
+        return None
+    mode_wanted = "DISABLE" if sent == "mutual TLS" else "ISTIO_MUTUAL"
+    remedy = f"set tls.mode {mode_wanted}, or leave tls out"
+    if settings is None:
+        remedy = f"give the host a DestinationRule with tls.mode {mode_wanted}"
+    rule = upstream.policy.origins.get("tls", Origin())
+    return Conflict(
+        upstream.host.name, pod, f"{_sender(upstream, rule)} {sent}", taker, remedy, rule, policy
+    )
+
+
+def without_sidecar(snapshot: Snapshot, pod: Pod, port: int) -> Conflict | None:
+    """Returns the conflict between a client without a sidecar and a pod's port."""
+    mode, policy = peer_authentication.mode(snapshot, pod, port)
+    if pod.proxy != "sidecar" or mode != "STRICT" or not snapshot.certificates:
+        return None
+    sender = "a client without a sidecar sends plain text"
+    remedy = "give it a sidecar, or set mtls.mode PERMISSIVE"
+    return Conflict("", pod, sender, _takes_tls(policy), remedy, Origin(), policy)
+
+
+def _takes_tls(policy: Origin) -> str:
+    return f"{_name(policy)} ({policy}) takes mutual TLS alone (STRICT)"
+
+
+def _name(origin: Origin) -> str:
+    found = origin.resource
+    return f"{found.kind} {found.namespace}/{found.name}" if found is not None else ""
+
+
+def _sender(upstream: Upstream, rule: Origin) -> str:
+    if rule.resource is not None:
+        return f"{_name(rule)} sends"
+    if not upstream.view.mesh.enable_auto_mtls:
+        return "enableAutoMtls is false, so that a client without a rule sends"
+    found = peer_authentication.namespace_mode(upstream.view.snapshot, upstream.host.namespace)[1]
+    return f"{_name(found)} is DISABLE, so that a client without a rule sends"
+
+
+def conflicts(snapshot: Snapshot) -> Iterator[Conflict]:
+    """Yields the conflicts between the proxies and the pods of a mesh."""
+    if not _possible(snapshot):
+        return
+    # The replicas of a workload are one client.
+    clients = {
+        (pod.namespace, tuple(pod.labels.items()), tuple(pod.annotations.items())): pod
+        for pod in snapshot.pods
+        if pod.proxy != "none"
+    }
+    for client in clients.values():
+        for upstream in view(snapshot, client).upstreams():
+            for endpoint in upstream.endpoints():
+                if (found := between(upstream, endpoint)) is not None:
+                    yield found
+
+
+def _possible(snapshot: Snapshot) -> bool:
+    """Returns whether anything makes clients send what automatic mutual TLS would not."""
+    return (
+        not snapshot.mesh.get("enableAutoMtls", True)
+        or any(_sets_tls(rule.spec) for rule in snapshot.of("DestinationRule"))
+        or any(_is_off(policy.spec) for policy in snapshot.of(peer_authentication.KIND))
+    )
+
+
+def _sets_tls(spec: DestinationRuleSpec) -> bool:
+    policies = (spec.traffic_policy, *(subset.traffic_policy for subset in spec.subsets))
+    return any(
+        policy.tls is not None or any(one.tls is not None for one in policy.port_level_settings)
+        for policy in policies
+        if policy is not None
+    )
+
+
+def _is_off(spec: PeerAuthenticationSpec) -> bool:
+    return spec.mtls is not None and spec.mtls.mode == "DISABLE"
