@@ -114,7 +114,8 @@ def origin(kind: str, namespace: str, name: str) -> str:
 
 def about(code: str, resource: Resource, text: str, *path: str | int) -> Finding:
     """Returns a finding about a field of a resource."""
-    place = resource.source.at(*path)
+    made = resource.source.file.startswith("(")  # "(command line)", where no file is.
+    place = "" if made else resource.source.at(*path)
     return Finding(code, resource.kind, resource.namespace, resource.name, text, place)
 
 
