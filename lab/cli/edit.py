@@ -24,6 +24,10 @@ HEAD = """\
 """
 
 
+EDITED = "(edited)"
+"""The name of the text for the lab, which keeps no file."""
+
+
 def edit(
     context: typer.Context,
     target: Workloads,
@@ -64,12 +68,13 @@ def _edit(lab: Client, item: Json) -> None:
         write("Edit cancelled, no changes made.")
         return
     try:
-        answer = lab.call("apply", files=[(name, after)], manner="replace")
+        answer = lab.call("apply", files=[(EDITED, after)], manner="replace")
         if answer["refused"]:
             raise FailureError(*(reason for _, reason in answer["refused"]))
     except FailureError as error:
+        lines = (line.replace(EDITED, name) for line in error.lines)
         kept = f"A copy of your changes has been stored to {name!r}"
-        raise FailureError(*error.lines, kept) from None
+        raise FailureError(*lines, kept) from None
     file.unlink()
     told(answer, words={"configured": "edited"})
 

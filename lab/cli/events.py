@@ -75,7 +75,7 @@ def _kind(word: str) -> str:
 
     found = (registry.find(word) or derived.find(word)) if word else None
     if word and found is None:
-        raise FailureError(f'the server doesn\'t have a resource type "{word}"')
+        raise FailureError(registry.unknown(word, derived.KINDS))
     return found.kind if found is not None else ""
 
 

@@ -38,10 +38,7 @@ def explain(
     name, *fields = path.split(".")
     kind = registry.find(name)
     if kind is None:
-        known = registry.names()
-        raise FailureError(
-            f'the server doesn\'t have a resource type "{name}"{schema.like(name, known)}'
-        )
+        raise FailureError(registry.unknown(name))
     try:
         found = schema.explain(kind, fields)
         lines = [*_head(kind, found, nested=bool(fields)), *_body(found)]

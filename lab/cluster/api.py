@@ -29,7 +29,7 @@ from lab.manifests.read import ManifestError
 from lab.resources.checks import WITHOUT_EFFECT
 from lab.resources.document import DocumentError, documents
 from lab.resources.metadata import label_problems
-from lab.resources.resource import Kind, Resource
+from lab.resources.resource import Kind, Resource, object_name
 
 PROTECTED = ("default", "istio-system")
 """Namespaces that can't be deleted."""
@@ -76,7 +76,7 @@ def kind_named(name: str, *, stored: bool = True) -> Kind:
     if kind is None and (kind := derived.find(name)) is not None and stored:
         raise RefusedError(f"{kind.plural} are made by the lab itself, and can't be changed")
     if kind is None:
-        raise RefusedError(f'the server doesn\'t have a resource type "{name}"')
+        raise RefusedError(registry.unknown(name, derived.KINDS))
     return kind
 
 
@@ -138,18 +138,20 @@ def _put(cluster: Cluster, loaded: load.Loaded, manner: Manner, *, dry_run: bool
         return Applied(results, told, (), tuple(refused))
     # Reports of requests tell lines: those that moved are a change as well.
     before = [store.get(*key(r)) for r in resources]
+    kept = [_citable(resource) for resource in resources]
     moved = any(
         old is not None and _lines(old.resource) != _lines(new)
-        for old, new in zip(before, resources, strict=True)
+        for old, new in zip(before, kept, strict=True)
     )
-    for resource, there in zip(resources, before, strict=True):
+    for resource, there in zip(kept, before, strict=True):
         if manner != "replace":
             store.apply(resource)
         elif there is not None:
             store.update(dataclasses.replace(resource, order=there.resource.order))
         if resource.kind == "Pod" and (runner := cluster.runners.get(key(resource)[1:])):
-            kept = record.resource if (record := store.get(*key(resource))) else resource
-            runner.update(labels=kept.labels, annotations=kept.annotations)
+            record = store.get(*key(resource))
+            now_ = record.resource if record is not None else resource
+            runner.update(labels=now_.labels, annotations=now_.annotations)
     if moved or any(verb != "unchanged" for verb in verbs):
         cluster.objects_changed()
     warnings = cluster.mesh.warnings(resources) if cluster.mesh is not None else []
@@ -193,10 +195,11 @@ def patch(
     loaded = load.parse([("(patch)", after)])
     if [key(resource) for resource in loaded.resources] != [(found.kind, where, name)]:
         raise RefusedError("a patch can't change the kind, the name or the namespace of an object")
-    file = f"{old.source.file.removesuffix(_PATCHED)}{_PATCHED}"
-    source = dataclasses.replace(old.source, file=file)
-    resource = dataclasses.replace(loaded.resources[0], source=source)
-    loaded = dataclasses.replace(loaded, resources=(resource,))
+    if old.source.line:
+        file = f"{old.source.file.removesuffix(_PATCHED)}{_PATCHED}"
+        source = dataclasses.replace(old.source, file=file)
+        resource = dataclasses.replace(loaded.resources[0], source=source)
+        loaded = dataclasses.replace(loaded, resources=(resource,))
     return _put(cluster, loaded, "replace", dry_run=dry_run), after
 
 
@@ -223,6 +226,20 @@ def _verb(cluster: Cluster, resource: Resource) -> str:
         and (old.labels, old.annotations) == (resource.labels, resource.annotations)
     )
     return "unchanged" if same else "configured"
+
+
+_FLEETING = ("--", "(", "/dev/", "/proc/")
+"""The beginnings of names of texts that nobody finds again, as `/dev/fd/63` of `<(…)`."""
+
+
+def _citable(resource: Resource) -> Resource:
+    """Returns a resource with itself as its source if it came from no file that stays."""
+    file = resource.source.file
+    if file != "-" and not file.startswith(_FLEETING):
+        return resource
+    name = object_name(resource.kind, resource.namespace, resource.name)
+    source = dataclasses.replace(resource.source, file=name, line=0)
+    return dataclasses.replace(resource, source=source)
 
 
 def _lines(resource: Resource) -> tuple[Any, ...]:

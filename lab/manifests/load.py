@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 from lab.manifests import offline, registry, schema
 from lab.manifests.read import ManifestError, read
 from lab.resources import checks
-from lab.resources.document import Document, DocumentError, documents
+from lab.resources.document import Document, DocumentError, documents, of_value
 from lab.resources.metadata import Metadata, internal_annotations, metadata_problems
 from lab.resources.resource import Check, Kind, Path, Problem, Resource, Source, dotted
 
@@ -53,7 +53,7 @@ def parse(
     warnings: list[str] = []
     for file, text in files:
         try:
-            given = documents(text) if isinstance(text, str) else [Document(text, 1)]
+            given = documents(text) if isinstance(text, str) else [of_value(text)]
             found = [item for document in given for item in _items(document)]
         except DocumentError as error:
             errors.append(f"{file}:{error.line}: {error.reason}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 
 from lab.kinds.authorization_policy import checks as authorization_policy
 from lab.kinds.destination_rule import checks as destination_rule
@@ -18,6 +19,7 @@ from lab.kinds.sidecar import checks as sidecar
 from lab.kinds.telemetry import checks as telemetry
 from lab.kinds.virtual_service import checks as virtual_service
 from lab.kinds.workload_entry import checks as workload_entry
+from lab.manifests.schema import like
 from lab.resources.resource import Kind
 
 KINDS: tuple[Kind, ...] = (
@@ -77,4 +79,17 @@ def of(api_version: str, kind: str) -> Kind | str:
         if api_version.startswith("gateway.networking.k8s.io/"):
             return f"the lab has no Gateway API ({api_version}); {kind} is here that of {group}"
         return f"{kind} exists as {known}, not {api_version}"
-    return f"the lab has no {kind} ({api_version}); `guestbook api-resources` lists what it has"
+    meant = like(kind, [item.kind for item in KINDS], _MISSPELT)
+    lists = "`guestbook api-resources` lists what it has"
+    return f"the lab has no {kind} ({api_version}){meant}; {lists}"
+
+
+_MISSPELT = 0.88
+"""The likeness of a kind to one misspelt: PersistentVolume and its Claim, two kinds, have 0.87."""
+
+
+def unknown(name: str, further: Iterable[Kind] = ()) -> str:
+    """Returns the text about a name that no kind has, nor one of `further`."""
+    known = [word for kind in (*KINDS, *further) for word in kind.names]
+    meant = like(name.lower(), known, _MISSPELT)
+    return f'the server doesn\'t have a resource type "{name}"{meant}'

@@ -56,9 +56,9 @@ def explain(kind: Kind, path: Sequence[str]) -> Field:
     return _field(kind, schema, definitions, where, required=required)
 
 
-def like(name: str, known: Iterable[str]) -> str:
+def like(name: str, known: Iterable[str], ratio: float = 0.6) -> str:
     """Returns ` (did you mean "x"?)` for the known name that is most like a name, if any is."""
-    found = difflib.get_close_matches(name, known, 1, 0.6)
+    found = difflib.get_close_matches(name, known, 1, ratio)
     return f' (did you mean "{found[0]}"?)' if found else ""
 
 

@@ -52,6 +52,18 @@ class Document:
         )
 
 
+def of_value(value: Any) -> Document:
+    """Returns a document without a text: all its fields are on line 1."""
+    return Document(value, 1, dict.fromkeys(_paths(value, ()), 1))
+
+
+def _paths(value: Any, path: Path) -> Iterator[Path]:
+    yield path
+    if isinstance(value, dict | list):
+        for step, inside in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _paths(inside, (*path, step))
+
+
 def documents(text: str) -> Iterator[Document]:
     """Yields the documents of a YAML (or JSON) text, the empty ones left out.
 

@@ -39,20 +39,32 @@ class Model(BaseModel):
     """Groups of fields, by their names in YAML, of which one at most may be set."""
 
 
+def object_name(kind: str, namespace: str, name: str) -> str:
+    """Returns the name of an object as a place: `virtualservice/ui.default`."""
+    return f"{kind.lower()}/{name}.{namespace}" if namespace else f"{kind.lower()}/{name}"
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The file (as the user named it) and the lines a document came from; lines count from 1."""
+    """The file (as the user named it) and the lines a document came from; lines count from 1.
+
+    With line 0 `file` is the object itself, `virtualservice/ui.default`: its text is in no file.
+    """
 
     file: str
     line: int
     lines: Mapping[Path, int] = field(default_factory=dict, repr=False, compare=False)
 
     def at(self, *path: str | int) -> str:
-        """Returns `file:line` of a field, or of its nearest ancestor that has a position."""
-        for end in range(len(path), -1, -1):
-            if (line := self.lines.get(path[:end])) is not None:
-                return f"{self.file}:{line}"
-        return f"{self.file}:{self.line}"
+        """Returns `file:line` of a field, or of its nearest ancestor that has a position.
+
+        Of an object it is `object:field`, or the object alone.
+        """
+        ends = (path[:end] for end in range(len(path), -1, -1))
+        known = next((end for end in ends if end in self.lines), ())
+        if self.line:
+            return f"{self.file}:{self.lines.get(known, self.line)}"
+        return f"{self.file}:{dotted(known)}" if known else self.file
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from lab.explain.analyze import (
     annotation,
@@ -108,12 +109,19 @@ def _order(finding: Finding) -> tuple[int, str, str, str, str, str]:
 
 
 def at_apply(snapshot: Snapshot, applied: Sequence[Resource]) -> Iterator[str]:
-    """Yields warnings about resources that were just applied."""
-    origins = {origin(item.kind, item.namespace, item.name) for item in applied}
+    """Yields warnings about resources that were just applied, with their places of that moment."""
+    given = {origin(item.kind, item.namespace, item.name): item.source for item in applied}
+    config = {
+        kind: tuple(
+            replace(item, source=given.get(origin(kind, item.namespace, item.name), item.source))
+            for item in items
+        )
+        for kind, items in snapshot.config.items()
+    }
     # `apply` gives the remarks of the webhook by itself.
     analyses = (each for each in ANALYSES if each is not remarks.warnings)
-    for finding in _findings(snapshot, analyses):
+    for finding in _findings(replace(snapshot, config=config), analyses):
         told = finding.certain or finding.code in AT_APPLY
-        if told and not origins.isdisjoint((finding.origin, finding.also)):
+        if told and not given.keys().isdisjoint((finding.origin, finding.also)):
             place = f"{finding.place}: " if finding.place else ""
             yield f"{place}{finding.kind} {finding.name}: {finding.text} [{finding.code}]"

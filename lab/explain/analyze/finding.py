@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from lab.model import Json
-from lab.resources.resource import Resource
+from lab.resources.resource import Resource, object_name
 
 Level = Literal["Error", "Warning", "Info"]
 LEVELS: tuple[Level, ...] = get_args(Level)
@@ -75,7 +75,7 @@ class Finding:
     text: str
     """In the words of istioctl, if the code is; a hint of the lab's own is in parentheses."""
     place: str = ""
-    """`file:line`; empty for what has no manifest, such as a pod of a Deployment."""
+    """`file:line`, or an object and its field; empty for a pod of a Deployment."""
     also: str = ""
     """The `origin` of the other object of a conflict."""
     certain: bool = False
@@ -89,9 +89,15 @@ class Finding:
     def origin(self) -> str:
         return origin(self.kind, self.namespace, self.name)
 
+    @property
+    def _reference(self) -> str:
+        """The place without the object, which `origin` names."""
+        own = object_name(self.kind, self.namespace, self.name)
+        return self.place.removeprefix(own).removeprefix(":")
+
     def line(self) -> str:
         """Returns the finding as `istioctl analyze` prints it."""
-        where = f"{self.origin} {self.place}".rstrip()
+        where = f"{self.origin} {self._reference}".rstrip()
         return f"{self.level} [{self.code}] ({where}) {self.text}"
 
     def is_as_bad_as(self, level: Level) -> bool:
@@ -102,7 +108,7 @@ class Finding:
             "code": self.code,
             "level": self.level,
             "origin": self.origin,
-            **({"reference": self.place} if self.place else {}),
+            **({"reference": self._reference} if self._reference else {}),
             "message": self.text,
         }
 

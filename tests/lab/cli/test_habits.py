@@ -43,6 +43,22 @@ def test_nothing_found_anywhere_is_said_as_kubectl_says_it(lab: Lab) -> None:
     assert lab.run("get", "sidecars", "-A").err == "No resources found\n"
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("vritualservice", ' (did you mean "virtualservice"?)'),
+        ("virtual-service", ' (did you mean "virtualservice"?)'),
+        ("Deploymnets", ' (did you mean "deployments"?)'),
+        ("replicset", ' (did you mean "replicaset"?)'),
+        ("persistentvolumes", ""),
+        ("daemonsets", ""),
+    ],
+)
+def test_a_misspelt_kind(lab: Lab, name: str, meant: str) -> None:
+    said = f'the server doesn\'t have a resource type "{name}"{meant}\n'
+    assert lab.run("get", name).err == f"Error: {said}"
+
+
 def test_rollouts_of_all_of_a_kind(lab: Lab) -> None:
     one = "deployment.apps/message-service"
     assert lab.ok("rollout", "restart", "deployment") == f"{one} restarted\n"

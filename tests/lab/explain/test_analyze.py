@@ -142,7 +142,8 @@ def test_apply_tells_a_conflict_of_mutual_tls_whichever_side_comes_last(lab: Lab
         for first, last in ((strict, plain), (plain, strict)):
             assert lab.run("apply", "-f", "-", stdin=first).err == ""
             told = lab.run("apply", "-f", "-", stdin=last).err
-            assert told.startswith("Warning: -:")
+            place = "-:" if last == plain else "destinationrule/plain.default:spec.trafficPolicy"
+            assert told.startswith(f"Warning: {place}")
             assert "default/plain sends plain text, but PeerAuthentication default/strict" in told
             lab.ok("delete", "-f", "-", stdin=first)
             lab.ok("delete", "-f", "-", stdin=last)

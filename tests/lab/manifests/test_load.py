@@ -56,6 +56,11 @@ def errors(text: str, namespace: str | None = None) -> tuple[str, ...]:
         (POD + "    readinessProbe: {grpc: {port: 1}}\n", "not supported by the lab"),
         (POD + "  hostNetwork: true\n", "x.yaml:9: Pod a: spec.hostNetwork: not supported"),
         (POD.replace("kind: Pod", "kind: Job"), "x.yaml:2: Job a: kind: the lab has no Job"),
+        (POD.replace("kind: Pod", "kind: Job"), "no Job (v1); `guestbook api-resources` lists"),
+        (
+            POD.replace("kind: Pod", "kind: Virtualservice"),
+            'the lab has no Virtualservice (v1) (did you mean "VirtualService"?); `guestbook',
+        ),
         (POD.replace("v1", "v2", 1), "x.yaml:2: Pod a: kind: Pod exists as v1, not v2"),
         (POD.replace("- name: c", "- name: &x [*x]"), "x.yaml:7: an alias that contains itself"),
         (POD + "  - [", "x.yaml:"),
