@@ -120,8 +120,7 @@ def origin(kind: str, namespace: str, name: str) -> str:
 
 def about(code: str, resource: Resource, text: str, *path: str | int) -> Finding:
     """Returns a finding about a field of a resource."""
-    made = resource.source.file.startswith("(")  # "(command line)", where no file is.
-    place = "" if made else resource.source.at(*path)
+    place = resource.source.at(*path)
     return Finding(code, resource.kind, resource.namespace, resource.name, text, place)
 
 
