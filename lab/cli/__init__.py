@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 _UNUSED = ("pydantic.v1", "httpx._main")
@@ -18,6 +19,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"  # It would read every package's metadata.
     for name in _UNUSED:
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]
+    # Envoy takes a certificate with the serial number 0, as commands of Istio's pages make them.
+    warnings.filterwarnings("ignore", "Parsed a serial number which wasn't positive")
     from lab.cli.app import run
 
     return run(list(sys.argv[1:] if argv is None else argv))

@@ -20,7 +20,7 @@ from lab.cluster.process import Command
 from lab.kinds.kubernetes.pod_spec import Container, Probe
 
 BACKOFF_MAX = 60.0
-"""Kubernetes waits 10 s, 20 s ... 5 min between restarts; the lab 0, 1, 2, 4 ... 60 s."""
+"""Seconds at most between restarts: kubelet waits 0, 10, 20 ... 300 s, the lab 0, 1, 2 ... 60 s."""
 
 STABLE = 60.0
 """A container that ran this long starts again without delay."""

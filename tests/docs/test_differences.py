@@ -33,6 +33,7 @@ HELD: dict[str, str] = {
     "a container has its own files, users and limits": f"{CLI}test_env.py test_exec_says_it_once",
     "several nodes": f"{CLI}test_commands.py test_what_a_cluster_makes_by_itself_is_shown",
     "pods start when": f"{CLUSTER}test_lab.py test_in_a_crowd_one_pod_of_a_workload_is_ahead",
+    "a container that crashes": f"{CLUSTER}test_lab.py test_a_crashing_container_backs_off",
     "ReplicaSets": f"{CLI}test_commands.py test_what_the_lab_refuses_is_one_line",
     "an API server for programs": f"{CLI}test_env.py test_another_program_finds_no_cluster",
     "`kubectl rollout pause`": f"{HERE} test_a_verb_of_kubectl_that_is_not_there",

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lab.cli import main
+from tests.support.certificate import certificate
 from tests.support.lab import Lab
 
 
@@ -139,3 +140,31 @@ def test_logs_after_a_time(lab: Lab) -> None:
         (("--since=1s", "--since-time=2026-08-30T06:00:00Z"), "at most one of"),
     ):
         assert reason in lab.run(*log, *words).err
+
+
+GATEWAY = """
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: serial}
+spec:
+  selector: {istio: ingressgateway}
+  servers:
+  - port: {number: 443, name: https, protocol: HTTPS}
+    tls: {mode: SIMPLE, credentialName: serial}
+    hosts: [serial.example]
+"""
+
+
+def test_a_certificate_with_serial_number_0_is_one(lab: Lab, tmp_path: Path) -> None:
+    """Istio's page on secure gateways makes one; a library of the lab's warns of it."""
+    chain, key = certificate(tmp_path, "serial", "serial.example", "-set_serial", "0")
+    lab.apply(GATEWAY)
+    try:
+        pair = (f"--cert={chain}", f"--key={key}", "-n=istio-system")
+        lab.ok("create", "secret", "tls", "serial", *pair)
+        listeners = lab.ok("pc", "listeners", "deploy/istio-ingressgateway", "-n=istio-system")
+        assert "SNI: serial.example" in listeners
+    finally:
+        lab.ok("delete", "gateway", "serial")
+        lab.run("delete", "secret", "serial", "-n=istio-system")
+    assert "serial number" not in lab.log.read_text()

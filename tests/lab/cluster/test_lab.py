@@ -9,6 +9,7 @@ import subprocess
 import sys
 import urllib.request
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -362,7 +363,13 @@ def test_a_crashing_container_backs_off(lab: Lab) -> None:
         "-c",
         "1/0",
     )
-    wait(lambda: "CrashLoopBackOff" in lab.ok("get", "pod", "crash"), seconds=30)
+
+    def waits(pause: int) -> bool:
+        return f"back-off {pause}s" in lab.ok("get", "pod", "crash", "-o", "yaml")
+
+    for pause in (1, 2, 4):
+        wait(partial(waits, pause), f"a pause of {pause} s", 30)
+    assert "CrashLoopBackOff" in lab.ok("get", "pod", "crash")
     assert "ZeroDivisionError" in lab.ok("logs", "crash", "-c", "crash")
     lab.ok("delete", "pod", "crash")
 
