@@ -18,6 +18,8 @@ from lab.envoy.adapt import adapt
 from lab.istiod import proxy_files
 from lab.istiod.placement import LOOPBACK, PODS
 from lab.istiod.process import command
+from lab.kinds.kubernetes import service
+from lab.kinds.kubernetes.core import ServicePort as ManifestPort
 from lab.manifests import load
 from lab.manifests.read import ManifestError
 from lab.model import Json, Pod, ProxyConfig
@@ -56,6 +58,10 @@ HELD: dict[str, str] = {
     "a ProxyConfig": f"{KINDS}test_inbound.py test_a_proxy_config_holds_at_once",
     "a connection to a listener": f"{HERE} test_an_envoy_has_one_thread_and_drains_for_a_second",
     "of several `addresses`": f"{HERE} test_all_addresses_of_a_service_entry_are_domains",
+    "of a Service and a ServiceEntry": (
+        f"{HERE} test_of_a_service_and_an_entry_for_one_host_the_services_protocol_counts"
+    ),
+    "a Service's port called": f"{HERE} test_a_port_called_udp_is_one_without_a_protocol",
     "the order of resources": f"{HERE} test_the_order_is_that_of_the_first_apply",
     "a pod has the locality": (
         f"{KINDS}test_destination_rule.py test_a_share_for_other_places_leaves_nobody"
@@ -294,6 +300,26 @@ def test_all_addresses_of_a_service_entry_are_domains() -> None:
     (hosts,) = [one["virtual_hosts"] for one in config.routes if one["name"] == "7801"]
     domains = next(one["domains"] for one in hosts if one["name"] == "x.example:7801")
     assert {"192.0.2.4", "192.0.2.5"} <= {*domains}
+
+
+def test_of_a_service_and_an_entry_for_one_host_the_services_protocol_counts() -> None:
+    entry = (
+        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: x}\n"
+        "spec: {hosts: [message-service.default.svc.cluster.local], resolution: STATIC, "
+        "endpoints: [{address: 192.0.2.4}], ports: [{number: 80, name: tcp, protocol: TCP}]}"
+    )
+    snapshot = all_scenarios()["base"].snapshot()
+    pod = next(one for one in snapshot.pods if one.name.startswith("ui"))
+    (added,) = load.parse([("x", entry)]).resources
+    older = replace(added, order=-1)
+    changed = replace(snapshot, config={**snapshot.config, "ServiceEntry": (older,)})
+    name = "outbound|80||message-service.default.svc.cluster.local"
+    before, after = (cluster(translate.proxy_config(one, pod), name) for one in (snapshot, changed))
+    assert after == before
+
+
+def test_a_port_called_udp_is_one_without_a_protocol() -> None:
+    assert service.protocol(ManifestPort(name="udp-dns", port=9000)) == "AUTO"
 
 
 def test_a_file_of_a_rule_is_given_as_a_file() -> None:
