@@ -49,6 +49,7 @@ istiod: $(STAMP) ## Record what istiod makes of the tests' manifests (needs Go; 
 	@$(BIN)/python -m tests.istiod.record $(BIN)/istiod
 	@echo "==> Asking for verdicts"
 	@$(BIN)/python -m scripts.istiod_verdicts $(BIN)/istiod
+	@$(BIN)/python -m tests.istiod.analyses $(BIN)/istiod
 
 images: ## Build the images (REGISTRY=, TAG=, PLATFORMS=, PUSH=1; see docs/images.md)
 	@REGISTRY='$(REGISTRY)' TAG='$(TAG)' PLATFORMS='$(PLATFORMS)' PUSH='$(PUSH)' scripts/images.sh

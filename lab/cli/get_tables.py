@@ -99,6 +99,12 @@ def _event(item: Json, wide: bool) -> Row:
     return row
 
 
+def _workload_entry(item: Json, _wide: bool) -> Row:
+    metadata = item["metadata"]
+    created = age(metadata["creationTimestamp"])
+    return [metadata["name"], created, item["spec"].get("address", "")]
+
+
 def _pod(item: Json) -> Row:
     status = item["status"]
     states = [*status.get("containerStatuses", ()), *status.get("initContainerStatuses", ())]
@@ -218,7 +224,9 @@ _TABLES = {
     "VirtualService": _custom(gateways="gateways", hosts="hosts"),
     "DestinationRule": _custom(host="host"),
     "ServiceEntry": _custom(hosts="hosts", location="location", resolution="resolution"),
-    "WorkloadEntry": _custom(address="address"),
+    "WorkloadEntry": _Table(
+        ("NAME", "AGE", "ADDRESS"), wide_header=("NAME", "AGE", "ADDRESS"), whole=_workload_entry
+    ),
     "PeerAuthentication": _custom(mode="mtls.mode"),
     "AuthorizationPolicy": _custom(action="action"),
     "ServiceAccount": _Table(("SECRETS",), lambda _item: ["0"]),

@@ -133,10 +133,8 @@ def _print_words(
     lab: Client, pods: set[tuple[str, str]], tail: int | None, since: float, follow: bool
 ) -> None:
     """Prints the requests that the proxies of some pods reported, the oldest first."""
-    from lab.observe.graph import refused
-
     found = list(requests(lab, since))
-    answered = refused(found)
+    answered = _answered(found)
     found.sort(key=lambda one: one.time)
 
     def wanted(one: Request) -> bool:
@@ -147,9 +145,22 @@ def _print_words(
         write_now(_in_words(one, answered))
     if follow:
         for one in requests(lab, OVERLAP, follow=True):
-            answered |= refused([one])
+            answered |= _answered([one])
             if wanted(one) and one not in seen:
                 write_now(_in_words(one, answered))
+
+
+def _answered(found: Sequence[Request]) -> dict[tuple[str, str], Request]:
+    """Returns what servers' proxies answered or ended, by the request's id and the pod."""
+    from lab.observe import flags
+    from lab.observe.graph import refused
+
+    ended = {
+        (one.request_id, one.destination.pod): one
+        for one in found
+        if one.kind == "tcp" and one.reporter == "destination" and flags.names(one)
+    }
+    return refused(found) | ended
 
 
 def _last_of_each(found: Sequence[Request], count: int) -> list[Request]:
@@ -166,7 +177,9 @@ def _last_of_each(found: Sequence[Request], count: int) -> list[Request]:
 def _in_words(request: Request, answered: dict[tuple[str, str], Request]) -> str:
     from lab.observe import flags, words
 
-    cause = answered.get((request.request_id, request.destination.pod), request)
+    cause = request
+    if request.event != "opened":
+        cause = answered.get((request.request_id, request.destination.pod), request)
     place = request.lines.get("", "") if request.reporter == "source" else ""
     place = (cause if flags.names(cause) else request).place or place
     return words.line(request, cause, place)

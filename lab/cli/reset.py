@@ -10,7 +10,7 @@ import typer
 from lab.cli.client import Client
 from lab.cli.context import client
 from lab.cli.manifests import errors
-from lab.cli.output import reference, write
+from lab.cli.output import write
 from lab.cli.up import BASELINE, MESH_BASELINE
 
 if TYPE_CHECKING:
@@ -34,14 +34,17 @@ def reset(context: typer.Context) -> None:
     for item in _others(lab, files):
         metadata = item["metadata"]
         where = metadata.get("namespace", "")
-        lab.call("delete", kind=_kind(item), namespace=where, names=[metadata["name"]])
-        write(f"{reference(item)} deleted")
+        # The change of all is waited for once, by `apply`; only a namespace takes its time.
+        wait = item["kind"] == "Namespace"
+        query = {"kind": _kind(item), "namespace": where, "names": [metadata["name"]]}
+        for line in lab.call("delete", **query, wait=wait):
+            write(line)
     answer = lab.call("apply", files=files)
     for name, verb in answer["results"]:
         if verb != "unchanged":
             write(f"{name} {verb}")
     _drop_labels(lab)
-    lab.call("delete", kind="pods", namespace="default", selector="app=message-service")
+    lab.call("delete", kind="pods", namespace="default", selector="app=message-service", wait=False)
     write("The lab is as it was when it was new; pods that are not ready yet are on their way")
 
 

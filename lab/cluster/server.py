@@ -144,17 +144,26 @@ async def objects(
     return answer
 
 
-async def delete(cluster: Cluster, **query: Any) -> list[str]:
-    """Deletes objects, and waits until that is in force, for open connections too."""
-    deleted = await api.delete(cluster, **query)
+async def change(cluster: Cluster, **query: Any) -> list[str]:
+    """Changes labels or annotations, and waits as `apply` does: policies have some of these."""
+    changed = api.change(cluster, **query)
     await cluster.in_force(SETTLE)
+    return changed
+
+
+async def delete(cluster: Cluster, *, wait: bool = True, **query: Any) -> list[str]:
+    """Deletes objects; with `wait` that is in force then, for open connections too."""
+    deleted = await api.delete(cluster, wait=wait, **query)
+    if wait:
+        await cluster.in_force(SETTLE)
     return deleted
 
 
-async def delete_files(cluster: Cluster, **query: Any) -> Json:
+async def delete_files(cluster: Cluster, *, wait: bool = True, **query: Any) -> Json:
     """Deletes the objects of manifests, and waits as `delete` does."""
-    answer = await api.delete_files(cluster, **query)
-    await cluster.in_force(SETTLE)
+    answer = await api.delete_files(cluster, wait=wait, **query)
+    if wait:
+        await cluster.in_force(SETTLE)
     return answer
 
 
@@ -231,7 +240,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "objects": objects,
     "delete": delete,
     "delete_files": delete_files,
-    "change": api.change,
+    "change": change,
     "scale": api.scale,
     "restart": api.restart,
     "undo": api.undo,

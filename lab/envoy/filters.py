@@ -28,10 +28,13 @@ def connection_manager(
     direction: Direction,
     stat_prefix: str,
     protocol: PortProtocol | None = None,
+    names_cache: Json | None = None,
     **fields: object,
 ) -> Json:
-    """Returns the HTTP connection manager of one direction; `fields` are for its routes."""
-    grpc_web = [GRPC_WEB] if protocol == "GRPC-WEB" else []
+    """Returns the HTTP connection manager of one direction; `fields` are for its routes.
+
+    `names_cache`: the DNS cache of a host whose name is resolved for each request.
+    """
     config: Json = {
         "stat_prefix": stat_prefix,
         "codec_type": "AUTO",
@@ -43,7 +46,7 @@ def connection_manager(
         "request_id_extension": telemetry.request_id_extension(view, direction),
         **proxy_headers.manager_fields(view.mesh.default_config, direction),
         **fields,
-        "http_filters": [*grpc_web, *http_filters(view, direction)],
+        "http_filters": http_filters(view, direction, protocol, names_cache),
     }
     proxy = view.mesh.default_config
     if direction == "gateway":
@@ -75,13 +78,19 @@ def access_log(view: View, direction: Direction) -> Json:
     return {"access_log": found} if found else {}
 
 
-def http_filters(view: View, direction: Direction) -> list[Json]:
+def http_filters(
+    view: View,
+    direction: Direction,
+    protocol: PortProtocol | None = None,
+    names_cache: Json | None = None,
+) -> list[Json]:
     """Returns the HTTP filters in Istio's order: policies, then fault and CORS, the router last."""
     filters: list[Json] = []
     if direction != "outbound":
         filters += custom.http_filters(view)
         filters += request_authentication.http_filters(view.snapshot, view.pod)
         filters += authorization.http_filters(view.snapshot, view.pod)
+    filters += [GRPC_WEB] if protocol == "GRPC-WEB" else []
     filters += [
         extension(
             "envoy.filters.http.grpc_stats",
@@ -92,14 +101,16 @@ def http_filters(view: View, direction: Direction) -> list[Json]:
         extension("envoy.filters.http.fault", "extensions.filters.http.fault.v3.HTTPFault"),
         extension("envoy.filters.http.cors", "extensions.filters.http.cors.v3.Cors"),
     ]
-    if direction == "outbound" and view.outbound_mode == "ALLOW_ANY_DYNAMIC_DNS":
-        filters.append(
-            extension(
-                "envoy.filters.http.dynamic_forward_proxy",
-                "extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig",
-                dns_cache_config=routes.ANY_NAME_CACHE,
-            )
+    any_name = direction == "outbound" and view.outbound_mode == "ALLOW_ANY_DYNAMIC_DNS"
+    filters += [
+        extension(
+            "envoy.filters.http.dynamic_forward_proxy",
+            "extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig",
+            dns_cache_config=cache,
         )
+        for cache in (names_cache, routes.ANY_NAME_CACHE if any_name else None)
+        if cache is not None
+    ]
     router = {**ROUTER["typed_config"], **proxy_headers.router_fields(view.mesh.default_config)}
     return [*filters, {**ROUTER, "typed_config": router}]
 

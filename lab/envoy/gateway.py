@@ -16,7 +16,7 @@ from lab.kinds.virtual_service import becomes as virtual_service
 from lab.kinds.virtual_service.becomes import Attachment, Route
 from lab.kinds.virtual_service.connections import Rule
 from lab.kinds.visible import View
-from lab.model import Json
+from lab.model import PROTOCOLS, Json
 from lab.xds import TLS_INSPECTOR, given, resource_source, socket_address
 
 
@@ -105,6 +105,7 @@ def _manager(view: View, bound: BoundServer) -> Json:
         view,
         "gateway",
         prefix,
+        PROTOCOLS.get(bound.server.port.protocol.upper()),
         rds={"route_config_name": name, "config_source": resource_source("rds", name)},
     )
 

@@ -186,7 +186,9 @@ def _of_port(
         address = bind or names.ANY_ADDRESS
         routes = str(port.port or bind)
         listener = names.listener(address, port.port)
-        http = _http_chain(view, routes, listener, port.protocol)
+        # The filter is there for the host that opens the listener alone, as in istiod.
+        cache = {"names_cache": dns_cache(host)} if _by_request(host) else None
+        http = _http_chain(view, routes, listener, port.protocol, cache)
         if address == names.ANY_ADDRESS and not view.egress[0].proxies:
             yield _Listener(address, port.port, "AUTO", [http])
         else:
@@ -260,13 +262,18 @@ def chain_match(server_names: Sequence[str], subnets: Sequence[str] = ()) -> Jso
 
 def _name_resolver(host: Host, port: ServicePort) -> Iterator[Json]:
     """Yields the filter that resolves the TLS server name for a wildcard host (DYNAMIC_DNS)."""
-    if host.resolution == "DYNAMIC_DNS" and host.name.startswith("*"):
+    if _by_request(host):
         yield extension(
             "envoy.extensions.filters.network.sni_dynamic_forward_proxy",
             "extensions.filters.network.sni_dynamic_forward_proxy.v3.FilterConfig",
             dns_cache_config=dns_cache(host),
             port_value=port.port,
         )
+
+
+def _by_request(host: Host) -> bool:
+    """Returns whether the name of each request or connection is resolved."""
+    return host.resolution == "DYNAMIC_DNS" and host.name.startswith("*")
 
 
 def _http_chain(

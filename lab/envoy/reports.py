@@ -53,17 +53,19 @@ FORMAT: Mapping[str, str] = {
 }
 """The fields of a report; those without a value are null."""
 
-IDENTITIES: Mapping[str, Mapping[str, str]] = {
+OF_SIDE: Mapping[str, Mapping[str, str]] = {
     "source": {
         "source_principal": "%UPSTREAM_LOCAL_URI_SAN%",
         "destination_principal": "%UPSTREAM_PEER_URI_SAN%",
+        "link": "%UPSTREAM_LOCAL_ADDRESS%",
     },
     "destination": {
         "source_principal": "%DOWNSTREAM_PEER_URI_SAN%",
         "destination_principal": "%DOWNSTREAM_LOCAL_URI_SAN%",
+        "link": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%",
     },
 }
-"""Further fields, by the side of the proxy."""
+"""Further fields, by the side of the proxy; `link` is the caller's address between the proxies."""
 
 _OPEN: Json = {"types": ["TcpUpstreamConnected", "TcpPeriodic"]}
 _NOT_HANDLED: Json = {
@@ -175,7 +177,7 @@ def _logger(reporter: str, **fields: str) -> Json:
         "extensions.access_loggers.file.v3.FileAccessLog",
         path="/dev/stdout",
         log_format={
-            "json_format": {names.REPORT: reporter, **FORMAT, **IDENTITIES[reporter], **fields}
+            "json_format": {names.REPORT: reporter, **FORMAT, **OF_SIDE[reporter], **fields}
         },
     )
 

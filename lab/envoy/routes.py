@@ -93,8 +93,9 @@ _Bound = tuple[Resource, list[str], list[Route]]
 def of_port(view: View, number: int) -> Iterator[VirtualHost]:
     """Yields the virtual hosts of one port, or of all (0); the first with a domain keeps it.
 
-    Those of VirtualServices come first: of each that has a host with this port, one for every host
-    of such a name, and one for each other of its hosts. On port 80 any VirtualService has its own.
+    Those of VirtualServices come first: of each that has a host with this port, one for each of its
+    hosts that nobody has, then one for every host of such a name. On port 80 any VirtualService has
+    its own.
     """
     known = {
         host.name: ports
@@ -112,13 +113,15 @@ def of_port(view: View, number: int) -> Iterator[VirtualHost]:
     owners = {name: _owner(name, bound) for name in known}
     made = _VirtualHosts(number == 0)
     for resource, hosts, routes in bound:
+        covered = {
+            pattern: [name for name in known if names.matches(pattern, name)] for pattern in hosts
+        }
         for pattern in hosts:
-            covered = [name for name in known if names.matches(pattern, name)]
-            for name in covered:
-                for port in known[name] if owners[name] is resource else ():
-                    yield from made.of_host(view, view.hosts[name], port, routes)
-            if not covered:
+            if not covered[pattern]:
                 yield from made.add(pattern, [pattern], number or 80, routes)
+        for name in (name for pattern in hosts for name in covered[pattern]):
+            for port in known[name] if owners[name] is resource else ():
+                yield from made.of_host(view, view.hosts[name], port, routes)
     for name, ports in known.items():
         host = view.hosts[name]
         for port in ports if owners[name] is None and host.resolution != "ALIAS" else ():

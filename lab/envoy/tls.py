@@ -85,9 +85,7 @@ def speaks_mtls(upstream: Upstream, endpoint: Endpoint) -> bool:
         return settings.mode == "ISTIO_MUTUAL"
     if not snapshot.certificates or not offers_mtls(endpoint):
         return False
-    if endpoint.pod is None:
-        return True
-    return peer_authentication.mode(snapshot, endpoint.pod, endpoint.port)[0] != "DISABLE"
+    return peer_authentication.mode(snapshot, endpoint, endpoint.port)[0] != "DISABLE"
 
 
 def offers_mtls(endpoint: Endpoint) -> bool:

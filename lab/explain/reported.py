@@ -18,6 +18,7 @@ from lab.model import Pod, Snapshot
 from lab.observe import flags
 from lab.observe.requests import Request, Workload
 from lab.resources.resource import Origin
+from lab.resources.values import is_ip
 
 _OF_ROUTE: Mapping[str, tuple[str, ...]] = {
     "FI": ("fault.abort",),
@@ -68,7 +69,7 @@ _UNKNOWN = "", ""
 
 
 def cause(snapshot: Snapshot, request: Request) -> tuple[str, str]:
-    """Returns `file:line` of what decided about a request, and a conflict of mutual TLS in words.
+    """Returns `file:line` of what decided about a request, and why it reached no pod, in words.
 
     Without a decision it is the place of the route's rule. Of several policies without a rule that
     allows the request, each has its place.
@@ -79,6 +80,8 @@ def cause(snapshot: Snapshot, request: Request) -> tuple[str, str]:
     reasons = flags.names(request)
     if not _CONNECTION.isdisjoint(reasons) and (found := _conflict(snapshot, request)) is not None:
         return found.origin.at(), found.text
+    if pod is not None and "UH" in reasons and (none := _no_endpoint(snapshot, pod, request)):
+        return none
     for reason in reasons:
         for key in _OF_ROUTE.get(reason, ()):
             if place := request.lines.get(key):
@@ -108,6 +111,34 @@ def _conflict(snapshot: Snapshot, request: Request) -> Conflict | None:
             here = (endpoint.address, str(endpoint.port)) == (address, number)
             if here and (found := mutual_tls.between(upstream, endpoint)) is not None:
                 return found
+    return None
+
+
+def _no_endpoint(snapshot: Snapshot, pod: Pod, request: Request) -> tuple[str, str] | None:
+    """Returns the place and the reason of a cluster without an endpoint that can be asked."""
+    found = (one for one in view(snapshot, pod).upstreams() if one.name == request.cluster)
+    if (upstream := next(found, None)) is None:
+        return None
+    host, endpoints = upstream.host, upstream.endpoints()
+    if upstream.subset and not endpoints:
+        rule = upstream.view.rules[host.name]
+        for subset, resource, index in rule.subsets:
+            if subset.name == upstream.subset:
+                labels = ", ".join(f"{key}={value}" for key, value in subset.labels.items())
+                text = f"subset {subset.name} selects no pod of {host.name} ({labels})"
+                return resource.source.at("spec", "subsets", index), text
+    named = [one.address for one in endpoints if not is_ip(one.address)]
+    if host.resolution in ("DNS", "DNS_ROUND_ROBIN") and (named or not endpoints):
+        # Envoy has endpoints of names that it could resolve, ejected or not.
+        if upstream.policy.outlier_detection is not None:
+            return None
+        unknown = ", ".join(dict.fromkeys(named)) or host.name
+        return host.source.at("spec"), f"the name {unknown} could not be resolved"
+    if not endpoints:
+        return host.source.at("spec"), f"{host.name} has no endpoint"
+    if not any(one.ready for one in endpoints):
+        whole = f"subset {upstream.subset} of {host.name}" if upstream.subset else host.name
+        return host.source.at("spec"), f"none of the pods of {whole} is ready"
     return None
 
 

@@ -18,6 +18,7 @@ from lab.istiod import authority, process, proxy_files
 from lab.istiod.jwks import KeySets, blocked_networks
 from lab.istiod.placement import LOOPBACK, Placement
 from lab.istiod.push import RejectedError, drains, push
+from lab.kinds.destination_rule import dynamic_dns
 from lab.kinds.envoy_filter import becomes as envoy_filter
 from lab.kinds.kubernetes.pod_spec import HTTPGetAction, Probe
 from lab.kinds.proxy_config import becomes as proxy_config_kind
@@ -108,7 +109,7 @@ class ControlPlane:
         """Returns warnings about references that lead nowhere, and about what has no effect.
 
         These are patches of EnvoyFilters that match nothing, rules of VirtualServices that delegate
-        in vain, and what the placement of the proxies does not give.
+        in vain, what istiod does not survive, and what the placement of the proxies does not give.
         """
         snapshot = self._with_keys(self._snapshot())
         return [
@@ -118,7 +119,7 @@ class ControlPlane:
                 for resource in resources
                 for problem in (
                     *self._placement.limits(resource, snapshot),
-                    *_without_effect(resource, snapshot),
+                    *_remarks(resource, snapshot),
                 )
             ),
         ]
@@ -263,8 +264,10 @@ async def _drained(folder: Path) -> None:
             await asyncio.sleep(0.05)
 
 
-def _without_effect(resource: Resource, snapshot: Snapshot) -> Iterable[Problem]:
+def _remarks(resource: Resource, snapshot: Snapshot) -> Iterable[Problem]:
     match resource.kind:
+        case "DestinationRule":
+            return dynamic_dns.problems(resource, snapshot)
         case "VirtualService":
             return delegate.problems(resource, snapshot)
         case "EnvoyFilter":

@@ -7,7 +7,7 @@ select the pod by labels.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from lab import names
 from lab.model import Pod, Snapshot
@@ -64,6 +64,16 @@ def labels(resource: Resource) -> Mapping[str, str]:
     return found
 
 
+class Workload(Protocol):
+    """A pod, or an endpoint without one."""
+
+    @property
+    def namespace(self) -> str: ...
+
+    @property
+    def labels(self) -> Mapping[str, str]: ...
+
+
 def for_pod(snapshot: Snapshot, kind: str, pod: Pod) -> list[Resource]:
     """Returns the resources of the root namespace and the pod's for this pod, oldest first."""
     return [
@@ -83,12 +93,12 @@ def of_namespace(snapshot: Snapshot, kind: str, namespace: str) -> Resource | No
     return next(found, None)
 
 
-def of_workload(snapshot: Snapshot, kind: str, pod: Pod) -> list[Resource]:
-    """Returns the resources of a pod's namespace that select it by labels, oldest first."""
+def of_workload(snapshot: Snapshot, kind: str, workload: Workload) -> list[Resource]:
+    """Returns the resources of a workload's namespace that select it by labels, oldest first."""
     return [
         resource
         for resource in snapshot.of(kind)
-        if resource.namespace == pod.namespace
+        if resource.namespace == workload.namespace
         and labels(resource)
-        and names.selects(labels(resource), pod.labels)
+        and names.selects(labels(resource), workload.labels)
     ]

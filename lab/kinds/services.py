@@ -21,6 +21,7 @@ class Endpoint:
     address: str
     port: int
     labels: Mapping[str, str]
+    namespace: str = ""
     weight: int = 1
     service_account: str = ""
     """`namespace/name`; empty when unknown."""
@@ -155,7 +156,8 @@ def endpoints(service: Service, port: ServicePort, pods: Iterable[Pod]) -> list[
             continue
         # Labels and identity of an address are those of the pod that has it, if one does.
         own = [p for p in pods if (p.address, p.namespace) == (item.address, service.namespace)]
-        end = pod_endpoint(own[0], item.port) if own else Endpoint(item.address, item.port, {})
+        end = Endpoint(item.address, item.port, {}, service.namespace)
+        end = pod_endpoint(own[0], item.port) if own else end
         end = replace(end, ready=item.ready, ending=item.ending, checked=True)
         found.append(replace(end, host_name=item.host_name))
     return found
@@ -192,6 +194,7 @@ def pod_endpoint(pod: Pod, number: int) -> Endpoint:
         address=pod.address,
         port=number,
         labels=with_topology(pod.labels),
+        namespace=pod.namespace,
         locality=locality(pod.labels),
         service_account=f"{pod.namespace}/{pod.service_account}",
         pod=pod,

@@ -198,14 +198,14 @@ def view(snapshot: Snapshot, pod: Pod) -> View:
     scope = sidecar.applicable(snapshot, pod)
     mesh = mesh_config.defaults(proxy_config.merged(snapshot, pod))
     outbound_mode, outbound_origin = sidecar.outbound_mode(scope, mesh, snapshot)
+    every = all_hosts(snapshot)
     exported = [
-        host
-        for host in all_hosts(snapshot)
-        if services.exported(host.export_to, host.namespace, pod.namespace)
+        host for host in every if services.exported(host.export_to, host.namespace, pod.namespace)
     ]
     egress = tuple(_egress(snapshot, pod, listener, exported) for listener in sidecar.egress(scope))
     hosts = _together(one.hosts for one in egress)
-    known = _merged(exported)
+    # Its own namespace's hosts are known to a VirtualService even if they are exported elsewhere.
+    known = _merged(exported) | _merged(one for one in every if one.namespace == pod.namespace)
     routed = (_destinations(snapshot, pod, one, known) for one in egress)
     destinations = _together((hosts, *routed))
     rules = {

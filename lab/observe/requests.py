@@ -101,6 +101,7 @@ class Request:
     path: str
     authority: str
     request_id: str
+    """Of a TCP connection the address from which the caller's proxy connects, `IP:PORT`."""
     code: int
     """The status; 0 when there was no answer, and for a connection."""
     grpc_status: str
@@ -143,7 +144,7 @@ class Request:
     early: bool = False
     """Whether the server refused it before its pod was ready for the first time."""
     conflict: str = ""
-    """The conflict of mutual TLS by which the connection failed, in words."""
+    """The reason why no pod was reached, in words: a conflict of mutual TLS, or no endpoint."""
 
     @property
     def proxy(self) -> Workload:
@@ -291,7 +292,7 @@ class Stream:
             method=found("method") or "",
             path=found("path") or "",
             authority=found("authority") or "",
-            request_id=found("request_id") or "",
+            request_id=found("link" if kind == "tcp" else "request_id") or "",
             code=found("code") or 0,
             grpc_status=str(status) if grpc and status is not None else "",
             flags=() if flags == "-" else tuple(flags.split(",")),

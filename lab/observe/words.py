@@ -16,13 +16,17 @@ def line(request: Request, cause: Request, place: str) -> str:
     """
     when = datetime.fromtimestamp(request.time).strftime("%H:%M:%S.%f")[:-3]
     source, destination = node(request.source), called(request)
+    known = cause.conflict or request.conflict
     reasons = list(dict.fromkeys((*flags.words(request), *flags.words(cause))))
+    if known and "UH" in (*request.flags, *cause.flags):
+        reasons = [one for one in reasons if not one.startswith("UH:")]
+        known = f"UH: no healthy upstream: {known}"
     if request.early or cause.early:
         reasons.append(f"{cause.destination.pod} was not ready yet")
     if request.attempts > 1 and request.kind == "http":
         reasons.append(f"{request.attempts} tries")
-    if cause.conflict or request.conflict:
-        reasons.append(cause.conflict or request.conflict)
+    if known:
+        reasons.append(known)
     elif request.failure:
         reasons.append(request.failure)
     if not reasons and request.code >= 400 and request.details == "via_upstream":

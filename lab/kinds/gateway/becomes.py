@@ -11,6 +11,7 @@ from lab import names
 from lab.kinds import services
 from lab.kinds.gateway.checks import PLAIN_HTTP, valid_cipher_suite
 from lab.kinds.gateway.types import Server, ServerTLSSettings
+from lab.kinds.service_entry import becomes as service_entry
 from lab.kinds.virtual_service import becomes as virtual_service
 from lab.kinds.virtual_service import connections
 from lab.kinds.virtual_service.connections import Rule
@@ -118,11 +119,15 @@ def _added(wanted: Sequence[str], known: dict[int, set[str]], port: int) -> bool
 
 
 def target_port(snapshot: Snapshot, pod: Pod, number: int) -> int | None:
-    """Returns the gateway pod's own port for a port of its Service."""
+    """Returns the gateway pod's own port for a port of its Service, or of its ServiceEntry."""
     for service in services.services_of(snapshot, pod):
         for port in service.ports:
             if port.port == number:
                 return services.resolve_port(pod, port.target_port)
+    for entry in snapshot.of("ServiceEntry"):
+        for host in service_entry.hosts(entry) if service_entry.selected(entry, pod) else ():
+            if (found := host.port(number)) is not None:
+                return service_entry.target(found, pod)
     return number if number >= 1024 else None
 
 

@@ -15,7 +15,8 @@ from lab.resources.resource import Resource
 ISTIO_GROUP = ".istio.io"
 """The end of the names of Istio's API groups."""
 
-_WELL_KNOWN: Mapping[int, PortProtocol] = {3306: "TCP", 6379: "TCP", 27017: "TCP", 9093: "TCP"}
+_WELL_KNOWN: Mapping[int, PortProtocol] = dict.fromkeys((25, 53, 3306, 27017), "TCP")
+"""Ports of servers that speak first, which Istio does not wait for."""
 _APP_PROTOCOLS: Mapping[str, PortProtocol] = {
     "kubernetes.io/h2c": "HTTP2",
     "kubernetes.io/ws": "HTTP",
@@ -24,12 +25,11 @@ _APP_PROTOCOLS: Mapping[str, PortProtocol] = {
 
 
 def protocol(port: ManifestPort) -> PortProtocol:
-    """Returns the protocol as Istio selects it: appProtocol, then the name's first part."""
-    if port.app_protocol:
-        chosen = _APP_PROTOCOLS.get(port.app_protocol) or PROTOCOLS.get(port.app_protocol.upper())
-        if chosen is not None:
-            return chosen
-    name = port.name.upper()
+    """Returns the protocol as Istio selects it: the first part of appProtocol, else of the name."""
+    chosen = port.name if port.app_protocol is None else port.app_protocol
+    if chosen == port.app_protocol and chosen in _APP_PROTOCOLS:
+        return _APP_PROTOCOLS[chosen]
+    name = chosen.upper()
     prefix = "GRPC-WEB" if name.startswith("GRPC-WEB") else name.partition("-")[0]
     return PROTOCOLS.get(prefix) or _WELL_KNOWN.get(port.port, "AUTO")
 

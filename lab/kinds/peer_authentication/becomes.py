@@ -6,6 +6,7 @@ from typing import Literal
 
 from lab.kinds import selection
 from lab.kinds.peer_authentication.types import MutualTLS, PeerAuthenticationSpec
+from lab.kinds.selection import Workload
 from lab.model import Pod, Snapshot
 from lab.resources.resource import Origin, Path, Resource
 
@@ -16,20 +17,20 @@ KIND = "PeerAuthentication"
 _MTLS: Path = ("spec", "mtls")
 
 
-def mode(snapshot: Snapshot, pod: Pod, port: int) -> tuple[Mode, Origin]:
+def mode(snapshot: Snapshot, workload: Workload, port: int) -> tuple[Mode, Origin]:
     """Returns the mode of a container port and its origin: workload over namespace over mesh.
 
     The oldest policy of each level counts. `portLevelMtls` needs a policy with a selector; its
     keys are container ports.
     """
-    policy = workload_policy(snapshot, pod)
+    policy = workload_policy(snapshot, workload)
     if policy is not None:
         spec: PeerAuthenticationSpec = policy.spec
         if found := _explicit_mode((spec.port_level_mtls or {}).get(port)):
             return found, Origin(policy.source, ("spec", "portLevelMtls", port), policy)
         if found := _explicit_mode(spec.mtls):
             return found, Origin(policy.source, _MTLS, policy)
-    return namespace_mode(snapshot, pod.namespace)
+    return namespace_mode(snapshot, workload.namespace)
 
 
 def level_ports(snapshot: Snapshot, pod: Pod) -> list[int]:
@@ -50,11 +51,11 @@ def namespace_mode(snapshot: Snapshot, namespace: str) -> tuple[Mode, Origin]:
     return DEFAULT, Origin()
 
 
-def workload_policy(snapshot: Snapshot, pod: Pod) -> Resource | None:
-    """Returns the oldest policy that selects a pod by labels; none in the root namespace."""
-    if pod.namespace == snapshot.root_namespace:
+def workload_policy(snapshot: Snapshot, workload: Workload) -> Resource | None:
+    """Returns the oldest policy that selects a workload by labels; none in the root namespace."""
+    if workload.namespace == snapshot.root_namespace:
         return None
-    return next(iter(selection.of_workload(snapshot, KIND, pod)), None)
+    return next(iter(selection.of_workload(snapshot, KIND, workload)), None)
 
 
 def _explicit_mode(mtls: MutualTLS | None) -> Mode | None:

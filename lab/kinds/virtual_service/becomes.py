@@ -73,8 +73,8 @@ def applies(resource: Resource, gateway: str) -> bool:
 
 
 def hosts(resource: Resource) -> list[str]:
-    """Returns the hosts of a VirtualService, short names in full."""
-    return [names.expand(host, resource.namespace) for host in resource.spec.hosts]
+    """Returns the hosts of a VirtualService in small letters, short names in full."""
+    return [names.expand(host, resource.namespace).lower() for host in resource.spec.hosts]
 
 
 def routes(view: View, resource: Resource, attachment: Attachment) -> list[Route]:
@@ -118,9 +118,9 @@ def _route(
     match: HTTPMatchRequest | None,
     attachment: Attachment,
 ) -> Json:
-    parts = (http.name, match.name if match else None)
+    name = http.name or ""
     route = given(
-        name=".".join(part for part in parts if part),
+        name=f"{name}.{match.name}" if match and match.name else name,
         match=match_config(match),
         metadata=metadata(resource.config_path),
         stat_prefix=(match.stat_prefix if match else None) or None,

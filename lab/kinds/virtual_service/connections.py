@@ -44,7 +44,10 @@ def for_host(
     found = [
         resource
         for resource in view.virtual_services
-        if any(names.matches(pattern, host) for pattern in hosts(resource))
+        if any(
+            names.matches(pattern, host) or names.matches(host, pattern)
+            for pattern in hosts(resource)
+        )
     ]
     fits = partial(_concerns, view, port.port)
     if port.protocol in TLS_PROTOCOLS:

@@ -50,6 +50,7 @@ def as_endpoint(
         address=spec.address or "",
         port=port,
         labels=services.with_topology(labels, place),
+        namespace=namespace,
         weight=spec.weight or 1,
         service_account=f"{namespace}/{account}" if account else "",
         locality=place,

@@ -358,10 +358,11 @@ def test_objects_are_selected_by_fields(lab: Lab) -> None:
     def names(*words: str) -> list[str]:
         return lab.ok("get", *words, "-o", "name").split()
 
-    everyone = names("pods")
     assert names("pods", "--field-selector", "metadata.name=curl") == ["pod/curl"]
     others = names("pods", "--field-selector=metadata.name!=curl,status.phase==Running")
-    assert sorted([*others, "pod/curl"]) == sorted(everyone)
+    assert len(others) >= 2
+    assert "pod/curl" not in others
+    assert not set(others) & set(names("pods", "--field-selector=status.phase!=Running"))
     assert names("pods", "--field-selector=spec.nodeName!=lab") == []
     assert names("svc", "-A", "--field-selector", "metadata.namespace=nowhere") == []
     refused = lab.run("get", "pods", "--field-selector", "spec.color=red")

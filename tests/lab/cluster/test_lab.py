@@ -119,7 +119,7 @@ spec:
 """
 
 
-def test_a_policy_holds_once_apply_has_answered(lab: Lab) -> None:
+def test_a_policy_holds_once_its_change_is_answered(lab: Lab) -> None:
     """The proxy of the client has connections open to both pods; each request would do for them."""
     ask = "for i in 1 2 3 4 5 6; do curl -sS -o /dev/null -w '%{http_code} ' " + HELLO + "; done"
 
@@ -130,6 +130,10 @@ def test_a_policy_holds_once_apply_has_answered(lab: Lab) -> None:
     try:
         for _ in range(3):
             lab.apply(NOBODY)
+            assert statuses() == {"403"}
+            lab.ok("annotate", "authorizationpolicy", "nobody", "istio.io/dry-run=true")
+            assert statuses() == {"200"}
+            lab.ok("annotate", "authorizationpolicy", "nobody", "istio.io/dry-run-")
             assert statuses() == {"403"}
             lab.ok("delete", "authorizationpolicy", "nobody")
             assert statuses() == {"200"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lab.explain import reported
-from lab.model import Snapshot
+from lab.model import Pod, Snapshot
 from lab.observe.requests import NOBODY, Request, Workload
 from tests.support import reports
 from tests.support.golden import mesh
@@ -100,3 +100,49 @@ def test_both_sides_of_a_refused_connection_name_the_rule_and_the_policy() -> No
     place, text = find(replace(taken, source=NOBODY))
     assert place == policy.source.at("spec", "mtls")
     assert text.startswith("a client without a sidecar sends plain text, but PeerAuthentication")
+
+
+NOBODYS = """
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: subsets, namespace: default}
+spec:
+  host: server
+  subsets:
+  - {name: v1, labels: {app: server}}
+  - {name: v2, labels: {version: v2}}
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: outside, namespace: default}
+spec:
+  hosts: [no-such.example]
+  ports: [{number: 80, name: http, protocol: HTTP}]
+  resolution: DNS
+"""
+
+
+def test_a_cluster_without_an_endpoint_says_which_and_why() -> None:
+    snapshot = mesh(NOBODYS)
+    client = Workload("default", "client", pod="client-1", meshed=True)
+    rule, entry = snapshot.of("DestinationRule")[0], snapshot.of("ServiceEntry")[0]
+    ends = {"source": client, "destination": NOBODY, "details": "no_healthy_upstream", "code": 503}
+    asked = reports.request(**ends, flags=("UH",))
+
+    def told(cluster: str, pods: tuple[Pod, ...] = snapshot.pods) -> tuple[str, str]:
+        find = reported.finder(lambda _: replace(snapshot, pods=pods))
+        return find(replace(asked, cluster=cluster))
+
+    server = "server.default.svc.cluster.local"
+    place, text = told(f"outbound|80|v2|{server}")
+    assert place == rule.source.at("spec", "subsets", 1)
+    assert text == f"subset v2 selects no pod of {server} (version=v2)"
+    assert told("outbound|80||no-such.example") == (
+        entry.source.at("spec"),
+        "the name no-such.example could not be resolved",
+    )
+    down = tuple(replace(pod, ready=pod.name == "client-1") for pod in snapshot.pods)
+    assert told(f"outbound|80|v1|{server}", down)[1].startswith("none of the pods of subset v1 of")
+    gone = tuple(pod for pod in snapshot.pods if pod.name == "client-1")
+    assert told(f"outbound|80||{server}", gone)[1] == f"{server} has no endpoint"
+    assert told(f"outbound|80|v1|{server}")[1] == ""

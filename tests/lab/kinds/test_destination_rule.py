@@ -11,8 +11,9 @@ import httpx
 import pytest
 
 from lab.envoy import translate
+from lab.kinds.destination_rule import dynamic_dns
 from lab.kinds.destination_rule.becomes import UNLIMITED
-from tests.support import harness
+from tests.support import harness, sample
 from tests.support.harness import Mesh
 from tests.support.routing import SUBSETS, V1, attempts, routed, rule, version
 from tests.support.wait import wait
@@ -291,3 +292,17 @@ def test_a_share_for_other_places_leaves_nobody(mesh: Mesh) -> None:
     assert mesh.request("client", "http://server/").status_code == 200
     mesh.apply(rule(share % "us/*"))
     wait(lambda: mesh.request("client", "http://server/").status_code == 503)
+
+
+def test_what_istiod_does_not_survive_is_said() -> None:
+    """Its answer to this is a panic, so there is no scenario to compare with."""
+    entry = (
+        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: cloud}\n"
+        "spec: {hosts: ['*.cloud.example'], resolution: %s, "
+        "ports: [{number: 80, name: http, protocol: HTTP}]}\n---\n"
+    )
+    outlier = rule("outlierDetection: {consecutive5xxErrors: 1}", host='"*.cloud.example"')
+    for resolution, said in (("DYNAMIC_DNS", 1), ("NONE", 0)):
+        found = sample.with_manifests(entry % resolution + outlier)
+        (own,) = found.of("DestinationRule")
+        assert len(list(dynamic_dns.problems(own, found))) == said

@@ -72,7 +72,24 @@ FAILURES = (
         times=24,
         options=("-Z",),
     ),
-    Failure("nobody", "503 UH", "UH", 503, "no healthy upstream", "UH"),
+    Failure(
+        *(
+            "nobody",
+            "503 UH",
+            "UH",
+            503,
+            "UH: no healthy upstream: subset none selects",
+            "UH",
+        )
+    ),
+    Failure(
+        "unresolved.test",
+        "503 UH",
+        "UH",
+        503,
+        "the name unresolved.test could not be resolved",
+        "unresolved",
+    ),
     Failure("no-cluster", "503 NC", "NC", 503, "no cluster", "NC"),
     Failure("no-route", "404 NR", "NR", 404, "no route"),
     Failure(
@@ -100,7 +117,10 @@ FAILURES = (
         *("BlackHoleCluster", "UH", "UH", 0, "UH: unknown host", "closed"),
         url="https://198.51.100.10:8443/",
     ),
-    Failure("denied", "RBAC", "-", 0, "TCP 7000  closed", path=":7000/"),
+    Failure(
+        *("denied", "RBAC", "-", 0, "TCP 7000  closed .*access denied by the proxy", "denied"),
+        path=":7000/",
+    ),
 )
 SERVICES = [
     one.host for one in FAILURES if "." not in one.host and one.path[0] == "/" and not one.url
