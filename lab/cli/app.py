@@ -169,9 +169,10 @@ class Words(typer.core.TyperGroup):
             args = [*args[1:], "--help"]
         if args[:1] == ["experimental"]:
             args = ["x", *args[1:]]
-        if args[0] == "x" and args[1:] and " ".join(args[:2]) not in COMMANDS:
+        if args[0] == "x" and " ".join(args[:2]) not in COMMANDS:
+            typed = " ".join(word for word in args[:2] if not word.startswith("-"))
             raise FailureError(
-                f"istioctl x {args[1]} is not in the lab: it has x describe, proxy-status, "
+                f"istioctl {typed} is not in the lab: it has x describe, proxy-status, "
                 "proxy-config and analyze"
             )
         for program, verbs in MISSING.items():

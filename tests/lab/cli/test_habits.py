@@ -168,3 +168,9 @@ def test_a_certificate_with_serial_number_0_is_one(lab: Lab, tmp_path: Path) -> 
         lab.ok("delete", "gateway", "serial")
         lab.run("delete", "secret", "serial", "-n=istio-system")
     assert "serial number" not in lab.log.read_text()
+
+
+@pytest.mark.parametrize("words", ["x", "help x", "experimental", "x precheck"])
+def test_experiments_are_named(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words.split()) == 1
+    assert "is not in the lab: it has x describe, proxy-status" in capsys.readouterr().err
