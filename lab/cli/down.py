@@ -8,7 +8,7 @@ import typer
 
 from lab.cli.client import FailureError
 from lab.cli.context import client
-from lab.cli.output import short_path, write
+from lab.cli.output import short_path, write, write_now
 
 if TYPE_CHECKING:
     from lab.cluster.state import State
@@ -31,6 +31,7 @@ def down(
     lab = client(context)
     try:
         lab.call("down")
+        write_now("Stopping the pods")
         wait_until_unlocked(State(lab.folder))
         write("The lab is stopped")
     except FailureError as error:
