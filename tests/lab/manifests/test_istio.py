@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from lab.envoy import translate
+from lab.kinds.mesh_config import becomes as mesh_config
 from lab.manifests.load import parse
 from lab.manifests.read import ManifestError
+from tests.support import sample
 
 GATEWAY = """\
 apiVersion: networking.istio.io/v1
@@ -62,6 +67,25 @@ def test_a_field_that_istio_ignores() -> None:
     (warning,) = parse([("x", ERRORS)]).warnings
     assert warning.startswith("x:8: DestinationRule a: spec.trafficPolicy.outlierDetection")
     assert "consecutive errors is deprecated" in warning
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "",
+        "{profile: , values: , meshConfig: }",
+        "{values: {pilot: {traceSampling: }}}",
+        "{meshConfig: {accessLogFile: , defaultConfig: }}",
+        "{meshConfig: {defaultConfig: {proxyMetadata: , tracing: }}}",
+    ],
+)
+def test_null_is_unset_in_the_mesh_configuration(spec: str) -> None:
+    operator = "apiVersion: install.istio.io/v1alpha1\nkind: IstioOperator\nspec: "
+    mesh = mesh_config.installed(parse([("x", operator + spec)]).resources)
+    snapshot = replace(sample.with_manifests(""), mesh=mesh)
+    plain = replace(snapshot, mesh={})
+    pod = snapshot.pods[0]
+    assert translate.proxy_config(snapshot, pod) == translate.proxy_config(plain, pod)
 
 
 def test_a_field_of_another_world() -> None:
