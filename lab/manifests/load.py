@@ -72,7 +72,11 @@ def parse(
 
 def _items(document: Document) -> Iterator[Document]:
     value = document.value
-    if isinstance(value, dict) and value.get("kind") == "List" and isinstance(value.get("items"), list):
+    if (
+        isinstance(value, dict)
+        and value.get("kind") == "List"
+        and isinstance(value.get("items"), list)
+    ):
         for index, item in enumerate(value["items"]):
             yield document.within(("items", index), item)
     else:

@@ -63,6 +63,13 @@ def test_a_key_that_is_none_is_refused() -> None:
         parse([("x", KEYS)])
 
 
+@pytest.mark.parametrize(("mode", "remarks"), [("SIMPLE", 1), ("ISTIO_MUTUAL", 0)])
+def test_only_some_modes_read_a_secret(mode: str, remarks: int) -> None:
+    rule = "host: a, trafficPolicy: {tls: {mode: MODE, credentialName: b}}".replace("MODE", mode)
+    found = parse([("x", resource("DestinationRule", rule))]).warnings
+    assert sum("credentialName b holds at gateways" in line for line in found) == remarks
+
+
 def test_a_field_that_istio_ignores() -> None:
     (warning,) = parse([("x", ERRORS)]).warnings
     assert warning.startswith("x:8: DestinationRule a: spec.trafficPolicy.outlierDetection")
