@@ -175,6 +175,9 @@ TOPOLOGY = (
 )
 """The labels of a workload's locality, which Istio adds to its own."""
 
+NETWORK = "topology.istio.io/network"
+"""The label of a workload's network."""
+
 
 def locality(labels: Mapping[str, str]) -> str:
     """Returns the locality that a workload's labels give it, with dots where a slash can't be."""

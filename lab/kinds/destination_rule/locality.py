@@ -26,10 +26,6 @@ class Group:
     priority: int
     weight: int
 
-    @property
-    def region(self) -> str:
-        return _parts(self.locality)[0]
-
 
 def settings(balancer: LoadBalancer, *, ejects: bool) -> Json:
     """Returns the fields of `common_lb_config`; `ejects`: with outlier detection."""
@@ -113,17 +109,24 @@ def _distance(own: str, group: Group, target: str | None, *, regions: bool) -> i
 
 
 def _by_labels(group: Group, wanted: Sequence[str], client: Mapping[str, str]) -> list[Group]:
-    """Returns a group in parts, by the number of labels that each shares with the client."""
+    """Returns a group in parts, by the number of labels that each shares with the client.
+
+    Of endpoints in other networks, where the network is the first label, the others count too.
+    """
     parts: dict[int, list[Endpoint]] = {}
     for endpoint in group.endpoints:
-        agreed = 0
-        for text in wanted:
+        rank = 0
+        for index, text in enumerate(wanted):
             name, *values = text.split("=")
             own = values[0] if len(values) == 1 else client.get(name, "")
-            if own != endpoint.labels.get(name, ""):
-                break
-            agreed += 1
-        parts.setdefault(len(wanted) - agreed, []).append(endpoint)
+            if own == endpoint.labels.get(name, ""):
+                continue
+            if index == 0 and text == services.NETWORK:
+                rank = len(wanted)
+                continue
+            rank += len(wanted) - index
+            break
+        parts.setdefault(rank, []).append(endpoint)
     return [_group(group.locality, parts[rank], rank) for rank in sorted(parts)]
 
 

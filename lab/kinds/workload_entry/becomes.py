@@ -12,8 +12,6 @@ from lab.model import Service, ServicePort, Snapshot
 from lab.resources.resource import Resource
 from lab.resources.values import is_ip
 
-_NETWORK = "topology.istio.io/network"
-
 
 def selected(snapshot: Snapshot, selector: Mapping[str, str], namespace: str) -> list[Resource]:
     """Returns the entries of a namespace that have some labels, by name."""
@@ -44,7 +42,7 @@ def as_endpoint(
 ) -> Endpoint:
     place = spec.locality or services.locality(labels)
     if spec.network:
-        labels = {_NETWORK: spec.network, **labels}
+        labels = {services.NETWORK: spec.network, **labels}
     account = spec.service_account
     return Endpoint(
         address=spec.address or "",
