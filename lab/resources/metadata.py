@@ -52,8 +52,14 @@ def label_problems(labels: Mapping[str, str], path: tuple[str | int, ...]) -> It
             )
 
 
+TRAFFIC_DISTRIBUTION = "networking.istio.io/traffic-distribution"
+
+
 def metadata_problems(metadata: Metadata, kind: str) -> Iterator[Problem]:
-    """Validates `metadata` as the API server does."""
+    """Validates `metadata` as the API server does, and warns of what the lab passes over."""
+    if TRAFFIC_DISTRIBUTION in (metadata.annotations or {}):
+        reason = "no effect in the lab: set localityLbSetting in a DestinationRule"
+        yield Problem(("metadata", "annotations", TRAFFIC_DISTRIBUTION), reason, "warning")
     name = metadata.name
     if kind in ("Service", "Namespace"):
         if len(name) > 63 or not _LABEL.fullmatch(name):

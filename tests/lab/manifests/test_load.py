@@ -131,6 +131,22 @@ def test_a_list_without_items_is_refused(items: str) -> None:
     assert line.startswith("x.yaml:2: List (no name): kind: the lab has no List")
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        "apiVersion: v1\nkind: Service\nspec: {selector: {a: b}, ports: [{port: 80}]}",
+        "apiVersion: v1\nkind: Namespace",
+        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\n"
+        "spec: {hosts: [a.example], ports: [{number: 80, name: http}], resolution: DNS}",
+    ],
+)
+def test_a_traffic_distribution_is_told_to_have_no_effect(head: str) -> None:
+    key = "networking.istio.io/traffic-distribution"
+    text = f"{head}\nmetadata: {{name: a, annotations: {{{key}: PreferClose}}}}\n"
+    said = parse([("x.yaml", text)]).warnings
+    assert any(f"metadata.annotations.{key}: no effect in the lab" in line for line in said)
+
+
 def test_yaml_that_only_looks_like_something_else() -> None:
     text = POD + "    args: [2026-01-31, '8080:80', 12:30:45, ~x, 'null']\n"
     pod = parse([("x.yaml", text)]).resources[0]
