@@ -524,7 +524,7 @@ def with_proxy_protocol(settings: ProxyProtocol | None, transport: Json) -> Json
 
 
 def tunnel(rule: Rule | None, subset: str) -> Tunnel | None:
-    """Returns the tunnel of a rule or, without the rule's own, of a subset."""
+    """Returns the tunnel of a rule or, for a subset, that of the subset alone."""
     policies = [one.spec.traffic_policy for one in rule.resources] if rule else []
     policy = next(filter(None, policies), None)
     if rule is not None and subset:

@@ -191,15 +191,14 @@ def secrets(snapshot: Snapshot, namespace: str, credentials: Iterable[str]) -> d
     namespace; nothing by the name of a Secret that is not there, or lacks the part.
     """
     found: dict[str, Json] = {}
-    kept = {
-        secret.name: secret.body.decoded()
-        for secret in snapshot.of("Secret")
-        if secret.namespace == namespace
-    }
+    kept = {one.name: one for one in snapshot.of("Secret") if one.namespace == namespace}
     for name in credentials:
         short = name.removeprefix(f"{namespace}/")
-        certificate = _certificate(kept.get(short, {}))
-        authority = _authority(kept.get(f"{short}{AUTHORITY}", kept.get(short, {})))
+        secret = kept.get(short)
+        own = secret.body.decoded() if secret else {}
+        other = kept.get(f"{short}{AUTHORITY}")
+        certificate = _certificate(own)
+        authority = _authority(other.body.decoded() if other else own)
         found |= {f"{SECRETS}{name}": certificate} if certificate else {}
         found |= {f"{SECRETS}{name}{AUTHORITY}": authority} if authority else {}
     return found
