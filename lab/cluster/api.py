@@ -163,12 +163,14 @@ def patch(
     kind: str,
     namespace: str,
     name: str,
-    patch: str,
+    patch: str | dict[str, Any],
     type_: Literal["strategic", "merge", "json"] = "strategic",
     *,
     dry_run: bool = False,
 ) -> tuple[Applied, dict[str, Any]]:
-    """Changes an object by a patch, JSON or YAML; returns the outcome and the patched object.
+    """Changes an object by a patch; returns the outcome and the patched object.
+
+    The patch is a text, JSON or YAML, or its value.
 
     Its fields keep the lines of the file it came from, which is then called patched.
     """
@@ -185,10 +187,7 @@ def patch(
             "try --type merge"
         )
     try:
-        (given,) = (one.value for one in documents(patch))
-    except (DocumentError, ValueError) as error:
-        raise RefusedError(f'unable to parse "{patch}": {error}') from None
-    try:
+        given = _one_value(patch) if isinstance(patch, str) else patch
         after = patches.patched(type_, found.kind, document(old), given)
     except patches.PatchError as error:
         raise RefusedError(f"The request is invalid: {error}") from None
@@ -204,6 +203,19 @@ def patch(
 
 
 _PATCHED = " (patched)"
+
+
+def _one_value(patch: str) -> Any:
+    """Returns the value of a patch's text. Raises RefusedError."""
+    try:
+        values = [one.value for one in documents(patch)]
+    except DocumentError as error:
+        raise RefusedError(f'unable to parse "{patch}": {error}') from None
+    except UnicodeEncodeError:
+        raise RefusedError("unable to parse the patch: it is not UTF-8") from None
+    if len(values) != 1:
+        raise RefusedError(f'unable to parse "{patch}": it has {len(values)} documents, not one')
+    return values[0]
 
 
 def _present(cluster: Cluster, key_: Key) -> Resource | None:
@@ -506,13 +518,21 @@ async def delete_files(
 
     Returns them, and the errors about those not there.
 
-    Raises ManifestError, and then nothing was deleted.
+    Raises ManifestError or RefusedError, and then nothing was deleted.
     """
+    loaded = _selected(load.parse(files, namespace), selector)
+    # A Namespace takes what is in it along, which then could not be found: so it goes last.
+    resources = sorted(loaded.resources, key=lambda resource: resource.kind == "Namespace")
+    await _delete_each(cluster, resources, {**options, "dry_run": True})
+    return await _delete_each(cluster, resources, options)
+
+
+async def _delete_each(
+    cluster: Cluster, resources: Iterable[Resource], options: dict[str, Any]
+) -> dict[str, list[str]]:
     deleted: list[str] = []
     missing: list[str] = []
-    # A Namespace takes what is in it along, which then could not be found: so it goes last.
-    loaded = _selected(load.parse(files, namespace), selector)
-    for resource in sorted(loaded.resources, key=lambda resource: resource.kind == "Namespace"):
+    for resource in resources:
         try:
             kind, names = resource.kind, [resource.name]
             deleted += await delete(cluster, kind, resource.namespace, names, **options)
