@@ -120,6 +120,9 @@ def _put(cluster: Cluster, loaded: load.Loaded, manner: Manner, *, dry_run: bool
             path = ("metadata", "namespace")
             errors.append(resource.describe(path, f'namespaces "{where}" not found'))
         errors.extend(_unknown_images(resource))
+        if resource.kind == "Service":
+            problems = cluster.services.node_port_problems(resource)
+            errors += [resource.describe(("spec", *path), reason) for path, reason in problems]
         old = _present(cluster, key(resource))
         if manner != "apply" and (old is None) == (manner == "replace"):
             named_ = _named(kind_named(resource.kind), resource.name)
