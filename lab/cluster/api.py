@@ -113,7 +113,9 @@ def _matches(selector: str) -> Matches:
 def _put(cluster: Cluster, loaded: load.Loaded, manner: Manner, *, dry_run: bool) -> Applied:
     store = cluster.store
     named = {r.name for r in loaded.resources if r.kind == "Namespace"}
-    errors, refused, resources = [], [], []
+    errors: list[str] = []
+    refused: list[tuple[str, str]] = []
+    resources: list[Resource] = []
     for resource in loaded.resources:
         where = resource.namespace
         if where and where not in named and ("Namespace", "", where) not in store:
@@ -124,17 +126,27 @@ def _put(cluster: Cluster, loaded: load.Loaded, manner: Manner, *, dry_run: bool
             problems = cluster.services.node_port_problems(resource)
             errors += [resource.describe(("spec", *path), reason) for path, reason in problems]
         old = _present(cluster, key(resource))
-        if manner != "apply" and (old is None) == (manner == "replace"):
+        twice = manner == "create" and any(key(one) == key(resource) for one in resources)
+        if twice or (manner != "apply" and (old is None) == (manner == "replace")):
             named_ = _named(kind_named(resource.kind), resource.name)
-            why = "already exists" if old is not None else "not found"
+            why = "not found" if manner == "replace" else "already exists"
             refused.append((resource.source.file, f"{named_} {why}"))
             continue
         if old is not None:
             errors.extend(_immutable(old, resource))
+            if manner == "apply" and _owned(cluster, key(resource)):
+                labels = {**old.labels, **resource.labels}
+                notes = {**old.annotations, **resource.annotations}
+                resource = dataclasses.replace(resource, labels=labels, annotations=notes)
         resources.append(resource)
     if errors:
         raise ManifestError(errors)
-    verbs = [_verb(cluster, r) if manner == "replace" else str(store.verb(r)) for r in resources]
+    verbs = [
+        _verb(cluster, one)
+        if manner == "replace" or _owned(cluster, key(one))
+        else str(store.verb(one))
+        for one in resources
+    ]
     results = tuple(zip(map(reference, resources), verbs, strict=True))
     told = tuple(_untold(cluster, loaded.warnings))
     if dry_run:
@@ -147,7 +159,7 @@ def _put(cluster: Cluster, loaded: load.Loaded, manner: Manner, *, dry_run: bool
         for old, new in zip(before, kept, strict=True)
     )
     for resource, there in zip(kept, before, strict=True):
-        if manner != "replace":
+        if manner != "replace" and not _owned(cluster, key(resource)):
             store.apply(resource)
         elif there is not None:
             store.update(dataclasses.replace(resource, order=there.resource.order))
@@ -230,6 +242,12 @@ def _present(cluster: Cluster, key_: Key) -> Resource | None:
         return None
     labels, notes = runner.model.labels, runner.model.annotations
     return dataclasses.replace(runner.resource, labels=labels, annotations=notes)
+
+
+def _owned(cluster: Cluster, key_: Key) -> bool:
+    """Returns whether an object is a pod of a workload, which is not in the store."""
+    runner = cluster.runners.get(key_[1:]) if key_[0] == "Pod" else None
+    return runner is not None and runner.owner is not None
 
 
 def _verb(cluster: Cluster, resource: Resource) -> str:

@@ -225,6 +225,40 @@ def test_files_with_a_protected_object_delete_nothing(lab: Lab) -> None:
         assert lab.ok("delete", "configmap", "kept").startswith('configmap "kept" deleted')
 
 
+def test_a_pod_of_a_workload_that_is_applied_stays_one_pod(lab: Lab) -> None:
+    pods = lab.ready("app=message-service", 2)
+    name = pods[0]["metadata"]["name"]
+    lab.ok("label", "pod", name, "kept=yes")
+    text = lab.ok("get", "pod", name, "-o", "yaml").replace("kept: 'yes'", "other: 'yes'")
+    assert "other" in text
+    assert lab.ok("apply", "-f", "-", stdin=text) == f"pod/{name} configured\n"
+    assert lab.ok("apply", "-f", "-", stdin=text) == f"pod/{name} unchanged\n"
+    (pod,) = lab.ready("kept=yes,other=yes", 1)
+    assert pod["metadata"]["ownerReferences"]
+    lab.ok("delete", "pod", name)
+    assert name not in [one["metadata"]["name"] for one in lab.ready("app=message-service", 2)]
+
+
+def test_an_object_is_created_once(lab: Lab) -> None:
+    answer = lab.run("create", "-f", "-", stdin=f"{CONFIG}---\n{CONFIG}")
+    lab.ok("delete", "configmap", "kept")
+    assert answer.out == "configmap/kept created\n"
+    assert answer.err == (
+        'Error from server (AlreadyExists): error when creating "STDIN": configmaps "kept" already '
+        "exists\n"
+    )
+
+
+def test_apply_after_a_change_by_hand(lab: Lab, workload: str) -> None:
+    """As docs/differences.md says: labels stay, another field is the manifest's."""
+    lab.ok("set", "env", workload, "EXTRA=1")
+    lab.ok("label", workload, "by=hand")
+    lab.ok("apply", "-f", str(SMALL))
+    assert "EXTRA" not in lab.ok("set", "env", workload, "--list")
+    assert lab.json(workload)["metadata"]["labels"]["by"] == "hand"
+    lab.ok("label", workload, "by-")
+
+
 def test_what_get_prints_can_be_replaced(lab: Lab, workload: str) -> None:
     for name in ("pod/curl", "svc/message-service", workload):
         text = lab.ok("get", name, "-o", "yaml")
