@@ -11,8 +11,8 @@ from lab.envoy import (
     routes,
 )
 from lab.kinds import visible
-from lab.kinds.envoy_filter import becomes as envoy_filter
 from lab.kinds.destination_rule.checks import secret_of
+from lab.kinds.envoy_filter import becomes as envoy_filter
 from lab.kinds.gateway import becomes as gateway_kind
 from lab.kinds.visible import View
 from lab.model import Pod, ProxyConfig, Snapshot
