@@ -24,6 +24,7 @@ from lab.cluster.selector import Matches, parse_fields
 from lab.cluster.selector import parse as parse_selector
 from lab.cluster.store import RESTARTED, Key, Record, content, document, key
 from lab.files import write_atomically
+from lab.kinds.kubernetes.core import WITH_NODE_PORTS
 from lab.manifests import load, registry
 from lab.manifests.read import ManifestError
 from lab.resources.checks import WITHOUT_EFFECT
@@ -206,6 +207,8 @@ def patch(
         after = patches.patched(type_, found.kind, document(old), given)
     except patches.PatchError as error:
         raise RefusedError(f"The request is invalid: {error}") from None
+    if found.kind == "Service":
+        _drop_node_ports(after, old)
     loaded = load.parse([("(patch)", after)])
     if [key(resource) for resource in loaded.resources] != [(found.kind, where, name)]:
         raise RefusedError("a patch can't change the kind, the name or the namespace of an object")
@@ -218,6 +221,18 @@ def patch(
 
 
 _PATCHED = " (patched)"
+
+
+def _drop_node_ports(service: dict[str, Any], old: Resource) -> None:
+    """Takes the node ports that a Service had from one of a type without them."""
+    had = {port.node_port for port in old.spec.ports}
+    match service:
+        case {"spec": {"type": kind}} if kind in WITH_NODE_PORTS:
+            return
+        case {"spec": {"ports": [*ports]}}:
+            for port in ports:
+                if isinstance(port, dict) and port.get("nodePort") in had:
+                    port.pop("nodePort", None)
 
 
 def _one_value(patch: str) -> Any:

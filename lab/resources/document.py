@@ -192,3 +192,10 @@ class _Builder:
 def _number(value: float) -> float:
     """Returns 1000.0 as 1000, as it is in the JSON that Kubernetes makes of YAML."""
     return int(value) if value.is_integer() and abs(value) < 1e21 else value
+
+
+def without_nulls(value: Any) -> Any:
+    """Returns a value without the fields that are null, as the API server drops them."""
+    if isinstance(value, dict):
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
+    return [without_nulls(item) for item in value] if isinstance(value, list) else value

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from lab.kinds.mesh_config.checks import ProxyConfig, metadata_problems
 from lab.resources.checks import fields
+from lab.resources.document import without_nulls
 from lab.resources.fields import declared
 from lab.resources.resource import Check, Problem, Resource
 
@@ -101,7 +102,7 @@ def _read(text: str) -> dict[str, Any]:
     value = yaml.load(text, yaml.CSafeLoader) or {}
     if not isinstance(value, dict):
         raise TypeError("it is no mapping")
-    return value
+    return dict(without_nulls(value))
 
 
 @functools.cache

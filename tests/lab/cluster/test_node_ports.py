@@ -136,6 +136,10 @@ def test_a_node_port_can_be_changed_and_is_nobody_elses(either: Lab) -> None:
         assert "spec.ports[0].nodePort: provided port is already allocated" in refused.err
         low = (SERVICE % ", nodePort: 8081").replace("by-node", "second")
         assert "not in the valid range" in either.run("apply", "-f", "-", stdin=low).err
+        either.ok("patch", "svc", "by-node", "-p", '{"spec": {"type": "ClusterIP"}}')
+        assert "nodePort" not in either.json("svc", "by-node")["spec"]["ports"][0]
+        nothing = ("patch", "svc", "by-node", "--type=merge", "-p", '{"spec": null}')
+        assert "spec: required" in either.run(*nothing).err
     finally:
         either.ok("delete", "svc", "by-node")
 

@@ -37,6 +37,12 @@ def test_a_field_of_a_pod_replaces_the_meshs_as_a_whole() -> None:
     assert other == whole
 
 
+def test_null_is_unset() -> None:
+    annotation = "{proxyMetadata: , tracing: , proxyHeaders: }"
+    assert tracing(annotation) == tracing("")
+    parse([("x", manifest("Pod", annotation))])
+
+
 def manifest(kind: str, annotation: str) -> str:
     metadata: Json = {"name": "a", "annotations": {KEY: annotation}, "labels": {"app": "a"}}
     spec: Json = {"containers": [{"name": "a", "image": "curlimages/curl:8.11.1"}]}
