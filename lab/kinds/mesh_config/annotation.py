@@ -86,7 +86,7 @@ def problems(annotations: Mapping[str, str]) -> Iterator[Problem]:
             yield Problem((KEY,), f"{name}: Istio passes over a field that it lacks", "warning")
     for problem in metadata_problems(found.get("proxyMetadata", {})):
         where = f"proxyMetadata.{problem.path[0]}"
-        yield Problem((KEY,), f"{where}: no effect in the lab: {problem.reason}", "warning")
+        yield Problem((KEY,), f"{where}: {problem.reason}", problem.severity)
     for check in declared(ProxyConfig):
         if found.get(check.where) is True and check.where == "holdApplicationUntilProxyStarts":
             continue  # The lab does so in any case.

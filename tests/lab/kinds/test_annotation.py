@@ -62,6 +62,7 @@ def manifest(kind: str, annotation: str) -> str:
         ("tracing: {", "could not parse proxy config: "),
         ("[a]", "could not parse proxy config: it is no mapping"),
         ("proxyHeaders: {xForwardedHost: {}}", "proxyHeaders.xForwardedHost: not supported by"),
+        ("proxyMetadata: {'A=B': c}", "proxyMetadata.A=B: the lab refuses it: no process can"),
         ("tracing: {zipkin: {address: a}}", "tracing.zipkin: not supported by the lab"),
     ],
 )

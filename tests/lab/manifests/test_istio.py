@@ -70,6 +70,27 @@ def test_only_some_modes_read_a_secret(mode: str, remarks: int) -> None:
     assert sum("credentialName b holds at gateways" in line for line in found) == remarks
 
 
+@pytest.mark.parametrize("variables", ['{"A=B": c}', '{"": c}', '{A: "x\\0y"}'])
+def test_a_variable_that_no_process_can_have_is_refused(variables: str) -> None:
+    spec = f"environmentVariables: {variables}"
+    with pytest.raises(ManifestError, match=r"environmentVariables\..*no process can have"):
+        parse([("x", resource("ProxyConfig", spec, "networking.istio.io/v1beta1"))])
+
+
+def test_a_variable_is_told_to_reach_traces_alone() -> None:
+    (warning,) = parse(
+        [
+            (
+                "x",
+                resource(
+                    "ProxyConfig", "environmentVariables: {A: b}", "networking.istio.io/v1beta1"
+                ),
+            )
+        ]
+    ).warnings
+    assert "no effect in the lab: there is no agent; customTags.environment" in warning
+
+
 def test_a_field_that_istio_ignores() -> None:
     (warning,) = parse([("x", ERRORS)]).warnings
     assert warning.startswith("x:8: DestinationRule a: spec.trafficPolicy.outlierDetection")
