@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from lab import names
 from lab.envoy import tls
-from lab.kinds.destination_rule.types import DestinationRuleSpec
+from lab.kinds import selection
+from lab.kinds.mesh_config import annotation
 from lab.kinds.peer_authentication import becomes as peer_authentication
-from lab.kinds.peer_authentication.types import PeerAuthenticationSpec
 from lab.kinds.services import Endpoint
 from lab.kinds.visible import Upstream, view
 from lab.model import Pod, Snapshot
@@ -119,38 +120,37 @@ def _sender(upstream: Upstream, rule: Origin) -> str:
 
 def conflicts(snapshot: Snapshot) -> Iterator[Conflict]:
     """Yields the conflicts between the proxies and the pods of a mesh."""
-    if not _possible(snapshot):
+    if not snapshot.certificates:
         return
-    # The replicas of a workload are one client.
-    clients = {
-        (pod.namespace, tuple(pod.labels.items()), tuple(pod.annotations.items())): pod
-        for pod in snapshot.pods
-        if pod.proxy != "none"
-    }
-    for client in clients.values():
+    for client in _clients(snapshot):
         for upstream in view(snapshot, client).upstreams():
+            # Automatic mutual TLS sends each endpoint what it takes.
+            if upstream.policy.tls is None and tls.auto_mtls(upstream):
+                continue
             for endpoint in upstream.endpoints():
                 if (found := between(upstream, endpoint)) is not None:
                     yield found
 
 
-def _possible(snapshot: Snapshot) -> bool:
-    """Returns whether anything makes clients send what automatic mutual TLS would not."""
-    return (
-        not snapshot.mesh.get("enableAutoMtls", True)
-        or any(_sets_tls(rule.spec) for rule in snapshot.of("DestinationRule"))
-        or any(_is_off(policy.spec) for policy in snapshot.of(peer_authentication.KIND))
-    )
+_CLIENT_KINDS = ("Sidecar", "DestinationRule", "ProxyConfig")
+"""The kinds that select clients by labels, and make their views differ."""
 
 
-def _sets_tls(spec: DestinationRuleSpec) -> bool:
-    policies = (spec.traffic_policy, *(subset.traffic_policy for subset in spec.subsets))
-    return any(
-        policy.tls is not None or any(one.tls is not None for one in policy.port_level_settings)
-        for policy in policies
-        if policy is not None
-    )
-
-
-def _is_off(spec: PeerAuthenticationSpec) -> bool:
-    return spec.mtls is not None and spec.mtls.mode == "DISABLE"
+def _clients(snapshot: Snapshot) -> Iterable[Pod]:
+    """Returns one pod with a proxy of each set of pods that have the same view of the mesh."""
+    selectors = {
+        tuple(labels.items()): labels
+        for kind in _CLIENT_KINDS
+        for resource in snapshot.of(kind)
+        if (labels := selection.labels(resource))
+    }.values()
+    return {
+        (
+            pod.namespace,
+            pod.proxy,
+            pod.annotations.get(annotation.KEY),
+            tuple(names.selects(labels, pod.labels) for labels in selectors),
+        ): pod
+        for pod in snapshot.pods
+        if pod.proxy != "none"
+    }.values()
