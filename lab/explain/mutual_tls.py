@@ -112,10 +112,21 @@ def _name(origin: Origin) -> str:
 def _sender(upstream: Upstream, rule: Origin) -> str:
     if rule.resource is not None:
         return f"{_name(rule)} sends"
+    return f"{_without_automatic(upstream)}, so that a client without tls in a rule sends"
+
+
+def _without_automatic(upstream: Upstream) -> str:
+    """Returns the reason why clients have no automatic mutual TLS, as `tls.auto_mtls` finds it."""
+    host = upstream.host
     if not upstream.view.mesh.enable_auto_mtls:
-        return "enableAutoMtls is false, so that a client without a rule sends"
-    found = peer_authentication.namespace_mode(upstream.view.snapshot, upstream.host.namespace)[1]
-    return f"{_name(found)} is DISABLE, so that a client without a rule sends"
+        return "enableAutoMtls is false"
+    mode, found = peer_authentication.namespace_mode(upstream.view.snapshot, host.namespace)
+    if mode == "DISABLE":
+        return f"{_name(found)} is DISABLE"
+    if host.external:
+        return f"{host.name} is MESH_EXTERNAL"
+    kind = "headless" if host.headless else "reached by the address that a client asks for"
+    return f"{host.name} is {kind} and not all its endpoints have a sidecar"
 
 
 def conflicts(snapshot: Snapshot) -> Iterator[Conflict]:
