@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from lab import names
@@ -26,6 +26,8 @@ class Conflict:
 
     host: str
     """Empty for the pod's own address."""
+    subset: str
+    """Empty for the whole host."""
     pod: Pod
     sender: str
     """The client's rule and what it sends."""
@@ -36,6 +38,15 @@ class Conflict:
     """The DestinationRule's `tls`; without a source there is none."""
     policy: Origin
     """The PeerAuthentication; without a source the pod has no sidecar."""
+    partial: bool = False
+    """Whether the host, or the subset, has other endpoints that take the client's connections."""
+
+    @property
+    def failure(self) -> str:
+        """The requests that fail, and the reason."""
+        requests = "Some requests" if self.partial else "Requests"
+        target = f"subset {self.subset} of {self.host}" if self.subset else self.host
+        return f"{requests} to {target} fail: {self.text}"
 
     @property
     def text(self) -> str:
@@ -85,9 +96,8 @@ def between(upstream: Upstream, endpoint: Endpoint) -> Conflict | None:
     if settings is None:
         remedy = f"give the host a DestinationRule with tls.mode {mode_wanted}"
     rule = upstream.policy.origins.get("tls", Origin())
-    return Conflict(
-        upstream.host.name, pod, f"{_sender(upstream, rule)} {sent}", taker, remedy, rule, policy
-    )
+    sender = f"{_sender(upstream, rule)} {sent}"
+    return Conflict(upstream.host.name, upstream.subset, pod, sender, taker, remedy, rule, policy)
 
 
 def without_sidecar(snapshot: Snapshot, pod: Pod, port: int) -> Conflict | None:
@@ -97,7 +107,7 @@ def without_sidecar(snapshot: Snapshot, pod: Pod, port: int) -> Conflict | None:
         return None
     sender = "a client without a sidecar sends plain text"
     remedy = "give it a sidecar, or set mtls.mode PERMISSIVE"
-    return Conflict("", pod, sender, _takes_tls(policy), remedy, Origin(), policy)
+    return Conflict("", "", pod, sender, _takes_tls(policy), remedy, Origin(), policy)
 
 
 def _takes_tls(policy: Origin) -> str:
@@ -130,7 +140,10 @@ def _without_automatic(upstream: Upstream) -> str:
 
 
 def conflicts(snapshot: Snapshot) -> Iterator[Conflict]:
-    """Yields the conflicts between the proxies and the pods of a mesh."""
+    """Yields the conflicts between the proxies and the pods of a mesh.
+
+    Those of a whole host come before those of its subsets.
+    """
     if not snapshot.certificates:
         return
     for client in _clients(snapshot):
@@ -138,9 +151,10 @@ def conflicts(snapshot: Snapshot) -> Iterator[Conflict]:
             # Automatic mutual TLS sends each endpoint what it takes.
             if upstream.policy.tls is None and tls.auto_mtls(upstream):
                 continue
-            for endpoint in upstream.endpoints():
-                if (found := between(upstream, endpoint)) is not None:
-                    yield found
+            found = [between(upstream, endpoint) for endpoint in upstream.endpoints()]
+            for one in found:
+                if one is not None:
+                    yield replace(one, partial=None in found)
 
 
 _CLIENT_KINDS = ("Sidecar", "DestinationRule", "ProxyConfig")

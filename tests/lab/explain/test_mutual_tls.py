@@ -96,3 +96,33 @@ def test_the_cause_of_plain_text_without_a_rule_is_told(mesh: Snapshot, cause: s
     (told,) = {one.text for one in conflicts(mesh)}
     assert f"{cause}, so that a client without tls in a rule sends plain text, but" in told
     assert "strict is DISABLE" not in told
+
+
+PLAIN = """
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: server}
+spec:
+  host: server
+  subsets: [{name: v2, labels: {version: "2.0"}, trafficPolicy: {tls: {mode: DISABLE}}}]
+"""
+MUTUAL = """
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: server}
+spec: {host: server, trafficPolicy: {tls: {mode: %s}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("mesh", "requests"),
+    [
+        (sample.with_manifests(STRICT + MUTUAL % "DISABLE"), f"Requests to {SERVER} fail: "),
+        (sample.with_manifests(STRICT + PLAIN), f"Requests to subset v2 of {SERVER} fail: "),
+        (mixed(MUTUAL % "ISTIO_MUTUAL"), f"Some requests to {SERVER} fail: "),
+    ],
+    ids=["all", "subset", "some"],
+)
+def test_the_requests_that_fail_are_told(mesh: Snapshot, requests: str) -> None:
+    (told,) = conflicts(mesh)
+    assert told.text.startswith(requests)
