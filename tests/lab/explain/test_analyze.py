@@ -121,6 +121,7 @@ def test_a_running_lab(lab: Lab, tmp_path: Path) -> None:
         ),
         ("[mesage-service]", "[guestbook-ui-gateway]", ""),
         ("[example.org]", "[mesh]", ""),
+        ("[Message-Service]", "[mesh]", ""),
         ("[message-service.default, '*.default.svc.cluster.local']", "[mesh]", ""),
     ],
 )
