@@ -76,9 +76,12 @@ def _service(snapshot: Snapshot, chosen: Service, pods: Sequence[Pod]) -> Iterat
     rule = view(snapshot, pods[0]).rules.get(host.name)
     for resource in rule.resources if rule is not None else ():
         yield from _destination_rule(resource, pods)
-    told = (one for one in mutual_tls.conflicts(snapshot) if one.host == host.name)
-    for conflict in {one.text: one for one in told if one.pod in pods}.values():
-        yield f"WARNING: Requests fail: {conflict.text}.  {conflict.origin}"
+    told: dict[str, mutual_tls.Conflict] = {}
+    for one in mutual_tls.conflicts(snapshot):
+        if one.host == host.name and one.pod in pods:
+            told.setdefault(one.text, one)
+    for conflict in told.values():
+        yield f"WARNING: {conflict.failure}.  {conflict.origin}"
     for resource in snapshot.of("VirtualService"):
         if virtual_service.applies(resource, names.MESH) and _is_for(resource, host):
             yield from _virtual_service(snapshot, resource)

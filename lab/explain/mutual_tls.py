@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from lab import names
 from lab.envoy import tls
-from lab.kinds.destination_rule.types import DestinationRuleSpec
+from lab.kinds import selection
+from lab.kinds.mesh_config import annotation
 from lab.kinds.peer_authentication import becomes as peer_authentication
-from lab.kinds.peer_authentication.types import PeerAuthenticationSpec
 from lab.kinds.services import Endpoint
 from lab.kinds.visible import Upstream, view
 from lab.model import Pod, Snapshot
@@ -25,6 +26,8 @@ class Conflict:
 
     host: str
     """Empty for the pod's own address."""
+    subset: str
+    """Empty for the whole host."""
     pod: Pod
     sender: str
     """The client's rule and what it sends."""
@@ -35,6 +38,15 @@ class Conflict:
     """The DestinationRule's `tls`; without a source there is none."""
     policy: Origin
     """The PeerAuthentication; without a source the pod has no sidecar."""
+    partial: bool = False
+    """Whether the host, or the subset, has other endpoints that take the client's connections."""
+
+    @property
+    def failure(self) -> str:
+        """The requests that fail, and the reason."""
+        requests = "Some requests" if self.partial else "Requests"
+        target = f"subset {self.subset} of {self.host}" if self.subset else self.host
+        return f"{requests} to {target} fail: {self.text}"
 
     @property
     def text(self) -> str:
@@ -84,9 +96,8 @@ def between(upstream: Upstream, endpoint: Endpoint) -> Conflict | None:
     if settings is None:
         remedy = f"give the host a DestinationRule with tls.mode {mode_wanted}"
     rule = upstream.policy.origins.get("tls", Origin())
-    return Conflict(
-        upstream.host.name, pod, f"{_sender(upstream, rule)} {sent}", taker, remedy, rule, policy
-    )
+    sender = f"{_sender(upstream, rule)} {sent}"
+    return Conflict(upstream.host.name, upstream.subset, pod, sender, taker, remedy, rule, policy)
 
 
 def without_sidecar(snapshot: Snapshot, pod: Pod, port: int) -> Conflict | None:
@@ -96,7 +107,7 @@ def without_sidecar(snapshot: Snapshot, pod: Pod, port: int) -> Conflict | None:
         return None
     sender = "a client without a sidecar sends plain text"
     remedy = "give it a sidecar, or set mtls.mode PERMISSIVE"
-    return Conflict("", pod, sender, _takes_tls(policy), remedy, Origin(), policy)
+    return Conflict("", "", pod, sender, _takes_tls(policy), remedy, Origin(), policy)
 
 
 def _takes_tls(policy: Origin) -> str:
@@ -111,46 +122,60 @@ def _name(origin: Origin) -> str:
 def _sender(upstream: Upstream, rule: Origin) -> str:
     if rule.resource is not None:
         return f"{_name(rule)} sends"
+    return f"{_without_automatic(upstream)}, so that a client without tls in a rule sends"
+
+
+def _without_automatic(upstream: Upstream) -> str:
+    """Returns the reason why clients have no automatic mutual TLS, as `tls.auto_mtls` finds it."""
+    host = upstream.host
     if not upstream.view.mesh.enable_auto_mtls:
-        return "enableAutoMtls is false, so that a client without a rule sends"
-    found = peer_authentication.namespace_mode(upstream.view.snapshot, upstream.host.namespace)[1]
-    return f"{_name(found)} is DISABLE, so that a client without a rule sends"
+        return "enableAutoMtls is false"
+    mode, found = peer_authentication.namespace_mode(upstream.view.snapshot, host.namespace)
+    if mode == "DISABLE":
+        return f"{_name(found)} is DISABLE"
+    if host.external:
+        return f"{host.name} is MESH_EXTERNAL"
+    kind = "headless" if host.headless else "reached by the address that a client asks for"
+    return f"{host.name} is {kind} and not all its endpoints have a sidecar"
 
 
 def conflicts(snapshot: Snapshot) -> Iterator[Conflict]:
-    """Yields the conflicts between the proxies and the pods of a mesh."""
-    if not _possible(snapshot):
+    """Yields the conflicts between the proxies and the pods of a mesh.
+
+    Those of a whole host come before those of its subsets.
+    """
+    if not snapshot.certificates:
         return
-    # The replicas of a workload are one client.
-    clients = {
-        (pod.namespace, tuple(pod.labels.items()), tuple(pod.annotations.items())): pod
+    for client in _clients(snapshot):
+        for upstream in view(snapshot, client).upstreams():
+            # Automatic mutual TLS sends each endpoint what it takes.
+            if upstream.policy.tls is None and tls.auto_mtls(upstream):
+                continue
+            found = [between(upstream, endpoint) for endpoint in upstream.endpoints()]
+            for one in found:
+                if one is not None:
+                    yield replace(one, partial=None in found)
+
+
+_CLIENT_KINDS = ("Sidecar", "DestinationRule", "ProxyConfig")
+"""The kinds that select clients by labels, and make their views differ."""
+
+
+def _clients(snapshot: Snapshot) -> Iterable[Pod]:
+    """Returns one pod with a proxy of each set of pods that have the same view of the mesh."""
+    selectors = {
+        tuple(labels.items()): labels
+        for kind in _CLIENT_KINDS
+        for resource in snapshot.of(kind)
+        if (labels := selection.labels(resource))
+    }.values()
+    return {
+        (
+            pod.namespace,
+            pod.proxy,
+            pod.annotations.get(annotation.KEY),
+            tuple(names.selects(labels, pod.labels) for labels in selectors),
+        ): pod
         for pod in snapshot.pods
         if pod.proxy != "none"
-    }
-    for client in clients.values():
-        for upstream in view(snapshot, client).upstreams():
-            for endpoint in upstream.endpoints():
-                if (found := between(upstream, endpoint)) is not None:
-                    yield found
-
-
-def _possible(snapshot: Snapshot) -> bool:
-    """Returns whether anything makes clients send what automatic mutual TLS would not."""
-    return (
-        not snapshot.mesh.get("enableAutoMtls", True)
-        or any(_sets_tls(rule.spec) for rule in snapshot.of("DestinationRule"))
-        or any(_is_off(policy.spec) for policy in snapshot.of(peer_authentication.KIND))
-    )
-
-
-def _sets_tls(spec: DestinationRuleSpec) -> bool:
-    policies = (spec.traffic_policy, *(subset.traffic_policy for subset in spec.subsets))
-    return any(
-        policy.tls is not None or any(one.tls is not None for one in policy.port_level_settings)
-        for policy in policies
-        if policy is not None
-    )
-
-
-def _is_off(spec: PeerAuthenticationSpec) -> bool:
-    return spec.mtls is not None and spec.mtls.mode == "DISABLE"
+    }.values()

@@ -43,6 +43,8 @@ class Edge:
     the calls with more than one try; and EARLY."""
     mutual_tls: int = 0
     """The calls that had it."""
+    early: int = 0
+    """Connections with the problem EARLY that the caller's proxy counts among its calls."""
 
     @property
     def success(self) -> float:
@@ -80,6 +82,9 @@ def edges(requests: Iterable[Request]) -> list[Edge]:
         reasons = flags.names(connection)
         if connection.reporter == "source" or not connection.source.meshed or reasons:
             _add(found, connection, reasons, early=connection.early)
+    for edge in found.values():
+        # The caller's report may be older than the time to look back.
+        edge.calls = max(0, edge.calls - edge.early)
     return sorted(
         found.values(),
         key=lambda edge: (edge.source != OUTSIDE, edge.source, edge.destination, edge.port),
@@ -123,7 +128,7 @@ def _add(
     if request.kind == "tcp" and request.reporter == "destination" and request.source.meshed:
         # Its proxy has counted the call, as a success: the connection reached the server's proxy.
         if early:
-            edge.calls -= 1
+            edge.early += 1
             edge.problems[EARLY] += 1
             return
         edge.failures += any(reason != "DC" for reason in reasons)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 
 from lab import names
 from lab.explain.analyze import hosts
@@ -12,6 +13,7 @@ from lab.kinds import services
 from lab.kinds.destination_rule.types import ClientTLSSettings
 from lab.kinds.service_entry import becomes as service_entry
 from lab.kinds.services import Host
+from lab.kinds.workload_entry import becomes as workload_entry
 from lab.model import Snapshot
 from lab.resources.resource import Resource
 
@@ -30,20 +32,19 @@ def targets(snapshot: Snapshot) -> Iterator[Finding]:
             yield about("IST0174", rule, text, "spec", "host")
             continue
         labelled = _labels(snapshot, found)
-        chosen = [
-            any(names.selects(subset.labels, labels) for labels in labelled)
-            for subset in rule.spec.subsets
-        ]
+        # Of its own the lab says what holds for the proxies.
+        ends = _endpoint_labels(snapshot, found, labelled)
+        chosen = [_any_selected(subset.labels, ends) for subset in rule.spec.subsets]
         for index, subset in enumerate(rule.spec.subsets):
-            if not chosen[index]:
+            if not _any_selected(subset.labels, labelled):
                 text = (
                     f"The Subset {subset.name} defined in the DestinationRule does not select any "
                     "pods. Which may lead to 503 UH (NoHealthyUpstream)."
                 )
-                missing = [key for key in subset.labels if not any(key in has for has in labelled)]
-                hint = _hint(rule.spec.host, subset.labels, missing, labelled)
+                missing = [key for key in subset.labels if not any(key in has for has in ends)]
+                hint = _hint(rule.spec.host, subset.labels, missing, ends)
                 finding = about("IST0173", rule, text + hint, "spec", "subsets", index)
-                certain = bool(labelled) and (bool(missing) or not any(chosen))
+                certain = bool(ends) and (bool(missing) or not any(chosen))
                 yield replace(finding, certain=certain)
 
 
@@ -56,6 +57,8 @@ def _hint(
     """Returns the values that the pods of a host have for a subset's labels, in parentheses."""
     if not labelled:
         return ""
+    if _any_selected(labels, labelled):
+        return f" (endpoints of {host} have the labels, but no pod's own)"
     if missing:
         return f" (no pod of {host} has the label {missing[0]})"
     pairs = dict.fromkeys(f"{key}={has[key]}" for has in labelled for key in labels if key in has)
@@ -79,6 +82,25 @@ def _labels(snapshot: Snapshot, found: Sequence[Host]) -> list[Mapping[str, str]
                 endpoints = service_entry.endpoints(snapshot, host, port)
                 labelled += [endpoint.labels for endpoint in endpoints]
     return labelled
+
+
+def _endpoint_labels(
+    snapshot: Snapshot, found: Sequence[Host], labelled: Iterable[Mapping[str, str]]
+) -> list[Mapping[str, str]]:
+    """Returns the labels of a host's pods with those of their locality, and of its other endpoints.
+
+    istioctl looks at the pods' own labels alone.
+    """
+    ends = [services.with_topology(labels) for labels in labelled]
+    for host in found:
+        if (service := host.service) is not None:
+            others = (workload_entry.of_service(snapshot, service, port) for port in host.ports)
+            ends += [endpoint.labels for endpoint in chain.from_iterable(others)]
+    return ends
+
+
+def _any_selected(labels: Mapping[str, str], labelled: Iterable[Mapping[str, str]]) -> bool:
+    return any(names.selects(labels, has) for has in labelled)
 
 
 def unverified(snapshot: Snapshot) -> Iterator[Finding]:

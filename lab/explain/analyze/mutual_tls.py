@@ -11,7 +11,7 @@ from lab.model import Snapshot
 
 
 def conflicts(snapshot: Snapshot) -> Iterator[Finding]:
-    """Yields rules by which clients reach no pod of a host, one for each rule, policy and host."""
+    """Yields rules by which requests to a host fail, one for each rule, policy and host."""
     told = set()
     for found in mutual_tls.conflicts(snapshot):
         key = found.host, found.rule.at(), found.policy.at()
@@ -20,6 +20,6 @@ def conflicts(snapshot: Snapshot) -> Iterator[Finding]:
             continue
         told.add(key)
         other = found.policy.resource
-        text = f"Requests to {found.host} fail: {found.text}."
+        text = f"{found.failure}."
         finding = about(LAB, resource, text, *found.origin.path)
         yield replace(finding, also=f"{other.kind} {other.namespace}/{other.name}" if other else "")

@@ -12,6 +12,7 @@ from lab.explain.analyze.finding import LAB, Finding, about
 from lab.kinds import selection
 from lab.kinds.services import Host
 from lab.kinds.types import Destination
+from lab.kinds.virtual_service import becomes as virtual_service
 from lab.kinds.virtual_service.checks import claim_path
 from lab.kinds.virtual_service.types import HTTPRoute
 from lab.kinds.virtual_service.unused import unused
@@ -108,9 +109,9 @@ def misspelt(snapshot: Snapshot) -> Iterator[Finding]:
     for resource in snapshot.of("VirtualService"):
         if names.MESH not in (resource.spec.gateways or (names.MESH,)):
             continue
-        for index, host in enumerate(resource.spec.hosts):
-            name = names.expand(host, resource.namespace)
-            hint = _similar(host, known, resource.namespace)
+        for index, name in enumerate(virtual_service.hosts(resource)):
+            host = resource.spec.hosts[index]
+            hint = _similar(host.lower(), known, resource.namespace)
             if hint and not any(hosts.overlap(item.name, name) for item in known):
                 nobody = f"no Service or ServiceEntry has {host}{hint}"
                 text = f"{nobody}: no request meets the rules"

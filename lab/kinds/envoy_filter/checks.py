@@ -156,7 +156,10 @@ def _value(value: dict[str, Any], name: str) -> Iterator[Problem]:
 
 CHECKS = (
     TARGET_REFS,
-    warned("**.listener.portName", "Istio does not look at portName here; use portNumber"),
+    warned(
+        "**.listener.portName",
+        "the lab remarks: Istio does not look at portName here; use portNumber",
+    ),
     refused("**.proxy.metadata", "the metadata of a proxy; select pods by labels"),
     newer("**.filterChain.transportSocket", "1.32"),
     refused("**.match.waypoint", "waypoints (ambient mode); the lab has sidecars"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from lab.explain.analyze.analyze import analyze
 from lab.explain.analyze.finding import CODES
 from lab.model import Pod, Snapshot
 from lab.resources.resource import Resource, Source
+from tests.support import sample
 from tests.support.lab import Lab
 from tests.support.repository import MESH
 
@@ -121,6 +123,7 @@ def test_a_running_lab(lab: Lab, tmp_path: Path) -> None:
         ),
         ("[mesage-service]", "[guestbook-ui-gateway]", ""),
         ("[example.org]", "[mesh]", ""),
+        ("[Message-Service]", "[mesh]", ""),
         ("[message-service.default, '*.default.svc.cluster.local']", "[mesh]", ""),
     ],
 )
@@ -177,6 +180,30 @@ def test_a_subset_is_said_at_apply_to_select_no_pod_where_that_is_certain(
     answer = lab.run("apply", "-f", "-", stdin=SUBSETS % subsets)
     lab.ok("delete", "destinationrule", "subsets")
     assert re.findall(r"The Subset (\w+) .*select any pods.*\[IST0173\]", answer.err) == warned
+
+
+ENTRY = """
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: outside}
+spec: {address: 192.0.2.1, labels: {app: server, version: "3.0"}}
+---
+"""
+RULE = """
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: server}
+spec: {host: server, subsets: [{name: one, labels: {%s}}]}
+"""
+
+
+@pytest.mark.parametrize("labels", ["topology.kubernetes.io/region: us", 'version: "3.0"'])
+def test_a_subset_of_endpoints_is_no_certain_fault(labels: str) -> None:
+    mesh = sample.with_manifests(ENTRY + RULE % labels)
+    pods = (replace(one, labels={**one.labels, "istio-locality": "us.a"}) for one in mesh.pods)
+    (found,) = analyze(replace(mesh, pods=tuple(pods)))
+    assert (found.code, found.certain) == ("IST0173", False)
+    assert found.text.endswith("(endpoints of server have the labels, but no pod's own)")
 
 
 def test_pods_that_come_with_their_policy_are_no_fault(lab: Lab) -> None:

@@ -24,7 +24,8 @@ def warnings(lines: list[str]) -> list[str]:
 
 def test_a_conflict_of_mutual_tls_is_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
     (told,) = warnings(described(capsys, "message-service", MUTUAL_TLS))
-    assert told.startswith("WARNING: Requests fail: DestinationRule default/plain sends plain text")
+    assert told.startswith("WARNING: Requests to message-service.default.svc.cluster.local fail: ")
+    assert "fail: DestinationRule default/plain sends plain text" in told
     assert f"PeerAuthentication default/strict ({MUTUAL_TLS}:5) takes mutual TLS alone" in told
     assert told.endswith(f"set tls.mode ISTIO_MUTUAL, or leave tls out.  {MUTUAL_TLS}:13")
     assert warnings(described(capsys, "ui", MUTUAL_TLS)) == []

@@ -84,6 +84,8 @@ def test_connections_from_before_the_server_was_ready_are_told_and_no_calls() ->
     assert (edge.calls, edge.success, edge.problems) == (1, 1.0, {"before it was ready": 2})
     (edge,) = graph.edges([*calls, *refused])
     assert (edge.calls, edge.success) == (1, 0.0)
+    (edge,) = graph.edges(refused[:2])
+    assert (edge.calls, edge.problems) == (0, {"before it was ready": 2})
     (edge,) = graph.edges([*calls[:2], *refused[:2]])
     assert "label problem" not in picture([edge], 30).partition("</style>")[2]
     (row,) = graph.rows([edge], 30)
