@@ -81,7 +81,7 @@ def install(
     if set_:
         if files and (lists := [word for word in set_ if "[" in word.partition("=")[0]]):
             raise FailureError(f"--set {lists[0]}: beside -f a list belongs into the file")
-        files.append(("--set", operator(set_)))
+        files.append(("--set", operator(set_, files)))
     _apply(context, files, None)
     with errors():
         given = {(item.namespace, item.name) for item in parse(files).resources}
@@ -127,14 +127,17 @@ def put(
     verb: Literal["create", "replace"],
     *,
     anew: bool = False,
+    warned: Sequence[str] = (),
 ) -> None:
     """Creates the objects of manifests, none of which may be there, or replaces those there are.
 
-    With `anew` those to replace must be gone.
+    With `anew` those to replace must be gone. `warned` are the warnings of a dry run before; the
+    lab gives some of them only once.
     """
     lab, manner = client(context), "create" if anew else verb
     query = {"files": files, "namespace": namespace, "manner": manner}
     answer = lab.call("apply", **query, dry_run=dry(dry_run))
+    answer["warnings"] = list(dict.fromkeys([*warned, *answer["warnings"]]))
     words = dict.fromkeys(("created", "configured", "unchanged"), f"{verb}d")
     told(answer, DRY_RUNS[dry_run], words)
     if refused := answer["refused"]:

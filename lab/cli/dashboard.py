@@ -9,8 +9,7 @@ import typer
 from lab.cli import complete
 from lab.cli.client import FailureError
 from lab.cli.context import Namespace, Selector, client, namespace
-from lab.cli.output import write_now
-from lab.cli.port_forward import port_forward
+from lab.cli.port_forward import forward
 
 INSTEAD = {
     "kiali": "guestbook graph",
@@ -60,5 +59,5 @@ def _serve(
     from lab.cli.proxies import chosen
 
     proxy = chosen(client(context), where, pod, selector)[0]
-    write_now(f"The admin page of {proxy.name}.{proxy.namespace}: http://{address}:{port}")
-    port_forward(context, f"pod/{proxy.name}", [f"{port}:{ADMIN}"], address, proxy.namespace)
+    page = f"The admin page of {proxy.name}.{proxy.namespace}: http://"
+    forward(context, f"pod/{proxy.name}", [f"{port}:{ADMIN}"], address, proxy.namespace, page)

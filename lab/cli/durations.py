@@ -16,7 +16,7 @@ def seconds(text: str) -> float:
         pass
     try:
         return durations.parse(text).total_seconds()
-    except ValueError:
+    except (ValueError, OverflowError):
         raise FailureError(f"invalid duration {text!r}: write for example 30s or 2m") from None
 
 

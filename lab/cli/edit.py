@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -68,6 +68,11 @@ def _edit(lab: Client, item: Json) -> None:
         write("Edit cancelled, no changes made.")
         return
     try:
+        if not _is_text_of(item, after):
+            raise FailureError(
+                "at least one of apiVersion, kind, name and namespace was changed, or it is not "
+                "one object"
+            )
         answer = lab.call("apply", files=[(EDITED, after)], manner="replace")
         if answer["refused"]:
             raise FailureError(*(reason for _, reason in answer["refused"]))
@@ -81,3 +86,21 @@ def _edit(lab: Client, item: Json) -> None:
 
 def _content(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def _is_text_of(item: Json, text: str) -> bool:
+    """Returns whether a text is one object, and this one; also for no YAML, which the lab tells."""
+    from lab.resources.document import DocumentError, documents
+
+    try:
+        values = [document.value for document in documents(text)]
+    except DocumentError:
+        return True
+    return [_identity(value) for value in values] == [_identity(item)]
+
+
+def _identity(value: Any) -> tuple[Any, ...]:
+    head = value if isinstance(value, dict) else {}
+    metadata = head.get("metadata")
+    named = metadata if isinstance(metadata, dict) else {}
+    return head.get("apiVersion"), head.get("kind"), named.get("name"), named.get("namespace")

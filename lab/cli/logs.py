@@ -118,7 +118,7 @@ def _start(since: str | None, since_time: str | None) -> float | None:
     if since is not None and since_time is not None:
         raise FailureError("at most one of --since and --since-time may be specified")
     if since_time is not None:
-        return moment(since_time).timestamp()
+        return max(0.0, moment(since_time).timestamp())
     return None if since is None else max(0.0, datetime.now(UTC).timestamp() - seconds(since))
 
 

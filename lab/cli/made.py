@@ -15,8 +15,27 @@ from lab.cli.client import FailureError
 from lab.cli.context import DRY_RUNS, asked_namespace, client, dry
 from lab.cli.output import Json, reference, warn, write
 
+
+def _known_form(form: str | None) -> str | None:
+    """Returns the value of -o. Raises FailureError for an unknown one, before anything changes."""
+    from lab.cli.jsonpath import evaluate
+
+    kind, _, template = (form or "").partition("=")
+    if kind == "jsonpath":
+        evaluate(template, {})
+    elif form not in (None, "", "json", "yaml", "name"):
+        raise FailureError(
+            f"unable to match a printer suitable for the output format {form!r}; "
+            "allowed: json, yaml, name, jsonpath=TEMPLATE"
+        )
+    return form
+
+
 Output = Annotated[
-    str | None, typer.Option("--output", "-o", help="yaml, json, name or jsonpath=TEMPLATE.")
+    str | None,
+    typer.Option(
+        "--output", "-o", help="yaml, json, name or jsonpath=TEMPLATE.", callback=_known_form
+    ),
 ]
 Literals = Annotated[
     list[str] | None, typer.Option("--from-literal", metavar="KEY=VALUE", help="A key, as it is.")
@@ -91,7 +110,10 @@ def data(
 
 
 def _split(values: Sequence[str] | None) -> list[str]:
-    return [part for value in values or () for part in value.split(",")]
+    parts = [part for value in values or () for part in value.split(",")]
+    if "" in parts:
+        raise FailureError("a path of --from-file or --from-env-file is empty")
+    return parts
 
 
 def _literal(text: str) -> tuple[str, bytes]:

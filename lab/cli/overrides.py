@@ -19,10 +19,11 @@ _BOOLEANS = {
 }
 
 
-def operator(words: Iterable[str]) -> dict[str, Any]:
+def operator(words: Iterable[str], files: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
     """Returns an IstioOperator with values such as `meshConfig.accessLogFile=/dev/stdout`.
 
-    Its name is another for other values, so that it comes after the files installed with it.
+    Its name is another for other values or files, so that it comes after the files installed
+    with it.
     """
     spec: dict[str, Any] = {}
     for word in words:
@@ -30,7 +31,7 @@ def operator(words: Iterable[str]) -> dict[str, Any]:
         if not (path and equals):
             raise FailureError(f"--set {word}: write PATH=VALUE")
         _set(spec, _steps(path), value if path.startswith(_TEXTS) else _value(value), word)
-    digest = hashlib.sha256(json.dumps(spec).encode()).hexdigest()[:8]
+    digest = hashlib.sha256(json.dumps([spec, files]).encode()).hexdigest()[:8]
     return {
         "apiVersion": "install.istio.io/v1alpha1",
         "kind": "IstioOperator",
@@ -48,6 +49,8 @@ def _steps(path: str) -> list[str | int]:
         if bracket and not re.fullmatch(r"\d+\]", index):
             raise FailureError(f"--set {path}: [{index} is no index; put the list into a file: -f")
         steps += [int(index[:-1])] if bracket else []
+    if not steps:
+        raise FailureError(f"--set {path}: the path names no field")
     return steps
 
 

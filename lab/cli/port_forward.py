@@ -25,6 +25,18 @@ def port_forward(
       guestbook port-forward svc/ui 9090:80
       guestbook port-forward deploy/ui :15000
     """
+    forward(context, target, ports, address, namespace_)
+
+
+def forward(
+    context: typer.Context,
+    target: str,
+    ports: list[str],
+    address: str,
+    namespace_: str | None,
+    page: str = "",
+) -> None:
+    """Forwards ports until Ctrl-C; says where, as `page` with the address, if that is given."""
     import asyncio
 
     from lab.cluster.state import State
@@ -57,7 +69,7 @@ def port_forward(
 
         return far
 
-    async def forward() -> None:
+    async def serve() -> None:
         servers = []
         for wanted, pod, port in pairs:
             try:
@@ -66,7 +78,9 @@ def port_forward(
                 raise FailureError(f"unable to listen on port {wanted}: {error.strerror}") from None
             servers.append(server)
             actual = server.sockets[0].getsockname()[1]
+            if page:
+                write_now(f"{page}{address}:{actual}")
             write_now(f"Forwarding from {address}:{actual} -> {port}")
         await asyncio.gather(*(server.serve_forever() for server in servers))
 
-    asyncio.run(forward())
+    asyncio.run(serve())

@@ -29,6 +29,10 @@ def assignments(words: Sequence[str], what: str) -> tuple[list[str], dict[str, s
     objects: list[str] = []
     values: dict[str, str | None] = {}
     for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise FailureError(f"{word!r} is not UTF-8") from None
         key, equals, value = word.partition("=")
         removes = not equals and word.endswith("-") and bool(objects)
         if not equals and not removes:

@@ -44,7 +44,10 @@ def replace(
         raise FailureError("--dry-run can not be used when --force is set")
     files = texts(filename, kustomize, recursive=recursive)
     where = asked_namespace(context, namespace_)
+    warned: list[str] = []
     if force:
-        answer = client(context).call("delete_files", files=files, namespace=where, grace=1)
+        lab, query = client(context), {"files": files, "namespace": where}
+        warned = lab.call("apply", **query, manner="create", dry_run=True)["warnings"]
+        answer = lab.call("delete_files", **query, grace=1)
         write("".join(f"{line}\n" for line in answer["deleted"]), end="")
-    put(context, files, where, dry_run, "replace", anew=force)
+    put(context, files, where, dry_run, "replace", anew=force, warned=warned)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -12,7 +11,9 @@ import typer
 
 from lab.cli.client import Client, FailureError
 from lab.cli.context import DRY_RUNS, DryRun, Namespace, client, dry, namespace
-from lab.cli.output import write, write_now, yaml_text
+from lab.cli.get import formatted
+from lab.cli.made import Output
+from lab.cli.output import write, write_now
 
 
 def run(
@@ -31,7 +32,7 @@ def run(
     tty: Annotated[bool, typer.Option("--tty", "-t", help="Accepted, without effect.")] = False,  # noqa: ARG001
     rm: Annotated[bool, typer.Option("--rm", help="Delete the pod when it has ended.")] = False,
     dry_run: DryRun = "none",
-    output: Annotated[str | None, typer.Option("--output", "-o", help="yaml or json.")] = None,
+    output: Output = None,
     namespace_: Namespace = None,
 ) -> None:
     """Create a pod; with -i print its log until it ends.
@@ -69,7 +70,7 @@ def run(
             raise FailureError(reason, existing=True)
         try:
             if output:
-                write(yaml_text(pod) if output == "yaml" else json.dumps(pod, indent=4))
+                write(formatted([pod], output, single=True, headers=True))
             elif not attached:
                 write(f"pod/{name} created" + DRY_RUNS[dry_run])
             status = _follow(lab, where, name, signals) if attached else 0

@@ -88,6 +88,8 @@ def env(
     for name, value in values.items():
         if value is not None:
             require_variable(name)
+    if objects and not values and not list_:
+        raise FailureError("at least one environment variable must be provided")
     lab, where = client(context), namespace(context, namespace_)
     for item in list(_chosen(lab, where, objects, selector, all_)):
         kind, of = item["kind"], item["metadata"]["name"]
@@ -175,7 +177,7 @@ def _change(
         given.setdefault(part, []).append(change)
     patch = {"spec": given if item["kind"] == "Pod" else {"template": {"spec": given}}}
     kind, name = reference(item).split("/")
-    query = {"kind": kind, "namespace": where, "name": name, "patch": json.dumps(patch)}
+    query = {"kind": kind, "namespace": where, "name": name, "patch": patch}
     if given:
         answer = lab.call("patch", dry_run=dry(dry_run), **query)
         if answer["results"] != [[reference(item), "unchanged"]]:

@@ -24,6 +24,7 @@ from lab.cluster.selector import Matches, parse_fields
 from lab.cluster.selector import parse as parse_selector
 from lab.cluster.store import RESTARTED, Key, Record, content, document, key
 from lab.files import write_atomically
+from lab.kinds.kubernetes.core import WITH_NODE_PORTS
 from lab.manifests import load, registry
 from lab.manifests.read import ManifestError
 from lab.resources.checks import WITHOUT_EFFECT
@@ -113,25 +114,40 @@ def _matches(selector: str) -> Matches:
 def _put(cluster: Cluster, loaded: load.Loaded, manner: Manner, *, dry_run: bool) -> Applied:
     store = cluster.store
     named = {r.name for r in loaded.resources if r.kind == "Namespace"}
-    errors, refused, resources = [], [], []
+    errors: list[str] = []
+    refused: list[tuple[str, str]] = []
+    resources: list[Resource] = []
     for resource in loaded.resources:
         where = resource.namespace
         if where and where not in named and ("Namespace", "", where) not in store:
             path = ("metadata", "namespace")
             errors.append(resource.describe(path, f'namespaces "{where}" not found'))
         errors.extend(_unknown_images(resource))
+        if resource.kind == "Service":
+            problems = cluster.services.node_port_problems(resource)
+            errors += [resource.describe(("spec", *path), reason) for path, reason in problems]
         old = _present(cluster, key(resource))
-        if manner != "apply" and (old is None) == (manner == "replace"):
+        twice = manner == "create" and any(key(one) == key(resource) for one in resources)
+        if twice or (manner != "apply" and (old is None) == (manner == "replace")):
             named_ = _named(kind_named(resource.kind), resource.name)
-            why = "already exists" if old is not None else "not found"
+            why = "not found" if manner == "replace" else "already exists"
             refused.append((resource.source.file, f"{named_} {why}"))
             continue
         if old is not None:
             errors.extend(_immutable(old, resource))
+            if manner == "apply" and _owned(cluster, key(resource)):
+                labels = {**old.labels, **resource.labels}
+                notes = {**old.annotations, **resource.annotations}
+                resource = dataclasses.replace(resource, labels=labels, annotations=notes)
         resources.append(resource)
     if errors:
         raise ManifestError(errors)
-    verbs = [_verb(cluster, r) if manner == "replace" else str(store.verb(r)) for r in resources]
+    verbs = [
+        _verb(cluster, one)
+        if manner == "replace" or _owned(cluster, key(one))
+        else str(store.verb(one))
+        for one in resources
+    ]
     results = tuple(zip(map(reference, resources), verbs, strict=True))
     told = tuple(_untold(cluster, loaded.warnings))
     if dry_run:
@@ -144,7 +160,7 @@ def _put(cluster: Cluster, loaded: load.Loaded, manner: Manner, *, dry_run: bool
         for old, new in zip(before, kept, strict=True)
     )
     for resource, there in zip(kept, before, strict=True):
-        if manner != "replace":
+        if manner != "replace" and not _owned(cluster, key(resource)):
             store.apply(resource)
         elif there is not None:
             store.update(dataclasses.replace(resource, order=there.resource.order))
@@ -163,12 +179,14 @@ def patch(
     kind: str,
     namespace: str,
     name: str,
-    patch: str,
+    patch: str | dict[str, Any],
     type_: Literal["strategic", "merge", "json"] = "strategic",
     *,
     dry_run: bool = False,
 ) -> tuple[Applied, dict[str, Any]]:
-    """Changes an object by a patch, JSON or YAML; returns the outcome and the patched object.
+    """Changes an object by a patch; returns the outcome and the patched object.
+
+    The patch is a text, JSON or YAML, or its value.
 
     Its fields keep the lines of the file it came from, which is then called patched.
     """
@@ -185,13 +203,12 @@ def patch(
             "try --type merge"
         )
     try:
-        (given,) = (one.value for one in documents(patch))
-    except (DocumentError, ValueError) as error:
-        raise RefusedError(f'unable to parse "{patch}": {error}') from None
-    try:
+        given = _one_value(patch) if isinstance(patch, str) else patch
         after = patches.patched(type_, found.kind, document(old), given)
     except patches.PatchError as error:
         raise RefusedError(f"The request is invalid: {error}") from None
+    if found.kind == "Service":
+        _drop_node_ports(after, old)
     loaded = load.parse([("(patch)", after)])
     if [key(resource) for resource in loaded.resources] != [(found.kind, where, name)]:
         raise RefusedError("a patch can't change the kind, the name or the namespace of an object")
@@ -206,6 +223,31 @@ def patch(
 _PATCHED = " (patched)"
 
 
+def _drop_node_ports(service: dict[str, Any], old: Resource) -> None:
+    """Takes the node ports that a Service had from one of a type without them."""
+    had = {port.node_port for port in old.spec.ports}
+    match service:
+        case {"spec": {"type": kind}} if kind in WITH_NODE_PORTS:
+            return
+        case {"spec": {"ports": [*ports]}}:
+            for port in ports:
+                if isinstance(port, dict) and port.get("nodePort") in had:
+                    port.pop("nodePort", None)
+
+
+def _one_value(patch: str) -> Any:
+    """Returns the value of a patch's text. Raises RefusedError."""
+    try:
+        values = [one.value for one in documents(patch)]
+    except DocumentError as error:
+        raise RefusedError(f'unable to parse "{patch}": {error}') from None
+    except UnicodeEncodeError:
+        raise RefusedError("unable to parse the patch: it is not UTF-8") from None
+    if len(values) != 1:
+        raise RefusedError(f'unable to parse "{patch}": it has {len(values)} documents, not one')
+    return values[0]
+
+
 def _present(cluster: Cluster, key_: Key) -> Resource | None:
     """Returns the object that would be changed: one applied, or a pod of a workload."""
     if (record := cluster.store.get(*key_)) is not None:
@@ -215,6 +257,12 @@ def _present(cluster: Cluster, key_: Key) -> Resource | None:
         return None
     labels, notes = runner.model.labels, runner.model.annotations
     return dataclasses.replace(runner.resource, labels=labels, annotations=notes)
+
+
+def _owned(cluster: Cluster, key_: Key) -> bool:
+    """Returns whether an object is a pod of a workload, which is not in the store."""
+    runner = cluster.runners.get(key_[1:]) if key_[0] == "Pod" else None
+    return runner is not None and runner.owner is not None
 
 
 def _verb(cluster: Cluster, resource: Resource) -> str:
@@ -506,13 +554,21 @@ async def delete_files(
 
     Returns them, and the errors about those not there.
 
-    Raises ManifestError, and then nothing was deleted.
+    Raises ManifestError or RefusedError, and then nothing was deleted.
     """
+    loaded = _selected(load.parse(files, namespace), selector)
+    # A Namespace takes what is in it along, which then could not be found: so it goes last.
+    resources = sorted(loaded.resources, key=lambda resource: resource.kind == "Namespace")
+    await _delete_each(cluster, resources, {**options, "dry_run": True})
+    return await _delete_each(cluster, resources, options)
+
+
+async def _delete_each(
+    cluster: Cluster, resources: Iterable[Resource], options: dict[str, Any]
+) -> dict[str, list[str]]:
     deleted: list[str] = []
     missing: list[str] = []
-    # A Namespace takes what is in it along, which then could not be found: so it goes last.
-    loaded = _selected(load.parse(files, namespace), selector)
-    for resource in sorted(loaded.resources, key=lambda resource: resource.kind == "Namespace"):
+    for resource in resources:
         try:
             kind, names = resource.kind, [resource.name]
             deleted += await delete(cluster, kind, resource.namespace, names, **options)

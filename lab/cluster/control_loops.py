@@ -13,6 +13,9 @@ from lab.cluster.running import Cluster, Mesh
 BURST = 0.02
 """Seconds between two rounds: changes come in bursts, which one round takes together."""
 
+AGAIN = 1.0
+"""Seconds until a port that could not be bound is asked for again."""
+
 
 async def run(cluster: Cluster) -> None:
     """Works through changes until cancelled."""
@@ -26,11 +29,17 @@ async def _reconcile(cluster: Cluster) -> None:
     while True:
         await cluster.dirty.wait()
         cluster.dirty.clear()
+        problem = ""
         try:
-            await cluster.services.serve(cluster.pods, publish_ui=cluster.mesh is None)
+            try:
+                await cluster.services.serve(cluster.pods, publish_ui=cluster.mesh is None)
+            except OSError as error:
+                # Pods start all the same, and the port is asked for again.
+                problem = str(error)
+                asyncio.get_running_loop().call_later(AGAIN, cluster.dirty.set)
             controllers.reconcile(cluster)
-            cluster.problem = ""
-        except (NoAddressesError, OSError) as error:
+            cluster.problem = problem
+        except NoAddressesError as error:
             cluster.problem = str(error)
         except Exception as error:
             cluster.defect("reconcile", error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 NODE_PORTS = range(30000, 32768)
 """The numbers that Kubernetes gives to node ports."""
@@ -16,6 +16,17 @@ _HTTPS_ABOVE_HTTP = 363
 
 class PortTakenError(Exception):
     """The address of the ingress is in use."""
+
+
+class BindError(OSError):
+    """Some ports of this machine can't be bound."""
+
+    def __init__(self, errors: Mapping[int, OSError]) -> None:
+        self.ports = frozenset(errors)
+        told = (
+            f"port {port} on localhost can't be used: {e.strerror}" for port, e in errors.items()
+        )
+        super().__init__("; ".join(told))
 
 
 def free_port(port: int) -> int:

@@ -1,7 +1,7 @@
 """Patches of objects: JSON merge patch (RFC 7396), JSON patch (RFC 6902), strategic merge patch.
 
-None of them changes the object it is given. Where the API server is more lenient than the RFC, so
-are they: `replace` adds a member that is missing, and an index below 0 counts from the end.
+None of them changes the object it is given. They are as lenient as the API server, more than the
+RFC: `replace` adds a member that is missing, and an index below 0 counts from the end.
 """
 
 from __future__ import annotations
@@ -64,6 +64,8 @@ def _strategic(target: Json, patch: Json, keys: Mapping[str, str]) -> Json:
         result = {key: value for key, value in target.items() if key in retained}
     for key, value in patch.items():
         old = result.get(key)
+        if key.startswith("$deleteFromPrimitiveList/"):
+            raise PatchError(f"the lab does not know the directive {key}: give the whole list")
         if value is None:
             result.pop(key, None)
         elif isinstance(value, dict) and isinstance(old, dict):

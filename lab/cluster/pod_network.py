@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from lab.cluster import container_commands, environment, programs, volumes
 from lab.cluster.addresses import Pool
+from lab.cluster.host_ports import BindError
 from lab.cluster.injection import Proxy
 from lab.cluster.network import Address, Name, Start, Way
 from lab.cluster.process import Command
@@ -125,11 +126,17 @@ class PodNetwork:
             }
             for place in [place for place in self._published if place not in self._behind]:
                 self._published.pop(place).close()
+            failed: dict[int, OSError] = {}
             for place in self._behind:
                 if place not in self._published:
                     connect = partial(ways.connect, self.node.network)
                     far = streams.one_of(partial(self._endpoints, place), connect)
-                    self._published[place] = await streams.listen(*place, far)
+                    try:
+                        self._published[place] = await streams.listen(*place, far)
+                    except OSError as error:
+                        failed[place[1]] = error
+            if failed:
+                raise BindError(failed)
 
     def _endpoints(self, place: Address) -> tuple[Address, ...]:
         return self._behind.get(place, ())

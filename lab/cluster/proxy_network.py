@@ -14,6 +14,7 @@ from typing import ClassVar
 
 from lab.cluster import container_commands, environment, programs, volumes
 from lab.cluster.addresses import Slice, bindable, take_slice
+from lab.cluster.host_ports import BindError
 from lab.cluster.injection import Proxy
 from lab.cluster.network import Address, Name, Start, Way
 from lab.cluster.process import Command
@@ -76,10 +77,16 @@ class ProxyNetwork:
         wanted |= published
         for place in [place for place in self._listeners if place not in wanted]:
             self._listeners.pop(place).close()
+        failed: dict[int, OSError] = {}
         for place, (name, number) in wanted.items():
             if place not in self._listeners:
                 far = streams.one_of(self._endpoints(name, number), asyncio.open_connection)
-                self._listeners[place] = await streams.listen(*place, far)
+                try:
+                    self._listeners[place] = await streams.listen(*place, far)
+                except OSError as error:
+                    failed[place[1]] = error
+        if failed:
+            raise BindError(failed)
 
     def _endpoints(self, name: Name, port: int) -> Callable[[], list[Address]]:
         def ready() -> list[Address]:

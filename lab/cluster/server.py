@@ -70,7 +70,9 @@ _UPDATED = "if guestbook was updated since this lab started, start the lab again
 
 
 def _failed(status: int, *errors: str) -> Response:
-    return JSONResponse({"errors": errors}, status)
+    # A word of a command line that is not UTF-8 has surrogates, which JSON can't have.
+    lines = [error.encode(errors="replace").decode() for error in errors]
+    return JSONResponse({"errors": lines}, status)
 
 
 async def apply(

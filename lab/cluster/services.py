@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from lab.cluster.host_ports import node_port
+from lab.cluster.host_ports import NODE_PORTS, BindError, node_port
 from lab.cluster.network import Address, Network
 from lab.cluster.store import Store
 from lab.kinds.kubernetes import service as service_kind
+from lab.kinds.kubernetes.core import OUT_OF_RANGE, WITH_NODE_PORTS
 from lab.kinds.services import published, selected
 from lab.model import Pod, Service
 from lab.resources.resource import Resource
 
 GATEWAY = "istio-ingressgateway"
 """The Service of the ingress gateway, whose ports 80 and 443 have numbers of their own."""
+
+
+_Place = tuple[str, str, int]
+"""Namespace, name and port of a Service."""
 
 
 @dataclass(slots=True)
@@ -26,8 +31,8 @@ class Services:
     http_port: int
     """The port of localhost that leads to port 80 of the ingress gateway."""
     https_port: int
-    _node_ports: dict[tuple[str, str, int], int] = field(default_factory=dict)
-    """By namespace, name and port of a Service."""
+    _node_ports: dict[_Place, tuple[int | None, int]] = field(default_factory=dict)
+    """The numbers that Services ask for and have."""
 
     def all(self) -> tuple[Service, ...]:
         """Returns the Services as the mesh and the pods see them, oldest first."""
@@ -53,21 +58,42 @@ class Services:
     def node_port(self, service: Service, port: int) -> int | None:
         """Returns the port of localhost that leads to a port of a NodePort or a LoadBalancer."""
         record = self.store.get("Service", service.namespace, service.name)
-        if record is None or record.resource.spec.type not in ("NodePort", "LoadBalancer"):
+        if record is None or record.resource.spec.type not in WITH_NODE_PORTS:
             return None
         if service.name == GATEWAY and port in (80, 443):
             return self.http_port if port == 80 else self.https_port
+        asked = next(item.node_port for item in record.resource.spec.ports if item.port == port)
         place = (service.namespace, service.name, port)
-        if place not in self._node_ports:
-            given = {item.port: item.node_port for item in record.resource.spec.ports}
-            taken = {self.http_port, self.https_port, *self._node_ports.values()}
+        before, number = self._node_ports.get(place, (None, None))
+        if number is None or asked not in (None, before, number):
+            taken = {self.http_port, self.https_port, *self._taken()}
             # The gateway's port, as labs side by side should not want the same numbers.
             name = "/".join(map(str, (self.http_port, *place)))
-            found = node_port(name, given.get(port), taken)
-            if found is None:
-                return None
-            self._node_ports[place] = found
-        return self._node_ports[place]
+            number = node_port(name, asked, taken)
+        if number is not None:
+            self._node_ports[place] = asked, number
+        return number
+
+    def _taken(self) -> dict[int, _Place]:
+        return {number: place for place, (_, number) in self._node_ports.items()}
+
+    def node_port_problems(self, resource: Resource) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        """Yields the path and the reason for each node port that a Service can't have."""
+        others = {number: place[:2] for number, place in self._taken().items()} | {
+            port.node_port: (record.resource.namespace, record.resource.name)
+            for record in self.store.of("Service")
+            for port in record.resource.spec.ports
+            if port.node_port is not None
+        }
+        own = (resource.namespace, resource.name)
+        for index, port in enumerate(resource.spec.ports):
+            number, path = port.node_port, ("ports", index, "nodePort")
+            if number is None or (resource.name == GATEWAY and port.port in (80, 443)):
+                continue
+            if number not in NODE_PORTS:
+                yield path, OUT_OF_RANGE
+            elif others.get(number, own) != own:
+                yield path, "provided port is already allocated"
 
     def published(self, gateway: Pod) -> dict[int, tuple[Address, ...]]:
         """Returns the addresses of localhost that lead to a gateway pod, by container port."""
@@ -80,7 +106,12 @@ class Services:
         NoAddressesError, and OSError for a port that can't be bound.
         """
         services = self.all()
-        there = {(item.namespace, item.name, port.port) for item in services for port in item.ports}
+        there = {
+            (record.resource.namespace, record.resource.name, port.port)
+            for record in self.store.of("Service")
+            if record.resource.spec.type in WITH_NODE_PORTS
+            for port in record.resource.spec.ports
+        }
         for gone in self._node_ports.keys() - there:
             del self._node_ports[gone]
         gateways = [pod for pod in pods() if pod.proxy == "gateway"]
@@ -93,4 +124,11 @@ class Services:
         }
         if publish_ui:
             places["127.0.0.1", self.http_port] = (("default", "ui"), 80)
-        await self.network.serve(self.all, pods, places)
+        try:
+            await self.network.serve(self.all, pods, places)
+        except BindError as error:
+            # Another program was quicker; the next round takes another number.
+            for number, place in self._taken().items():
+                if number in error.ports:
+                    del self._node_ports[place]
+            raise

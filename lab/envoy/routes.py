@@ -95,13 +95,14 @@ def of_port(view: View, number: int) -> Iterator[VirtualHost]:
 
     Those of VirtualServices come first: of each that has a host with this port, one for each of its
     hosts that nobody has, then one for every host of such a name. On port 80 any VirtualService has
-    its own.
+    its own. Names are in small letters but for all ports, as in istiod: the default route of a host
+    with capitals then names a cluster that is not there.
     """
-    known = {
-        host.name: ports
-        for host in view.hosts.values()
-        if (ports := [port for port in host.ports if number in (0, port.port)])
-    }
+    known: dict[str, tuple[Host, list[ServicePort]]] = {}
+    for host in view.hosts.values():
+        if ports := [port for port in host.ports if number in (0, port.port)]:
+            name = host.name.lower() if number else host.name
+            known[name] = (replace(host, name=name), ports)
     bound: list[_Bound] = []
     for resource in view.virtual_services:
         hosts = virtual_service.hosts(resource)
@@ -120,10 +121,10 @@ def of_port(view: View, number: int) -> Iterator[VirtualHost]:
             if not covered[pattern]:
                 yield from made.add(pattern, [pattern], number or 80, routes)
         for name in (name for pattern in hosts for name in covered[pattern]):
-            for port in known[name] if owners[name] is resource else ():
-                yield from made.of_host(view, view.hosts[name], port, routes)
-    for name, ports in known.items():
-        host = view.hosts[name]
+            host, ports = known[name]
+            for port in ports if owners[name] is resource else ():
+                yield from made.of_host(view, host, port, routes)
+    for name, (host, ports) in known.items():
         for port in ports if owners[name] is None and host.resolution != "ALIAS" else ():
             yield from made.of_host(view, host, port, [default_route(view, host, port)])
 
@@ -133,6 +134,7 @@ class _VirtualHosts:
     with_ports: bool
     """Whether domains have their ports too, as for all ports together."""
     taken: set[str] = field(default_factory=set)
+    """In small letters: Envoy wants each name once, however it is written."""
 
     def of_host(
         self, view: View, host: Host, port: ServicePort, routes: list[Route]
@@ -148,8 +150,8 @@ class _VirtualHosts:
         self, name: str, found: list[str], port: int, routes: list[Route]
     ) -> Iterator[VirtualHost]:
         """Yields the virtual host with those of its domains that no other has taken, if any."""
-        own = [domain for domain in found if domain not in self.taken]
-        self.taken.update(own)
+        own = [domain for domain in found if domain.lower() not in self.taken]
+        self.taken.update(domain.lower() for domain in own)
         if self.with_ports and port != 80:
             own = [domain for domain in own if ":" in domain]
         if own:

@@ -11,6 +11,7 @@ from lab.envoy import (
     routes,
 )
 from lab.kinds import visible
+from lab.kinds.destination_rule.checks import secret_of
 from lab.kinds.envoy_filter import becomes as envoy_filter
 from lab.kinds.gateway import becomes as gateway_kind
 from lab.kinds.visible import View
@@ -25,8 +26,7 @@ def proxy_config(snapshot: Snapshot, pod: Pod) -> ProxyConfig:
 def generated(view: View) -> ProxyConfig:
     """Returns the configuration before EnvoyFilters."""
     upstreams = tuple(view.upstreams())
-    settings = (upstream.policy.tls for upstream in upstreams)
-    credentials = {tls.credential_name for tls in settings if tls and tls.credential_name}
+    credentials = {name for one in upstreams if (name := secret_of(one.policy.tls))}
     if view.pod.proxy == "gateway":
         return ProxyConfig(
             listeners=gateway.listeners(view),

@@ -9,6 +9,7 @@ from lab import names
 from lab.kinds import services
 from lab.kinds.destination_rule import becomes as destination_rule
 from lab.kinds.destination_rule.becomes import Policy, Rule
+from lab.kinds.destination_rule.checks import secret_of
 from lab.kinds.destination_rule.types import ClientTLSSettings
 from lab.kinds.mesh_config import becomes as mesh_config
 from lab.kinds.mesh_config.checks import DefaultTrafficPolicy, MeshConfig, OutboundMode
@@ -178,7 +179,7 @@ class View:
         default = self.default_policy()
         rule = self.rules.get(host)
         found = destination_rule.effective(rule, port, subset, default)
-        secret = found.tls and found.tls.credential_name
+        secret = secret_of(found.tls)
         selects = rule is not None and rule.resources[0].spec.workload_selector is not None
         if secret and self.pod.proxy == "sidecar" and not selects:
             found = replace(found, tls=ClientTLSSettings(mode="DISABLE"))

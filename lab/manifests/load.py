@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 from lab.manifests import offline, registry, schema
 from lab.manifests.read import ManifestError, read
 from lab.resources import checks
-from lab.resources.document import Document, DocumentError, documents, of_value
+from lab.resources.document import Document, DocumentError, documents, of_value, without_nulls
 from lab.resources.metadata import Metadata, internal_annotations, metadata_problems
 from lab.resources.resource import Check, Kind, Path, Problem, Resource, Source, dotted
 
@@ -72,7 +72,11 @@ def parse(
 
 def _items(document: Document) -> Iterator[Document]:
     value = document.value
-    if isinstance(value, dict) and value.get("kind") == "List" and isinstance(value["items"], list):
+    if (
+        isinstance(value, dict)
+        and value.get("kind") == "List"
+        and isinstance(value.get("items"), list)
+    ):
         for index, item in enumerate(value["items"]):
             yield document.within(("items", index), item)
     else:
@@ -116,7 +120,7 @@ def _resource(
     }
     of_istio = kind.group.endswith(".istio.io")
     if of_istio:
-        content = _without_nulls(content)
+        content = without_nulls(content)
     body, more = typed(kind.body, document, content, (), kind.checks)
     problems += more
     if metadata is None or body is None:
@@ -151,13 +155,6 @@ def _namespace(kind: Kind, metadata: Metadata, namespace: str | None) -> tuple[s
         )
         return metadata.namespace, Problem(("metadata", "namespace"), reason)
     return metadata.namespace or namespace or "default", None
-
-
-def _without_nulls(value: Any) -> Any:
-    """Returns a value without the fields that are null, as the API server drops them."""
-    if isinstance(value, dict):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
-    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
 def typed(

@@ -69,9 +69,9 @@ def documents(text: str) -> Iterator[Document]:
 
     Raises DocumentError.
     """
-    if "\t" in text and text.lstrip()[:1] in ("{", "["):
-        # JSON may be indented with tabs, YAML may not.
-        text = text.replace("\t", " ")
+    if text.lstrip()[:1] in ("{", "["):
+        # JSON may be indented with tabs and has pairs of surrogates, YAML may not.
+        text = _PAIR.sub(_character, text.replace("\t", " "))
     try:
         for node in yaml.compose_all(text, yaml.CSafeLoader):
             document = Document(None, node.start_mark.line + 1)
@@ -85,6 +85,15 @@ def documents(text: str) -> Iterator[Document]:
     except yaml.YAMLError as error:
         reason = str(error).splitlines()[0]
         raise DocumentError(1, f"not valid YAML: {reason}") from None
+
+
+_PAIR = re.compile(r"(\\\\)|\\u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})", re.IGNORECASE)
+"""An escaped backslash, or the two surrogates of one character in JSON."""
+
+
+def _character(found: re.Match[str]) -> str:
+    backslash, high, low = found.groups()
+    return backslash or bytes.fromhex(high + low).decode("utf-16-be")
 
 
 _LETTERS = {"y": True, "Y": True, "n": False, "N": False}
@@ -183,3 +192,10 @@ class _Builder:
 def _number(value: float) -> float:
     """Returns 1000.0 as 1000, as it is in the JSON that Kubernetes makes of YAML."""
     return int(value) if value.is_integer() and abs(value) < 1e21 else value
+
+
+def without_nulls(value: Any) -> Any:
+    """Returns a value without the fields that are null, as the API server drops them."""
+    if isinstance(value, dict):
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
+    return [without_nulls(item) for item in value] if isinstance(value, list) else value

@@ -39,6 +39,7 @@ HELD: dict[str, str] = {
     "ReplicaSets": f"{CLI}test_commands.py test_what_the_lab_refuses_is_one_line",
     "an API server for programs": f"{CLI}test_env.py test_another_program_finds_no_cluster",
     "`kubectl rollout pause`": f"{HERE} test_a_verb_of_kubectl_that_is_not_there",
+    "`apply` keeps each field": f"{CLI}test_set.py test_apply_after_a_change_by_hand",
     "`-f` of `patch`": f"{HERE} test_an_option_of_kubectl_that_is_not_there",
     "kubectl says of a JSON patch": f"{CLI}test_patch.py test_a_patch_that_is_refused",
     "the image of a pod": (

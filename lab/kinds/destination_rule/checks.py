@@ -64,9 +64,14 @@ def _hashing(hashing: ConsistentHash) -> Iterator[Problem]:
         yield Problem(("ringHash",), f"the lab refuses it: Envoy takes at most {_RING_LIMIT}")
 
 
+def secret_of(tls: ClientTLSSettings | None) -> str | None:
+    """Returns the `credentialName` of TLS settings, which other modes than these pass over."""
+    return tls.credential_name if tls and tls.mode in ("SIMPLE", "MUTUAL") else None
+
+
 def _certificates(tls: ClientTLSSettings) -> Iterator[Problem]:
     """Checks which certificates a mode needs, and which exclude each other."""
-    named = tls.credential_name if tls.mode in ("SIMPLE", "MUTUAL") else None
+    named = secret_of(tls)
     if tls.insecure_skip_verify and tls.mode in ("SIMPLE", "MUTUAL"):
         also = " or CredentialName" if tls.mode == "SIMPLE" else ""
         if tls.ca_certificates or tls.subject_alt_names or (also and named):
@@ -86,7 +91,7 @@ def _credentials(rule: Resource) -> Iterator[Problem]:
     policies = [rule.spec.traffic_policy, *(one.traffic_policy for one in rule.spec.subsets)]
     for policy in filter(None, policies):
         for one in (policy, *policy.port_level_settings):
-            name = one.tls.credential_name if one.tls else None
+            name = secret_of(one.tls)
             if name and name.startswith("configmap://"):
                 reason = "not supported by the lab: a ConfigMap with certificates; use a Secret"
                 yield Problem(("spec",), f"credentialName {name}: {reason}")

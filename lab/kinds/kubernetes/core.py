@@ -100,19 +100,22 @@ def _port_names(ports: list[ServicePort]) -> Iterator[Problem]:
             yield Problem((index, "name"), f'"{name}" is used twice')
 
 
+WITH_NODE_PORTS = ("NodePort", "LoadBalancer")
+"""The types of Services whose ports have node ports."""
+
+OUT_OF_RANGE = "provided port is not in the valid range. The range of valid ports is 30000-32767"
+
+
 def _node_ports(spec: ServiceSpec) -> Iterator[Problem]:
     for index, port in enumerate(spec.ports):
         place = ("ports", index, "nodePort")
         if port.node_port is None:
             continue
-        if spec.type not in ("NodePort", "LoadBalancer"):
+        if spec.type not in WITH_NODE_PORTS:
             yield Problem(place, f"may not be used when `type` is '{spec.type}'")
         # The gateway's have numbers of `up --port`, which `get -o yaml` shows.
         elif not (30000 <= port.node_port < 32768 or port.port in (80, 443)):
-            yield Problem(
-                place,
-                "provided port is not in the valid range. The range of valid ports is 30000-32767",
-            )
+            yield Problem(place, OUT_OF_RANGE)
 
 
 def _selection(spec: ServiceSpec) -> Iterator[Problem]:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from lab.kinds.mesh_config.checks import ProxyConfig, metadata_problems
 from lab.resources.checks import fields
+from lab.resources.document import without_nulls
 from lab.resources.fields import declared
 from lab.resources.resource import Check, Problem, Resource
 
@@ -85,7 +86,7 @@ def problems(annotations: Mapping[str, str]) -> Iterator[Problem]:
             yield Problem((KEY,), f"{name}: Istio passes over a field that it lacks", "warning")
     for problem in metadata_problems(found.get("proxyMetadata", {})):
         where = f"proxyMetadata.{problem.path[0]}"
-        yield Problem((KEY,), f"{where}: no effect in the lab: {problem.reason}", "warning")
+        yield Problem((KEY,), f"{where}: {problem.reason}", problem.severity)
     for check in declared(ProxyConfig):
         if found.get(check.where) is True and check.where == "holdApplicationUntilProxyStarts":
             continue  # The lab does so in any case.
@@ -101,7 +102,7 @@ def _read(text: str) -> dict[str, Any]:
     value = yaml.load(text, yaml.CSafeLoader) or {}
     if not isinstance(value, dict):
         raise TypeError("it is no mapping")
-    return value
+    return dict(without_nulls(value))
 
 
 @functools.cache

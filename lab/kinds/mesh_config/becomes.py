@@ -9,6 +9,7 @@ from typing import Any
 from lab.kinds.mesh_config.checks import ExtensionProvider, FileAccessLogProvider, MeshConfig
 from lab.kinds.services import EXPORT_TO
 from lab.model import Json, Snapshot
+from lab.resources.document import without_nulls
 from lab.resources.resource import Origin, Path, Resource
 
 _PROFILES: dict[str, dict[str, Any]] = {
@@ -95,15 +96,14 @@ def installed(operators: Iterable[Resource]) -> dict[str, Any]:
 
     The settings of the last profile come first, then each file's: maps merge, lists replace.
     """
-    operators = tuple(operators)
-    profiles = [spec["profile"] for o in operators if "profile" in (spec := o.raw.get("spec", {}))]
+    specs = [without_nulls(operator.raw).get("spec", {}) for operator in operators]
+    profiles = [spec["profile"] for spec in specs if "profile" in spec]
     merged: dict[str, Any] = _merge({}, _PROFILES.get(profiles[-1], {})) if profiles else {}
-    for operator in operators:
-        spec = operator.raw.get("spec", {})
+    for spec in specs:
         sampling = spec.get("values", {}).get("pilot", {}).get("traceSampling")
         if sampling is not None:
             merged = _merge(merged, {"defaultConfig": {"tracing": {"sampling": sampling}}})
-        merged = _merge(merged, spec.get("meshConfig") or {})
+        merged = _merge(merged, spec.get("meshConfig", {}))
     return merged
 
 

@@ -167,6 +167,7 @@ class GatewayTopology(Model):
 _NAMED = "other names in spans than by default"
 _SINK = "statistics sent elsewhere; scrape them from :15090"
 _AGENT = "the pilot-agent's business; the lab has Envoy alone"
+_VARIABLE = "no effect in the lab: there is no agent; customTags.environment of Telemetry reads it"
 
 
 HTTP10 = "ISTIO_META_HTTP10"
@@ -369,10 +370,13 @@ class MeshConfig(Model):
 
 
 def metadata_problems(metadata: dict[str, str]) -> Iterator[Problem]:
-    """Yields a warning for each variable of the agent that means nothing to the lab."""
-    for name in metadata:
-        if name not in (HTTP10, IDLE_TIMEOUT):
-            yield Problem((name,), _AGENT, "warning")
+    """Refuses variables that no process can have, and warns of those that the lab does not read."""
+    for name, value in metadata.items():
+        if not name or "=" in name or "\0" in name + value:
+            reason = "the lab refuses it: no process can have a variable of this name or value"
+            yield Problem((name,), reason)
+        elif name not in (HTTP10, IDLE_TIMEOUT):
+            yield Problem((name,), _VARIABLE, "warning")
 
 
 def _provider_names(providers: list[ExtensionProvider]) -> Iterator[Problem]:

@@ -24,7 +24,9 @@ def merged(snapshot: Snapshot, pod: Pod) -> dict[str, Any]:
     for layer in _layers(snapshot, pod):
         variables = {**default["proxyMetadata"], **layer.get("proxyMetadata", {})}
         own = layer.get("proxyHeaders")
-        headers = {"proxyHeaders": _headers(default.get("proxyHeaders"), own)} if own else {}
+        headers = {}
+        if own is not None:
+            headers["proxyHeaders"] = _headers(default.get("proxyHeaders"), own)
         default = {**default, **layer, "proxyMetadata": variables, **headers}
     return {**snapshot.mesh, "defaultConfig": default}
 

@@ -167,6 +167,8 @@ def test_a_dry_run_is_applied_over_what_is_there(lab: Lab) -> None:
         ("cm c --from-file=a=b=c", "key names or file paths cannot contain '='"),
         ("cm c --from-file=a=", "file path for key name a missing"),
         ("cm c --from-file==a", "key name for file path a missing"),
+        ("cm c --from-file=", "a path of --from-file or --from-env-file is empty"),
+        ("cm c --from-file=/dev/null,", "a path of --from-file or --from-env-file is empty"),
         ("cm c --from-file=none", "error reading none: no such file or directory"),
         (
             "cm c --from-literal=a=1 --from-literal=a=2",

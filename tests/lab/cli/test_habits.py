@@ -133,10 +133,13 @@ def test_logs_after_a_time(lab: Lab) -> None:
         ]
         == lines
     )
+    early = lab.ok(*log, "--since-time=0001-01-01T00:00:00+14:00", "--timestamps")
+    assert early.splitlines()[: len(lines)] == lines
     assert lab.ok(*log, "--since-time=2999-01-01T00:00:00Z") == ""
     for words, reason in (
         (("--since-time=yesterday",), "invalid time 'yesterday'"),
         (("--since-time=2026-08-30T06:00:00",), "invalid time"),
+        (("--since=99999999999999h",), "invalid duration"),
         (("--since=1s", "--since-time=2026-08-30T06:00:00Z"), "at most one of"),
     ):
         assert reason in lab.run(*log, *words).err

@@ -45,7 +45,9 @@ def test_values_are_read_as_istioctl_reads_them(words: list[str], spec: object) 
     assert overrides.operator(words)["spec"] == spec
 
 
-@pytest.mark.parametrize("words", [["a"], ["=1"], ["a[name:x].b=1"], ["a=1", "a.b=2"], ["[0]=1"]])
+@pytest.mark.parametrize(
+    "words", [["a"], ["=1"], ["a[name:x].b=1"], ["a=1", "a.b=2"], ["[0]=1"], [".=1"]]
+)
 def test_words_that_are_no_values(words: list[str]) -> None:
     with pytest.raises(FailureError):
         overrides.operator(words)
@@ -71,6 +73,9 @@ def test_a_value_comes_after_those_of_files(lab: Lab) -> None:
     lab.ok("install", "-f", "-", stdin=FILE)
     assert unknown_hosts(lab) == ["allow_any"]
     lab.ok("install", "-f", "-", "-s", CLOSED, "--set", LOG, stdin=FILE)
+    assert unknown_hosts(lab) == ["block_all"]
+    lab.ok("install", "--set", CLOSED)
+    lab.ok("install", "-f", "-", "--set", CLOSED, stdin=FILE)
     assert unknown_hosts(lab) == ["block_all"]
 
 

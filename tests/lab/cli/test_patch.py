@@ -57,6 +57,17 @@ def test_a_merge_patch_of_a_file_in_yaml(lab: Lab, rule: Path, tmp_path: Path) -
     assert "labels" not in lab.json("vs", "told")["metadata"]
 
 
+def test_json_has_two_surrogates_for_an_emoji(lab: Lab, rule: Path) -> None:
+    change = r'{"metadata": {"annotations": {"a": "\ud83d\ude00 \\ud83d\\ude00"}}}'
+    lab.ok("patch", "vs", "told", "--type=merge", "-p", change)
+    notes = lab.json("vs", "told")["metadata"]["annotations"]
+    assert notes["a"] == "\U0001f600 \\ud83d\\ude00"
+    for verb in ("label", "annotate"):
+        assert lab.run(verb, "vs", "told", "a=\udcff").err == "Error: 'a=\\udcff' is not UTF-8\n"
+    missing = lab.run("get", "vs", "a\udcff").err
+    assert missing.startswith("Error from server (NotFound): ")
+
+
 def test_a_strategic_patch_rolls_a_deployment(lab: Lab) -> None:
     container = '{"name": "message-service", "env": [{"name": "EXTRA", "value": "1"}]}'
     spec = f'{{"spec": {{"template": {{"spec": {{"containers": [{container}]}}}}}}}}'
@@ -73,6 +84,7 @@ def test_a_strategic_patch_rolls_a_deployment(lab: Lab) -> None:
     finally:
         lab.ok("apply", "-f", str(SMALL))
         lab.ok("rollout", "status", "deploy/message-service", "--timeout=60s")
+        lab.ready("app=message-service", 2)
 
 
 def test_labels_of_pods_can_be_patched_and_their_specs_not(lab: Lab) -> None:
@@ -107,6 +119,23 @@ def test_labels_of_pods_can_be_patched_and_their_specs_not(lab: Lab) -> None:
             "Error: unable to read patch file: open none: no such file or directory",
         ),
         (["--type=merge", "-p", "{a"], 'Error: unable to parse "{a"'),
+        (
+            ["--type=merge", "-p", "# x"],
+            'Error: unable to parse "# x": it has 0 documents, not one',
+        ),
+        (["--type=merge", "-p", "a: 1\n---\nb: 2"], 'Error: unable to parse "a: 1'),
+        (
+            ["--type=merge", "-p", '{"metadata": {"labels": {"a": "\udcff"}}}'],
+            "Error: unable to parse the patch: it is not UTF-8",
+        ),
+        (
+            ["--type=merge", "-p", '{"metadata": {"annotations": {"a": "b"}}}', "-o", "wide"],
+            "Error: unable to match a printer suitable for the output format 'wide'",
+        ),
+        (
+            ["--type=merge", "-p", '{"metadata": {"annotations": {"a": "b"}}}', "-o", "jsonpath={"],
+            "Error: error parsing jsonpath {, unclosed action",
+        ),
         (
             ["--type=merge", "-p", '{"spec": {"hostz": []}}'],
             "Error: (patch):1: VirtualService told: strict decoding error: unknown field "

@@ -11,6 +11,13 @@ from tests.support.wait import wait
 
 TARGET = "deploy/message-service"
 DONE = "deployment.apps/message-service"
+POD = """
+apiVersion: v1
+kind: Pod
+metadata: {{name: anew}}
+spec:
+  containers: [{{name: anew, image: {image}, command: [sleep, infinity]}}]
+"""
 CONFIG = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: kept}\ndata: {a: b}\n"
 
 
@@ -41,6 +48,13 @@ def test_variables_are_set_listed_and_removed(lab: Lab, workload: str) -> None:
     gone = lab.ok("set", "env", workload, "SHUTDOWN_DRAIN-", "NOBODY-", "-o", "name")
     assert gone == f"{DONE}\n"
     assert lab.ok("set", "env", workload, "--list") == f"{head}DEMO_VERSION=1.0\n"
+
+
+def test_a_value_may_be_any_text(lab: Lab, workload: str) -> None:
+    assert lab.ok("set", "env", workload, "SMILE=\U0001f600") == f"{DONE} env updated\n"
+    assert "SMILE=\U0001f600\n" in lab.ok("set", "env", workload, "--list")
+    refused = lab.run("set", "env", workload, "BYTE=\udcff")
+    assert (refused.status, refused.err) == (1, "Error: 'BYTE=\\udcff' is not UTF-8\n")
 
 
 def test_a_variable_from_elsewhere_says_so_and_can_be_a_value(lab: Lab, workload: str) -> None:
@@ -98,6 +112,17 @@ def test_images_are_set(lab: Lab, workload: str) -> None:
             1,
             "Error: one or more resources must be specified as <resource> <name> or "
             "<resource>/<name>\n",
+        ),
+        (
+            "env deploy/message-service",
+            1,
+            "Error: at least one environment variable must be provided\n",
+        ),
+        (
+            "image deploy/message-service *=guestbook/message:v3 -o short",
+            1,
+            "Error: unable to match a printer suitable for the output format 'short'; allowed: "
+            "json, yaml, name, jsonpath=TEMPLATE\n",
         ),
         (
             "env deploy/message-service 1A=b",
@@ -158,6 +183,80 @@ def test_replace_keeps_nothing_that_the_file_does_not_say(lab: Lab) -> None:
     lab.ok("delete", "configmap", "kept")
     refused = lab.run(*words, "--force", "--dry-run=client", stdin=CONFIG)
     assert refused.err == "Error: --dry-run can not be used when --force is set\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (CONFIG + "---\n" + POD.format(image="none/none"), 'no program for the image "none/none"'),
+        (CONFIG + "---\n" + CONFIG.replace("kept}", "kept, namespace: none}"), '"none" not found'),
+    ],
+)
+def test_what_can_not_be_made_anew_is_not_deleted(lab: Lab, text: str, reason: str) -> None:
+    lab.apply(CONFIG)
+    try:
+        before = lab.json("configmap", "kept")
+        answer = lab.run("replace", "--force", "-f", "-", stdin=text)
+        assert (answer.status, answer.out) == (1, "")
+        assert reason in answer.err
+        assert lab.json("configmap", "kept") == before
+    finally:
+        lab.ok("delete", "configmap", "kept")
+
+
+def test_what_is_immutable_can_be_made_anew(lab: Lab) -> None:
+    image = "curlimages/curl"
+    lab.apply(POD.format(image=image))
+    try:
+        other = POD.format(image=image).replace("infinity", "1000s")
+        assert lab.ok("replace", "--force", "-f", "-", stdin=other).endswith("pod/anew replaced\n")
+    finally:
+        lab.ok("delete", "pod", "anew", "--grace-period=1")
+
+
+def test_files_with_a_protected_object_delete_nothing(lab: Lab) -> None:
+    lab.apply(CONFIG)
+    try:
+        own = "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: default}\n"
+        answer = lab.run("delete", "-f", "-", stdin=f"{CONFIG}---\n{own}")
+        assert (answer.status, answer.out) == (1, "")
+        assert 'serviceaccounts "default" can\'t be deleted' in answer.err
+    finally:
+        assert lab.ok("delete", "configmap", "kept").startswith('configmap "kept" deleted')
+
+
+def test_a_pod_of_a_workload_that_is_applied_stays_one_pod(lab: Lab) -> None:
+    pods = lab.ready("app=message-service", 2)
+    name = pods[0]["metadata"]["name"]
+    lab.ok("label", "pod", name, "kept=yes")
+    text = lab.ok("get", "pod", name, "-o", "yaml").replace("kept: 'yes'", "other: 'yes'")
+    assert "other" in text
+    assert lab.ok("apply", "-f", "-", stdin=text) == f"pod/{name} configured\n"
+    assert lab.ok("apply", "-f", "-", stdin=text) == f"pod/{name} unchanged\n"
+    (pod,) = lab.ready("kept=yes,other=yes", 1)
+    assert pod["metadata"]["ownerReferences"]
+    lab.ok("delete", "pod", name)
+    assert name not in [one["metadata"]["name"] for one in lab.ready("app=message-service", 2)]
+
+
+def test_an_object_is_created_once(lab: Lab) -> None:
+    answer = lab.run("create", "-f", "-", stdin=f"{CONFIG}---\n{CONFIG}")
+    lab.ok("delete", "configmap", "kept")
+    assert answer.out == "configmap/kept created\n"
+    assert answer.err == (
+        'Error from server (AlreadyExists): error when creating "STDIN": configmaps "kept" already '
+        "exists\n"
+    )
+
+
+def test_apply_after_a_change_by_hand(lab: Lab, workload: str) -> None:
+    """As docs/differences.md says: labels stay, another field is the manifest's."""
+    lab.ok("set", "env", workload, "EXTRA=1")
+    lab.ok("label", workload, "by=hand")
+    lab.ok("apply", "-f", str(SMALL))
+    assert "EXTRA" not in lab.ok("set", "env", workload, "--list")
+    assert lab.json(workload)["metadata"]["labels"]["by"] == "hand"
+    lab.ok("label", workload, "by-")
 
 
 def test_what_get_prints_can_be_replaced(lab: Lab, workload: str) -> None:

@@ -23,7 +23,6 @@ from lab import versions
 from lab.cli.client import Client, FailureError
 from lab.manifests import read
 from tests.support.lab import COMMAND, SMALL, Lab, container_statuses
-from tests.support.ports import free_port
 from tests.support.wait import wait
 
 RULE = """
@@ -195,14 +194,13 @@ def test_a_configuration_is_restricted_by_istioctls_options(lab: Lab) -> None:
 
 
 def test_the_admin_page_of_a_proxy_is_served(lab: Lab) -> None:
-    port = free_port()
     argv = [*COMMAND, "--state", str(lab.folder), "dashboard", "envoy", "deploy/message-service"]
-    with subprocess.Popen([*argv, "-p", str(port)], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([*argv, "-p", "0"], stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
-            assert process.stdout.readline().endswith(f": http://127.0.0.1:{port}\n")
+            page = process.stdout.readline().rpartition(": ")[2].strip()
             assert process.stdout.readline().startswith("Forwarding from")
-            assert httpx.get(f"http://127.0.0.1:{port}/ready").text == "LIVE\n"
+            assert httpx.get(f"{page}/ready").text == "LIVE\n"
         finally:
             process.terminate()
     assert lab.run("dashboard", "envoy").err == (
@@ -295,6 +293,10 @@ def test_edit_applies_what_was_saved(
     (kept,) = tmp_path.iterdir()
     assert f"A copy of your changes has been stored to '{kept}'" in answer.err
     assert answer.err.startswith(f"Error: {kept}:")
+    for change in ("s/name: told/name: other/", "s/VirtualService/ConfigMap/", r"$a---\na: b"):
+        monkeypatch.setenv("KUBE_EDITOR", f"sed -i '{change}'")
+        answer = lab.run("edit", "vs", rule)
+        assert answer.err.startswith("Error: at least one of apiVersion, kind, name and namespace")
     monkeypatch.setenv("KUBE_EDITOR", "false")
     assert lab.run("edit", "vs", rule).err == "Error: there was a problem with the editor 'false'\n"
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 from collections.abc import Iterator
 
 import httpx
@@ -47,6 +49,7 @@ spec:
   selector: {app: message-service}
   ports: [{name: http, port: 80, targetPort: 8080%s}]
 """
+SERVING = ("--command", "--", "python3", "-m", "http.server", "8080")
 
 
 @pytest.fixture(scope="module", params=["pods", "proxy"])
@@ -115,6 +118,52 @@ def test_a_node_port_leads_to_its_service(either: Lab) -> None:
     either.apply(SERVICE % f", nodePort: {other}")
     wait(lambda: greeting(f"localhost:{other}"), "the port that was asked for")
     either.ok("delete", "svc", "by-node")
+
+
+def test_a_node_port_can_be_changed_and_is_nobody_elses(either: Lab) -> None:
+    either.apply(SERVICE % "")
+    try:
+        shown = either.json("svc", "by-node")
+        had = shown["spec"]["ports"][0]["nodePort"]
+        either.apply(json.dumps(shown))
+        assert either.json("svc", "by-node")["spec"]["ports"][0]["nodePort"] == had
+        other = host_ports.node_port("any other", None, {had})
+        either.apply(SERVICE % f", nodePort: {other}")
+        wait(lambda: greeting(f"localhost:{other}"), "the port that was asked for")
+        wait(lambda: not greeting(f"localhost:{had}"), "the end of the one before")
+        second = (SERVICE % f", nodePort: {other}").replace("by-node", "second")
+        refused = either.run("apply", "-f", "-", stdin=second)
+        assert "spec.ports[0].nodePort: provided port is already allocated" in refused.err
+        low = (SERVICE % ", nodePort: 8081").replace("by-node", "second")
+        assert "not in the valid range" in either.run("apply", "-f", "-", stdin=low).err
+        either.ok("patch", "svc", "by-node", "-p", '{"spec": {"type": "ClusterIP"}}')
+        assert "nodePort" not in either.json("svc", "by-node")["spec"]["ports"][0]
+        nothing = ("patch", "svc", "by-node", "--type=merge", "-p", '{"spec": null}')
+        assert "spec: required" in either.run(*nothing).err
+    finally:
+        either.ok("delete", "svc", "by-node")
+
+
+def test_pods_start_where_a_node_port_is_taken_meanwhile(either: Lab) -> None:
+    """A program of the machine takes the number between two turns of the Service."""
+    nobody = (SERVICE % "").replace("app: message-service", "app: late")
+    either.apply(nobody)
+    try:
+        number = either.json("svc", "by-node")["spec"]["ports"][0]["nodePort"]
+        with contextlib.suppress(OSError):  # In the proxy network the lab listens at once.
+            taken = socket.create_server(("127.0.0.1", number))
+            with taken:
+                either.ok("run", "late", "--image=curlimages/curl", "--labels=app=late", *SERVING)
+                either.ok("wait", "--for=condition=Ready", "pod/late", "--timeout=30s")
+
+                def moved() -> bool:
+                    found = either.json("svc", "by-node")["spec"]["ports"][0]["nodePort"]
+                    return bool(found != number)
+
+                wait(moved, "another number")
+    finally:
+        either.ok("delete", "svc", "by-node")
+        either.ok("delete", "pod", "late", "--ignore-not-found")
 
 
 def test_a_node_port_stays_unless_it_is_taken() -> None:

@@ -148,6 +148,7 @@ def test_operations_of_a_json_patch(target: Any, patch: Any, result: Any) -> Non
         ("strategic", {"spec": {"containers": [{"image": "x"}]}}, "declared merge key: name"),
         ("strategic", {"metadata": {"$patch": "bad"}}, "unknown patch type: bad"),
         ("strategic", {"spec": {"strategy": {"$retainKeys": ["a"], "b": 1}}}, "retainKeys"),
+        ("strategic", {"spec": {"$deleteFromPrimitiveList/x": ["a"]}}, "deleteFromPrimitiveList/x"),
         ("strategic", [1], "error decoding patch"),
         ("merge", [1], "error decoding patch"),
         ("json", {"a": 1}, "error decoding patch"),

@@ -37,6 +37,12 @@ def test_a_field_of_a_pod_replaces_the_meshs_as_a_whole() -> None:
     assert other == whole
 
 
+def test_null_is_unset() -> None:
+    annotation = "{proxyMetadata: , tracing: , proxyHeaders: }"
+    assert tracing(annotation) == tracing("")
+    parse([("x", manifest("Pod", annotation))])
+
+
 def manifest(kind: str, annotation: str) -> str:
     metadata: Json = {"name": "a", "annotations": {KEY: annotation}, "labels": {"app": "a"}}
     spec: Json = {"containers": [{"name": "a", "image": "curlimages/curl:8.11.1"}]}
@@ -56,6 +62,7 @@ def manifest(kind: str, annotation: str) -> str:
         ("tracing: {", "could not parse proxy config: "),
         ("[a]", "could not parse proxy config: it is no mapping"),
         ("proxyHeaders: {xForwardedHost: {}}", "proxyHeaders.xForwardedHost: not supported by"),
+        ("proxyMetadata: {'A=B': c}", "proxyMetadata.A=B: the lab refuses it: no process can"),
         ("tracing: {zipkin: {address: a}}", "tracing.zipkin: not supported by the lab"),
     ],
 )

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from lab.envoy import translate
+from lab.kinds.mesh_config import becomes as mesh_config
 from lab.manifests.load import parse
 from lab.manifests.read import ManifestError
+from tests.support import sample
 
 GATEWAY = """\
 apiVersion: networking.istio.io/v1
@@ -58,10 +63,57 @@ def test_a_key_that_is_none_is_refused() -> None:
         parse([("x", KEYS)])
 
 
+@pytest.mark.parametrize(("mode", "remarks"), [("SIMPLE", 1), ("ISTIO_MUTUAL", 0)])
+def test_only_some_modes_read_a_secret(mode: str, remarks: int) -> None:
+    rule = "host: a, trafficPolicy: {tls: {mode: MODE, credentialName: b}}".replace("MODE", mode)
+    found = parse([("x", resource("DestinationRule", rule))]).warnings
+    assert sum("credentialName b holds at gateways" in line for line in found) == remarks
+
+
+@pytest.mark.parametrize("variables", ['{"A=B": c}', '{"": c}', '{A: "x\\0y"}'])
+def test_a_variable_that_no_process_can_have_is_refused(variables: str) -> None:
+    spec = f"environmentVariables: {variables}"
+    with pytest.raises(ManifestError, match=r"environmentVariables\..*no process can have"):
+        parse([("x", resource("ProxyConfig", spec, "networking.istio.io/v1beta1"))])
+
+
+def test_a_variable_is_told_to_reach_traces_alone() -> None:
+    (warning,) = parse(
+        [
+            (
+                "x",
+                resource(
+                    "ProxyConfig", "environmentVariables: {A: b}", "networking.istio.io/v1beta1"
+                ),
+            )
+        ]
+    ).warnings
+    assert "no effect in the lab: there is no agent; customTags.environment" in warning
+
+
 def test_a_field_that_istio_ignores() -> None:
     (warning,) = parse([("x", ERRORS)]).warnings
     assert warning.startswith("x:8: DestinationRule a: spec.trafficPolicy.outlierDetection")
     assert "consecutive errors is deprecated" in warning
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "",
+        "{profile: , values: , meshConfig: }",
+        "{values: {pilot: {traceSampling: }}}",
+        "{meshConfig: {accessLogFile: , defaultConfig: }}",
+        "{meshConfig: {defaultConfig: {proxyMetadata: , tracing: }}}",
+    ],
+)
+def test_null_is_unset_in_the_mesh_configuration(spec: str) -> None:
+    operator = "apiVersion: install.istio.io/v1alpha1\nkind: IstioOperator\nspec: "
+    mesh = mesh_config.installed(parse([("x", operator + spec)]).resources)
+    snapshot = replace(sample.with_manifests(""), mesh=mesh)
+    plain = replace(snapshot, mesh={})
+    pod = snapshot.pods[0]
+    assert translate.proxy_config(snapshot, pod) == translate.proxy_config(plain, pod)
 
 
 def test_a_field_of_another_world() -> None:

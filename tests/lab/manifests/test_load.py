@@ -125,6 +125,12 @@ def test_an_item_of_a_list_keeps_its_line() -> None:
     )
 
 
+@pytest.mark.parametrize("items", ["", "items:\n"])
+def test_a_list_without_items_is_refused(items: str) -> None:
+    (line,) = errors(f"apiVersion: v1\nkind: List\n{items}")
+    assert line.startswith("x.yaml:2: List (no name): kind: the lab has no List")
+
+
 def test_yaml_that_only_looks_like_something_else() -> None:
     text = POD + "    args: [2026-01-31, '8080:80', 12:30:45, ~x, 'null']\n"
     pod = parse([("x.yaml", text)]).resources[0]
