@@ -164,7 +164,7 @@ def _tcp_proxy(
             idle_timeout=duration(tcp.idle_timeout)
             or (connection_settings.idle_timeout(view.mesh.default_config) if log else None),
             max_downstream_connection_duration=duration(tcp.max_connection_duration),
-            tunneling_config=destination_rule.tunneling(destination_rule.tunnel(rule, subset)),
+            tunneling_config=destination_rule.tunneling(destination_rule.tunnel(rule, subset)[0]),
             hash_policy=[{"source_ip": {}}] if hashing and hashing.use_source_ip else None,
             access_log=(telemetry.access_log(view, direction) if log else None) or None,
         ),

@@ -82,10 +82,13 @@ def _policies(upstream: Upstream) -> Iterator[Step]:
     for what, name in _FIELDS.items():
         if (value := getattr(policy, name)) != getattr(Policy(), name):
             given = value.model_dump(by_alias=True, exclude_unset=True)
+            if name == "proxy_protocol":
+                given = {"version": value.version or "V1"}
             yield Step(what, _flat(given), policy.origins[name].at())
-    if (tunnel := destination_rule.tunnel(rule, subset)) and rule is not None:
+    tunnel, origin = destination_rule.tunnel(rule, subset)
+    if tunnel is not None:
         to = f"{tunnel.protocol or 'CONNECT'} {tunnel.target_host}:{tunnel.target_port}"
-        yield Step("tunnel", f"{to}, for connections without HTTP", rule.resources[0].source.at())
+        yield Step("tunnel", f"{to}, for connections without HTTP", origin.at())
 
 
 def _flat(value: object) -> str:

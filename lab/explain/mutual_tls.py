@@ -8,6 +8,7 @@ from typing import Literal
 
 from lab import names
 from lab.envoy import tls
+from lab.explain.analyze import finding
 from lab.kinds import selection
 from lab.kinds.mesh_config import annotation
 from lab.kinds.peer_authentication import becomes as peer_authentication
@@ -88,7 +89,7 @@ def between(upstream: Upstream, endpoint: Endpoint) -> Conflict | None:
         if mode == "STRICT" and sent != "mutual TLS" and not named:
             taker = _takes_tls(policy)
         elif mode == "DISABLE" and sent == "mutual TLS":
-            taker = f"{_name(policy)} ({policy}) takes plain text alone (DISABLE)"
+            taker = f"{name(policy)} ({policy}) takes plain text alone (DISABLE)"
     if not taker:
         return None
     mode_wanted = "DISABLE" if sent == "mutual TLS" else "ISTIO_MUTUAL"
@@ -111,17 +112,18 @@ def without_sidecar(snapshot: Snapshot, pod: Pod, port: int) -> Conflict | None:
 
 
 def _takes_tls(policy: Origin) -> str:
-    return f"{_name(policy)} ({policy}) takes mutual TLS alone (STRICT)"
+    return f"{name(policy)} ({policy}) takes mutual TLS alone (STRICT)"
 
 
-def _name(origin: Origin) -> str:
+def name(origin: Origin) -> str:
+    """Returns the name of an origin's resource; empty without one."""
     found = origin.resource
-    return f"{found.kind} {found.namespace}/{found.name}" if found is not None else ""
+    return finding.origin(found.kind, found.namespace, found.name) if found is not None else ""
 
 
 def _sender(upstream: Upstream, rule: Origin) -> str:
     if rule.resource is not None:
-        return f"{_name(rule)} sends"
+        return f"{name(rule)} sends"
     return f"{_without_automatic(upstream)}, so that a client without tls in a rule sends"
 
 
@@ -132,7 +134,7 @@ def _without_automatic(upstream: Upstream) -> str:
         return "enableAutoMtls is false"
     mode, found = peer_authentication.namespace_mode(upstream.view.snapshot, host.namespace)
     if mode == "DISABLE":
-        return f"{_name(found)} is DISABLE"
+        return f"{name(found)} is DISABLE"
     if host.external:
         return f"{host.name} is MESH_EXTERNAL"
     kind = "headless" if host.headless else "reached by the address that a client asks for"

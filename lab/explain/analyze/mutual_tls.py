@@ -19,7 +19,5 @@ def conflicts(snapshot: Snapshot) -> Iterator[Finding]:
         if key in told or resource is None:
             continue
         told.add(key)
-        other = found.policy.resource
-        text = f"{found.failure}."
-        finding = about(LAB, resource, text, *found.origin.path)
-        yield replace(finding, also=f"{other.kind} {other.namespace}/{other.name}" if other else "")
+        finding = about(LAB, resource, f"{found.failure}.", *found.origin.path)
+        yield replace(finding, also=mutual_tls.name(found.policy))

@@ -27,7 +27,7 @@ from lab.kinds.destination_rule.types import (
 from lab.kinds.mesh_config.checks import DefaultTrafficPolicy, MeshConfig
 from lab.kinds.services import exported
 from lab.model import OVER_HTTP2, Json, Pod, ServicePort, Snapshot
-from lab.resources.resource import Origin, Resource
+from lab.resources.resource import Origin, Path, Resource
 from lab.xds import (
     AUTHORITY,
     RAW_BUFFER,
@@ -523,14 +523,22 @@ def with_proxy_protocol(settings: ProxyProtocol | None, transport: Json) -> Json
     return {"transport_socket": around(transport.get("transport_socket", plain))}
 
 
-def tunnel(rule: Rule | None, subset: str) -> Tunnel | None:
-    """Returns the tunnel of a rule or, for a subset, that of the subset alone."""
-    policies = [one.spec.traffic_policy for one in rule.resources] if rule else []
-    policy = next(filter(None, policies), None)
+def tunnel(rule: Rule | None, subset: str) -> tuple[Tunnel | None, Origin]:
+    """Returns the tunnel of a rule or, for a subset, of the subset alone, and its origin."""
+    found: list[tuple[Resource, TrafficPolicy | None, Path]] = []
     if rule is not None and subset:
-        chosen = rule.subset(subset)
-        policy = chosen.traffic_policy if chosen else None
-    return policy.tunnel if policy else None
+        found = [
+            (resource, own.traffic_policy, ("subsets", index))
+            for own, resource, index in rule.subsets
+            if own.name == subset
+        ]
+    elif rule is not None:
+        found = [(one, one.spec.traffic_policy, ()) for one in rule.resources]
+    for resource, policy, path in found:
+        if policy is not None:
+            place = ("spec", *path, "trafficPolicy", "tunnel")
+            return policy.tunnel, Origin(resource.source, place, resource)
+    return None, Origin()
 
 
 def tunneling(settings: Tunnel | None) -> Json | None:

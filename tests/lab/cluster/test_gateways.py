@@ -93,11 +93,13 @@ def test_an_egress_gateway_is_injected_and_taken(lab: Lab) -> None:
                 "the server outside",
             )
             assert "proxyv2" in lab.ok("get", "pods", *labels, "-o", "yaml")
-            edges = [tuple(row.split()[:2]) for row in lab.ok("graph").splitlines()]
             gateway = "istio-egressgateway.istio-system"
-            assert ("curl", gateway) in edges
-            assert (gateway, "beyond.example") in edges
-            assert ("(outside)", gateway) not in edges
+
+            def edges() -> list[tuple[str, ...]]:
+                return [tuple(row.split()[:2]) for row in lab.ok("graph").splitlines()]
+
+            wait(lambda: {("curl", gateway), (gateway, "beyond.example")} <= set(edges()), "graph")
+            assert ("(outside)", gateway) not in edges()
         finally:
             lab.ok("delete", "-f", "-", "--ignore-not-found", stdin=ROUTES % port)
             lab.ok("delete", "-f", "-", "--ignore-not-found", stdin=EGRESS)
