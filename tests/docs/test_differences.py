@@ -286,17 +286,23 @@ def test_the_order_is_that_of_the_first_apply() -> None:
     assert [one.name for one in snapshot.of("VirtualService")] == ["second", "first"]
 
 
-def test_all_addresses_of_a_service_entry_are_domains() -> None:
-    entry = (
-        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: x}\n"
-        "spec: {hosts: [x.example], addresses: [192.0.2.4, 192.0.2.5], resolution: DNS, "
-        "ports: [{number: 7801, name: http, protocol: HTTP}]}"
-    )
+def with_entry(spec: str, *, order: int = 0) -> tuple[ProxyConfig, ProxyConfig]:
+    """Returns the configuration of the ui without a ServiceEntry and with it."""
+    text = "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: x}\n"
+    (added,) = load.parse([("x", f"{text}spec: {spec}")]).resources
     snapshot = all_scenarios()["base"].snapshot()
     pod = next(one for one in snapshot.pods if one.name.startswith("ui"))
-    (added,) = load.parse([("x", entry)]).resources
-    config = translate.proxy_config(
-        replace(snapshot, config={**snapshot.config, "ServiceEntry": (added,)}), pod
+    config = {**snapshot.config, "ServiceEntry": (replace(added, order=order),)}
+    return (
+        translate.proxy_config(snapshot, pod),
+        translate.proxy_config(replace(snapshot, config=config), pod),
+    )
+
+
+def test_all_addresses_of_a_service_entry_are_domains() -> None:
+    _, config = with_entry(
+        "{hosts: [x.example], addresses: [192.0.2.4, 192.0.2.5], resolution: DNS, "
+        "ports: [{number: 7801, name: http, protocol: HTTP}]}"
     )
     (hosts,) = [one["virtual_hosts"] for one in config.routes if one["name"] == "7801"]
     domains = next(one["domains"] for one in hosts if one["name"] == "x.example:7801")
@@ -304,19 +310,14 @@ def test_all_addresses_of_a_service_entry_are_domains() -> None:
 
 
 def test_of_a_service_and_an_entry_for_one_host_the_services_protocol_counts() -> None:
-    entry = (
-        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: x}\n"
-        "spec: {hosts: [message-service.default.svc.cluster.local], resolution: STATIC, "
-        "endpoints: [{address: 192.0.2.4}], ports: [{number: 80, name: tcp, protocol: TCP}]}"
+    host = "message-service.default.svc.cluster.local"
+    before, after = with_entry(
+        f"{{hosts: [{host}], resolution: STATIC, endpoints: [{{address: 192.0.2.4}}], "
+        "ports: [{number: 80, name: tcp, protocol: TCP}]}",
+        order=-1,
     )
-    snapshot = all_scenarios()["base"].snapshot()
-    pod = next(one for one in snapshot.pods if one.name.startswith("ui"))
-    (added,) = load.parse([("x", entry)]).resources
-    older = replace(added, order=-1)
-    changed = replace(snapshot, config={**snapshot.config, "ServiceEntry": (older,)})
-    name = "outbound|80||message-service.default.svc.cluster.local"
-    before, after = (cluster(translate.proxy_config(one, pod), name) for one in (snapshot, changed))
-    assert after == before
+    name = f"outbound|80||{host}"
+    assert cluster(after, name) == cluster(before, name)
 
 
 def test_a_port_called_udp_is_one_without_a_protocol() -> None:
