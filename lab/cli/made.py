@@ -65,8 +65,6 @@ def make(
 
     With --dry-run=client the lab isn't asked, and need not run.
     """
-    from lab.cli.get import formatted
-
     if where := asked_namespace(context, namespace):
         item["metadata"] |= {"namespace": where}
     answer: Json = {"results": [(reference(item), "created")], "warnings": (), "refused": ()}
@@ -75,12 +73,22 @@ def make(
         answer = client(context).call("apply", files=files, manner="create", dry_run=dry(dry_run))
     for _, reason in answer["refused"]:
         raise FailureError(f"{failed}{reason}", existing=not failed)
+    tell({**answer, "item": item}, ("created", "created"), dry_run, output)
+
+
+def tell(answer: Json, words: tuple[str, str], dry_run: str, output: str | None) -> None:
+    """Prints what was done, in one word for a change and one for none, or the object.
+
+    Raises FailureError when an Envoy refused it.
+    """
+    from lab.cli.get import formatted
+
     if output:
         for line in answer["warnings"]:
             warn(line)
-        write(formatted([item], output, single=True, headers=True))
-    else:
-        told(answer, DRY_RUNS[dry_run])
+        write(formatted([answer["item"]], output, single=True, headers=True))
+        answer = {**answer, "warnings": (), "results": ()}
+    told(answer, DRY_RUNS[dry_run], dict(zip(("configured", "unchanged"), words, strict=True)))
 
 
 def data(

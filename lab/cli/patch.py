@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from lab.cli import references
-from lab.cli.apply import told
 from lab.cli.client import FailureError
-from lab.cli.context import DRY_RUNS, DryRun, Namespace, Workloads, client, dry, namespace
-from lab.cli.made import Output, content
-from lab.cli.output import warn, write
+from lab.cli.context import DryRun, Namespace, Workloads, client, dry, namespace
+from lab.cli.made import Output, content, tell
 
 
 def patch(
@@ -55,15 +53,3 @@ def patch(
     for kind, name in references.each(target):
         answer = client(context).call("patch", kind=kind, name=name, dry_run=dry(dry_run), **query)
         tell(answer, ("patched", "patched (no change)"), dry_run, output)
-
-
-def tell(answer: Any, words: tuple[str, str], dry_run: str, output: str | None) -> None:
-    """Prints what a patch did, in one word for a change and one for none, or the object."""
-    from lab.cli.get import formatted
-
-    if output:
-        for line in answer["warnings"]:
-            warn(line)
-        write(formatted([answer["item"]], output, single=True, headers=True))
-        answer = {**answer, "warnings": (), "results": ()}
-    told(answer, DRY_RUNS[dry_run], dict(zip(("configured", "unchanged"), words, strict=True)))

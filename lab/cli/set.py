@@ -12,9 +12,8 @@ import typer
 from lab.cli import complete, references
 from lab.cli.client import Client, FailureError
 from lab.cli.context import AllOfKind, DryRun, Namespace, Selector, client, dry, namespace
-from lab.cli.made import Output, require_variable
+from lab.cli.made import Output, require_variable, tell
 from lab.cli.output import Json, reference, warn, write
-from lab.cli.patch import tell
 
 set_ = typer.Typer(help="Set images and variables of containers.", no_args_is_help=True)
 
